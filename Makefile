@@ -1,0 +1,50 @@
+# Every target works on a fresh clone: each makes .venv when it is missing and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/demo
+
+.PHONY: demo test test-slow lint typecheck bench bench-msn clean
+
+$(VENV)/.demo: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[demo,dev]"
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/lit-ssl fit --config msn/mnist5k.yaml --trainer.default_root_dir $(RUN_DIR)
+	$(BIN)/lit-ssl test --config msn/mnist5k.yaml --config eval/mnist5k.yaml \
+		--trainer.default_root_dir $(RUN_DIR) --ckpt_path last
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the package mapping of an editable install, so it checks a tree of links that
+# looks like the installed package.
+typecheck: $(VENV)/.dev
+	rm -rf build/types && mkdir -p build/types/lit_ssl
+	for entry in lit_ssl/*; do ln -s "$(CURDIR)/$$entry" build/types/lit_ssl/; done
+	for folder in callbacks cli_configs datamodules; do \
+		ln -s "$(CURDIR)/$$folder" build/types/lit_ssl/; done
+	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lit_ssl
+
+bench: bench-msn
+
+bench-msn: $(VENV)/.dev
+	$(BIN)/python benchmarks/msn_step.py
+	$(BIN)/python benchmarks/augmentation.py
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

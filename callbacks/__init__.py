@@ -1,0 +1,1 @@
+"""Callbacks that evaluate, watch and draw, for any representation method."""

@@ -1,0 +1,1 @@
+"""Data modules: official layouts on disk, one contract."""

@@ -1,0 +1,32 @@
+"""lit_ssl: PyTorch Lightning modules for self-supervised, robust and distributed learning.
+
+The public names below resolve on first use, so that ``import lit_ssl`` itself loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "MSN": "lit_ssl.methods",
+    "MSNLoss": "lit_ssl.losses",
+}
+
+__all__ = ["MSN", "MSNLoss", "__version__"]
+
+if TYPE_CHECKING:
+    from lit_ssl.losses import MSNLoss
+    from lit_ssl.methods import MSN
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Losses as plain torch modules and functions."""

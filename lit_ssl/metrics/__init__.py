@@ -1,0 +1,1 @@
+"""Evaluation measures as plain functions of features and labels."""

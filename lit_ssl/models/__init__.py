@@ -1,0 +1,1 @@
+"""Networks and parts of networks that timm does not have."""

@@ -1,0 +1,1 @@
+"""Trainer strategies that communicate less than DDP."""

@@ -1,0 +1,1 @@
+"""View recipes, with one engine for workers and one for the device."""
