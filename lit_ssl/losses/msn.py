@@ -1,0 +1,178 @@
+"""The loss of Masked Siamese Networks (arXiv 2204.07141, section 3)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_ssl.utils.distributed import all_reduce_mean, gather_stack
+
+__all__ = ["MSNLoss", "MSNLossOutput", "log_sinkhorn"]
+
+
+class MSNLossOutput(NamedTuple):
+    """Parts of the loss.
+
+    Attributes:
+        loss: scalar to minimise.
+        cross_entropy: mean cross-entropy between targets and anchor predictions.
+        me_max: regulariser on the mean anchor prediction; 0 at its optimum.
+        entropy: mean entropy of the anchor predictions (nats).
+        target_probs: ``[B, K]``, without gradient.
+    """
+
+    loss: Tensor
+    cross_entropy: Tensor
+    me_max: Tensor
+    entropy: Tensor
+    target_probs: Tensor
+
+
+@torch.no_grad()
+def log_sinkhorn(
+    log_probs: Tensor,
+    iterations: int,
+    log_marginal: Tensor | None = None,
+    gather: bool = True,
+) -> Tensor:
+    """Sinkhorn normalisation of assignments in the log domain.
+
+    Each iteration scales the prototypes to a common total over the samples of all processes, then
+    each sample to sum to one. It is the reference's algorithm (scale factors that cancel are left
+    out), safe for targets so sharp that their probabilities underflow.
+
+    Args:
+        log_probs: ``[B, K]`` log of row-stochastic assignments.
+        iterations: number of iterations; 0 returns the input.
+        log_marginal: ``[K]`` log of the wanted share of each prototype; None: uniform.
+        gather: use the samples of all processes (one ``[K]`` collective per iteration).
+
+    Returns:
+        ``[B, K]`` log-assignments; each row sums to one, prototype totals are approximately equal.
+    """
+    for _ in range(iterations):
+        log_totals = torch.logsumexp(log_probs, dim=0)
+        if gather:
+            log_totals = torch.logsumexp(gather_stack(log_totals), dim=0)
+        log_probs = log_probs - log_totals
+        if log_marginal is not None:
+            log_probs = log_probs + log_marginal
+        log_probs = F.log_softmax(log_probs, dim=1)
+    return log_probs
+
+
+class MSNLoss(nn.Module):
+    """Cross-entropy between two views' assignments to prototypes, with mean-entropy maximisation.
+
+    ``loss = CE(sharpen(p⁺), p) + me_max_weight · KL(p̄ ‖ uniform) + entropy_weight · mean H(p)``,
+    with ``p = softmax(cos(anchor, prototypes) / temperature)`` and p̄ the mean of all anchor
+    predictions on all processes. The arithmetic is float32 (float64 for float64 inputs) whatever
+    the autocast state.
+
+    Args:
+        temperature: τ > 0 of the anchor predictions.
+        sinkhorn_iterations: Sinkhorn iterations on the targets; 0: none (then use a
+            ``me_max_weight`` of about 5: with 1, prototypes collapse partially).
+        me_max_weight: λ ≥ 0.
+        entropy_weight: weight of the mean entropy of the predictions; 0 in the released recipe.
+        gather: use all processes in p̄ and Sinkhorn; False keeps the loss free of communication.
+
+    Source: arXiv 2204.07141, eq. 1–2 and section 3; facebookresearch/msn for Sinkhorn.
+
+    Example:
+        >>> loss = MSNLoss()
+        >>> out = loss(torch.randn(6, 8), torch.randn(3, 8), torch.randn(16, 8))
+        >>> out.loss.shape, out.target_probs.shape
+        (torch.Size([]), torch.Size([3, 16]))
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        sinkhorn_iterations: int = 3,
+        me_max_weight: float = 1.0,
+        entropy_weight: float = 0.0,
+        gather: bool = True,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
+        if sinkhorn_iterations < 0:
+            raise ValueError(f"sinkhorn_iterations must not be negative, not {sinkhorn_iterations}")
+        self.temperature = temperature
+        self.sinkhorn_iterations = sinkhorn_iterations
+        self.me_max_weight = me_max_weight
+        self.entropy_weight = entropy_weight
+        self.gather = gather
+
+    def forward(
+        self,
+        anchors: Tensor,
+        targets: Tensor,
+        prototypes: Tensor,
+        sharpen_temperature: float = 0.25,
+    ) -> MSNLossOutput:
+        """Compute the loss.
+
+        Args:
+            anchors: projections of the V anchor views, ``[V * B, D]``, view-major (row ``v * B +
+                b``).
+            targets: projections of the target views, ``[B, D]``; no gradient flows into them.
+            prototypes: ``[K, D]``. None of the three needs to be normalised.
+            sharpen_temperature: T in (0, 1]: the targets are raised to the power 1/T.
+
+        Raises:
+            ValueError: if the number of anchors is no multiple of the number of targets.
+        """
+        batch = targets.shape[0]
+        if anchors.shape[0] % batch or anchors.shape[0] == 0:
+            raise ValueError(
+                f"{anchors.shape[0]} anchors do not belong to {batch} targets: there must be the "
+                "same number of anchor views for each target, in view-major order"
+            )
+        with torch.autocast(device_type=anchors.device.type, enabled=False):
+            prototypes = F.normalize(_full_precision(prototypes), dim=1)
+            log_target = self.log_targets(targets, prototypes.detach(), sharpen_temperature)
+            target_probs = log_target.exp()
+            logits = F.normalize(_full_precision(anchors), dim=1) @ prototypes.T / self.temperature
+            log_probs = F.log_softmax(logits, dim=1)
+            probs = log_probs.exp()
+
+            by_view = log_probs.view(-1, batch, log_probs.shape[1])
+            cross_entropy = -(target_probs * by_view.mean(dim=0)).sum(dim=1).mean()
+            mean_probs = probs.mean(dim=0)
+            me_max = self.regularizer(all_reduce_mean(mean_probs) if self.gather else mean_probs)
+            entropy = -(probs * log_probs).sum(dim=1).mean()
+            loss = cross_entropy + self.me_max_weight * me_max
+            if self.entropy_weight:
+                loss = loss + self.entropy_weight * entropy
+        return MSNLossOutput(loss, cross_entropy, me_max, entropy, target_probs)
+
+    @torch.no_grad()
+    def log_targets(
+        self, targets: Tensor, prototypes: Tensor, sharpen_temperature: float
+    ) -> Tensor:
+        """Sharpened (and balanced) log-assignments ``[B, K]`` of the target views.
+
+        Args:
+            targets: ``[B, D]``.
+            prototypes: ``[K, D]``, normalised.
+            sharpen_temperature: T; sharpening a softmax is the same as dividing its logits by T,
+                which cannot underflow.
+        """
+        logits = F.normalize(_full_precision(targets), dim=1) @ prototypes.T
+        log_probs = F.log_softmax(logits / (self.temperature * sharpen_temperature), dim=1)
+        return log_sinkhorn(log_probs, self.sinkhorn_iterations, gather=self.gather)
+
+    def regularizer(self, mean_probs: Tensor) -> Tensor:
+        """``KL(p̄ ‖ uniform) = log K − H(p̄)`` of the mean prediction ``[K]``; may be overridden."""
+        tiny = torch.finfo(mean_probs.dtype).tiny
+        return math.log(len(mean_probs)) + (mean_probs * mean_probs.clamp_min(tiny).log()).sum()
+
+
+def _full_precision(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

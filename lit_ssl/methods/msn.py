@@ -1,0 +1,395 @@
+"""Masked Siamese Networks (arXiv 2204.07141)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
+from lit_ssl.models.ema import ema_update_, target_copy
+from lit_ssl.models.heads import ProjectionHead
+from lit_ssl.models.vit import ClassTokenViT, draw_kept_patches
+from lit_ssl.optim import Schedule, decay_groups, linear, set_schedules
+from lit_ssl.utils.checkpoints import read_msn_weights
+from lit_ssl.utils.hparams import not_plain
+
+__all__ = ["MSN"]
+
+
+class MSN(pl.LightningModule):
+    """Masked Siamese Networks: masked views must find the prototypes of a full view.
+
+    Batches are ``(views, labels)`` or ``views``: a list with one tensor ``[B, count, C, H, W]`` per
+    crop size. Of the first (large) crops, number 0 is the target and the others are masked anchors;
+    all crops of the other sizes are unmasked ("focal") anchors. Labels, if any, are not used.
+
+    ``forward(images)`` gives the class token of the target (EMA) backbone after its final norm;
+    :meth:`features` gives the one before the norm, which the paper's evaluation protocols use.
+
+    Args:
+        backbone: timm name of a ViT with class token; a timm ``VisionTransformer``; or any module
+            with ``forward(images, keep=None) -> [B, D]``, ``embed_dim`` and ``patch_size``.
+        backbone_kwargs: passed to ``timm.create_model`` with a name, e.g. ``img_size``, ``depth``.
+        mask_ratio: share of patches dropped from the large anchors, in [0, 1).
+        mask_mode: draw the patches for each image (``image``) or once per batch and process
+            (``batch``, as the reference code does).
+        num_prototypes: number K of prototypes; 2–10 times the expected number of classes.
+        proj_hidden_dim: hidden width of the projection head.
+        proj_output_dim: width D of projections and prototypes.
+        proj_use_bn: BatchNorm in the projection head.
+        temperature: τ of the predictions.
+        sharpen_temperature: T of the targets at the start.
+        final_sharpen_temperature: T at the end.
+        sinkhorn_iterations: Sinkhorn iterations on the targets.
+        me_max_weight: weight λ of mean-entropy maximisation (5 suits ``sinkhorn_iterations=0``).
+        entropy_weight: weight of the predictions' mean entropy.
+        ema_decay: momentum of the target network at the start.
+        final_ema_decay: momentum that the (stretched) schedule runs towards.
+        schedule_stretch: all schedules are laid out over this multiple of the run and cut off at
+            its end, as in the reference code.
+        lr: peak learning rate.
+        start_lr: learning rate at the start of the warm-up.
+        final_lr: learning rate that the cosine runs towards.
+        warmup_epochs: length of the warm-up in epochs (fractions allowed).
+        weight_decay: at the start.
+        final_weight_decay: towards the end, by a cosine.
+        decay_pos_and_cls: decay the class token and the position table too (as the reference code
+            does).
+        clip_grad_norm: clip backbone and head, but not the prototypes, to this total norm; None:
+            never. ``Trainer(gradient_clip_val=...)`` replaces it and clips everything.
+        freeze_prototypes_steps: keep the prototypes fixed for the first n steps; −1: always.
+        gather: use all processes in the loss; False leaves the training step free of communication.
+        optimizer: replaces AdamW; learning rate and weight decay still follow the schedules.
+        pretrained: file with weights to start from: an official MSN checkpoint, the weights of
+            transformers' ``ViTMSNModel``, or the output of ``lit-ssl export``.
+
+    Differs from the paper: the projection head has BatchNorm in its hidden layers only, and
+    schedules are stretched by 1.25 (both as in the released code); masks are drawn per image.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "vit_small_patch16_224",
+        backbone_kwargs: dict[str, Any] | None = None,
+        mask_ratio: float = 0.15,
+        mask_mode: Literal["image", "batch"] = "image",
+        num_prototypes: int = 1024,
+        proj_hidden_dim: int = 2048,
+        proj_output_dim: int = 256,
+        proj_use_bn: bool = True,
+        temperature: float = 0.1,
+        sharpen_temperature: float = 0.25,
+        final_sharpen_temperature: float = 0.25,
+        sinkhorn_iterations: int = 3,
+        me_max_weight: float = 1.0,
+        entropy_weight: float = 0.0,
+        ema_decay: float = 0.996,
+        final_ema_decay: float = 1.0,
+        schedule_stretch: float = 1.25,
+        lr: float = 1e-3,
+        start_lr: float = 2e-4,
+        final_lr: float = 1e-6,
+        warmup_epochs: float = 15.0,
+        weight_decay: float = 0.04,
+        final_weight_decay: float = 0.4,
+        decay_pos_and_cls: bool = True,
+        clip_grad_norm: float | None = 3.0,
+        freeze_prototypes_steps: int = 0,
+        gather: bool = True,
+        optimizer: OptimizerCallable | None = None,
+        pretrained: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= mask_ratio < 1:
+            raise ValueError(f"mask_ratio must lie in [0, 1), not {mask_ratio}")
+        if mask_mode not in ("image", "batch"):
+            raise ValueError(f"mask_mode must be 'image' or 'batch', not {mask_mode!r}")
+        self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
+        self.mask_ratio = mask_ratio
+        self.mask_mode = mask_mode
+        self.sharpen_temperature = sharpen_temperature
+        self.final_sharpen_temperature = final_sharpen_temperature
+        self.ema_decay = ema_decay
+        self.final_ema_decay = final_ema_decay
+        self.schedule_stretch = schedule_stretch
+        self.lr = lr
+        self.start_lr = start_lr
+        self.final_lr = final_lr
+        self.warmup_epochs = warmup_epochs
+        self.weight_decay = weight_decay
+        self.final_weight_decay = final_weight_decay
+        self.decay_pos_and_cls = decay_pos_and_cls
+        self.clip_grad_norm = clip_grad_norm
+        self.freeze_prototypes_steps = freeze_prototypes_steps
+        self.optimizer_factory = optimizer
+        self.pretrained = pretrained
+
+        self.backbone = _make_backbone(backbone, backbone_kwargs or {})
+        self.embed_dim: int = self.backbone.embed_dim
+        self.patch_size: tuple[int, int] = self.backbone.patch_size
+        self.projection_head = ProjectionHead(
+            self.embed_dim, proj_hidden_dim, proj_output_dim, use_bn=proj_use_bn
+        )
+        self.prototypes = nn.Parameter(torch.empty(num_prototypes, proj_output_dim))
+        nn.init.uniform_(self.prototypes, -(proj_output_dim**-0.5), proj_output_dim**-0.5)
+        self.target_backbone = target_copy(self.backbone)
+        self.target_head = target_copy(self.projection_head)
+        self.loss = MSNLoss(temperature, sinkhorn_iterations, me_max_weight, entropy_weight, gather)
+        self._last_ema_step = 0
+        self._total_steps = 0
+        self._warmup_steps = 0.0
+
+    # ---------------------------------------------------------------- features
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network to keep: the target backbone, with timm's parameter names."""
+        return getattr(self.target_backbone, "vit", self.target_backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class token of the target backbone, normed: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
+        return self.target_backbone(images)
+
+    def features(self, images: Tensor, blocks: int = 1, mask_ratio: float = 0.0) -> Tensor:
+        """Class tokens of the last blocks before the final norm, as MSN's evaluation uses them.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            blocks: number of last blocks to concatenate.
+            mask_ratio: share of patches to drop, drawn for each image.
+
+        Returns:
+            ``[B, embed_dim * blocks]``.
+        """
+        keep = self.draw_mask(images, mask_ratio)
+        return self.target_backbone(images, keep, norm=False, blocks=blocks)
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """One step; returns loss, features and assignments of the target, and the kept patches."""
+        large, focal = self._split(batch)
+        features, targets = self.encode_target(large[:, 0])
+        anchors = large[:, 1:].transpose(0, 1).flatten(0, 1)  # [B, R, …] -> view-major [R * B, …]
+        keep = self.draw_mask(anchors, self.mask_ratio)
+        projections = [self.encode_anchor(anchors, keep)] if len(anchors) else []
+        projections += [self.encode_anchor(view.transpose(0, 1).flatten(0, 1)) for view in focal]
+
+        out = self.loss(
+            torch.cat(projections),
+            targets,
+            self.prototypes,
+            self.sharpen_temperature_at(self.trainer.global_step),
+        )
+        self._log_step(out)
+        step = {"loss": out.loss, "features": features, "targets": out.target_probs}
+        if keep is not None:
+            step["kept_patches"] = keep
+        return step
+
+    @torch.no_grad()
+    def encode_target(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``[B, D]`` and projections of the target views, without gradient."""
+        features = self.target_backbone(images)
+        return features, self.target_head(features)
+
+    def encode_anchor(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Projections of anchor views of one size, view-major; ``keep``: patches that are seen."""
+        return self.projection_head(self.backbone(images, keep))
+
+    def draw_mask(self, images: Tensor, mask_ratio: float) -> Tensor | None:
+        """Patches to keep, ``[B, n]`` or ``[n]``; None: all."""
+        if mask_ratio == 0 or len(images) == 0:
+            return None
+        height, width = images.shape[-2:]
+        patches = (height // self.patch_size[0]) * (width // self.patch_size[1])
+        return draw_kept_patches(
+            len(images), patches, mask_ratio, self.mask_mode, device=images.device
+        )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the target network, once per optimiser step (not per accumulated batch)."""
+        step = self.trainer.global_step
+        if step == self._last_ema_step:
+            return
+        decay = self.ema_decay_at(step - 1)
+        ema_update_(self.target_backbone, self.backbone, decay)
+        ema_update_(self.target_head, self.projection_head, decay)
+        self._last_ema_step = step
+
+    # ------------------------------------------------------------ optimisation
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW (or ``optimizer``), decayed and undecayed groups; prototypes are never decayed."""
+        self._total_steps = self._count_total_steps()
+        self._warmup_steps = self._count_warmup_steps()
+        if self.freeze_prototypes_steps == -1:
+            self.prototypes.requires_grad_(False)
+        groups = decay_groups(
+            ((name, p) for name, p in self.named_parameters() if p.requires_grad),
+            self.weight_decay,
+            exclude=self._is_undecayed,
+        )
+        if self.optimizer_factory is not None:
+            return self.optimizer_factory(groups)
+        return torch.optim.AdamW(groups, lr=self.lr)
+
+    def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
+        if parameter.ndim <= 1 or name == "prototypes":
+            return True
+        table = name.rsplit(".", 1)[-1] in ("cls_token", "pos_embed", "reg_token")
+        return table and not self.decay_pos_and_cls
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Set this step's learning rate and weight decay, then step."""
+        step = self.trainer.global_step + 1  # the reference counts from 1
+        total = self.schedule_stretch * self._total_steps
+        lr = Schedule(self.start_lr, self.lr, self.final_lr, total, self._warmup_steps)(step)
+        decay = Schedule(0.0, self.weight_decay, self.final_weight_decay, total)(step)
+        set_schedules(optimizer, lr, decay)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hold the prototypes still while they are frozen."""
+        if self.trainer.global_step < self.freeze_prototypes_steps:
+            self.prototypes.grad = None
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip backbone and head only, unless the Trainer asks for its own clipping."""
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        clipped = [*self.backbone.parameters(), *self.projection_head.parameters()]
+        limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
+        norm = nn.utils.clip_grad_norm_(clipped, limit)
+        self.log("train/grad_norm", norm)
+
+    # ---------------------------------------------------------------- schedules
+
+    def _count_total_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError(
+                "the schedules of MSN need the length of the run: set max_epochs, or max_steps "
+                "when the training loader has no length"
+            )
+        return int(steps)
+
+    def _count_warmup_steps(self) -> float:
+        if not self.warmup_epochs:
+            return 0.0
+        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        if not math.isfinite(per_epoch):
+            raise ValueError("warmup_epochs needs a training loader with a length; set it to 0")
+        return self.warmup_epochs * math.ceil(per_epoch)
+
+    def _stretched(self, start: float, final: float, step: int) -> float:
+        return linear(step, self.schedule_stretch * self._total_steps, start, final)
+
+    def ema_decay_at(self, step: int) -> float:
+        """Momentum of the target network in optimiser step ``step`` (from 0)."""
+        return self._stretched(self.ema_decay, self.final_ema_decay, step)
+
+    def sharpen_temperature_at(self, step: int) -> float:
+        """Sharpening temperature T in optimiser step ``step`` (from 0)."""
+        return self._stretched(self.sharpen_temperature, self.final_sharpen_temperature, step)
+
+    # --------------------------------------------------------------- evaluation
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Features and labels of a labelled batch, for the evaluators."""
+        images, labels = batch
+        return {"features": self(images), "labels": labels}
+
+    test_step = validation_step
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
+        return self(batch if isinstance(batch, Tensor) else batch[0])
+
+    # -------------------------------------------------------------- checkpoints
+
+    def setup(self, stage: str) -> None:
+        """Load the ``pretrained`` weights, if any (a checkpoint that is resumed overrides them)."""
+        if self.pretrained:
+            self.load_weights(self.pretrained)
+
+    def load_weights(self, path: str) -> None:
+        """Load foreign weights, in a format of :func:`lit_ssl.utils.checkpoints.read_msn_weights`.
+
+        A file without an online network initialises it from the target. Heads and prototypes are
+        loaded where the file has them.
+        """
+        weights = read_msn_weights(path)
+        self.encoder.load_state_dict(weights.target_backbone)
+        online = getattr(self.backbone, "vit", self.backbone)
+        online.load_state_dict(weights.backbone or weights.target_backbone)
+        if weights.target_head:
+            self.target_head.load_state_dict(weights.target_head)
+            self.projection_head.load_state_dict(weights.head or weights.target_head)
+        if weights.prototypes is not None:
+            with torch.no_grad():
+                self.prototypes.copy_(weights.prototypes)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the EMA where the checkpoint stood."""
+        self._last_ema_step = int(checkpoint.get("global_step", 0))
+
+    # ------------------------------------------------------------------ helpers
+
+    def _split(self, batch: Any) -> tuple[Tensor, list[Tensor]]:
+        views = (
+            batch[0] if isinstance(batch, tuple) or isinstance(batch[0], list | tuple) else batch
+        )
+        if not isinstance(views, list | tuple) or any(v.ndim != 5 for v in views):
+            raise ValueError(
+                "MSN trains on multi-view batches: a list of tensors [B, count, C, H, W], one per "
+                "crop size, or (views, labels); give the data module a MultiCrop as train_transform"
+            )
+        anchors = views[0].shape[1] - 1 + sum(v.shape[1] for v in views[1:])
+        if anchors < 1:
+            raise ValueError(
+                "MSN needs the target view and at least one anchor view: set "
+                "count: 2 for the first crop"
+            )
+        return views[0], list(views[1:])
+
+    def _log_step(self, out: MSNLossOutput) -> None:
+        size = len(out.target_probs)
+        self.log("train/loss", out.loss.detach(), prog_bar=True, batch_size=size)
+        step = self.trainer.global_step
+        group = self.trainer.optimizers[0].param_groups[0]
+        self.log_dict(
+            {
+                "train/cross_entropy": out.cross_entropy.detach(),
+                "train/me_max": out.me_max.detach(),
+                "train/entropy": out.entropy.detach(),
+                "train/max_target_prob": out.target_probs.amax(dim=1).mean(),
+                "train/lr": group["lr"],
+                "train/weight_decay": group["weight_decay"],
+                "train/ema_decay": self.ema_decay_at(step),
+            },
+            batch_size=size,
+        )
+
+
+def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> nn.Module:
+    if isinstance(backbone, str):
+        return ClassTokenViT.create(backbone, **kwargs)
+    if kwargs:
+        raise ValueError("backbone_kwargs belong to a backbone given by name; this one is a module")
+    if hasattr(backbone, "embed_dim") and hasattr(backbone, "patch_size"):
+        return backbone
+    return ClassTokenViT(backbone)

@@ -1,0 +1,31 @@
+"""Exponential-moving-average copies of a network."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from lit_ssl.models.vit import without_drop_path
+
+__all__ = ["ema_update_", "target_copy"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def target_copy(module: M) -> M:
+    """A frozen deep copy for use as target network; stochastic depth is off in it."""
+    copy = deepcopy(module).requires_grad_(False)
+    without_drop_path(copy)
+    return copy
+
+
+@torch.no_grad()
+def ema_update_(target: nn.Module, online: nn.Module, decay: float) -> None:
+    """``target = decay * target + (1 - decay) * online`` for all parameters, in place.
+
+    Buffers are left alone: the target's BatchNorm statistics come from its own forwards.
+    """
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1.0 - decay)

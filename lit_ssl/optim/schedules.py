@@ -1,0 +1,51 @@
+"""Schedules as pure functions of the optimiser step, so that there is no state to save or lose."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch.optim import Optimizer
+
+__all__ = ["Schedule", "linear", "set_schedules"]
+
+
+class Schedule(NamedTuple):
+    """Linear warm-up, then a half cosine from the peak to the final value; constant after the end.
+
+    Attributes:
+        start: value at step 0 (unused without warm-up).
+        peak: value at the end of the warm-up.
+        final: value at ``total`` and after it.
+        total: length in optimiser steps, warm-up included.
+        warmup: length of the warm-up in steps.
+    """
+
+    start: float
+    peak: float
+    final: float
+    total: float
+    warmup: float = 0.0
+
+    def __call__(self, step: float) -> float:
+        """Value at a step (0 … total)."""
+        if step < self.warmup:
+            return self.start + (self.peak - self.start) * step / self.warmup
+        progress = (step - self.warmup) / max(1.0, self.total - self.warmup)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        return self.final + (self.peak - self.final) * cosine
+
+
+def linear(step: float, total: float, start: float, final: float) -> float:
+    """Linear from ``start`` at step 0 to ``final`` at ``total``; constant after it."""
+    return start + (final - start) * min(1.0, step / total)
+
+
+def set_schedules(optimizer: Optimizer, lr: float, weight_decay: float) -> None:
+    """Set this step's learning rate everywhere and the weight decay where groups decay.
+
+    A group may scale the rate by ``lr_scale``; groups with ``decay: False`` keep weight decay 0.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+        group["weight_decay"] = weight_decay if group.get("decay", True) else 0.0

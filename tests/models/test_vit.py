@@ -1,0 +1,172 @@
+"""The class-token ViT against the reference, timm, and an explicit attention mask."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from lit_ssl.models import ClassTokenViT, draw_kept_patches, keep_count
+from lit_ssl.models.vit import _is_plain
+
+
+def small_vit(**kwargs) -> VisionTransformer:
+    arguments = {
+        "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0,
+    }  # fmt: skip
+    return VisionTransformer(**{**arguments, **kwargs})
+
+
+@pytest.fixture
+def reference(golden):
+    data = golden("msn/vit_forward")
+    encoder = ClassTokenViT(small_vit(num_heads=int(data["heads"]))).double()
+    state = {k.removeprefix("sd/"): v.double() for k, v in data.items() if k.startswith("sd/")}
+    encoder.vit.load_state_dict(state)
+    return encoder.eval(), data
+
+
+def test_forward_equals_the_reference(reference):
+    encoder, data = reference
+    image, focal = data["image"].double(), data["focal"].double()
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    kept = data["kept_patches"]
+    torch.testing.assert_close(encoder(image), data["cls_full"], **close)
+    torch.testing.assert_close(encoder(focal), data["cls_focal"], **close)
+    torch.testing.assert_close(encoder(image, kept), data["cls_masked"], **close)
+    torch.testing.assert_close(encoder(image, norm=False), data["blocks1"], **close)
+    torch.testing.assert_close(encoder(image, norm=False, blocks=2), data["blocks2"], **close)
+    positions = torch.cat(encoder.positions(2, 2), dim=1)
+    torch.testing.assert_close(positions, data["pos_focal"], **close)
+
+
+def test_kept_patches_of_the_whole_batch_or_of_each_image_agree(reference):
+    encoder, data = reference
+    kept, image = data["kept_patches"], data["image"].double()
+    per_image = torch.stack([kept, kept.flip(0)])  # the order of tokens is irrelevant
+    torch.testing.assert_close(encoder(image, per_image), encoder(image, kept))
+
+
+def test_dropping_equals_hiding_in_the_attention():
+    vit = small_vit().eval()
+    encoder = ClassTokenViT(vit)
+    images = torch.randn(3, 3, 32, 32)
+    keep = draw_kept_patches(3, 16, 0.4, "image", "cpu")
+    visible = torch.zeros(3, 17, dtype=torch.bool)
+    visible[:, 0] = True
+    visible.scatter_(1, keep + 1, True)
+    hidden = vit.forward_features(images, attn_mask=visible[:, None, None, :])[:, 0]
+    torch.testing.assert_close(encoder(images, keep), hidden, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{}, {"reg_tokens": 4, "no_embed_class": True}, {"init_values": 1e-2, "qk_norm": True}, {"pre_norm": True}],
+)  # fmt: skip
+def test_values_and_gradients_equal_timm(kwargs):
+    vit = small_vit(**kwargs)
+    images = torch.randn(4, 3, 32, 32)
+    weight = torch.randn(4, 24)
+    encoder = ClassTokenViT(vit)
+    assert _is_plain(vit.blocks[-1])
+    gradients = []
+    outputs = []
+    for forward in (lambda x: vit.forward_features(x)[:, 0], encoder):
+        vit.zero_grad()
+        out = forward(images)
+        (out * weight).sum().backward()
+        outputs.append(out)
+        gradients.append([p.grad.clone() for p in vit.parameters() if p.grad is not None])
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_every_parameter_gets_a_gradient_so_that_ddp_finds_none_unused():
+    encoder = ClassTokenViT(small_vit(reg_tokens=2))
+    keep = draw_kept_patches(2, 16, 0.5, "image", "cpu")
+    encoder(torch.randn(2, 3, 32, 32), keep).sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+def test_checkpointing_gives_the_same_gradients():
+    encoder = ClassTokenViT(small_vit())
+    images = torch.randn(2, 3, 32, 32)
+    encoder(images).square().sum().backward()
+    plain = [p.grad.clone() for p in encoder.parameters()]
+    encoder.zero_grad()
+    encoder.vit.set_grad_checkpointing()
+    encoder(images).square().sum().backward()
+    for a, b in zip(plain, (p.grad for p in encoder.parameters()), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_borders_that_fill_no_patch_are_cropped():
+    encoder = ClassTokenViT(small_vit()).eval()
+    images = torch.randn(2, 3, 21, 30)
+    torch.testing.assert_close(encoder(images), encoder(images[..., :16, :24]))
+    with pytest.raises(ValueError, match="hold no patch of 8×8"):
+        encoder(torch.randn(1, 3, 7, 32))
+
+
+@pytest.mark.parametrize(
+    ("patches", "ratio", "kept"),
+    [(196, 0.15, 166), (196, 0.3, 137), (196, 0.7, 58), (20, 0.3, 14), (4, 0.9, 1)],
+)
+def test_number_of_kept_patches(patches, ratio, kept):
+    assert keep_count(patches, ratio) == kept
+
+
+def test_masks_are_uniform_and_differ_between_images_as_asked():
+    keep = draw_kept_patches(4000, 16, 0.25, "image", "cpu")
+    assert keep.shape == (4000, 12)
+    assert all(len(row.unique()) == 12 for row in keep[:50])
+    frequency = torch.bincount(keep.flatten(), minlength=16) / 4000
+    # each patch, the last one included, is kept with probability 0.75 (s.e. 0.007)
+    assert ((frequency - 0.75).abs() < 0.035).all()
+    assert not torch.equal(keep[0].sort().values, keep[1].sort().values)
+    assert draw_kept_patches(4, 16, 0.25, "batch", "cpu").shape == (12,)
+    assert draw_kept_patches(4, 16, 0.0, "image", "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("vit_tiny_patch16_224", 5_524_416),
+        ("vit_small_patch16_224", 21_665_664),
+        ("vit_small_patch8_224", 21_670_272),
+        ("vit_base_patch16_224", 85_798_656),
+    ],
+)
+def test_sizes_of_the_papers_networks(name, parameters):
+    with torch.device("meta"):
+        vit = timm.create_model(name, num_classes=0)
+    assert sum(p.numel() for p in vit.parameters()) == parameters
+
+
+def test_patch_sizes_of_the_paper_that_timm_has_no_name_for():
+    for name, patch, parameters in [
+        ("vit_base_patch16_224", 4, 87_503_616),
+        ("vit_large_patch16_224", 7, 303_513_600),
+    ]:
+        with torch.device("meta"):
+            vit = timm.create_model(name, num_classes=0, patch_size=patch)
+        assert sum(p.numel() for p in vit.parameters()) == parameters
+
+
+def test_initialisation_is_the_references():
+    vit = ClassTokenViT.create("vit_tiny_patch16_224").vit
+    assert vit.blocks[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert vit.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
+    fan_in = 3 * 16 * 16
+    assert vit.patch_embed.proj.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
+
+
+def test_other_networks_are_refused_with_a_hint():
+    with pytest.raises(TypeError, match=r"not Linear; .*forward\(images, keep=None\)"):
+        ClassTokenViT(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="no class token"):
+        ClassTokenViT(small_vit(class_token=False, global_pool="avg"))
+    with pytest.raises(ValueError, match="blocks must lie in 1 … 2"):
+        ClassTokenViT(small_vit())(torch.randn(1, 3, 32, 32), blocks=3)
