@@ -1,1 +1,34 @@
 """Evaluation measures as plain functions of features and labels."""
+
+from __future__ import annotations
+
+from lit_ssl.metrics.knn import knn_predict, topk_accuracy
+from lit_ssl.metrics.linear_probe import LinearProbe, fit_linear_probe
+from lit_ssl.metrics.low_shot import (
+    draw_labelled,
+    fit_low_shot,
+    low_shot_accuracies,
+    predict_low_shot,
+    preprocess_rows,
+)
+from lit_ssl.metrics.probe_head import ProbeHead
+from lit_ssl.metrics.rankme import assignment_entropy, feature_std, rankme, used_prototypes
+from lit_ssl.metrics.softmax_regression import fit_softmax_regression
+
+__all__ = [
+    "LinearProbe",
+    "ProbeHead",
+    "assignment_entropy",
+    "draw_labelled",
+    "feature_std",
+    "fit_linear_probe",
+    "fit_low_shot",
+    "fit_softmax_regression",
+    "knn_predict",
+    "low_shot_accuracies",
+    "predict_low_shot",
+    "preprocess_rows",
+    "rankme",
+    "topk_accuracy",
+    "used_prototypes",
+]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lit_ssl.metrics import assignment_entropy, feature_std, rankme, used_prototypes
+
+
+def orthonormal(rows, columns, seed=0):
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    return torch.linalg.qr(matrix.double()).Q
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_rank_of_equal_singular_values_is_their_number(rank):
+    features = orthonormal(64, rank) @ orthonormal(32, rank, seed=1).T
+    assert rankme(features).item() == pytest.approx(rank, rel=1e-3)
+    assert rankme(features, eps=0.0).item() == pytest.approx(rank, rel=1e-6)
+
+
+def test_small_eps_does_not_inflate_low_ranks_of_wide_features():
+    features = orthonormal(2100, 8) @ orthonormal(2048, 8, seed=1).T
+    assert rankme(features).item() == pytest.approx(8.02, abs=0.02)
+    assert rankme(features, eps=1e-5).item() > 10  # what a careless eps does
+
+
+def test_rank_follows_the_formula_for_unequal_values():
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    features = orthonormal(10, 3) * p
+    expected = math.exp(-sum(v * math.log(v) for v in p.tolist()))
+    assert rankme(features, eps=0.0).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_degenerate_features_do_not_give_nan():
+    assert rankme(torch.zeros(4, 3)).item() == 0
+    assert rankme(torch.ones(4, 3)).item() == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ValueError, match=r"got \[0, 3\]"):
+        rankme(torch.zeros(0, 3))
+
+
+def test_feature_std_spans_collapse_to_uniform():
+    spread = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
+    assert feature_std(spread).item() == pytest.approx(1, abs=0.02)
+    assert feature_std(spread * 100).item() == pytest.approx(1, abs=0.02)
+    assert feature_std(torch.ones(5, 64)).item() == pytest.approx(0, abs=1e-6)
+    assert 0 < feature_std(spread + 10).item() < 0.2
+
+
+def test_used_prototypes_and_entropy():
+    assignments = torch.tensor([[0.7, 0.2, 0.1, 0.0], [0.1, 0.0, 0.9, 0.0], [0.6, 0.4, 0.0, 0.0]])
+    assert used_prototypes(assignments).item() == 2
+    assert assignment_entropy(torch.full((8,), 1 / 8)).item() == pytest.approx(math.log(8))
+    assert assignment_entropy(torch.tensor([1.0, 0.0])).item() == 0
