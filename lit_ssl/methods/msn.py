@@ -137,10 +137,10 @@ class MSN(pl.LightningModule):
         )
         self.prototypes = nn.Parameter(torch.empty(num_prototypes, proj_output_dim))
         nn.init.uniform_(self.prototypes, -(proj_output_dim**-0.5), proj_output_dim**-0.5)
+        self.prototypes.requires_grad_(freeze_prototypes_steps != -1)
         self.target_backbone = target_copy(self.backbone)
         self.target_head = target_copy(self.projection_head)
         self.loss = MSNLoss(temperature, sinkhorn_iterations, me_max_weight, entropy_weight, gather)
-        self._last_ema_step = 0
         self._total_steps = 0
         self._warmup_steps = 0.0
 
@@ -212,24 +212,12 @@ class MSN(pl.LightningModule):
             len(images), patches, mask_ratio, self.mask_mode, device=images.device
         )
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the target network, once per optimiser step (not per accumulated batch)."""
-        step = self.trainer.global_step
-        if step == self._last_ema_step:
-            return
-        decay = self.ema_decay_at(step - 1)
-        ema_update_(self.target_backbone, self.backbone, decay)
-        ema_update_(self.target_head, self.projection_head, decay)
-        self._last_ema_step = step
-
     # ------------------------------------------------------------ optimisation
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (or ``optimizer``), decayed and undecayed groups; prototypes are never decayed."""
         self._total_steps = self._count_total_steps()
         self._warmup_steps = self._count_warmup_steps()
-        if self.freeze_prototypes_steps == -1:
-            self.prototypes.requires_grad_(False)
         groups = decay_groups(
             ((name, p) for name, p in self.named_parameters() if p.requires_grad),
             self.weight_decay,
@@ -248,13 +236,20 @@ class MSN(pl.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
-        """Set this step's learning rate and weight decay, then step."""
-        step = self.trainer.global_step + 1  # the reference counts from 1
+        """Set this step's learning rate and weight decay, step, then move the target network.
+
+        The target moves here and not at the end of the batch, where checkpoints of this step would
+        already be written without its update.
+        """
+        step = self.trainer.global_step
         total = self.schedule_stretch * self._total_steps
-        lr = Schedule(self.start_lr, self.lr, self.final_lr, total, self._warmup_steps)(step)
-        decay = Schedule(0.0, self.weight_decay, self.final_weight_decay, total)(step)
-        set_schedules(optimizer, lr, decay)
+        lr = Schedule(self.start_lr, self.lr, self.final_lr, total, self._warmup_steps)(step + 1)
+        decay = Schedule(0.0, self.weight_decay, self.final_weight_decay, total)(step + 1)
+        set_schedules(optimizer, lr, decay)  # the reference counts these steps from 1
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        momentum = self.ema_decay_at(step)
+        ema_update_(self.target_backbone, self.backbone, momentum)
+        ema_update_(self.target_head, self.projection_head, momentum)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Hold the prototypes still while they are frozen."""
@@ -280,7 +275,7 @@ class MSN(pl.LightningModule):
 
     def _count_total_steps(self) -> int:
         steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
+        if not math.isfinite(steps) or steps < 0:  # Lightning says -1 for an endless loader
             raise ValueError(
                 "the schedules of MSN need the length of the run: set max_epochs, or max_steps "
                 "when the training loader has no length"
@@ -342,10 +337,6 @@ class MSN(pl.LightningModule):
         if weights.prototypes is not None:
             with torch.no_grad():
                 self.prototypes.copy_(weights.prototypes)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the EMA where the checkpoint stood."""
-        self._last_ema_step = int(checkpoint.get("global_step", 0))
 
     # ------------------------------------------------------------------ helpers
 

@@ -13,7 +13,8 @@ from lit_ssl.models.vit import _is_plain
 
 def small_vit(**kwargs) -> VisionTransformer:
     arguments = {
-        "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0,
+        "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2,
+        "num_classes": 0,
     }  # fmt: skip
     return VisionTransformer(**{**arguments, **kwargs})
 
@@ -62,8 +63,13 @@ def test_dropping_equals_hiding_in_the_attention():
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{}, {"reg_tokens": 4, "no_embed_class": True}, {"init_values": 1e-2, "qk_norm": True}, {"pre_norm": True}],
-)  # fmt: skip
+    [
+        {},
+        {"reg_tokens": 4, "no_embed_class": True},
+        {"init_values": 1e-2, "qk_norm": True},
+        {"pre_norm": True},
+    ],
+)
 def test_values_and_gradients_equal_timm(kwargs):
     vit = small_vit(**kwargs)
     images = torch.randn(4, 3, 32, 32)
