@@ -1,1 +1,27 @@
 """Data modules: official layouts on disk, one contract."""
+
+from lit_ssl.datamodules.base import ImageDataModule
+from lit_ssl.datamodules.batches import RawImages
+from lit_ssl.datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
+from lit_ssl.datamodules.decoding import CorruptImageError
+from lit_ssl.datamodules.image_folder import ImageFolderDataModule
+from lit_ssl.datamodules.imagenet import ImageNetDataModule
+from lit_ssl.datamodules.loaders import ResumableDataLoader
+from lit_ssl.datamodules.mnist5k import MNIST5kDataModule
+from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
+from lit_ssl.datamodules.subset import Subset
+
+__all__ = [
+    "CIFAR10DataModule",
+    "CIFAR100DataModule",
+    "CorruptImageError",
+    "EpochSampler",
+    "ImageDataModule",
+    "ImageFolderDataModule",
+    "ImageNetDataModule",
+    "MNIST5kDataModule",
+    "RawImages",
+    "ResumableDataLoader",
+    "ShardSampler",
+    "Subset",
+]

@@ -1,0 +1,315 @@
+"""The data module that all image data sets share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_ssl.datamodules.batches import EvaluationSet, RawImages, RawSet, ViewSet, as_is
+from lit_ssl.datamodules.images import Images
+from lit_ssl.datamodules.loaders import ResumableDataLoader
+from lit_ssl.datamodules.partition import Partition, Split
+from lit_ssl.datamodules.reading import ImageReader
+from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
+from lit_ssl.datamodules.seeding import batch_seed
+from lit_ssl.datamodules.subset import Subset
+from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView, normalize
+from lit_ssl.utils.hparams import not_plain
+
+__all__ = ["ImageDataModule"]
+
+
+class ImageDataModule(pl.LightningDataModule, ABC):
+    """Labelled images for self-supervised training and its evaluation.
+
+    A subclass gives its images per split (`load_images`), `num_classes`, `class_names` and the
+    class attributes below; everything else is here. Batches are described in `docs/design.md`.
+
+    Args:
+        batch_size: Images per batch and process.
+        num_workers: Worker processes per loader; they stay alive between epochs. 0 reads in the
+            main process.
+        train_transform: Views for training: `MultiCrop` (batches of views) or `SingleView`
+            (labelled batches of augmented images). None trains on labelled batches with the
+            evaluation transform.
+        eval_transform: Transform of all other images. None takes the data set's usual one.
+        augment: "worker" makes the views in the workers, one image at a time; "device" sends
+            undistorted images and makes the views of a whole batch on the training device.
+        subset: Train on a part of the training images only.
+        on_corrupt: "raise" stops at an unreadable image; "skip" uses the next readable one of its
+            split in its place and warns.
+        seed: Seed of the order of the images and of their views, the same on all processes.
+        pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        drop_last: Leave out the last, smaller batch of a training epoch (and, with several
+            processes, the images that do not divide evenly; otherwise some come twice).
+        val_size: Number of training images held out for validation: always the same ones, in
+            proportion to the sizes of the classes. 0 validates on the data set's own validation
+            images, or on its test images where it has none.
+        canvas_size: Pixels; only for `augment: device` with images of different sizes: they travel
+            on squares of this size, and larger ones are shrunk to fit.
+        mean: Mean of each channel for images in [0, 1]. None takes the data set's usual values.
+        std: Standard deviation of each channel. None takes the data set's usual values.
+
+    Attributes:
+        num_classes: Number of classes.
+        class_names: Their names, in the order of the labels.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        image_size: Height and width of images after the evaluation transform.
+        in_channels: Number of channels.
+    """
+
+    in_channels: int = 3
+    default_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    default_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        num_workers: int = 4,
+        train_transform: MultiCrop | SingleView | None = None,
+        eval_transform: EvalTransform | None = None,
+        augment: Literal["worker", "device"] = "worker",
+        subset: Subset | None = None,
+        on_corrupt: Literal["raise", "skip"] = "raise",
+        seed: int = 0,
+        pin_memory: bool | None = None,
+        drop_last: bool = True,
+        val_size: int = 0,
+        canvas_size: int = 384,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            logger=False,
+            ignore=not_plain(
+                train_transform=train_transform, eval_transform=eval_transform, subset=subset
+            ),
+        )
+        _check_choice("augment", augment, ("worker", "device"))
+        _check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.train_transform = train_transform
+        self.eval_transform = eval_transform or self.default_eval_transform()
+        self.augment = augment
+        self.subset = subset
+        self.on_corrupt = on_corrupt
+        self.seed = seed
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.drop_last = drop_last
+        self.val_size = val_size
+        self.canvas_size = canvas_size
+        self.mean = tuple(mean or self.default_mean)
+        self.std = tuple(std or self.default_std)
+        self.image_size: int = self.eval_transform.size
+        self._splits = Partition(
+            self.load_images, val_size, subset, on_corrupt == "skip", lambda c: self.class_names[c]
+        )
+
+    # What a subclass gives
+
+    @abstractmethod
+    def load_images(self, split: Split) -> Images | None:
+        """Return the images of one of the data set's own splits, None if it has no such split.
+
+        Called at most once per split and process. The training split is always there, complete, and
+        in its official order.
+        """
+
+    @abstractmethod
+    def default_eval_transform(self) -> EvalTransform:
+        """Return the data set's usual evaluation transform."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes, in the order of the labels; empty if there are no labels."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    # Splits
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the images of a stage, so that errors show before training starts.
+
+        Args:
+            stage: "fit", "validate", "test", "predict" or None for all.
+        """
+        needed: dict[str | None, tuple[Split, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": ("test",),
+        }
+        for split in needed.get(stage, ("train", "val", "test")):
+            self._splits[split]
+
+    def labels(self, split: Split) -> np.ndarray:
+        """Return the labels of a split as it is used, after hold-out and subset.
+
+        Args:
+            split: "train", "val" or "test".
+
+        Returns:
+            int64 `[N]`, −1 where unknown; `[0]` if there is no such split.
+        """
+        reader = self._splits[split]
+        return np.empty(0, dtype=np.int64) if reader is None else reader.labels
+
+    @property
+    def num_corrupt(self) -> int:
+        """Number of unreadable images that this process has met so far (`on_corrupt: skip`)."""
+        return self._splits.num_corrupt
+
+    # Loaders
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the loader of training batches, which resumes in the middle of an epoch."""
+        dataset = self._training_set(self._require("train"))
+        replicas, rank = self._shard()
+        sampler = EpochSampler(dataset, replicas, rank, self.seed, self.drop_last)
+        loader = ResumableDataLoader(
+            dataset,
+            sampler=sampler,
+            drop_last=self.drop_last,
+            processed=self._processed_batches,
+            persistent_workers=self.num_workers > 0,
+            **self._loader_arguments(),
+        )
+        if len(loader) == 0:
+            raise ValueError(
+                f"No training batch: {len(sampler)} images per process, batch_size"
+                f" {self.batch_size} and drop_last: true. Use a smaller batch_size, or drop_last:"
+                " false."
+            )
+        return loader
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Return the loader of validation batches; an empty list if there are no images for it."""
+        reader = self._splits["val"]
+        return [] if reader is None else self._evaluation_loader(reader, keep_workers=True)
+
+    def test_dataloader(self) -> DataLoader:
+        """Return the loader of test batches: the validation images where there is no test split."""
+        return self._evaluation_loader(self._require("test"))
+
+    def predict_dataloader(self) -> DataLoader:
+        """Return the loader of test batches."""
+        return self.test_dataloader()
+
+    def bank_dataloader(self) -> DataLoader:
+        """Return a loader of the training images, evaluation transform, in order, each once.
+
+        Its images are those of the training loader (after hold-out and subset). With several
+        processes, sample `i` of the loader on process `r` of `W` is training image `r + i * W`;
+        nothing is padded.
+        """
+        return self._evaluation_loader(self._require("train"))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make the views where that was left to the device, scale to [0, 1] and normalise.
+
+        Args:
+            batch: (images, labels): images are `RawImages`, or one tensor or a list of tensors,
+                uint8 or already normalised float.
+            dataloader_idx: Index of the loader, unused.
+
+        Returns:
+            (float images or list of views, labels).
+        """
+        images, labels = batch
+        if isinstance(images, RawImages):
+            images = self._device_views(images)
+        elif isinstance(images, Tensor):
+            images = self._normalized(images)
+        else:
+            images = [self._normalized(view) for view in images]
+        if (
+            self.trainer is not None
+        ):  # Lightning has converted the batch already, while it was uint8
+            images = self.trainer.precision_plugin.convert_input(images)
+        return images, labels
+
+    # Details
+
+    def _require(self, split: Split) -> ImageReader:
+        reader = self._splits[split]
+        if reader is None:
+            raise ValueError(f"{type(self).__name__} has no images for the {split} split.")
+        return reader
+
+    def _training_set(self, reader: ImageReader) -> Dataset:
+        if self.train_transform is None:
+            return EvaluationSet(reader, self.eval_transform)
+        if self.augment == "device":
+            return RawSet(reader, self.canvas_size)
+        return ViewSet(reader, self.train_transform)
+
+    def _evaluation_loader(self, reader: ImageReader, keep_workers: bool = False) -> DataLoader:
+        dataset = EvaluationSet(reader, self.eval_transform)
+        replicas, rank = self._shard()
+        return DataLoader(
+            dataset,
+            sampler=ShardSampler(dataset, replicas, rank) if replicas > 1 else None,
+            persistent_workers=keep_workers and self.num_workers > 0,
+            **self._loader_arguments(),
+        )
+
+    def _loader_arguments(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "pin_memory": self.pin_memory,
+            "collate_fn": as_is,
+            # Else each new iterator takes a number from the global generator, and evaluating would
+            # change the course of the training.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+    def _shard(self) -> tuple[int, int]:
+        """Number of processes that share the data, and the rank of this one."""
+        if self.trainer is not None:
+            shard = self.trainer.distributed_sampler_kwargs or {}
+            return shard.get("num_replicas", 1), shard.get("rank", 0)
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_world_size(), dist.get_rank()
+        return 1, 0
+
+    def _processed_batches(self) -> int | None:
+        """Number of batches of this epoch that the training loop has finished."""
+        if self.trainer is None:
+            return None
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+
+    def _device_views(self, raw: RawImages) -> Tensor | list[Tensor]:
+        assert self.train_transform is not None
+        sizes = None if raw.sizes is None else torch.from_numpy(raw.sizes)
+        generator = torch.Generator().manual_seed(batch_seed(raw.seeds))
+        views = self.train_transform.batched(raw.images, sizes=sizes, generator=generator)
+        if isinstance(views, Tensor):
+            return normalize(views, self.mean, self.std)
+        return [normalize(view, self.mean, self.std) for view in views]
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            return images
+        return normalize(images, self.mean, self.std)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}.")

@@ -1,0 +1,85 @@
+"""Which images make up the splits that a run uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from lit_ssl.datamodules.images import Images
+from lit_ssl.datamodules.reading import ImageReader
+from lit_ssl.datamodules.splits import stratified_split
+from lit_ssl.datamodules.subset import Subset
+
+__all__ = ["Partition", "Split"]
+
+Split = Literal["train", "val", "test"]
+
+# Which images are held out must not depend on the seed of a run, else runs cannot be compared.
+_SPLIT_SEED = 0
+
+
+class Partition:
+    """The splits of one run, loaded when they are first asked for.
+
+    Args:
+        load: Returns the images of one of the data set's own splits, None if it has no such split.
+        val_size: Number of training images held out as validation split. 0: the data set's own
+            validation split, or its test split where it has none.
+        subset: Part of the remaining training images to use.
+        skip_corrupt: Whether unreadable images are replaced by the next readable one.
+        class_name: Name of a class, for messages.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Split], Images | None],
+        val_size: int = 0,
+        subset: Subset | None = None,
+        skip_corrupt: bool = False,
+        class_name: Callable[[int], str] = str,
+    ) -> None:
+        self._load = load
+        self._val_size = val_size
+        self._subset = subset
+        self._skip_corrupt = skip_corrupt
+        self._class_name = class_name
+        self._own: dict[Split, ImageReader | None] = {}
+        self._divided: tuple[ImageReader, ImageReader | None] | None = None
+
+    def __getitem__(self, split: Split) -> ImageReader | None:
+        """Return the images of a split as the run uses it, None if there are none."""
+        if split == "train":
+            return self._divide()[0]
+        if split == "val":
+            if self._val_size:
+                return self._divide()[1]
+            return self._own_split("val") or self._own_split("test")
+        return self._own_split("test") or self._own_split("val")
+
+    @property
+    def num_corrupt(self) -> int:
+        """Number of unreadable images met so far, in all splits."""
+        readers = [*self._own.values(), *(self._divided or ())]
+        return sum(reader.num_corrupt for reader in readers if reader is not None)
+
+    def _own_split(self, split: Split) -> ImageReader | None:
+        if split not in self._own:
+            images = self._load(split)
+            self._own[split] = ImageReader(images, self._skip_corrupt) if images else None
+        return self._own[split]
+
+    def _divide(self) -> tuple[ImageReader, ImageReader | None]:
+        if self._divided is None:
+            images = self._load("train")
+            if not images:
+                raise ValueError("The training split has no images.")
+            rest, held_out = stratified_split(images.labels, self._val_size, _SPLIT_SEED)
+            if self._subset is not None:
+                rest = self._subset.select(images, rest, self._class_name)
+            # Selecting copies; the common case of all images should not.
+            train = images if len(rest) == len(images) else images.select(rest)
+            val = (
+                ImageReader(images.select(held_out), self._skip_corrupt) if len(held_out) else None
+            )
+            self._divided = ImageReader(train, self._skip_corrupt), val
+        return self._divided

@@ -1,0 +1,91 @@
+"""Samplers: the order of an epoch, and shards for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from lit_ssl.datamodules.seeding import keyed_permutation, sample_seeds
+
+__all__ = ["EpochSampler", "ShardSampler"]
+
+_CHUNK = 8192
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """Random order over all processes, as a pure function of (seed, epoch), with a seed per sample.
+
+    Yields pairs `(index, sample seed)`. The seed travels with the index because workers that live
+    longer than an epoch cannot be told its number. It is a `DistributedSampler`, also for one
+    process, because Lightning replaces samplers of any other class when it trains on several.
+
+    Args:
+        dataset: Data set with a length.
+        num_replicas: Number of processes that share the data set.
+        rank: Rank of this process among them.
+        seed: Seed of the run, the same on all processes.
+        drop_last: True leaves out the samples that do not divide evenly over the processes; False
+            repeats the first ones of the epoch instead.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        drop_last: bool = True,
+    ) -> None:
+        super().__init__(
+            dataset, num_replicas=num_replicas, rank=rank, seed=seed, drop_last=drop_last
+        )
+        self._start = 0
+
+    def start_at(self, sample: int) -> None:
+        """Begin the next pass, and only that one, at a later sample of this process.
+
+        Args:
+            sample: Position within this process's share of the epoch, >= 0.
+        """
+        self._start = sample
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        start, self._start = self._start, 0
+        # The state is read here and not in the generator: epoch and start belong to this pass even
+        # if `set_epoch` is called while it runs.
+        return self._pairs(self.epoch, start)
+
+    def _pairs(self, epoch: int, start: int) -> Iterator[tuple[int, int]]:
+        order = keyed_permutation(len(self.dataset), self.seed, epoch)  # type: ignore[arg-type]
+        share = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
+        # In pieces: a list of all pairs of a large data set takes hundreds of megabytes.
+        for begin in range(start, len(share), _CHUNK):
+            indices = share[begin : begin + _CHUNK]
+            seeds = sample_seeds(self.seed, epoch, indices)
+            yield from zip(indices.tolist(), seeds.tolist(), strict=True)
+
+
+class ShardSampler(DistributedSampler[int]):
+    """Every `num_replicas`-th sample, in order, starting at `rank`: no shuffling and no padding.
+
+    Sample `i` of the shard is sample `rank + i * num_replicas` of the data set. Over all processes
+    each sample comes exactly once, so lengths differ by at most one between processes. Lightning
+    leaves it alone because it is a `DistributedSampler`; its own one would count some samples
+    twice.
+
+    Args:
+        dataset: Data set with a length.
+        num_replicas: Number of processes that share the data set.
+        rank: Rank of this process among them.
+    """
+
+    def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+        self.num_samples = len(range(rank, len(dataset), num_replicas))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        # type: ignore[arg-type]
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))

@@ -1,0 +1,172 @@
+"""Subsets of the training images: fractions, numbers per class, lists in files."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+
+from lit_ssl.datamodules.images import Images
+from lit_ssl.datamodules.splits import choose_per_class, proportional_counts
+
+__all__ = ["Subset", "read_lines"]
+
+_SHOWN = 5
+
+
+@dataclass
+class Subset:
+    """Which training images to use. Exactly one of `fraction`, `per_class` and `file`.
+
+    Args:
+        fraction: Share of the images, in (0, 1], drawn from each class in proportion to its size
+            and at least one from each.
+        per_class: Number of images drawn from each class, >= 1.
+        file: Text file (plain, .gz or .xz) with one training image a line: either its index (0 is
+            the first image of the official training set), or its file name, as in ImageNet's
+            low-shot lists, or its path below the training folder.
+        seed: Seed of the draw; no effect with `file`.
+    """
+
+    fraction: float | None = None
+    per_class: int | None = None
+    file: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [
+            name for name in ("fraction", "per_class", "file") if getattr(self, name) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(
+                "A subset needs exactly one of fraction, per_class and file, got"
+                f" {' and '.join(given) or 'none'}."
+            )
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError(f"subset.fraction must be in (0, 1], got {self.fraction}.")
+        if self.per_class is not None and self.per_class < 1:
+            raise ValueError(f"subset.per_class must be at least 1, got {self.per_class}.")
+
+    def select(
+        self, images: Images, allowed: np.ndarray, class_name: Callable[[int], str]
+    ) -> np.ndarray:
+        """Choose from the training images.
+
+        Args:
+            images: The complete official training set, to which indices and names in a file refer.
+            allowed: int64, ascending: the images that are not held out for validation.
+            class_name: Name of a class, for messages.
+
+        Returns:
+            int64 indices into `images`, ascending, a subset of `allowed`.
+
+        Raises:
+            ValueError: A class has fewer than `per_class` images, or the file names images that do
+                not exist, are ambiguous or are held out for validation.
+            FileNotFoundError: The file does not exist.
+        """
+        if self.file is not None:
+            return _select_listed(self.file, images, allowed)
+        labels = images.labels[allowed]
+        if self.per_class is not None:
+            _check_class_sizes(labels, self.per_class, class_name)
+            count = self.per_class
+            return allowed[choose_per_class(labels, lambda _: count, self.seed)]
+        assert self.fraction is not None
+        counts = proportional_counts(labels, round(self.fraction * len(labels)))
+        return allowed[choose_per_class(labels, lambda name: max(1, counts[name]), self.seed)]
+
+
+def read_lines(path: str) -> list[str]:
+    """Return the lines of a text file that are not empty, stripped.
+
+    Args:
+        path: Plain text, .gz or .xz.
+
+    Raises:
+        FileNotFoundError: No such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no list file {path}. Give a path from {Path.cwd()} or an absolute one."
+        )
+    # type: ignore[dict-item]
+    openers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
+    opener = openers.get(Path(path).suffix, open)
+    with opener(path, "rt", encoding="utf-8") as file:
+        return [line.strip() for line in file if line.strip()]
+
+
+def _check_class_sizes(labels: np.ndarray, wanted: int, class_name: Callable[[int], str]) -> None:
+    names, sizes = np.unique(labels, return_counts=True)
+    small = [
+        f"{class_name(int(n))} ({size})"
+        for n, size in zip(names, sizes, strict=True)
+        if size < wanted
+    ]
+    if small:
+        raise ValueError(
+            f"subset.per_class={wanted}, but {len(small)} classes have fewer training images:"
+            f" {_first(small)}. Lower per_class, or use fraction."
+        )
+
+
+def _select_listed(path: str, images: Images, allowed: np.ndarray) -> np.ndarray:
+    entries = read_lines(path)
+    if not entries:
+        raise ValueError(f"The list {path} is empty.")
+    if all(entry.lstrip("-").isdigit() for entry in entries):
+        found = {entry: int(entry) for entry in entries if 0 <= int(entry) < len(images)}
+    else:
+        found = _find_names(path, entries, images)
+    missing = [entry for entry in entries if entry not in found]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(entries)} images in {path} are not among the"
+            f" {len(images)} training images: {_first(missing)}. Check that the list belongs to"
+            " this data set and that the training folder is complete."
+        )
+    chosen = np.unique(np.fromiter(found.values(), dtype=np.int64))
+    held_out = np.setdiff1d(chosen, allowed)
+    if len(held_out):
+        raise ValueError(
+            f"{len(held_out)} of the {len(entries)} images in {path} are held out for validation."
+            " Set val_size: 0 to train on all that are listed."
+        )
+    return chosen
+
+
+def _find_names(path: str, entries: list[str], images: Images) -> dict[str, int]:
+    if images.name(0) is None:
+        raise ValueError(
+            f"{path} lists names ({_first(entries)}), but the images of this data set have no file"
+            " names: list indices of training images, one a line."
+        )
+    wanted = {entry: str(PurePosixPath(entry)) for entry in entries}
+    by_path = set(wanted.values())
+    positions: dict[str, int] = {}
+    ambiguous = set()
+    for index in range(len(images)):
+        name = images.name(index) or ""
+        base = name.rpartition("/")[2]
+        for key in {name, base} & by_path:
+            if key in positions and positions[key] != index:
+                ambiguous.add(key)
+            positions[key] = index
+    if ambiguous:
+        raise ValueError(
+            f"{len(ambiguous)} names in {path} fit several training images:"
+            f" {_first(sorted(ambiguous))}. List paths below the training folder (class/name)"
+            " instead."
+        )
+    return {entry: positions[key] for entry, key in wanted.items() if key in positions}
+
+
+def _first(items: Iterable[str]) -> str:
+    listed = list(items)
+    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
