@@ -1,0 +1,324 @@
+"""The training commands of ``lit-ssl``: fit, validate, test and predict on LightningCLI.
+
+Nothing imports this module but ``lit_ssl.__main__``.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+from jsonargparse import Namespace
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lit_ssl.utils.configs import resolve_config
+from lit_ssl.utils.errors import debugging, one_line
+from lit_ssl.utils.explain import explain, option_names
+from lit_ssl.utils.runs import find_class, newest_checkpoint, read_checkpoint, run_folders
+from lit_ssl.utils.suggest import UserError
+
+__all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
+
+# Every run is reproducible unless another seed, or `--seed_everything true`, is asked for.
+DEFAULT_SEED = 0
+
+_CONFIG_WORDS = ("--config", "-c")
+
+
+class _ParseError(Exception):
+    """What jsonargparse says about a wrong entry, before it is put into one line."""
+
+
+class LitSSLParser(LightningArgumentParser):
+    """Parser that raises instead of printing its usage, and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Hand the message on; parsers nested in others keep their own way of failing."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise _ParseError(message) from ex
+
+    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
+        """As in Lightning, but a class may be missing: a checkpoint can name the model."""
+        return super().add_lightning_class_args(*args, **{**kwargs, "required": False})
+
+
+class _FirstBatch(pl.Callback):
+    """Notes that data is flowing: errors from then on are never shortened to one line."""
+
+    seen = False
+
+    def _on_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self.seen = True
+
+    on_train_batch_start = on_validation_batch_start = _on_batch_start
+    on_test_batch_start = on_predict_batch_start = _on_batch_start
+
+
+class _ModelInstantiator(_InstantiatorFn):
+    """Keeps linked values out of the hyper-parameters of models that do not take them."""
+
+    def __call__(
+        self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
+    ) -> Any:
+        links = {
+            target: value
+            for target, value in applied_instantiation_links.items()
+            if target.rpartition(".")[2] in kwargs
+        }
+        if any(target == "model.init_args.num_classes" for target in links):
+            self.cli.check_num_classes()  # type: ignore[attr-defined]
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+
+class LitSSLCLI(LightningCLI):
+    """LightningCLI with named recipes, one-line errors, and a command line that always wins.
+
+    Differences from LightningCLI:
+
+    - ``--config msn/mnist5k`` finds the packaged recipe when there is no such file here;
+    - what is typed, or stands in a config, beats the hyper-parameters of ``--ckpt_path``, which in
+      turn beat the defaults;
+    - ``--ckpt_path last`` finds the newest checkpoint of earlier runs;
+    - a model that takes ``num_classes`` gets the data module's, unless it is given;
+    - ``StepSeeder`` is always among the callbacks, so that resumed runs continue identically.
+
+    Args:
+        args: command line, or a parsed configuration; None: ``sys.argv``.
+        first_batch: told when the first batch is reached.
+        **kwargs: passed to LightningCLI.
+
+    Raises:
+        UserError: for wrong entries, with the one line to print.
+    """
+
+    def __init__(
+        self, args: ArgsType = None, first_batch: _FirstBatch | None = None, **kwargs: Any
+    ) -> None:
+        import_components()
+        self.first_batch = first_batch or _FirstBatch()
+        self.config_files: list[str] = []
+        self.argv: list[str] = []
+        self.parsed_args: dict[str, Any] | Namespace | None = None
+        self.stored: dict[str, Any] = {}
+        defaults: dict[str, Any] = {
+            "subclass_mode_model": True,
+            "subclass_mode_data": True,
+            "auto_configure_optimizers": False,
+            "save_config_kwargs": {"overwrite": True},
+            "seed_everything_default": DEFAULT_SEED,
+            "parser_class": LitSSLParser,
+        }
+        super().__init__(
+            pl.LightningModule, pl.LightningDataModule, args=args, **{**defaults, **kwargs}
+        )
+
+    # parsing
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let ``num_classes`` flow from the data module to models that take it."""
+        parser.link_arguments(
+            "data.num_classes",
+            "model.init_args.num_classes",
+            compute_fn=self._choose_num_classes,
+            apply_on="instantiate",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the command line after resolving the names of recipes.
+
+        Raises:
+            UserError: for a wrong entry.
+        """
+        if args is None or isinstance(args, list):
+            self.argv = self._resolve_configs(sys.argv[1:] if args is None else args)
+        else:
+            self.parsed_args = args
+        self.config = self._parse(defaults=True)
+
+    def _parse(self, defaults: bool) -> Namespace:
+        try:
+            if self.parsed_args is not None:
+                return self.parser.parse_object(self.parsed_args, defaults=defaults)
+            return self.parser.parse_args(self.argv, defaults=defaults)
+        except _ParseError as error:
+            raise UserError(self._explain(str(error))) from error
+
+    def _explain(self, message: str) -> str:
+        command = next((word for word in self.argv if word in self._subcommand_parsers), "fit")
+        actions = self._subcommand_parsers[command]._actions
+        options = [name.lstrip("-") for action in actions for name in action.option_strings]
+        return explain(message, options, self.argv, self.config_files)
+
+    def _resolve_configs(self, words: list[str]) -> list[str]:
+        resolved: list[str] = []
+        for word in words:
+            name, is_pair, value = word.partition("=")
+            if resolved and resolved[-1] in _CONFIG_WORDS:
+                word = self._config_file(word)
+            elif is_pair and name in _CONFIG_WORDS:
+                word = f"{name}={self._config_file(value)}"
+            resolved.append(word)
+        return resolved
+
+    def _config_file(self, value: str) -> str:
+        file = resolve_config(value)
+        self.config_files.append(file)
+        return file
+
+    @cached_property
+    def given(self) -> Namespace:
+        """What the command line and the configs set, without any defaults."""
+        return self._parse(defaults=False).get(self.config.subcommand, Namespace())
+
+    # checkpoints
+
+    def _parse_ckpt_path(self) -> None:
+        """Fill in what the checkpoint knows and nobody has given; replaces Lightning's rule."""
+        command = self.config.get("subcommand")
+        if not command:
+            return
+        if self.config[command].get("ckpt_path") == "last":
+            self.config[command]["ckpt_path"] = self._last_checkpoint(command)
+        path = self.config[command].get("ckpt_path")
+        if path and Path(path).suffix and "://" not in path and not Path(path).is_dir():
+            self._merge_checkpoint(command, path)
+        needed = [name for name in ("model", "data") if not self.config[command].get(name)]
+        if needed:
+            raise UserError(self._explain(f"arguments are required: {', '.join(needed)}"))
+
+    def _last_checkpoint(self, command: str) -> str | None:
+        folders = run_folders(self.config[command].trainer.as_dict())
+        path, damaged = newest_checkpoint(folders)
+        for file in damaged:
+            _tell(f"passing over {file}: it is incomplete")
+        where = " or ".join(map(str, folders))
+        if path is not None:
+            _tell(f"--ckpt_path last: {path}")
+            return str(path)
+        if command != "fit":
+            raise UserError(f"--ckpt_path last: no checkpoint under {where}.")
+        _tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
+        return None
+
+    def _merge_checkpoint(self, command: str, path: str) -> None:
+        stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
+        class_path = stored.pop("_class_path", None)
+        if class_path is None:  # made in Python: the modules are those of the command line
+            return
+        model_class = find_class(class_path)
+        asked = self.config[command].get("model")
+        if asked and find_class(asked.class_path) is not model_class:
+            return
+        given = (self.given.get("model") or Namespace()).get("init_args") or Namespace()
+        accepted = set(option_names(model_class)) - set(given.as_dict())
+        self.stored = {name: value for name, value in stored.items() if name in accepted}
+        model = {"class_path": class_path, "init_args": self.stored}
+        try:
+            self.config = self.parser.parse_object({command: {"model": model}}, self.config)
+        except _ParseError as error:
+            raise UserError(f"hyper-parameters of {path}: {self._explain(str(error))}") from error
+
+    # number of classes
+
+    def _choose_num_classes(self, num_classes: int | None) -> int | None:
+        """The number given to the model, else the checkpoint's, else the data module's."""
+        model = self._get(self.config, "model")
+        given = (self.given.get("model") or Namespace()).get("init_args.num_classes")
+        chosen = given if given is not None else self.stored.get("num_classes")
+        self._num_classes = (given, num_classes)
+        if chosen is None:
+            chosen = num_classes
+        return model.get("init_args.num_classes") if chosen is None else chosen
+
+    def check_num_classes(self) -> None:
+        """Compare a ``num_classes`` that was given to the model with the data module's.
+
+        Raises:
+            UserError: if they differ.
+        """
+        given, num_classes = self._num_classes
+        if None not in (given, num_classes) and given != num_classes:
+            data = self._get(self.config, "data").class_path.rpartition(".")[2]
+            raise UserError(
+                f"model.num_classes is {given}, but {data} has {num_classes} classes; leave it out "
+                "and the model takes the number from the data."
+            )
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        instantiator = _ModelInstantiator(cli=self, key="model")
+        self.parser.add_instantiator(instantiator, pl.LightningModule, subclasses=True)
+
+    # running
+
+    def before_instantiate_classes(self) -> None:
+        """Let the seed of the run be the seed of a data module of ours, unless that is given."""
+        data, seed = self._get(self.config, "data"), self._get(self.config, "seed_everything")
+        ours = any(c.__module__.startswith("lit_ssl.") for c in find_class(data.class_path).__mro__)
+        if not ours or seed is False or "seed" not in data.init_args:
+            return
+        if (self.given.get("data") or Namespace()).get("init_args.seed") is None:
+            data.init_args.seed = seed
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer, with the callbacks that every run has."""
+        trainer = self._get(self.config_init, "trainer")
+        callbacks = kwargs.get("callbacks") or trainer.get("callbacks") or []
+        callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+        seeder = getattr(import_module("lit_ssl.callbacks"), "StepSeeder", None)
+        if seeder and not any(isinstance(callback, seeder) for callback in callbacks):
+            callbacks.append(seeder())
+        return super().instantiate_trainer(
+            **{**kwargs, "callbacks": [*callbacks, self.first_batch]}
+        )
+
+    def after_fit(self) -> None:
+        """Say where checkpoints and logs lie."""
+        callbacks = self.trainer.checkpoint_callbacks
+        folders = [str(getattr(callback, "dirpath", None) or "") for callback in callbacks]
+        for folder in dict.fromkeys(folder for folder in folders if os.path.isdir(folder)):
+            _tell(f"checkpoints: {folder}")
+        for logger in self.trainer.loggers:
+            if logs := getattr(logger, "log_dir", None) or logger.save_dir:
+                _tell(f"logs: {logs}")
+
+
+@rank_zero_only
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def import_components() -> None:
+    """Import every method, strategy, callback and data module, so that short names are known."""
+    for name in ("methods", "strategies", "callbacks", "datamodules"):
+        package = import_module(f"lit_ssl.{name}")
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+
+
+def run() -> None:
+    """Run the command in ``sys.argv``; a mistake of the user ends it with one line and status 2.
+
+    ``LIT_SSL_DEBUG=1`` shows every error with its traceback.
+    """
+    first_batch = _FirstBatch()
+    try:
+        LitSSLCLI(first_batch=first_batch)
+    except Exception as error:
+        line = None if first_batch.seen else one_line(error)
+        if line is None or debugging():
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,51 @@
+"""The methods of this package, read from its source so that listing them imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from lit_ssl.utils.configs import list_configs, packaged_config
+
+__all__ = ["MethodInfo", "list_methods"]
+
+
+class MethodInfo(NamedTuple):
+    """One method: class name, first line of its docstring, and the recipes that use it."""
+
+    name: str
+    summary: str
+    configs: list[str]
+
+
+def list_methods() -> list[MethodInfo]:
+    """All public LightningModules of ``lit_ssl.methods``, sorted by name."""
+    folder = Path(str(files("lit_ssl"))) / "methods"
+    public = _exported(folder / "__init__.py")
+    summaries: dict[str, str] = {}
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name in public:
+                summaries[node.name] = (ast.get_docstring(node) or "").split("\n")[0]
+    return [MethodInfo(name, summaries[name], _recipes_of(name)) for name in sorted(summaries)]
+
+
+def _exported(init: Path) -> set[str]:
+    """The names in a module's ``__all__``."""
+    for node in ast.parse(init.read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            return set(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+    return set()
+
+
+def _recipes_of(name: str) -> list[str]:
+    uses = re.compile(rf"^\s*(?:model|class_path):\s*(?:[\w.]+\.)?{name}\s*(?:#.*)?$", re.MULTILINE)
+    return [
+        config
+        for config in list_configs()
+        if uses.search(packaged_config(config).read_text(encoding="utf-8"))
+    ]

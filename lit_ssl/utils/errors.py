@@ -1,0 +1,64 @@
+"""Tell mistakes of the user, which one line explains, from bugs, which need their traceback."""
+
+from __future__ import annotations
+
+import dis
+import os
+import traceback
+from types import FrameType, TracebackType
+
+from lit_ssl.utils.suggest import UserError
+
+__all__ = ["debugging", "one_line"]
+
+# Errors that these packages raise on purpose to tell the user something.
+_DELIBERATE: dict[str, tuple[type[Exception], ...]] = {
+    "lit_ssl": (ValueError, TypeError, RuntimeError, LookupError, ImportError, OSError),
+    "lightning": (ValueError,),
+    "timm": (RuntimeError,),
+}
+_FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+_PROGRAM = ("lit_ssl.cli", "lit_ssl.__main__", "__main__")
+
+
+def debugging() -> bool:
+    """Whether ``LIT_SSL_DEBUG`` asks for tracebacks."""
+    return os.environ.get("LIT_SSL_DEBUG", "0") not in ("", "0")
+
+
+def one_line(error: BaseException) -> str | None:
+    """The message for an error that happened before training, if it is the user's to repair.
+
+    These are: our own ``UserError``; errors that lit_ssl, Lightning or timm raise by a ``raise``
+    statement of theirs (so not those of a function they happen to call, which may be a bug); files
+    that one of our modules could not open; and Lightning's ``MisconfigurationException``.
+
+    Returns:
+        The message in one line, or None: then the traceback should be shown.
+    """
+    message = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return message
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames:
+        return None
+    package = _module(frames[-1][0]).partition(".")[0]
+    deliberate = isinstance(error, _DELIBERATE.get(package, ())) and _raised(error.__traceback__)
+    modules = [name for name in (_module(frame) for frame, _ in frames) if name not in _PROGRAM]
+    our_file = isinstance(error, _FILES) and any(name.startswith("lit_ssl.") for name in modules)
+    if deliberate or our_file or type(error).__name__ == "MisconfigurationException":
+        return f"{message} (LIT_SSL_DEBUG=1 shows where)"
+    return None
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _raised(tb: TracebackType | None) -> bool:
+    """Whether the innermost frame stopped at a ``raise`` statement."""
+    if tb is None:
+        return False
+    while tb.tb_next is not None:
+        tb = tb.tb_next
+    return dis.opname[tb.tb_frame.f_code.co_code[tb.tb_lasti]] == "RAISE_VARARGS"

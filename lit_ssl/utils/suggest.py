@@ -1,0 +1,46 @@
+"""Nearest valid names for a mistyped one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+__all__ = ["UserError", "did_you_mean", "nearest"]
+
+
+class UserError(Exception):
+    """A mistake of the user that one line explains; programs print it without a traceback."""
+
+
+def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:
+    """The valid names closest to ``name``, best first, upper and lower case alike.
+
+    Args:
+        name: what was typed.
+        valid: names to choose from.
+        count: return at most so many; those clearly farther away than the best are left out.
+    """
+    scores = {v: SequenceMatcher(None, name.lower(), v.lower()).ratio() for v in set(valid)}
+    best = max(scores.values(), default=0.0)
+    close = [v for v, score in scores.items() if score >= max(0.6, best - 0.05)]
+    return sorted(close, key=lambda v: (-scores[v], v))[:count]
+
+
+def did_you_mean(name: str, valid: Iterable[str], list_up_to: int = 12) -> str:
+    """The end of an error message: `` Did you mean x?``, or all valid names if they are few.
+
+    Args:
+        name: what was typed.
+        valid: names to choose from.
+        list_up_to: without a near name, list the valid ones if there are at most so many.
+
+    Returns:
+        A sentence that begins with a space, or an empty string.
+    """
+    valid = sorted(set(valid))
+    matches = nearest(name, valid)
+    if matches:
+        return f" Did you mean {' or '.join(matches)}?"
+    if 0 < len(valid) <= list_up_to:
+        return f" Valid: {', '.join(valid)}."
+    return ""
