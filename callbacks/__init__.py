@@ -1,1 +1,28 @@
 """Callbacks that evaluate, watch and draw, for any representation method."""
+
+from __future__ import annotations
+
+from lit_ssl.callbacks.collapse import CollapseMonitor
+from lit_ssl.callbacks.evaluator import RepresentationEvaluator
+from lit_ssl.callbacks.features import Features, extract_features
+from lit_ssl.callbacks.knn import KNNEvaluator
+from lit_ssl.callbacks.linear_probe import LinearProbeEvaluator
+from lit_ssl.callbacks.low_shot import LowShotEvaluator
+from lit_ssl.callbacks.report import RepresentationReport
+from lit_ssl.callbacks.seed import StepSeeder
+from lit_ssl.callbacks.throughput import ThroughputMonitor
+from lit_ssl.callbacks.views import ViewLogger
+
+__all__ = [
+    "CollapseMonitor",
+    "Features",
+    "KNNEvaluator",
+    "LinearProbeEvaluator",
+    "LowShotEvaluator",
+    "RepresentationEvaluator",
+    "RepresentationReport",
+    "StepSeeder",
+    "ThroughputMonitor",
+    "ViewLogger",
+    "extract_features",
+]

@@ -1,0 +1,200 @@
+"""A linear classifier that trains beside the representation without touching it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_ssl.callbacks.contract import (
+    describe,
+    embed_dim_of,
+    feature_function,
+    first_view,
+    num_classes_of,
+    split_batch,
+)
+from lit_ssl.callbacks.evaluator import RepresentationEvaluator, on_rank_zero
+from lit_ssl.callbacks.features import Split, evaluation_mode
+from lit_ssl.utils.distributed import is_distributed
+
+
+class LinearProbeEvaluator(RepresentationEvaluator):
+    """Online linear probe: its accuracy follows the quality of the features during training.
+
+    After each training step a classifier on the detached features of that step (``features`` of
+    the step's outputs, or else a forward pass of the first view) takes one AdamW step. Features are
+    normalised per sample (LayerNorm without parameters), so their changing scale does not matter.
+    No gradient reaches the module. Labels of −1 are ignored. Classifier and optimiser are saved in
+    the checkpoint, so that a resumed run continues exactly.
+
+    Logs ``train/linear_loss``, ``val/linear_acc1`` and ``test/linear_acc1`` (in [0, 1]). The probe
+    lags behind moving features: report numbers of a probe fitted afterwards
+    (:class:`~lit_ssl.callbacks.report.RepresentationReport`).
+
+    Args:
+        lr: Learning rate of AdamW, > 0.
+        weight_decay: Weight decay of AdamW, >= 0.
+        every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
+        feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``, D =
+            ``embed_dim``; must give the same kind of features as the training step's outputs.
+        num_classes: Number of classes; None takes the data module's.
+
+    Raises:
+        ValueError: If a value lies outside its range.
+    """
+
+    needs_bank: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        lr: float = 3e-3,
+        weight_decay: float = 0.0,
+        every_n_epochs: int = 1,
+        feature_method: str = "forward",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs, feature_method, num_classes)
+        if lr <= 0 or weight_decay < 0:
+            raise ValueError(
+                f"LinearProbeEvaluator needs lr > 0 and weight_decay >= 0, got lr={lr}, "
+                f"weight_decay={weight_decay}"
+            )
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.head: nn.Linear | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._restored: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Classifier and optimiser, for the checkpoint."""
+        if self.head is None or self.optimizer is None:
+            return self._restored or {}
+        return {"head": self.head.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the device is known."""
+        self._restored = state_dict or None
+        self.head = self.optimizer = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check the contracts before the run."""
+        super().setup(trainer, pl_module, stage)
+        embed_dim_of(pl_module, "LinearProbeEvaluator")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the classifier, or take it from the checkpoint."""
+        if self.head is None:
+            self._build(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Use the state of a checkpoint that a strategy restored only after the fit began."""
+        if self.head is None:
+            self._build(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Train the classifier on the features of this step."""
+        features, labels = self._training_pair(pl_module, outputs, batch)
+        loss = self._train(features, labels)
+        pl_module.log("train/linear_loss", loss, batch_size=len(labels))
+
+    def evaluate(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
+    ) -> dict[str, float]:
+        """Accuracy of the classifier as it stands; nothing if it was never trained."""
+        if self.head is None:
+            if self._restored is None:
+                rank_zero_warn(
+                    "LinearProbeEvaluator logs nothing: its classifier has not been trained. Give "
+                    "ckpt_path of a run that had this callback, or use RepresentationReport"
+                )
+                return {}
+            self._build(trainer, pl_module)
+        queries = self.labelled(trainer, pl_module, split)
+
+        def compute() -> dict[str, float]:
+            with torch.no_grad():
+                predicted = self._logits(queries.features.to(pl_module.device)).argmax(dim=1)
+            hits = predicted.cpu() == queries.labels
+            return {"linear_acc1": hits.float().mean().item()}
+
+        return on_rank_zero(trainer, compute)
+
+    def _build(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        who = "LinearProbeEvaluator"
+        classes = num_classes_of(trainer, self.num_classes, who)
+        # Own generator: equal weights on all processes, and the training's randomness is untouched.
+        generator = torch.Generator().manual_seed(0)
+        head = nn.utils.skip_init(nn.Linear, embed_dim_of(pl_module, who), classes)
+        nn.init.normal_(head.weight, std=0.01, generator=generator)
+        nn.init.zeros_(head.bias)
+        with torch.inference_mode(False):
+            self.head = head.to(pl_module.device)
+            self.optimizer = torch.optim.AdamW(
+                self.head.parameters(), lr=self.lr, weight_decay=self.weight_decay
+            )
+            if self._restored is not None:
+                self.head.load_state_dict(self._restored["head"])
+                self.optimizer.load_state_dict(self._restored["optimizer"])
+                self._restored = None
+
+    def _training_pair(
+        self, pl_module: pl.LightningModule, outputs: Any, batch: Any
+    ) -> tuple[Tensor, Tensor]:
+        inputs, labels = split_batch(batch)
+        if labels is None:
+            raise ValueError(
+                "LinearProbeEvaluator needs labels, but the training batch is "
+                f"{describe(batch)}: serve (images or views, labels) or remove the callback"
+            )
+        features = outputs.get("features") if isinstance(outputs, dict) else None
+        if features is None:
+            function = feature_function(pl_module, self.feature_method, "LinearProbeEvaluator")
+            precision = pl_module.trainer.precision_plugin.forward_context()
+            with torch.no_grad(), evaluation_mode(pl_module), precision:
+                features = function(first_view(inputs))
+        assert self.head is not None
+        if features.shape != (len(labels), self.head.in_features):
+            raise ValueError(
+                "LinearProbeEvaluator: expected features of the training step of shape "
+                f"[{len(labels)}, {self.head.in_features}] (batch, embed_dim), got "
+                f"{list(features.shape)}"
+            )
+        return features.detach(), labels
+
+    def _train(self, features: Tensor, labels: Tensor) -> Tensor:
+        """One step; returns the mean loss of this process's labelled samples."""
+        assert self.head is not None
+        assert self.optimizer is not None
+        parameters = list(self.head.parameters())
+        with torch.enable_grad():
+            loss = F.cross_entropy(self._logits(features), labels, ignore_index=-1, reduction="sum")
+            gradients = torch.autograd.grad(loss, parameters)
+        count = (labels != -1).sum().to(loss.dtype)
+        # Sum of gradients over sum of counts: exact also when processes see unequally many labels.
+        total = torch.cat([*(g.flatten() for g in gradients), count.reshape(1)])
+        if is_distributed():
+            torch.distributed.all_reduce(total)
+        mean = total[:-1] / total[-1].clamp(min=1)
+        sizes = [p.numel() for p in parameters]
+        for parameter, gradient in zip(parameters, mean.split(sizes), strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        self.optimizer.step()
+        return loss.detach() / count.clamp(min=1)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        assert self.head is not None
+        with torch.autocast(features.device.type, enabled=False):
+            rows = features.float()
+            return self.head(F.layer_norm(rows, rows.shape[1:]))

@@ -1,0 +1,47 @@
+"""Randomness of a training step as a pure function of seed and step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+
+class StepSeeder(pl.Callback):
+    """Re-seeds torch's generators before every training batch.
+
+    The seed is a hash of (seed, epoch, batch number in the epoch, rank). Masks, drop path and
+    dropout then do not depend on what ran before: a run that was killed in the middle of an epoch
+    continues on the identical trajectory, also with ``accumulate_grad_batches``, and an evaluator
+    that was added or removed does not change the training. Processes draw independent numbers.
+
+    Only ``torch``'s global generators (CPU and accelerators) are seeded; Python's and NumPy's are
+    not. The order of the data and the augmentation are the data module's part of the bargain.
+
+    Args:
+        seed: The seed; None takes the one of ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
+
+    Raises:
+        ValueError: If ``seed`` is negative.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        if seed is not None and seed < 0:
+            raise ValueError(f"StepSeeder needs seed >= 0 or None, got {seed}")
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed for this batch."""
+        seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+        torch.manual_seed(step_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+
+
+def step_seed(seed: int, epoch: int, batch_idx: int, rank: int) -> int:
+    """Hash of the arguments, in [0, 2**63); each of its halves is well mixed."""
+    text = f"{seed}/{epoch}/{batch_idx}/{rank}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
