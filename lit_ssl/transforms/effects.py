@@ -1,0 +1,42 @@
+"""Everything that happens to a view after it has been cut out, in the order of the recipe."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lit_ssl.transforms.blur import gaussian_blur
+from lit_ssl.transforms.color import grayscale, jitter, solarize
+from lit_ssl.transforms.draw import CropParams
+from lit_ssl.transforms.geometry import affine
+from lit_ssl.transforms.spec import CropSpec
+from lit_ssl.transforms.subset import on_subset
+
+
+def apply_filters(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
+    """Blur and solarize, what follows the colours; see :func:`apply_effects`."""
+    if spec.blur > 0:
+        blurred = params.blur_sigma.nonzero()[:, 0]
+        sigma = params.blur_sigma[blurred].numpy()
+        views = on_subset(views, blurred, lambda part: gaussian_blur(part, sigma))
+    if spec.solarize > 0:
+        views = solarize(views, params, spec)
+    return views
+
+
+def apply_effects(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
+    """Affine map, jitter, grayscale, blur and solarize, with each view's own parameters.
+
+    Args:
+        views: ``[n, C, h, w]`` float in [0, 1]; may be overwritten.
+        params: of the n views, on the CPU.
+        spec: the recipe that the parameters were drawn for.
+
+    Returns:
+        ``[n, C, h, w]`` float in [0, 1].
+    """
+    if spec.has_affine:
+        views = affine(views, params)
+    if spec.has_color:
+        views = grayscale(jitter(views, params, spec), params)
+    views = apply_filters(views, params, spec)
+    return views.clamp_(0, 1)  # rounding may have left 1 + 1e-7

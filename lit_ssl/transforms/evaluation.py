@@ -1,0 +1,116 @@
+"""What happens to images without randomness: resize, centre crop, normalise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+import torchvision.transforms.v2.functional as F
+from torch import Tensor
+
+from lit_ssl.transforms.subset import upload
+
+
+class EvalTransform:
+    """Resizes the shorter side, then cuts out the centre.
+
+    Args:
+        size: pixels per side of the result, >= 1.
+        resize: pixels of the shorter side before the crop, >= ``size``; ``size`` by default.
+
+    Raises:
+        ValueError: if ``size`` is not positive or ``resize`` is smaller than ``size``.
+
+    Example:
+        >>> EvalTransform(224, resize=256)(torch.zeros(3, 375, 500, dtype=torch.uint8)).shape
+        torch.Size([3, 224, 224])
+    """
+
+    def __init__(self, size: int, resize: int | None = None) -> None:
+        if size < 1:
+            raise ValueError(f"EvalTransform.size must be >= 1 pixel, got {size}.")
+        if resize is not None and resize < size:
+            raise ValueError(
+                f"EvalTransform.resize must be at least size = {size}, got {resize}: "
+                "the crop would reach beyond the image."
+            )
+        self.size = size
+        self.resize = size if resize is None else resize
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Transforms one image.
+
+        Args:
+            image: ``[C, H, W]`` uint8.
+
+        Returns:
+            ``[C, size, size]`` uint8; ``image`` itself where nothing has to be done.
+        """
+        image = F.resize(image, [self.resize], antialias=True)
+        if image.shape[-2:] == (self.size, self.size):
+            return image
+        return F.center_crop(image, [self.size, self.size])
+
+    def __repr__(self) -> str:
+        return f"EvalTransform(size={self.size}, resize={self.resize})"
+
+
+@functools.lru_cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """``[C, 1, 1]`` constants; cached, so that no training step waits for their copy."""
+    with torch.inference_mode(False):
+        return upload(torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), device)
+
+
+def _statistics(
+    images: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    channels = images.shape[-3]
+    if len(mean) != len(std) or len(mean) not in (1, channels):
+        raise ValueError(
+            f"mean and std must have 1 or {channels} values for images with {channels} channels, "
+            f"got {len(mean)} and {len(std)}."
+        )
+    if min(std) <= 0:
+        raise ValueError(f"std must be positive, got {list(std)}.")
+    return _per_channel(tuple(mean), images.device), _per_channel(tuple(std), images.device)
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Scales 8-bit images to [0, 1], subtracts the mean and divides by the standard deviation.
+
+    Args:
+        images: ``[..., C, H, W]``; uint8, or float in [0, 1].
+        mean: one value per channel, or one for all.
+        std: likewise, > 0.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ValueError: if the number of values does not fit or ``std`` is not positive.
+    """
+    centre, spread = _statistics(images, mean, std)
+    values = images.to(torch.float32)
+    if not images.is_floating_point():
+        values = values / 255
+    return (values - centre) / spread
+
+
+def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Inverse of :func:`normalize`.
+
+    Args:
+        images: ``[..., C, H, W]`` float, normalised.
+        mean: as given to ``normalize``.
+        std: as given to ``normalize``.
+
+    Returns:
+        float32 of the same shape, in [0, 1] up to rounding.
+
+    Raises:
+        ValueError: if the number of values does not fit or ``std`` is not positive.
+    """
+    centre, spread = _statistics(images, mean, std)
+    return images.to(torch.float32) * spread + centre
