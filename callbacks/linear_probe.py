@@ -131,6 +131,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
 
         return on_rank_zero(trainer, compute)
 
+    @torch.inference_mode(False)  # else a later fit could not train what a test built
     def _build(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         who = "LinearProbeEvaluator"
         classes = num_classes_of(trainer, self.num_classes, who)
@@ -139,15 +140,14 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         head = nn.utils.skip_init(nn.Linear, embed_dim_of(pl_module, who), classes)
         nn.init.normal_(head.weight, std=0.01, generator=generator)
         nn.init.zeros_(head.bias)
-        with torch.inference_mode(False):
-            self.head = head.to(pl_module.device)
-            self.optimizer = torch.optim.AdamW(
-                self.head.parameters(), lr=self.lr, weight_decay=self.weight_decay
-            )
-            if self._restored is not None:
-                self.head.load_state_dict(self._restored["head"])
-                self.optimizer.load_state_dict(self._restored["optimizer"])
-                self._restored = None
+        self.head = head.to(pl_module.device)
+        self.optimizer = torch.optim.AdamW(
+            self.head.parameters(), lr=self.lr, weight_decay=self.weight_decay
+        )
+        if self._restored is not None:
+            self.head.load_state_dict(self._restored["head"])
+            self.optimizer.load_state_dict(self._restored["optimizer"])
+            self._restored = None
 
     def _training_pair(
         self, pl_module: pl.LightningModule, outputs: Any, batch: Any

@@ -20,7 +20,7 @@ def rankme(features: Tensor, eps: float = 1e-7) -> Tensor:
         eps: Added to each normalised singular value, >= 0.
 
     Returns:
-        A scalar, float64; 0 for all-zero features.
+        A scalar, float64; 0 for all-zero features, NaN if any value is not finite.
 
     Raises:
         ValueError: If ``features`` is not a matrix with at least one row.
@@ -30,6 +30,8 @@ def rankme(features: Tensor, eps: float = 1e-7) -> Tensor:
     _check_matrix(features, "rankme")
     if features.device.type == "mps":  # has no float64
         features = features.cpu()
+    if not features.isfinite().all():
+        return features.new_full((), float("nan"), dtype=torch.float64)
     singular = torch.linalg.svdvals(features.double())
     total = singular.sum()
     p = singular / total.clamp(min=torch.finfo(total.dtype).tiny) + eps

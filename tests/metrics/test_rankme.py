@@ -36,6 +36,7 @@ def test_rank_follows_the_formula_for_unequal_values():
 def test_degenerate_features_do_not_give_nan():
     assert rankme(torch.zeros(4, 3)).item() == 0
     assert rankme(torch.ones(4, 3)).item() == pytest.approx(1, abs=1e-4)
+    assert rankme(torch.tensor([[1.0, math.inf]])).isnan()
     with pytest.raises(ValueError, match=r"got \[0, 3\]"):
         rankme(torch.zeros(0, 3))
 
