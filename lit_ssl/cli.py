@@ -18,6 +18,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lit_ssl.callbacks import StepSeeder
 from lit_ssl.utils.configs import resolve_config
 from lit_ssl.utils.errors import debugging, one_line
 from lit_ssl.utils.explain import explain, option_names
@@ -277,9 +278,8 @@ class LitSSLCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         callbacks = kwargs.get("callbacks") or trainer.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        seeder = getattr(import_module("lit_ssl.callbacks"), "StepSeeder", None)
-        if seeder and not any(isinstance(callback, seeder) for callback in callbacks):
-            callbacks.append(seeder())
+        if not any(isinstance(callback, StepSeeder) for callback in callbacks):
+            callbacks.append(StepSeeder())
         return super().instantiate_trainer(
             **{**kwargs, "callbacks": [*callbacks, self.first_batch]}
         )

@@ -9,6 +9,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -139,6 +140,9 @@ def _module(problem: Problem, options: Sequence[str]) -> str:
 
 def _attribute(problem: Problem, options: Sequence[str]) -> str:
     module, name = problem.found["module"], problem.found["name"]
+    asked = problem.class_path or problem.block.given or ""
+    if asked.startswith(f"{module}.{name}."):  # not the class, but a module on the way to it
+        return _module(replace(problem, found={"name": f"{module}.{name}"}), options)
     classes = inspect.getmembers(sys.modules.get(module), inspect.isclass)
     hint = did_you_mean(name, [n for n, _ in classes])
     return f"{problem.path}: {module} has no class {name!r}.{hint}"

@@ -1,0 +1,99 @@
+"""Errors before the first batch: one line for those of the user, the traceback for bugs."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from lit_ssl.utils.errors import one_line
+from lit_ssl.utils.suggest import UserError
+
+BASE = ["fit", "--config", "recipe.yaml"]
+
+
+def raised(source, module):
+    """The exception of `source`, run as the body of a function of `module`."""
+    space = types.ModuleType(module).__dict__
+    body = "\n".join(f"    {line}" for line in source.splitlines())
+    exec(f"def run():\n{body}\n", space)
+    try:
+        space["run"]()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "shown"),
+    [
+        ("raise ValueError('no\\n  class folders')", "lit_ssl.datamodules.x", "no class folders"),
+        ("raise ImportError('install it')", "lit_ssl.callbacks.x", "install it"),
+        ("open('missing.txt')", "lit_ssl.datamodules.x", "missing.txt"),
+        ("raise ValueError('invalid accelerator')", "lightning.pytorch.x", "invalid accelerator"),
+        ("raise RuntimeError('Unknown model')", "timm.models.x", "Unknown model"),
+        ("int('x')", "lit_ssl.datamodules.x", None),
+        ("{}['x']", "lit_ssl.datamodules.x", None),
+        ("raise AttributeError('bug')", "lit_ssl.datamodules.x", None),
+        ("raise ValueError('theirs')", "toy_project", None),
+        ("open('missing.txt')", "toy_project", None),
+        ("open('missing.txt')", "lit_ssl.cli", None),
+        ("raise RuntimeError('bug')", "torch.nn.x", None),
+        ("raise ValueError('bug')", "lit_ssl_like.x", None),
+    ],
+)
+def test_one_line_only_for_what_was_meant(workdir, source, module, shown):
+    line = one_line(raised(source, module))
+    if shown is None:
+        assert line is None
+    else:
+        assert shown in line
+        assert line.endswith("(LIT_SSL_DEBUG=1 shows where)")
+
+
+def test_our_own_error_is_its_text():
+    assert one_line(UserError("do this")) == "do this"
+
+
+def test_missing_data_folder(lit_ssl):
+    result = lit_ssl(
+        *BASE, "--data", "ImageFolderDataModule", "--data.root", "no/such/folder"
+    )  # fmt: skip
+    assert result.code == 2
+    error = result.err[result.err.index("error: ") :]
+    assert "no/such/folder" in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in result.err
+
+
+def test_missing_data_folder_with_debug(lit_ssl, monkeypatch):
+    monkeypatch.setenv("LIT_SSL_DEBUG", "1")
+    with pytest.raises(Exception, match="no/such/folder"):
+        lit_ssl(*BASE, "--data", "ImageFolderDataModule", "--data.root", "no/such/folder")
+
+
+def test_wrong_accelerator(lit_ssl):
+    result = lit_ssl(*BASE, "--trainer.accelerator", "gpuu")
+    assert result.code == 2
+    assert "accelerator='gpuu'" in result.err[result.err.index("error: ") :]
+
+
+def test_bug_before_training_keeps_its_traceback(lit_ssl):
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'pixels'"):
+        lit_ssl(*BASE, "--data", "toy_project.BuggyData")
+
+
+def test_error_in_training_keeps_its_traceback(lit_ssl):
+    with pytest.raises(ValueError, match="a bug in training"):
+        lit_ssl(*BASE, "--model", "toy_project.BuggyModel")
+
+
+def test_deliberate_error_in_training_keeps_its_traceback(lit_ssl, workdir, monkeypatch):
+    import toy_project
+
+    def step(self, batch, batch_idx):
+        raise raised("raise ValueError('NaN in the loss')", "lit_ssl.losses.x")
+
+    monkeypatch.setattr(toy_project.BuggyModel, "training_step", step)
+    with pytest.raises(ValueError, match="NaN in the loss"):
+        lit_ssl(*BASE, "--model", "toy_project.BuggyModel")

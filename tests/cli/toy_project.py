@@ -1,0 +1,192 @@
+"""A user's own module, as it could lie in the working folder: models and data for the CLI tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import timm
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+
+from lit_ssl.datamodules import ImageDataModule
+from lit_ssl.datamodules.images import ArrayImages
+from lit_ssl.transforms import EvalTransform
+
+
+class ToyModel(pl.LightningModule):
+    """Classifies 3 x 8 x 8 images; appends each loss to the file LOSSES, dies before batch KILL_AT.
+
+    Args:
+        lr: Learning rate.
+        mode: Activation.
+        width: Hidden units.
+        optimizer: Replaces SGD.
+    """
+
+    classes = 4
+
+    def __init__(
+        self,
+        lr: float = 0.1,
+        mode: Literal["relu", "gelu"] = "relu",
+        width: int = 8,
+        optimizer: OptimizerCallable | None = None,
+    ):
+        super().__init__()
+        self.save_hyperparameters(ignore=[] if optimizer is None else ["optimizer"])
+        self.lr = lr
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(),
+            torch.nn.Linear(192, width),
+            torch.nn.ReLU() if mode == "relu" else torch.nn.GELU(),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(width, self.classes),
+        )
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == int(os.environ.get("KILL_AT", -1)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        images, labels = batch
+        loss = torch.nn.functional.cross_entropy(self.layers(images), labels)
+        if "LOSSES" in os.environ:
+            with open(os.environ["LOSSES"], "a") as file:
+                file.write(f"{self.global_step} {loss.item().hex()}\n")
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.layers(batch[0]).mean())
+
+    test_step = validation_step
+
+    def predict_step(self, batch, batch_idx):
+        return self.layers(batch[0])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+
+
+class OtherModel(ToyModel):
+    """Another class with an option of the same name."""
+
+    def __init__(self, lr: float = 0.3):
+        super().__init__(lr=lr)
+
+
+class Classifier(ToyModel):
+    """Takes the number of classes, or none.
+
+    Args:
+        num_classes: Number of classes.
+        lr: Learning rate.
+    """
+
+    def __init__(self, num_classes: int | None = None, lr: float = 0.1):
+        self.classes = num_classes or 1
+        super().__init__(lr=lr)
+        self.save_hyperparameters()
+
+
+class StrictClassifier(ToyModel):
+    """Cannot do without the number of classes.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int):
+        self.classes = num_classes
+        super().__init__()
+        self.save_hyperparameters()
+
+
+class BuggyModel(ToyModel):
+    """Has a bug in its training step."""
+
+    def training_step(self, batch, batch_idx):
+        raise ValueError("a bug in training")
+
+
+class TinyViT(pl.LightningModule):
+    """A method with an encoder to export.
+
+    Args:
+        backbone: timm name.
+        backbone_kwargs: Its arguments.
+        wrapped: Whether the encoder is inside another module.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "vit_tiny_patch16_224",
+        backbone_kwargs: dict | None = None,
+        wrapped: bool = False,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        kwargs = {"img_size": 8, "patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2}
+        self.vit = timm.create_model(backbone, num_classes=0, **(backbone_kwargs or kwargs))
+        self.wrapped = wrapped
+
+    @property
+    def encoder(self):
+        return torch.nn.Sequential(self.vit) if self.wrapped else self.vit
+
+    def training_step(self, batch, batch_idx):
+        return self.vit(batch[0]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class ToyData(ImageDataModule):
+    """24 training and 8 test images of random pixels, 4 classes."""
+
+    default_mean = (0.4, 0.5, 0.6)
+    class_names = ("a", "b", "c", "d")
+
+    def __init__(self, *, batch_size: int = 4, num_workers: int = 0, **kwargs):
+        super().__init__(batch_size=batch_size, num_workers=num_workers, **kwargs)
+
+    def default_eval_transform(self):
+        return EvalTransform(8)
+
+    def load_images(self, split):
+        if split == "val":
+            return None
+        size = 24 if split == "train" else 8
+        generator = torch.Generator().manual_seed(size)
+        pixels = torch.randint(0, 256, (size, 3, 8, 8), dtype=torch.uint8, generator=generator)
+        return ArrayImages(pixels, np.arange(size) % 4)
+
+
+class UnnamedData(ToyData):
+    """Does not know its classes."""
+
+    num_classes = None
+
+
+class BuggyData(ToyData):
+    """Has a bug in its set-up."""
+
+    def load_images(self, split):
+        return ArrayImages(None.pixels, np.arange(4))
+
+
+class MyData(pl.LightningDataModule):
+    """A user's own data module, with a seed of its own meaning.
+
+    Args:
+        seed: Seed of the split.
+    """
+
+    def __init__(self, seed: int = 42):
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+
+    def train_dataloader(self):
+        data = [(torch.ones(3, 8, 8), 1)] * 8
+        return torch.utils.data.DataLoader(data, batch_size=4)
