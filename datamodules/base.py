@@ -293,7 +293,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Number of batches of this epoch that the training loop has finished."""
         if self.trainer is None:
             return None
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return progress.processed  # type: ignore[attr-defined]
 
     def _device_views(self, raw: RawImages) -> Tensor | list[Tensor]:
         assert self.train_transform is not None

@@ -17,8 +17,8 @@ class ResumableDataLoader(DataLoader):
     """`DataLoader` over an `EpochSampler` whose position is part of Lightning's checkpoints.
 
     Lightning stores `state_dict()` of the training loader with its loops and hands it back when it
-    resumes in the middle of an epoch. The state is (epoch, batches done in it), so a state from the
-    end of an epoch has no effect on the next one, and nothing is read that was already used.
+    resumes. The state is an epoch and the number of batches done in it: a state from the end of an
+    epoch starts the next one at its beginning. Batches that were already used are not read again.
 
     Args:
         args: Arguments of `torch.utils.data.DataLoader`.
@@ -34,8 +34,8 @@ class ResumableDataLoader(DataLoader):
         super().__init__(*args, **kwargs)
         self._processed = processed
         self._resume: dict[str, int] | None = None
-        self._epoch = 0
-        self._batches = 0
+        self._shift = 0  # Lightning's number of the epoch minus ours
+        self._epoch = self._order_epoch = self._batches = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # Lightning calls iter() before it tells the sampler the epoch. Workers start to read at
@@ -47,11 +47,20 @@ class ResumableDataLoader(DataLoader):
         if not isinstance(sampler, EpochSampler):  # Trainer(overfit_batches=...) takes it away
             yield from super().__iter__()
             return
-        self._epoch, self._batches = sampler.epoch, 0
-        if self._resume is not None and self._resume["epoch"] == sampler.epoch:
-            self._batches = self._resume["batches"]
+        resume = self._resume
+        if resume is not None and resume["epoch"] != sampler.epoch and self._finished_batches():
+            # Resumed at the end of an epoch, Trainer(max_steps=...) asks once more for that epoch.
+            return
         self._resume = None
-        sampler.start_at(self._batches * (self.batch_size or 1))
+        self._epoch, self._batches = sampler.epoch, 0
+        self._order_epoch = sampler.epoch - self._shift
+        if resume is not None:
+            in_the_middle = resume["epoch"] == sampler.epoch
+            self._batches = resume["batches"] if in_the_middle else 0
+            self._order_epoch = resume["order_epoch"] + (not in_the_middle)
+            # After such a request Lightning counts that epoch twice.
+            self._shift = sampler.epoch - self._order_epoch
+        sampler.start_at(self._order_epoch, self._batches * (self.batch_size or 1))
         for batch in super().__iter__():
             self._batches += 1
             yield batch
@@ -64,11 +73,13 @@ class ResumableDataLoader(DataLoader):
         """
         if self._resume is not None:
             return dict(self._resume)
-        batches = self._batches
-        done = self._processed() if self._processed is not None else None
-        if done is not None:
-            batches = min(batches, done)
-        return {"epoch": self._epoch, "batches": batches, **self._order()}
+        finished = self._finished_batches()
+        return {
+            "epoch": self._epoch,
+            "order_epoch": self._order_epoch,
+            "batches": self._batches if finished is None else min(self._batches, finished),
+            **self._order(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue at a stored position as soon as that epoch is iterated.
@@ -94,13 +105,16 @@ class ResumableDataLoader(DataLoader):
             )
         self._resume = dict(state_dict)
 
+    def _finished_batches(self) -> int | None:
+        return None if self._processed is None else self._processed()
+
     def _order(self) -> dict[str, int]:
         sampler = self.sampler
         if not isinstance(sampler, EpochSampler):
             return {}
         return {
             "seed": sampler.seed,
-            "samples": len(sampler.dataset),  # type: ignore[arg-type]
+            "samples": sampler.dataset_size,
             "batch_size": self.batch_size or 1,
             "processes": sampler.num_replicas,
         }

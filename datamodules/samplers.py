@@ -42,24 +42,27 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         super().__init__(
             dataset, num_replicas=num_replicas, rank=rank, seed=seed, drop_last=drop_last
         )
-        self._start = 0
+        self.dataset_size = len(dataset)  # type: ignore[arg-type]
+        self._start: tuple[int, int] | None = None
 
-    def start_at(self, sample: int) -> None:
-        """Begin the next pass, and only that one, at a later sample of this process.
+    def start_at(self, epoch: int, sample: int) -> None:
+        """Make the next pass, and only that one, start elsewhere.
 
         Args:
-            sample: Position within this process's share of the epoch, >= 0.
+            epoch: Epoch whose order the pass follows.
+            sample: Position within this process's share of that epoch, >= 0.
         """
-        self._start = sample
+        self._start = (epoch, sample)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        start, self._start = self._start, 0
-        # The state is read here and not in the generator: epoch and start belong to this pass even
-        # if `set_epoch` is called while it runs.
-        return self._pairs(self.epoch, start)
+        # Read here and not in the generator: they belong to this pass, even if `set_epoch` is called
+        # while it runs.
+        epoch, sample = self._start or (self.epoch, 0)
+        self._start = None
+        return self._pairs(epoch, sample)
 
     def _pairs(self, epoch: int, start: int) -> Iterator[tuple[int, int]]:
-        order = keyed_permutation(len(self.dataset), self.seed, epoch)  # type: ignore[arg-type]
+        order = keyed_permutation(self.dataset_size, self.seed, epoch)
         share = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
         # In pieces: a list of all pairs of a large data set takes hundreds of megabytes.
         for begin in range(start, len(share), _CHUNK):
@@ -84,8 +87,8 @@ class ShardSampler(DistributedSampler[int]):
 
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
-        self.num_samples = len(range(rank, len(dataset), num_replicas))  # type: ignore[arg-type]
+        self._indices = range(rank, len(dataset), num_replicas)  # type: ignore[arg-type]
+        self.num_samples = len(self._indices)
 
     def __iter__(self) -> Iterator[int]:
-        # type: ignore[arg-type]
-        return iter(range(self.rank, len(self.dataset), self.num_replicas))
+        return iter(self._indices)

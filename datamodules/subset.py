@@ -95,7 +95,7 @@ def read_lines(path: str) -> list[str]:
         raise FileNotFoundError(
             f"There is no list file {path}. Give a path from {Path.cwd()} or an absolute one."
         )
-    # type: ignore[dict-item]
+
     openers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
     opener = openers.get(Path(path).suffix, open)
     with opener(path, "rt", encoding="utf-8") as file:
