@@ -133,7 +133,7 @@ def main() -> None:
     """Parses the arguments and runs the recipes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch", type=int, default=32, help="source images of the device engine")
+    parser.add_argument("--batch", type=int, default=64, help="source images of the device engine")
     parser.add_argument(
         "--size",
         type=int,

@@ -133,7 +133,7 @@ def jitter(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
         views = _blend(views, step)
         if len(step.hue) > 0:
             shift = upload(params.hue[step.hue], views.device).view(-1, 1, 1, 1)
-            views = on_subset(views, step.hue, lambda part, shift=shift: shift_hue(part, shift))
+            views = on_subset(views, step.hue, functools.partial(shift_hue, shift=shift))
     return views
 
 

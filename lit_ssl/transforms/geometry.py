@@ -72,6 +72,7 @@ def crop_resize(images: Tensor, params: CropParams, shape: tuple[int, int]) -> T
     columns = resize_weights(left, width, in_w, out_w, flip)
     # The images' rows come first, so that one product serves all views of an image.
     pixels = images.permute(0, 2, 1, 3).to(torch.float32, memory_format=torch.contiguous_format)
+    pixels = pixels.contiguous()  # float images were not copied
     strips = torch.bmm(rows.view(batch, -1, in_h), pixels.view(batch, in_h, -1))
     out = torch.bmm(strips.view(views, out_h * channels, in_w), columns.mT)
     out = out.view(views, out_h, channels, out_w).transpose(1, 2).contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +17,11 @@ from lit_ssl.transforms.worker import check_image, make_views
 def _worker_views(crops: Sequence[CropSpec], image: Tensor, seed: int) -> list[Tensor]:
     check_image(image)
     generator = torch.Generator().manual_seed(seed)
-    height, width = image.shape[-2:]
     views = []
     for spec in crops:
-        sides = torch.tensor([[height], [width]]).expand(2, spec.count)
-        views.append(make_views(image, draw_params(spec, *sides, generator), spec))
+        heights, widths = torch.tensor(image.shape[-2:])[:, None].expand(2, spec.count)
+        params = draw_params(spec, heights, widths, generator)
+        views.append(make_views(image, params, spec))
     return views
 
 
@@ -35,9 +36,20 @@ def _device_views(
         sizes = torch.tensor(images.shape[-2:]).expand(len(images), 2)
     views = []
     for spec in crops:
-        sides = sizes.repeat_interleave(spec.count, dim=0).unbind(1)
-        views.append(make_batched_views(images, draw_params(spec, *sides, generator), spec))
+        heights, widths = sizes.repeat_interleave(spec.count, dim=0).unbind(1)
+        params = draw_params(spec, heights, widths, generator)
+        views.append(make_batched_views(images, params, spec))
     return views
+
+
+def _as_spec(crop: CropSpec | Mapping[str, Any], owner: str) -> CropSpec:
+    if isinstance(crop, Mapping):
+        return CropSpec(**crop)
+    if not isinstance(crop, CropSpec):
+        raise TypeError(
+            f"{owner} takes CropSpec or a mapping of its arguments, got {type(crop).__name__}."
+        )
+    return crop
 
 
 class MultiCrop:
@@ -48,6 +60,7 @@ class MultiCrop:
 
     Raises:
         ValueError: if there is no kind of view.
+        TypeError: if an entry is not a ``CropSpec``.
 
     Example:
         >>> recipe = MultiCrop([CropSpec(size=224, count=2), CropSpec(size=96, count=10)])
@@ -59,7 +72,7 @@ class MultiCrop:
     def __init__(self, crops: list[CropSpec]) -> None:
         if len(crops) == 0:
             raise ValueError("MultiCrop needs at least one CropSpec, got an empty list.")
-        self.crops = [CropSpec(**crop) if isinstance(crop, Mapping) else crop for crop in crops]
+        self.crops = [_as_spec(crop, "MultiCrop") for crop in crops]
 
     def __call__(self, image: Tensor, seed: int) -> list[Tensor]:
         """Makes the views of one image, in a worker.
@@ -107,7 +120,7 @@ class SingleView:
     """
 
     def __init__(self, crop: CropSpec) -> None:
-        crop = CropSpec(**crop) if isinstance(crop, Mapping) else crop
+        crop = _as_spec(crop, "SingleView")
         if crop.count != 1:
             raise ValueError(
                 f"SingleView makes one view, got a CropSpec with count {crop.count}. "
