@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lit_ssl.callbacks.contract import logging_interval
 from lit_ssl.callbacks.features import gather_rows
 from lit_ssl.metrics import assignment_entropy, feature_std, rankme
 from lit_ssl.utils.distributed import is_distributed
@@ -109,7 +110,7 @@ class CollapseMonitor(pl.Callback):
         """Add this step to the window; read the window when it is full."""
         if isinstance(outputs, dict):
             self._collect(outputs.get("features"), outputs.get("targets"))
-        every = self.every_n_steps or max(1, trainer.log_every_n_steps)
+        every = self.every_n_steps or logging_interval(trainer)
         step = trainer.global_step
         if step // every > self._last_step // every:
             values, limits = self._measure()

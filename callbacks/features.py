@@ -19,6 +19,7 @@ from lit_ssl.callbacks.contract import (
     bank_loader,
     describe,
     feature_function,
+    is_fast_dev_run,
     split_batch,
 )
 from lit_ssl.utils.distributed import is_distributed, world_size
@@ -198,9 +199,8 @@ def _loader(trainer: pl.Trainer, split: Split, who: str) -> tuple[Iterable[Any],
     """The loader of a split and how many batches of it to use (None: all)."""
     if split == "bank":
         # A debugging run touches as few batches of the bank as of everything else.
-        return bank_loader(
-            trainer, who
-        ), trainer.limit_val_batches if trainer.fast_dev_run else None  # type: ignore[return-value]
+        few = int(trainer.limit_val_batches) if is_fast_dev_run(trainer) else None
+        return bank_loader(trainer, who), few
     if split == "test":
         loop = trainer.test_loop
     elif trainer.state.fn == "validate":

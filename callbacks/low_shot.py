@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, tensor
 
-from lit_ssl.callbacks.contract import num_classes_of
+from lit_ssl.callbacks.contract import is_fast_dev_run, num_classes_of
 from lit_ssl.callbacks.evaluator import RepresentationEvaluator, on_rank_zero
 from lit_ssl.callbacks.features import Split
 from lit_ssl.metrics import draw_labelled, low_shot_accuracies
@@ -64,12 +64,12 @@ class LowShotEvaluator(RepresentationEvaluator):
         bank = self.labelled(trainer, pl_module, "bank")
         queries = self.labelled(trainer, pl_module, split)
         classes = num_classes_of(trainer, self.num_classes, "LowShotEvaluator")
-        if not trainer.fast_dev_run:
+        if not is_fast_dev_run(trainer):
             warn_about_short_classes(bank.labels, max(self.shots), "LowShotEvaluator")
 
         def compute() -> dict[str, float]:
             on_device = queries.features.to(pl_module.device)
-            values = {}
+            values: dict[str, float] = {}
             for n in self.shots:
                 supports = draw_supports(bank.labels, n, self.draws)
                 mean, std = mean_and_std(

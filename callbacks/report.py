@@ -12,7 +12,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import check_bank, feature_function, num_classes_of
+from lit_ssl.callbacks.contract import (
+    FeatureFunction,
+    check_bank,
+    feature_function,
+    is_fast_dev_run,
+    num_classes_of,
+)
 from lit_ssl.callbacks.evaluator import labelled_only, on_rank_zero
 from lit_ssl.callbacks.features import (
     Features,
@@ -152,7 +158,7 @@ class RepresentationReport(pl.Callback):
             return labelled_only(extracted, classes, which, _WHO)
 
         bank, queries = labelled("bank"), labelled(split)
-        if not trainer.fast_dev_run:
+        if not is_fast_dev_run(trainer):
             warn_about_short_classes(bank.labels, max(self.shots), _WHO)
         rows = [{"features": "trained", **measure(bank, queries)}]
         for name in self.baselines:
@@ -204,6 +210,7 @@ class RepresentationReport(pl.Callback):
         bank_size: int,
     ) -> tuple[Features, Features] | None:
         """Bank and queries of a baseline, or None with a note that says why."""
+        function: FeatureFunction
         if name == "pixels":
             module, function = pl_module, partial(_pixels, bank_size)
         else:
@@ -260,7 +267,7 @@ class RepresentationReport(pl.Callback):
             return
         folders = [run, Path(trainer.default_root_dir)]
         files = find_run_files(protocol["checkpoint"], folders)
-        if not trainer.fast_dev_run:
+        if not is_fast_dev_run(trainer):
             folder = Path(self.output) if self.output else run
             write_report(folder, rows, protocol)
             files = {"report": str(folder / "report.json"), **files}

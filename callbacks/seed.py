@@ -13,10 +13,11 @@ import torch
 class StepSeeder(pl.Callback):
     """Re-seeds torch's generators before every training batch.
 
-    The seed is a hash of (seed, epoch, batch number in the epoch, rank). Masks, drop path and
-    dropout then do not depend on what ran before: a run that was killed in the middle of an epoch
-    continues on the identical trajectory, also with ``accumulate_grad_batches``, and an evaluator
-    that was added or removed does not change the training. Processes draw independent numbers.
+    The seed is a hash of (seed, number of training batches before this one, rank). Masks, drop path
+    and dropout then do not depend on what ran before: a run that was killed in the middle of an
+    epoch continues on the identical trajectory, also with ``accumulate_grad_batches``, and an
+    evaluator that was added or removed does not change the training. Processes draw independent
+    numbers.
 
     Only ``torch``'s global generators (CPU and accelerators) are seeded; Python's and NumPy's are
     not. The order of the data and the augmentation are the data module's part of the bargain.
@@ -38,10 +39,13 @@ class StepSeeder(pl.Callback):
     ) -> None:
         """Seed for this batch."""
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
-        torch.manual_seed(step_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        # Neither the number of the epoch nor that of the step: after some restarts Lightning counts
+        # an epoch or a begun batch twice. Finished batches it counts right after all of them.
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        torch.manual_seed(step_seed(seed, done, trainer.global_rank))
 
 
-def step_seed(seed: int, epoch: int, batch_idx: int, rank: int) -> int:
+def step_seed(seed: int, batch: int, rank: int) -> int:
     """Hash of the arguments, in [0, 2**63); each of its halves is well mixed."""
-    text = f"{seed}/{epoch}/{batch_idx}/{rank}".encode()
+    text = f"{seed}/{batch}/{rank}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

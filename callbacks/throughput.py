@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from lit_ssl.callbacks.contract import first_view, split_batch
+from lit_ssl.callbacks.contract import first_view, logging_interval, split_batch
 
 
 class ThroughputMonitor(pl.Callback):
@@ -81,9 +81,7 @@ class ThroughputMonitor(pl.Callback):
         self._batches += 1
         self._images += len(first_view(split_batch(batch)[0]))
         self._last_end = time.perf_counter()
-        every = self.every_n_batches or max(
-            1, trainer.log_every_n_steps * trainer.accumulate_grad_batches
-        )
+        every = self.every_n_batches or logging_interval(trainer) * trainer.accumulate_grad_batches
         if self._batches < every:
             return
         _synchronise(device)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import data_source, split_batch
+from lit_ssl.callbacks.contract import data_source, is_fast_dev_run, split_batch
 from lit_ssl.callbacks.view_grid import draw_dropped, view_grid
 
 
@@ -64,7 +64,7 @@ class ViewLogger(pl.Callback):
             return
         kept = outputs.get("kept_patches") if isinstance(outputs, dict) else None
         picture = view_grid(self._columns(trainer, pl_module, batch, kept))
-        if trainer.fast_dev_run:
+        if is_fast_dev_run(trainer):
             return
         path = Path(folder) / "views" / f"epoch_{trainer.current_epoch:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 
@@ -64,12 +66,12 @@ class InnerLrSGD(Optimizer):
                 self._step_group(params, group)
         return loss
 
-    def _step_group(self, params: list[torch.Tensor], group: dict) -> None:
+    def _step_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
         momentum = group["momentum"]
-        gradients = [p.grad for p in params]
+        steps = [p.grad.clone() for p in params if p.grad is not None]
         if group["weight_decay"]:
-            gradients = torch._foreach_add(gradients, params, alpha=group["weight_decay"])
-        steps = torch._foreach_mul(gradients, group["lr"])
+            torch._foreach_add_(steps, params, alpha=group["weight_decay"])
+        torch._foreach_mul_(steps, group["lr"])
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -78,6 +80,4 @@ class InnerLrSGD(Optimizer):
         torch._foreach_add_(buffers, steps)
         if group["nesterov"]:
             torch._foreach_add_(steps, buffers, alpha=momentum)
-        else:
-            steps = buffers
-        torch._foreach_sub_(params, steps)
+        torch._foreach_sub_(params, steps if group["nesterov"] else buffers)

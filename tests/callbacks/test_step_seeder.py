@@ -3,20 +3,23 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from lit_ssl.callbacks import KNNEvaluator, StepSeeder
 from lit_ssl.callbacks.seed import step_seed
 
 
 class Draws(pl.Callback):
-    """What the training step would draw."""
+    """What the training step would draw; may fail in the middle of a step."""
 
-    def __init__(self):
-        self.seen = {}
+    def __init__(self, fail_at=None):
+        self.seen = []
+        self.fail_at = fail_at
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.seen[(trainer.current_epoch, batch_idx)] = torch.rand(1).item()
+        if len(self.seen) == self.fail_at:
+            raise RuntimeError("power cut")
+        self.seen.append(torch.rand(1).item())
 
 
 def draws(make_trainer, module, data, *callbacks, seeder=None, ckpt=None, **settings):
@@ -26,10 +29,10 @@ def draws(make_trainer, module, data, *callbacks, seeder=None, ckpt=None, **sett
     return spy.seen
 
 
-def test_draws_are_a_function_of_seed_epoch_and_batch(toys, make_trainer, monkeypatch):
+def test_draws_are_a_function_of_seed_and_batch(toys, make_trainer, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     first = draws(make_trainer, toys.ToyModule(), toys.ToyData(train=16))
-    assert len(set(first.values())) == 4  # two epochs of two batches, all different
+    assert len(set(first)) == 4  # two epochs of two batches, all different
     torch.manual_seed(99)
     again = draws(make_trainer, toys.ToyModule(), toys.ToyData(train=16), KNNEvaluator())
     assert again == first
@@ -45,47 +48,55 @@ def test_draws_are_a_function_of_seed_epoch_and_batch(toys, make_trainer, monkey
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("batches", [4, 8, 12])  # 8 batches per epoch
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
-def test_a_run_resumed_inside_an_epoch_draws_the_same(toys, make_trainer, tmp_path, accumulate):
-    pl.seed_everything(0, verbose=False)
-    data = toys.ToyData(train=64)  # 8 batches per epoch
+def test_a_run_resumed_anywhere_draws_the_same(toys, make_trainer, tmp_path, accumulate, batches):
+    data = toys.ToyData(train=64)
+    steps = batches // accumulate
     settings = {"accumulate_grad_batches": accumulate, "limit_val_batches": 0}
-    whole = draws(make_trainer, toys.ToyModule(), data, **settings)
-    keep = ModelCheckpoint(
-        tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=4 // accumulate
-    )
-    draws(
-        make_trainer,
-        toys.ToyModule(),
-        data,
-        keep,
-        enable_checkpointing=True,
-        max_steps=4 // accumulate,
-        **settings,
-    )
+    whole = draws(make_trainer, toys.ToyModule(), data, max_epochs=3, **settings)
+    keep = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=steps)
+    settings["enable_checkpointing"] = True
+    begun = draws(make_trainer, toys.ToyModule(), data, keep, max_steps=steps, **settings)
+    assert begun == whole[:batches]
     resumed = draws(
         make_trainer,
         toys.ToyModule(),
         data,
-        ckpt=tmp_path / f"step={4 // accumulate}.ckpt",
+        ckpt=tmp_path / f"step={steps}.ckpt",
+        max_epochs=-1,
+        max_steps=24 // accumulate,
         **settings,
     )
-    assert min(resumed) == (0, 4)
-    assert resumed == {key: value for key, value in whole.items() if key >= (0, 4)}
+    assert resumed == whole[batches:]
 
 
-def test_seeds_differ_between_ranks_and_neighbouring_steps():
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+def test_a_batch_that_failed_is_drawn_again(toys, make_trainer, tmp_path):
+    data = toys.ToyData(train=64)
+    whole = draws(make_trainer, toys.ToyModule(), data)
+    broken = Draws(fail_at=11)
+    trainer = make_trainer(
+        callbacks=[StepSeeder(), broken, OnExceptionCheckpoint(tmp_path, "failed")],
+        enable_checkpointing=True,
+    )
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer.fit(toys.ToyModule(), data)
+    resumed = draws(make_trainer, toys.ToyModule(), data, ckpt=tmp_path / "failed.ckpt")
+    assert broken.seen + resumed == whole
+
+
+def test_seeds_differ_between_ranks_and_neighbouring_batches():
     seeds = {
-        step_seed(seed, epoch, batch, rank)
+        step_seed(seed, batch, rank)
         for seed in range(3)
-        for epoch in range(3)
-        for batch in range(20)
+        for batch in range(100)
         for rank in range(3)
     }
-    assert len(seeds) == 3 * 3 * 20 * 3
+    assert len(seeds) == 3 * 100 * 3
     assert len({seed & 0xFFFFFFFF for seed in seeds}) == len(seeds)  # the CPU generator's half
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert step_seed(1, 11, 0, 0) != step_seed(1, 1, 10, 0)  # no joined digits
+    assert step_seed(1, 11, 0) != step_seed(11, 1, 0)
 
 
 def test_negative_seed_is_refused():
