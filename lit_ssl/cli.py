@@ -5,22 +5,22 @@ Nothing imports this module but ``lit_ssl.__main__``.
 
 from __future__ import annotations
 
+import inspect
 import os
-import pkgutil
 import sys
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_ssl.callbacks import StepSeeder
+from lit_ssl.cli_objects import Instantiator, ModuleInstantiator, import_components
 from lit_ssl.utils.configs import resolve_config
-from lit_ssl.utils.errors import debugging, one_line
+from lit_ssl.utils.errors import debugging, one_line, raised_in
 from lit_ssl.utils.explain import explain, option_names
 from lit_ssl.utils.runs import find_class, newest_checkpoint, read_checkpoint, run_folders
 from lit_ssl.utils.suggest import UserError
@@ -67,22 +67,6 @@ class _FirstBatch(pl.Callback):
     on_test_batch_start = on_predict_batch_start = _on_batch_start
 
 
-class _ModelInstantiator(_InstantiatorFn):
-    """Keeps linked values out of the hyper-parameters of models that do not take them."""
-
-    def __call__(
-        self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
-    ) -> Any:
-        links = {
-            target: value
-            for target, value in applied_instantiation_links.items()
-            if target.rpartition(".")[2] in kwargs
-        }
-        if any(target == "model.init_args.num_classes" for target in links):
-            self.cli.check_num_classes()  # type: ignore[attr-defined]
-        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
-
-
 class LitSSLCLI(LightningCLI):
     """LightningCLI with named recipes, one-line errors, and a command line that always wins.
 
@@ -113,6 +97,8 @@ class LitSSLCLI(LightningCLI):
         self.argv: list[str] = []
         self.parsed_args: dict[str, Any] | Namespace | None = None
         self.stored: dict[str, Any] = {}
+        self.failure: Exception | None = None
+        self._num_classes: tuple[int | None, int | None] = (None, None)  # given, of the data
         defaults: dict[str, Any] = {
             "subclass_mode_model": True,
             "subclass_mode_data": True,
@@ -157,9 +143,9 @@ class LitSSLCLI(LightningCLI):
             raise UserError(self._explain(str(error))) from error
 
     def _explain(self, message: str) -> str:
-        command = next((word for word in self.argv if word in self._subcommand_parsers), "fit")
-        actions = self._subcommand_parsers[command]._actions
-        options = [name.lstrip("-") for action in actions for name in action.option_strings]
+        parsers = getattr(self, "_subcommand_parsers", {})
+        parser = next((parsers[word] for word in self.argv if word in parsers), self.parser)
+        options = [name.lstrip("-") for action in parser._actions for name in action.option_strings]
         return explain(message, options, self.argv, self.config_files)
 
     def _resolve_configs(self, words: list[str]) -> list[str]:
@@ -181,7 +167,9 @@ class LitSSLCLI(LightningCLI):
     @cached_property
     def given(self) -> Namespace:
         """What the command line and the configs set, without any defaults."""
-        return self._parse(defaults=False).get(self.config.subcommand, Namespace())
+        given = self._parse(defaults=False)
+        command = self.config.get("subcommand")
+        return given.get(command, Namespace()) if command else given
 
     # checkpoints
 
@@ -193,7 +181,8 @@ class LitSSLCLI(LightningCLI):
         if self.config[command].get("ckpt_path") == "last":
             self.config[command]["ckpt_path"] = self._last_checkpoint(command)
         path = self.config[command].get("ckpt_path")
-        if path and Path(path).suffix and "://" not in path and not Path(path).is_dir():
+        elsewhere = path in (None, "best", "hpc") or "://" in path or path.startswith("registry")
+        if not elsewhere and not os.path.isdir(path):
             self._merge_checkpoint(command, path)
         needed = [name for name in ("model", "data") if not self.config[command].get(name)]
         if needed:
@@ -203,10 +192,10 @@ class LitSSLCLI(LightningCLI):
         folders = run_folders(self.config[command].trainer.as_dict())
         path, damaged = newest_checkpoint(folders)
         for file in damaged:
-            _tell(f"passing over {file}: it is incomplete")
-        where = " or ".join(map(str, folders))
+            _tell(f"passing over {_short(file)}: it is incomplete")
+        where = " or ".join(map(_short, folders))
         if path is not None:
-            _tell(f"--ckpt_path last: {path}")
+            _tell(f"--ckpt_path last: {_short(path)}")
             return str(path)
         if command != "fit":
             raise UserError(f"--ckpt_path last: no checkpoint under {where}.")
@@ -222,7 +211,7 @@ class LitSSLCLI(LightningCLI):
         asked = self.config[command].get("model")
         if asked and find_class(asked.class_path) is not model_class:
             return
-        given = (self.given.get("model") or Namespace()).get("init_args") or Namespace()
+        given = self.given.get("model.init_args") or Namespace()
         accepted = set(option_names(model_class)) - set(given.as_dict())
         self.stored = {name: value for name, value in stored.items() if name in accepted}
         model = {"class_path": class_path, "init_args": self.stored}
@@ -236,31 +225,52 @@ class LitSSLCLI(LightningCLI):
     def _choose_num_classes(self, num_classes: int | None) -> int | None:
         """The number given to the model, else the checkpoint's, else the data module's."""
         model = self._get(self.config, "model")
-        given = (self.given.get("model") or Namespace()).get("init_args.num_classes")
+        given = self.given.get("model.init_args.num_classes")
         chosen = given if given is not None else self.stored.get("num_classes")
         self._num_classes = (given, num_classes)
         if chosen is None:
             chosen = num_classes
         return model.get("init_args.num_classes") if chosen is None else chosen
 
-    def check_num_classes(self) -> None:
+    def check_num_classes(self, model_class: type, chosen: int | None) -> None:
         """Compare a ``num_classes`` that was given to the model with the data module's.
 
+        Args:
+            model_class: class of the model.
+            chosen: what it is going to get.
+
         Raises:
-            UserError: if they differ.
+            UserError: if they differ, or if a model that needs the number gets none.
         """
         given, num_classes = self._num_classes
+        data = self._get(self.config, "data").class_path.rpartition(".")[2]
         if None not in (given, num_classes) and given != num_classes:
-            data = self._get(self.config, "data").class_path.rpartition(".")[2]
             raise UserError(
                 f"model.num_classes is {given}, but {data} has {num_classes} classes; leave it out "
                 "and the model takes the number from the data."
             )
+        parameter = inspect.signature(model_class).parameters.get("num_classes")
+        if chosen is None and parameter is not None and parameter.default is parameter.empty:
+            raise UserError(
+                f"{model_class.__name__} needs num_classes, and {data} does not know it: give "
+                "--model.num_classes."
+            )
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; an error of a constructor comes out as it was raised."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            if self.failure is None or raised_in(error).partition(".")[0] != "jsonargparse":
+                raise
+            raise self.failure from self.failure.__cause__
 
     def _add_instantiators(self) -> None:
-        super()._add_instantiators()
-        instantiator = _ModelInstantiator(cli=self, key="model")
-        self.parser.add_instantiator(instantiator, pl.LightningModule, subclasses=True)
+        super()._add_instantiators()  # the two of these classes are replaced below
+        model, data = ModuleInstantiator(self, "model"), ModuleInstantiator(self, "data")
+        self.parser.add_instantiator(model, pl.LightningModule, subclasses=True)
+        self.parser.add_instantiator(data, pl.LightningDataModule, subclasses=True)
+        self.parser.add_instantiator(Instantiator(self), object, subclasses=True)
 
     # running
 
@@ -270,7 +280,7 @@ class LitSSLCLI(LightningCLI):
         ours = any(c.__module__.startswith("lit_ssl.") for c in find_class(data.class_path).__mro__)
         if not ours or seed is False or "seed" not in data.init_args:
             return
-        if (self.given.get("data") or Namespace()).get("init_args.seed") is None:
+        if self.given.get("data.init_args.seed") is None:
             data.init_args.seed = seed
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -289,10 +299,10 @@ class LitSSLCLI(LightningCLI):
         callbacks = self.trainer.checkpoint_callbacks
         folders = [str(getattr(callback, "dirpath", None) or "") for callback in callbacks]
         for folder in dict.fromkeys(folder for folder in folders if os.path.isdir(folder)):
-            _tell(f"checkpoints: {folder}")
+            _tell(f"checkpoints: {_short(folder)}")
         for logger in self.trainer.loggers:
             if logs := getattr(logger, "log_dir", None) or logger.save_dir:
-                _tell(f"logs: {logs}")
+                _tell(f"logs: {_short(logs)}")
 
 
 @rank_zero_only
@@ -300,12 +310,10 @@ def _tell(line: str) -> None:
     print(line, flush=True)
 
 
-def import_components() -> None:
-    """Import every method, strategy, callback and data module, so that short names are known."""
-    for name in ("methods", "strategies", "callbacks", "datamodules"):
-        package = import_module(f"lit_ssl.{name}")
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            import_module(module.name)
+def _short(path: str | Path) -> str:
+    """The path, relative to the working folder if it lies below it."""
+    relative = os.path.relpath(path) if "://" not in str(path) else str(path)
+    return str(path) if relative.startswith("..") else relative
 
 
 def run() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dis
 import os
 import traceback
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from lit_ssl.utils.suggest import UserError
 
-__all__ = ["debugging", "one_line"]
+__all__ = ["debugging", "one_line", "raised_in"]
 
 # Errors that these packages raise on purpose to tell the user something.
 _DELIBERATE: dict[str, tuple[type[Exception], ...]] = {
@@ -18,7 +18,7 @@ _DELIBERATE: dict[str, tuple[type[Exception], ...]] = {
     "timm": (RuntimeError,),
 }
 _FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-_PROGRAM = ("lit_ssl.cli", "lit_ssl.__main__", "__main__")
+_PROGRAM = ("lit_ssl.cli", "lit_ssl.cli_objects", "lit_ssl.__main__", "__main__")
 
 
 def debugging() -> bool:
@@ -39,20 +39,24 @@ def one_line(error: BaseException) -> str | None:
     message = " ".join(str(error).split())
     if isinstance(error, UserError):
         return message
-    frames = list(traceback.walk_tb(error.__traceback__))
-    if not frames:
-        return None
-    package = _module(frames[-1][0]).partition(".")[0]
+    package = raised_in(error).partition(".")[0]
     deliberate = isinstance(error, _DELIBERATE.get(package, ())) and _raised(error.__traceback__)
-    modules = [name for name in (_module(frame) for frame, _ in frames) if name not in _PROGRAM]
-    our_file = isinstance(error, _FILES) and any(name.startswith("lit_ssl.") for name in modules)
+    passed = [name for name in _modules(error) if name not in _PROGRAM]
+    our_file = isinstance(error, _FILES) and any(name.startswith("lit_ssl.") for name in passed)
     if deliberate or our_file or type(error).__name__ == "MisconfigurationException":
         return f"{message} (LIT_SSL_DEBUG=1 shows where)"
     return None
 
 
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
+def raised_in(error: BaseException) -> str:
+    """Name of the module whose code raised an exception; empty if it was never raised."""
+    return next(reversed(_modules(error)), "")
+
+
+def _modules(error: BaseException) -> list[str]:
+    """Modules that an exception passed through, outermost first."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return [str(frame.f_globals.get("__name__", "")) for frame in frames]
 
 
 def _raised(tb: TracebackType | None) -> bool:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lit_ssl.datamodules import ImageDataModule
 from lit_ssl.datamodules.images import ArrayImages
 from lit_ssl.transforms import EvalTransform
+from lit_ssl.utils.hparams import not_plain
 
 
 class ToyModel(pl.LightningModule):
@@ -37,7 +38,7 @@ class ToyModel(pl.LightningModule):
         optimizer: OptimizerCallable | None = None,
     ):
         super().__init__()
-        self.save_hyperparameters(ignore=[] if optimizer is None else ["optimizer"])
+        self.save_hyperparameters(ignore=not_plain(optimizer=optimizer))
         self.lr = lr
         self.layers = torch.nn.Sequential(
             torch.nn.Flatten(),

@@ -1,0 +1,198 @@
+"""--ckpt_path: what is given beats the checkpoint, which beats the defaults; `last` is found."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from lit_ssl.utils.runs import newest_checkpoint, run_folders
+
+BASE = ["--config", "recipe.yaml"]
+
+
+@pytest.fixture
+def trained(lit_ssl, workdir):
+    """Runs `fit` with the given words; returns the checkpoint."""
+
+    def run(*words):
+        assert lit_ssl("fit", *BASE, *words, "--trainer.default_root_dir=made").code == 0
+        return newest_checkpoint([workdir / "made"]).path
+
+    return run
+
+
+@pytest.fixture
+def made_in_python(workdir):
+    """Trains a module in Python; returns its checkpoint."""
+
+    def run(module, name="python.ckpt"):
+        from toy_project import ToyData
+
+        trainer = pl.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+        trainer.fit(module, ToyData())
+        trainer.save_checkpoint(workdir / name)
+        return workdir / name
+
+    return run
+
+
+def test_given_beats_checkpoint_beats_default(trained, built):
+    path = trained("--model.width=5", "--model.mode=gelu", "--model.lr=0.4")
+    hparams = built("fit", *BASE, "--ckpt_path", path).model.hparams
+    assert (hparams.lr, hparams.width, hparams.mode) == (0.2, 5, "gelu")
+    hparams = built("fit", *BASE, "--ckpt_path", path, "--model.lr=0.6").model.hparams
+    assert (hparams.lr, hparams.width) == (0.6, 5)
+
+
+def test_given_class_beats_the_class_of_the_checkpoint(trained, built):
+    path = trained()
+    words = ["--model", "toy_project.OtherModel", "--ckpt_path", path]
+    model = built("fit", "--data", "toy_project.ToyData", *words).model
+    assert (type(model).__name__, model.lr) == ("OtherModel", 0.3)
+
+
+def test_checkpoint_names_the_model(trained, lit_ssl, built):
+    path = trained("--model.width=5", "--model.optimizer=SGD", "--model.optimizer.lr=0.3")
+    words = ["--data", "toy_project.ToyData", "--ckpt_path", path, "--trainer.logger=false"]
+    model = built("test", *words).model
+    assert (type(model).__name__, model.hparams.width) == ("ToyModel", 5)
+    assert model.hparams.optimizer["init_args"]["lr"] == 0.3
+    assert lit_ssl("test", *words, "--trainer.accelerator=cpu").code == 0
+
+
+def test_checkpoint_made_in_python_can_be_used(made_in_python, lit_ssl, workdir):
+    import toy_project
+
+    path = made_in_python(toy_project.ToyModel(lr=0.3))
+    for command in ("validate", "test", "predict"):
+        assert lit_ssl(command, *BASE, "--ckpt_path", path).code == 0
+    assert lit_ssl("fit", *BASE, "--trainer.max_epochs=2", "--ckpt_path", path).code == 0
+    result = lit_ssl("test", "--data", "toy_project.ToyData", "--ckpt_path", path)
+    assert (result.code, result.err.splitlines()[-1][:20]) == (2, "error: model missing")
+
+
+def test_module_made_by_the_cli_loads_in_python_and_resumes(trained, lit_ssl):
+    import toy_project
+
+    path = trained("--model.width=5")
+    model = toy_project.ToyModel.load_from_checkpoint(path, weights_only=True)
+    state = torch.load(path, weights_only=True)["state_dict"]
+    assert model.hparams.width == 5
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    words = ["--trainer.max_epochs=2", "--model.width=5", "--ckpt_path", path]
+    assert lit_ssl("fit", *BASE, *words).code == 0
+
+
+def test_checkpoint_with_an_option_that_no_longer_exists(trained, built):
+    path = trained("--model.width=5")
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"]["gone"] = 1
+    torch.save(checkpoint, path)
+    assert built("fit", *BASE, "--ckpt_path", path).model.hparams.width == 5
+
+
+# last
+
+
+def write(path, when, content=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is not None:
+        torch.save({}, path)
+    else:
+        path.write_bytes(b"PK\x03\x04 cut off")
+    os.utime(path, (when, when))
+    return path
+
+
+def test_newest_checkpoint(tmp_path):
+    assert newest_checkpoint([tmp_path, tmp_path / "none"]).path is None
+    logs = tmp_path / "lightning_logs"
+    write(logs / "version_9/checkpoints/a.ckpt", 100)
+    best = write(logs / "version_10/checkpoints/epoch=3.ckpt", 200)
+    assert newest_checkpoint([tmp_path]) == (best, [])
+    last = write(best.with_name("last.ckpt"), 200)
+    assert newest_checkpoint([tmp_path]) == (last, [])
+    cut = write(logs / "version_11/checkpoints/b.ckpt", 300, content=None)
+    assert newest_checkpoint([tmp_path]) == (last, [cut])
+    sharded = logs / "version_12/checkpoints/c.ckpt"
+    write(sharded / "shard.ckpt", 500)
+    os.utime(sharded, (400, 400))
+    assert newest_checkpoint([tmp_path]).path == sharded
+
+
+def test_run_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = str(tmp_path)
+
+    def folders(**trainer):
+        return [str(path) for path in run_folders(trainer)]
+
+    assert folders() == [f"{here}/lightning_logs", f"{here}/checkpoints"]
+    assert folders(logger=False, default_root_dir="run") == ["run"]
+    logger = {"class_path": "TensorBoardLogger", "init_args": {"save_dir": "tb", "name": "msn"}}
+    assert folders(logger=logger)[2:] == ["tb/msn"]
+    logger["init_args"]["version"] = 3
+    assert folders(logger=[logger])[2:] == ["tb/msn/version_3"]
+    logger["init_args"] = {"save_dir": "s3://bucket"}
+    assert folders(logger=logger, default_root_dir="run") == ["run"]
+    callback = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "kept"}}
+    assert folders(callbacks=[callback], default_root_dir="run") == ["run", "kept"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--trainer.logger=true"],
+        ["--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=tb"],
+        ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=kept"],
+        ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=x"],
+    ],
+    ids=["no logger", "default logger", "own logger", "own folder", "other logger"],
+)  # fmt: skip
+def test_last_is_the_checkpoint_of_the_run_before(lit_ssl, workdir, words):
+    first = lit_ssl("fit", *BASE, *words)
+    folder = first.out[first.out.index("checkpoints: ") :].splitlines()[0].split()[1]
+    (path,) = os.listdir(folder)
+    for command in ("validate", "test", "predict"):
+        result = lit_ssl(command, *BASE, *words, "--ckpt_path", "last")
+        assert result.code == 0
+        assert result.out.startswith(f"--ckpt_path last: {folder}/{path}\n")
+    second = lit_ssl("fit", *BASE, *words, "--ckpt_path", "last", "--trainer.max_epochs=2")
+    assert second.out.startswith(f"--ckpt_path last: {folder}/{path}\n")
+    third = lit_ssl("fit", *BASE, *words, "--ckpt_path", "last", "--trainer.max_epochs=3")
+    assert "epoch=1" in third.out.splitlines()[0]
+
+
+def test_last_without_a_checkpoint(lit_ssl, workdir):
+    result = lit_ssl("fit", *BASE, "--ckpt_path", "last", "--trainer.default_root_dir=run")
+    assert result.code == 0
+    line = "--ckpt_path last: no checkpoint under run, starting from scratch\n"
+    assert result.out.startswith(line)
+    result = lit_ssl("test", *BASE, "--ckpt_path", "last", "--trainer.default_root_dir=other")
+    assert result.code == 2
+    assert result.err == "error: --ckpt_path last: no checkpoint under other.\n"
+
+
+def test_last_passes_over_a_file_that_was_cut_off(lit_ssl, workdir):
+    lit_ssl("fit", *BASE)
+    cut = write(workdir / "checkpoints/epoch=9.ckpt", 4_000_000_000, content=None)
+    result = lit_ssl("test", *BASE, "--ckpt_path", "last")
+    assert result.code == 0
+    assert result.out.startswith(
+        f"passing over checkpoints/{cut.name}: it is incomplete\n--ckpt_path last: "
+    )
+
+
+def test_last_fills_in_hyper_parameters_too(lit_ssl, workdir):
+    lit_ssl("fit", *BASE, "--model.width=5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert lit_ssl("test", *BASE, "--ckpt_path", "last").code == 0

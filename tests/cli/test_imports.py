@@ -1,0 +1,34 @@
+"""Heavy packages are imported where they are used, not at start-up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = ("matplotlib", "mlxtend", "pl_bolts", "sklearn", "transformers")
+
+
+def loaded(statements):
+    """Which heavy packages are in memory after these statements, in a process of their own."""
+    code = f"{statements}; import sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_package_imports_nothing():
+    code = (
+        "import sys; before = set(sys.modules); import lit_ssl;"
+        "new = {m.partition('.')[0] for m in set(sys.modules) - before};"
+        "print(sorted(new - set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # the import hook of an editable install may show up
+    names = [n for n in eval(done.stdout) if not n.startswith("__editable__")]
+    assert names == ["lit_ssl"]
+
+
+def test_cli_adds_nothing_to_what_lightning_imports():
+    framework = loaded("import lightning.pytorch.cli, timm")
+    assert (
+        loaded("import lit_ssl.cli, lit_ssl.cli_objects as o; o.import_components()") == framework
+    )

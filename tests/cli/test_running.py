@@ -1,0 +1,120 @@
+"""fit, validate, test, predict: defaults, callbacks, saved config, the lines after a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import RichModelSummary, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_ssl.callbacks import StepSeeder
+
+BASE = ["--config", "recipe.yaml"]
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_commands_run(lit_ssl, command):
+    result = lit_ssl(command, *BASE)
+    assert (result.code, result.err.count("error")) == (0, 0)
+
+
+def test_defaults(built):
+    cli = built("fit", "--model", "toy_project.ToyModel", "--data", "toy_project.ToyData")
+    kinds = [type(callback) for callback in cli.trainer.callbacks]
+    assert kinds.count(StepSeeder) == 1
+    assert {RichProgressBar, RichModelSummary} <= set(kinds)
+    assert isinstance(cli.trainer.logger, TensorBoardLogger)
+    assert cli.config.fit.seed_everything == 0
+
+
+def test_a_step_seeder_of_the_user_stays_the_only_one(built):
+    words = ["--trainer.callbacks+=StepSeeder", "--trainer.callbacks.seed=7"]
+    cli = built("fit", *BASE, *words)
+    seeders = [c for c in cli.trainer.callbacks if isinstance(c, StepSeeder)]
+    assert [seeder.seed for seeder in seeders] == [7]
+
+
+def test_same_seed_same_weights(built):
+    first, second = (built("fit", *BASE).model.layers[1].weight for _ in range(2))
+    other = built("fit", *BASE, "--seed_everything", "1").model.layers[1].weight
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_seed_of_the_run_is_the_seed_of_our_data(built):
+    assert built("fit", *BASE, "--seed_everything", "5").datamodule.seed == 5
+    cli = built("fit", *BASE, "--seed_everything", "5", "--data.seed", "3")
+    assert cli.datamodule.seed == 3
+    cli = built("fit", *BASE, "--seed_everything", "5", "--data", "toy_project.MyData")
+    assert cli.datamodule.hparams.seed == 42  # what a user's own `seed` means is not ours to know
+
+
+def test_run_tells_where_results_lie_and_saves_a_config_that_repeats_it(lit_ssl, workdir, built):
+    words = ["--trainer.logger=true", "--trainer.default_root_dir=run", "--model.lr=0.5"]
+    result = lit_ssl("fit", *BASE, *words)
+    version = "run/lightning_logs/version_0"
+    assert f"checkpoints: {version}/checkpoints\nlogs: {version}\n" in result.out
+    saved = workdir / version / "config.yaml"
+    assert yaml.safe_load(saved.read_text())["model"]["init_args"]["lr"] == 0.5
+    assert built("fit", "--config", saved).model.hparams.lr == 0.5
+
+
+def test_config_is_overwritten_without_a_logger(lit_ssl):
+    assert [lit_ssl("fit", *BASE).code for _ in range(2)] == [0, 0]
+
+
+def test_fast_dev_run_leaves_nothing(lit_ssl, workdir):
+    before = set(workdir.iterdir())
+    result = lit_ssl("fit", *BASE, "--trainer.fast_dev_run=true")
+    assert (result.code, result.out.count("checkpoints:")) == (0, 0)
+    assert set(workdir.iterdir()) == before
+
+
+def test_optimizer_with_options(built):
+    words = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0.25"]
+    model = built("fit", *BASE, *words).model
+    assert model.hparams.optimizer["class_path"] == "torch.optim.SGD"
+
+
+def test_print_config_round_trip(lit_ssl, workdir, built):
+    shown = lit_ssl("fit", *BASE, "--model.lr=0.75", "--print_config")
+    assert shown.code == 0
+    (workdir / "again.yaml").write_text(shown.out)
+    assert built("fit", "--config", "again.yaml").model.hparams.lr == 0.75
+
+
+@pytest.mark.parametrize("words", [["fit", "--help"], ["fit", "--model.help", "MSN"]])
+def test_help(lit_ssl, words):
+    result = lit_ssl(*words)
+    assert result.code == 0
+    assert "--trainer.max_epochs" in result.out or "--model.mask_ratio" in result.out
+
+
+def test_console_script_finds_a_module_in_the_working_folder(workdir, environment):
+    script = f"{sys.exec_prefix}/bin/lit-ssl"
+    words = [script, "fit", *BASE, "--trainer.max_steps=2"]
+    done = subprocess.run(words, cwd=workdir, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoints: checkpoints\n" in done.stdout
+
+
+@pytest.mark.distributed
+def test_two_processes_by_torchrun(workdir, environment):
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "lit_ssl"]
+    words += [
+        "fit",
+        *BASE,
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--trainer.logger=true",
+    ]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=workdir, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("checkpoints: ") == 1
+    assert len(list(workdir.glob("lightning_logs/*/config.yaml"))) == 1
