@@ -114,7 +114,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.std = tuple(std or self.default_std)
         self.image_size: int = self.eval_transform.size
         self._splits = Partition(
-            self.load_images, val_size, subset, on_corrupt == "skip", lambda c: self.class_names[c]
+            self.load_images, val_size, subset, on_corrupt == "skip", self._class_name
         )
 
     # What a subclass gives
@@ -245,6 +245,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return images, labels
 
     # Details
+
+    def _class_name(self, label: int) -> str:
+        return self.class_names[label] if 0 <= label < self.num_classes else "without a label"
 
     def _require(self, split: Split) -> ImageReader:
         reader = self._splits[split]

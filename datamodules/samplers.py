@@ -55,8 +55,8 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         self._start = (epoch, sample)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        # Read here and not in the generator: they belong to this pass, even if `set_epoch` is called
-        # while it runs.
+        # Read here and not in the generator: they belong to this pass, even if `set_epoch` is
+        # called while it runs.
         epoch, sample = self._start or (self.epoch, 0)
         self._start = None
         return self._pairs(epoch, sample)

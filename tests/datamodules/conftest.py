@@ -17,7 +17,7 @@ from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop
 
 
 class ToyDataModule(ImageDataModule):
-    """43 training and 7 test images of 3 x 12 x 10 random pixels; the label is the index modulo 4."""
+    """43 training and 7 test images of 3 x 12 x 10 pixels; the label is the index modulo 4."""
 
     class_names = ("a", "b", "c", "d")
 

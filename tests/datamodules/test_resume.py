@@ -7,7 +7,7 @@ import pytest
 
 
 class SaveEverywhere(pl.Callback):
-    """Saves after each batch, each validation and each epoch; the name tells the batches trained."""
+    """Saves after each batch, validation and epoch; the name tells how many batches were used."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -56,15 +56,9 @@ def test_every_checkpoint_continues_identically(tmp_path, toy, views, fit, augme
         {"max_epochs": -1, "max_steps": 30},
         {"max_epochs": -1, "max_steps": 30, "limit_val_batches": 1.0},
         {"limit_train_batches": 7, "max_epochs": 5},
+        {"reload_dataloaders_every_n_epochs": 1},
     ],
-    ids=[
-        "mid-epoch validation",
-        "validation",
-        "accumulation",
-        "max_steps",
-        "max_steps and validation",
-        "limit_train_batches",
-    ],
+    ids=lambda options: "-".join(options),
 )
 def test_every_checkpoint_continues_with(tmp_path, toy, views, fit, options):
     def make():

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import gzip
+import lzma
+
+import numpy as np
+import pytest
+
+from lit_ssl.datamodules import Subset
+from lit_ssl.datamodules.images import FileImages
+from lit_ssl.datamodules.splits import stratified_split
+
+LABELS = np.repeat([0, 1, 2], [50, 30, 3])
+NAMES = [f"n{label}/n{label}_{index}.JPEG" for index, label in enumerate(LABELS)]
+IMAGES = FileImages("train", NAMES, LABELS)
+ALL = np.arange(len(LABELS))
+
+
+def choose(allowed=ALL, images=IMAGES, **arguments):
+    return Subset(**arguments).select(images, allowed, lambda label: f"n{label}")
+
+
+@pytest.fixture
+def listed(tmp_path):
+    def write(*entries):
+        (tmp_path / "list.txt").write_text("\n".join(map(str, entries)) + "\n\n")
+        return str(tmp_path / "list.txt")
+
+    return write
+
+
+@pytest.mark.parametrize("arguments", [{}, {"fraction": 0.1, "per_class": 1}, {"seed": 3}])
+def test_exactly_one_choice(arguments):
+    with pytest.raises(ValueError, match="exactly one of fraction, per_class and file"):
+        Subset(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"fraction": 0.0}, r"\(0, 1\], got 0"), ({"fraction": 1.5}, "1.5"), ({"per_class": 0}, "1")],
+)
+def test_ranges(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Subset(**arguments)
+
+
+def test_fraction_is_stratified():
+    chosen = choose(fraction=0.1)
+    assert np.bincount(LABELS[chosen]).tolist() == [5, 3, 1]  # 0.3 of an image counts as one
+    assert (np.diff(chosen) > 0).all()
+    assert choose(fraction=1.0).tolist() == ALL.tolist()
+
+
+def test_per_class_and_seeds():
+    first = choose(per_class=3)
+    assert np.bincount(LABELS[first]).tolist() == [3, 3, 3]
+    assert choose(per_class=3).tolist() == first.tolist()
+    assert choose(per_class=3, seed=1).tolist() != first.tolist()
+
+
+def test_too_few_in_a_class():
+    with pytest.raises(ValueError, match=r"per_class=4, but 1 classes .*n2 \(3\)"):
+        choose(per_class=4)
+
+
+def test_draws_leave_the_validation_images_alone():
+    rest, held_out = stratified_split(LABELS, 20, 0)
+    for arguments in ({"fraction": 0.5}, {"per_class": 2}):
+        chosen = choose(allowed=rest, **arguments)
+        assert set(chosen) <= set(rest)
+        assert not set(chosen) & set(held_out)
+
+
+def test_list_of_indices(listed):
+    assert choose(file=listed(7, 3, 80, 3)).tolist() == [3, 7, 80]
+
+
+def test_list_of_file_names_and_of_paths(listed):
+    assert choose(file=listed("n1_60.JPEG", "n0_4.JPEG")).tolist() == [4, 60]
+    assert choose(file=listed("n1/n1_60.JPEG", "./n0/n0_4.JPEG")).tolist() == [4, 60]
+
+
+@pytest.mark.parametrize(("suffix", "opener"), [(".gz", gzip.open), (".xz", lzma.open)])
+def test_compressed_lists(tmp_path, suffix, opener):
+    path = tmp_path / f"list.txt{suffix}"
+    with opener(path, "wt") as file:
+        file.write("n0_4.JPEG\nn2_81.JPEG\n")
+    assert choose(file=str(path)).tolist() == [4, 81]
+
+
+def test_missing_entries_are_counted_and_shown(listed):
+    with pytest.raises(
+        ValueError, match=r"7 of the 8 images .*83 training images: 99, 100"
+    ) as error:
+        choose(file=listed(1, 99, 100, 101, 102, 103, 104, -1))
+    assert "103, ..." in str(error.value)
+    with pytest.raises(ValueError, match=r"1 of the 2 images .*: n9_1.JPEG"):
+        choose(file=listed("n0_4.JPEG", "n9_1.JPEG"))
+
+
+def test_listed_images_that_are_held_out(listed):
+    rest, held_out = stratified_split(LABELS, 20, 0)
+    with pytest.raises(ValueError, match=r"2 of the 3 images .*val_size: 0"):
+        choose(allowed=rest, file=listed(rest[0], *held_out[:2]))
+
+
+def test_ambiguous_names(listed):
+    images = FileImages("train", ["a/1.png", "b/1.png", "b/2.png"], np.array([0, 1, 1]))
+    with pytest.raises(ValueError, match=r"fit several training images: 1.png\. .*class/name"):
+        choose(images=images, allowed=np.arange(3), file=listed("1.png"))
+    listing = listed("b/1.png", "2.png")
+    assert choose(images=images, allowed=np.arange(3), file=listing).tolist() == [1, 2]
+
+
+def test_unusable_lists(tmp_path, listed):
+    with pytest.raises(FileNotFoundError, match=r"no list file .*absent.txt"):
+        choose(file=str(tmp_path / "absent.txt"))
+    with pytest.raises(ValueError, match="is empty"):
+        choose(file=listed())
+
+
+def test_names_for_images_without_names(toy, listed):
+    with pytest.raises(ValueError, match="no file names: list indices"):
+        toy(subset=Subset(file=listed("a.png"))).setup("fit")
+
+
+def test_split_is_stratified_and_fixed():
+    rest, held_out = stratified_split(LABELS, 20, 0)
+    assert sorted([*rest, *held_out]) == ALL.tolist()
+    assert np.bincount(LABELS[held_out]).tolist() == [12, 7, 1]
+    assert stratified_split(LABELS, 0, 0)[1].tolist() == []
+    with pytest.raises(ValueError, match="Cannot hold out 83 of 83"):
+        stratified_split(LABELS, 83, 0)
+
+
+def test_split_of_images_without_labels():
+    rest, held_out = stratified_split(np.full(10, -1), 4, 0)
+    assert (len(rest), len(held_out)) == (6, 4)
