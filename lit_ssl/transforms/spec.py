@@ -64,15 +64,15 @@ class CropSpec:
     solarize_threshold: float = 128.0
 
     def __post_init__(self) -> None:
-        sides = (self.size,) if isinstance(self.size, int) else tuple(self.size)
-        if len(sides) > 2 or not sides or any(int(side) != side or side < 1 for side in sides):
+        sides = tuple(self.size) if isinstance(self.size, Sequence) else (self.size,)
+        if len(sides) not in (1, 2) or any(not isinstance(n, int) or n < 1 for n in sides):
             raise ValueError(
                 "CropSpec.size must be a whole number of pixels >= 1 or a (height, width) pair of "
                 f"them, got {self.size!r}"
             )
-        if not isinstance(self.size, int):
+        if isinstance(self.size, Sequence):
             object.__setattr__(self, "size", sides)
-        if int(self.count) != self.count or self.count < 1:
+        if not isinstance(self.count, int) or self.count < 1:
             raise ValueError(f"CropSpec.count must be a whole number >= 1, got {self.count!r}")
         self._check_range("scale", upper=1.0)
         self._check_range("ratio", upper=math.inf)

@@ -75,11 +75,11 @@ def test_sizes_limit_the_crops():
     images[0, :, :20, :25] = 0
     images[1, :, :30, :10] = 0
     sizes = torch.tensor([[20, 25], [30, 10]])
-    recipe = SingleView(CropSpec(size=16, scale=(0.1, 1.0)))
+    recipe = MultiCrop([CropSpec(size=16, count=3, scale=(0.1, 1.0))])
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
-        assert recipe.batched(images, sizes, generator).max() == 0
-    assert recipe.batched(images).max() == 1
+        assert recipe.batched(images, sizes, generator)[0].max() == 0
+    assert recipe.batched(images)[0].max() == 1
 
 
 def test_engines_agree_for_one_image_of_a_batch(make_image):

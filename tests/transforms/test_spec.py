@@ -38,6 +38,7 @@ def test_one_option_is_enough_to_switch_an_operation_on(option):
         ({"size": 0}, r"size must be a whole number of pixels >= 1 or .*pair.*, got 0"),
         ({"size": (32, 0)}, r"size must be .*got \(32, 0\)"),
         ({"size": (1, 2, 3)}, r"size must be .*got \(1, 2, 3\)"),
+        ({"size": 28.5}, r"size must be .*got 28.5"),
         ({"count": 0}, r"count must be a whole number >= 1, got 0"),
         ({"scale": (0.5, 0.2)}, r"scale must be a pair .*0 < min <= max <= 1, got \(0.5, 0.2\)"),
         ({"scale": (0.0, 1.0)}, r"scale must be a pair"),
