@@ -152,6 +152,11 @@ def _subclass(problem: Problem, options: Sequence[str]) -> str:
     return f"{problem.path}: {problem.block.given} is no {problem.found['base']}."
 
 
+def _ambiguous(problem: Problem, options: Sequence[str]) -> str:
+    paths = problem.found["paths"].rstrip(".").replace(", ", " or ")
+    return f"{problem.path}: several classes are called {problem.found['name']}: write {paths}."
+
+
 def _class(problem: Problem, options: Sequence[str]) -> str:
     name = problem.found["name"]
     hint = did_you_mean(name, _known_classes(problem))
@@ -191,6 +196,7 @@ _SENTENCES: dict[str, Callable[[Problem, Sequence[str]], str]] = {
     "before": _before,
     "required": _required,
     "choice": _choice,
+    "ambiguous": _ambiguous,
     "module": _module,
     "attribute": _attribute,
     "subclass": _subclass,

@@ -21,6 +21,7 @@ _KINDS = {
     "unrecognized": r"[Uu]nrecognized arguments: (?P<name>.+)",
     "required": r'(?:arguments are required: (?P<name>.+)|Key "(?P<key>[^"]+)" is required)',
     "choice": r"invalid choice: '(?P<name>[^']*)' \(choose from (?P<valid>.+)\)",
+    "ambiguous": r"Multiple subclasses with name (?P<name>\w+)\. .*: (?P<paths>[\w., ]+)",
     "module": r"No module named '(?P<name>[^']+)'",
     "attribute": r"module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)'",
     "subclass": r"Import path does not correspond to a subclass of (?P<base>\w+)",

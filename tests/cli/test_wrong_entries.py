@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
 BASE = ["fit", "--config", "recipe.yaml"]
@@ -140,6 +142,18 @@ def test_missing_classes(lit_ssl, words, message):
 
 def test_options_before_the_command(lit_ssl):
     check(lit_ssl("--config", "recipe.yaml", "fit"), "options come after the command: ")
+
+
+def test_two_classes_of_one_name(lit_ssl, workdir, monkeypatch):
+    monkeypatch.syspath_prepend(workdir)
+    text = "import toy_project\n\nclass Double(toy_project.ToyModel):\n    pass\n"
+    (workdir / "first_double.py").write_text(text)
+    (workdir / "second_double.py").write_text(text)
+    import_module("first_double"), import_module("second_double")
+    check(
+        lit_ssl(*BASE, "--model", "Double"),
+        "model: several classes are called Double: write first_double.Double or second_double.Dou",
+    )
 
 
 def test_module_that_fails_to_import_names_the_missing_one(lit_ssl, workdir, monkeypatch):
