@@ -30,8 +30,9 @@ __all__ = ["ImageDataModule"]
 class ImageDataModule(pl.LightningDataModule, ABC):
     """Labelled images for self-supervised training and its evaluation.
 
-    A subclass gives its images per split (`load_images`), `num_classes`, `class_names` and the
-    class attributes below; everything else is here. Batches are described in `docs/design.md`.
+    A subclass gives its images per split (`load_images`), its `class_names`, its usual evaluation
+    transform and, where they differ, the class attributes; everything else is here.
+    Batches are described in `docs/design.md`.
 
     Args:
         batch_size: Images per batch and process.

@@ -56,6 +56,8 @@ class ResumableDataLoader(DataLoader):
         self._order_epoch = sampler.epoch - self._shift
         if resume is not None:
             in_the_middle = resume["epoch"] == sampler.epoch
+            if in_the_middle and resume["batches"]:
+                self._check_order(resume)
             self._batches = resume["batches"] if in_the_middle else 0
             self._order_epoch = resume["order_epoch"] + (not in_the_middle)
             # After such a request Lightning counts that epoch twice.
@@ -84,29 +86,27 @@ class ResumableDataLoader(DataLoader):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue at a stored position as soon as that epoch is iterated.
 
-        Warns if seed, number of samples, batch size or number of processes have changed: the number
-        of batches is kept then, but they are not the ones that are missing.
+        If seed, number of samples, batch size or number of processes have changed by then, the
+        number of batches is kept, and a warning says that they are not the missing ones.
 
         Args:
             state_dict: What `state_dict()` returned.
         """
-        saved = {key: state_dict.get(key) for key in self._order()}
-        changed = [
-            f"{key} {saved[key]} -> {now}"
-            for key, now in self._order().items()
-            if saved[key] != now
-        ]
-        if changed and state_dict["batches"]:
+        self._resume = dict(state_dict)
+
+    def _finished_batches(self) -> int | None:
+        return None if self._processed is None else self._processed()
+
+    def _check_order(self, saved: dict[str, int]) -> None:
+        now = self._order()
+        changed = [f"{key} {saved[key]} -> {now[key]}" for key in now if saved[key] != now[key]]
+        if changed:
             warnings.warn(
                 "The checkpoint is from the middle of an epoch and the order of the samples has"
                 f" changed since ({', '.join(changed)}): some samples of this epoch come twice and"
                 " some not at all. Keep these values to continue exactly.",
                 stacklevel=2,
             )
-        self._resume = dict(state_dict)
-
-    def _finished_batches(self) -> int | None:
-        return None if self._processed is None else self._processed()
 
     def _order(self) -> dict[str, int]:
         sampler = self.sampler
