@@ -116,9 +116,10 @@ def num_classes_of(trainer: pl.Trainer, given: int | None, who: str) -> int:
     """
     source = data_source(trainer)
     count = given if given is not None else getattr(source, "num_classes", None)
-    if count is None:
+    if not count:
+        what = "no num_classes" if count is None else "num_classes = 0"
         raise AttributeError(
-            f"{who}: {type(source).__name__} has no num_classes, so the data counts as unlabelled: "
+            f"{who}: {type(source).__name__} has {what}, so the data counts as unlabelled: "
             "expected an attribute with the number of classes; add it, give num_classes to the "
             "callback, or remove the callback"
         )

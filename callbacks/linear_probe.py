@@ -28,9 +28,9 @@ class LinearProbeEvaluator(RepresentationEvaluator):
 
     After each training step a classifier on the detached features of that step (``features`` of
     the step's outputs, or else a forward pass of the first view) takes one AdamW step. Features are
-    normalised per sample (LayerNorm without parameters), so their changing scale does not matter.
-    No gradient reaches the module. Labels of −1 are ignored. Classifier and optimiser are saved in
-    the checkpoint, so that a resumed run continues exactly.
+    standardised with running statistics (as by BatchNorm without parameters), so neither their
+    scale nor a large common part matters. No gradient reaches the module. Labels of −1 are ignored.
+    Classifier and optimiser are saved in the checkpoint, so that a resumed run continues exactly.
 
     Logs ``train/linear_loss``, ``val/linear_acc1`` and ``test/linear_acc1`` (in [0, 1]). The probe
     lags behind moving features: report numbers of a probe fitted afterwards
@@ -66,7 +66,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
             )
         self.lr = lr
         self.weight_decay = weight_decay
-        self.head: nn.Linear | None = None
+        self.head: ProbeClassifier | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self._restored: dict[str, Any] | None = None
 
@@ -121,11 +121,13 @@ class LinearProbeEvaluator(RepresentationEvaluator):
                 )
                 return {}
             self._build(trainer, pl_module)
+        head = self.head
+        assert head is not None
         queries = self.labelled(trainer, pl_module, split)
 
         def compute() -> dict[str, float]:
             with torch.no_grad():
-                predicted = self._logits(queries.features.to(pl_module.device)).argmax(dim=1)
+                predicted = head(queries.features.to(pl_module.device)).argmax(dim=1)
             hits = predicted.cpu() == queries.labels
             return {"linear_acc1": hits.float().mean().item()}
 
@@ -137,9 +139,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         classes = num_classes_of(trainer, self.num_classes, who)
         # Own generator: equal weights on all processes, and the training's randomness is untouched.
         generator = torch.Generator().manual_seed(0)
-        head = nn.utils.skip_init(nn.Linear, embed_dim_of(pl_module, who), classes)
-        nn.init.normal_(head.weight, std=0.01, generator=generator)
-        nn.init.zeros_(head.bias)
+        head = ProbeClassifier(embed_dim_of(pl_module, who), classes, generator)
         self.head = head.to(pl_module.device)
         self.optimizer = torch.optim.AdamW(
             self.head.parameters(), lr=self.lr, weight_decay=self.weight_decay
@@ -165,10 +165,11 @@ class LinearProbeEvaluator(RepresentationEvaluator):
             with torch.no_grad(), evaluation_mode(pl_module), precision:
                 features = function(first_view(inputs))
         assert self.head is not None
-        if features.shape != (len(labels), self.head.in_features):
+        width = self.head.linear.in_features
+        if features.shape != (len(labels), width):
             raise ValueError(
                 "LinearProbeEvaluator: expected features of the training step of shape "
-                f"[{len(labels)}, {self.head.in_features}] (batch, embed_dim), got "
+                f"[{len(labels)}, {width}] (batch, embed_dim), got "
                 f"{list(features.shape)}"
             )
         return features.detach(), labels
@@ -178,8 +179,9 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         assert self.head is not None
         assert self.optimizer is not None
         parameters = list(self.head.parameters())
+        self.head.follow(features)
         with torch.enable_grad():
-            loss = F.cross_entropy(self._logits(features), labels, ignore_index=-1, reduction="sum")
+            loss = F.cross_entropy(self.head(features), labels, ignore_index=-1, reduction="sum")
             gradients = torch.autograd.grad(loss, parameters)
         count = (labels != -1).sum().to(loss.dtype)
         # Sum of gradients over sum of counts: exact also when processes see unequally many labels.
@@ -193,8 +195,43 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         self.optimizer.step()
         return loss.detach() / count.clamp(min=1)
 
-    def _logits(self, features: Tensor) -> Tensor:
-        assert self.head is not None
+
+class ProbeClassifier(nn.Module):
+    """Standardisation with running statistics, then a linear layer; always float32.
+
+    Args:
+        embed_dim: Width of the features.
+        num_classes: Number of classes.
+        generator: Draws the initial weights.
+    """
+
+    def __init__(self, embed_dim: int, num_classes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.linear = nn.utils.skip_init(nn.Linear, embed_dim, num_classes)
+        nn.init.normal_(self.linear.weight, std=0.01, generator=generator)
+        nn.init.zeros_(self.linear.bias)
+        self.mean: Tensor
+        self.variance: Tensor
+        self.steps: Tensor
+        self.register_buffer("mean", torch.zeros(embed_dim))
+        self.register_buffer("variance", torch.ones(embed_dim))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``[B, D]`` to logits ``[B, C]``."""
         with torch.autocast(features.device.type, enabled=False):
-            rows = features.float()
-            return self.head(F.layer_norm(rows, rows.shape[1:]))
+            return self.linear((features.float() - self.mean) * (self.variance + 1e-6).rsqrt())
+
+    @torch.no_grad()
+    def follow(self, features: Tensor) -> None:
+        """Move the statistics towards those of a batch, taken over all processes."""
+        # Differences from the running mean: their squares do not cancel when the mean is large.
+        rows = features.float() - self.mean
+        sums = torch.cat([rows.sum(dim=0), rows.square().sum(dim=0), rows.new_tensor([len(rows)])])
+        if is_distributed():
+            torch.distributed.all_reduce(sums)
+        shift, square = (sums[:-1] / sums[-1]).chunk(2)
+        self.steps += 1
+        rate = (1 / self.steps).clamp(min=0.05)  # a plain average at first
+        self.variance.lerp_((square - shift.square()).clamp(min=0), rate)
+        self.mean.lerp_(self.mean + shift, rate)

@@ -34,8 +34,9 @@ class LowShotEvaluator(RepresentationEvaluator):
     Raises:
         ValueError: If a value lies outside its range.
 
-    Source: MSN, arXiv 2204.07141, appendix A.2. The paper uses three fixed lists of ImageNet images
-    instead of random draws.
+    Source: MSN, arXiv 2204.07141, appendix A.2. The paper uses fixed lists of ImageNet images
+    instead of random draws: for its protocol make the bank such a list (``subset`` of the data
+    module), give its images per class as ``shots`` and ``draws: 1``, and average over the lists.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class LowShotEvaluator(RepresentationEvaluator):
                 supports = draw_supports(bank.labels, n, self.draws)
                 mean, std = mean_and_std(
                     low_shot_accuracies(
-                        bank.features.to(on_device.device),
+                        bank.features,
                         bank.labels,
                         on_device,
                         queries.labels,

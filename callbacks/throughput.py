@@ -19,8 +19,8 @@ class ThroughputMonitor(pl.Callback):
 
     - ``perf/images_per_second``: samples (not views), all processes together;
     - ``perf/step_seconds``: wall time per batch, everything included;
-    - ``perf/data_seconds``: of this, the time in which the loop waited for the loader and moved the
-      batch;
+    - ``perf/data_seconds``: of this, the time between the end of a batch and the start of the
+      next: waiting for the loader, moving the batch;
     - ``perf/peak_memory_gib``: peak memory allocated on this process's CUDA device in the window.
 
     Args:

@@ -91,7 +91,10 @@ class ViewLogger(pl.Callback):
         patch = getattr(pl_module, "patch_size", None)
         if kept is not None and patch is not None:
             patch_size = (patch, patch) if isinstance(patch, int) else tuple(patch)
-            masks = kept.cpu().view(-1, size, kept.shape[-1]) if kept.ndim == 2 else kept.cpu()
+            if kept.ndim == 1:  # one mask for all anchors: the large views but the target
+                anchors = groups[0].shape[1] - 1 if groups[0].ndim == 5 else 0
+                kept = kept.expand(max(1, anchors) * size, -1)
+            masks = kept.cpu().view(-1, size, kept.shape[-1])
             columns = _masked_columns(views, masks, patch_size, shown)
         elif kept is not None:
             rank_zero_warn(
@@ -104,10 +107,7 @@ class ViewLogger(pl.Callback):
 def _masked_columns(
     views: list[Tensor], masks: Tensor, patch_size: tuple[int, int], shown: int
 ) -> list[tuple[str, Tensor]]:
-    """Columns of a batch with masks ``[R, B, n]`` (or ``[n]``: every view of the first size)."""
-    if masks.ndim == 1:
-        same_size = [view for view in views if view.shape == views[0].shape]
-        masks = masks.expand(max(1, len(same_size) - 1), shown, -1)
+    """Columns of a batch with masks ``[R, B, n]``."""
     first = 0 if len(masks) == len(views) else 1
     columns = [("target", view) for view in views[:first]]
     for number, mask in enumerate(masks, start=1):

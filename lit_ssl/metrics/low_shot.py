@@ -119,7 +119,7 @@ def low_shot_accuracies(
     Args:
         bank: Features to draw labelled images from, ``[N, D]``.
         bank_labels: int64 ``[N]``.
-        queries: Features to classify, ``[Q, D]``.
+        queries: Features to classify, ``[Q, D]``; the arithmetic runs on their device.
         query_labels: int64 ``[Q]``.
         num_classes: Number of classes.
         supports: Row numbers into the bank, one tensor per draw (:func:`draw_labelled`).
@@ -128,13 +128,13 @@ def low_shot_accuracies(
     Returns:
         One accuracy in [0, 1] per draw.
     """
+    answers = query_labels.to(queries.device)
     accuracies = []
     for rows in supports:
-        rows = rows.to(bank.device)
-        weights = fit_low_shot(bank[rows], bank_labels[rows], num_classes, l2)
-        predicted = predict_low_shot(weights, queries)
-        hits = predicted == query_labels.to(predicted.device)
-        accuracies.append(hits.double().mean().item())
+        few = bank[rows.to(bank.device)].to(queries.device)
+        labels = bank_labels[rows.to(bank_labels.device)]
+        predicted = predict_low_shot(fit_low_shot(few, labels, num_classes, l2), queries)
+        accuracies.append((predicted == answers.to(predicted.device)).double().mean().item())
     return accuracies
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_BLOCK_ROWS = 65_536
+
 
 def fit_softmax_regression(
     features: Tensor,
@@ -106,23 +108,16 @@ def newton_softmax(
     Returns:
         Weights ``[C, R]``.
     """
-    targets = F.one_hot(labels, len(start)).to(features.dtype)
+    problem = _Problem(features, labels, penalty)
     curvature = features.square().mean(dim=0)
     weights = start
     for _ in range(max_iterations):
-        logits = features @ weights.T
-        probabilities = logits.softmax(dim=1)
-        residual = probabilities - targets
-        gradient = residual.T @ features / len(features) + penalty * weights
+        gradient, spread, hessian = problem.linearise(weights)
         if gradient.abs().max() <= gradient_tolerance:
             return weights
-        spread = (probabilities * (1 - probabilities)).mean(dim=0)
-        step = _conjugate_gradient(
-            _hessian_product(features, probabilities, penalty),
-            gradient,
-            spread[:, None] * curvature + penalty,
-        )
-        length = _step_length(features, labels, penalty, weights, step, gradient)
+        diagonal = spread[:, None] * curvature + penalty
+        step = _conjugate_gradient(hessian, gradient, diagonal)
+        length = _step_length(problem, weights, step, (gradient * step).sum())
         if length == 0:  # the objective cannot fall further in this precision
             return weights
         weights = weights - length * step
@@ -134,15 +129,49 @@ def newton_softmax(
     return weights
 
 
-def _hessian_product(
-    features: Tensor, probabilities: Tensor, penalty: float
-) -> Callable[[Tensor], Tensor]:
-    def product(direction: Tensor) -> Tensor:
-        change = probabilities * (features @ direction.T)
-        change = change - probabilities * change.sum(dim=1, keepdim=True)
-        return change.T @ features / len(features) + penalty * direction
+class _Problem:
+    """The objective and its derivatives, in blocks of rows to bound the memory.
 
-    return product
+    Only the probabilities ``[N, C]`` are kept whole.
+    """
+
+    def __init__(self, features: Tensor, labels: Tensor, penalty: float) -> None:
+        self.features = features
+        self.labels = labels
+        self.penalty = penalty
+        self.blocks = [slice(n, n + _BLOCK_ROWS) for n in range(0, len(features), _BLOCK_ROWS)]
+
+    def value(self, weights: Tensor) -> Tensor:
+        """Objective at ``weights``."""
+        loss = sum(
+            F.cross_entropy(self.features[b] @ weights.T, self.labels[b], reduction="sum")
+            for b in self.blocks
+        )
+        return loss / len(self.labels) + self.penalty / 2 * weights.square().sum()
+
+    def linearise(self, weights: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Gradient, mean of p (1 − p) per class, and the product with the Hessian."""
+        rows = len(self.labels)
+        probabilities = torch.cat(
+            [(self.features[b] @ weights.T).softmax(dim=1) for b in self.blocks]
+        )
+        gradient = self.penalty * weights
+        spread = torch.zeros_like(weights[:, 0])
+        for b in self.blocks:
+            part = probabilities[b]
+            residual = part - F.one_hot(self.labels[b], len(weights)).to(part.dtype)
+            gradient = gradient + residual.T @ self.features[b] / rows
+            spread = spread + (part * (1 - part)).sum(dim=0) / rows
+
+        def hessian(direction: Tensor) -> Tensor:
+            product = self.penalty * direction
+            for b in self.blocks:
+                change = probabilities[b] * (self.features[b] @ direction.T)
+                change = change - probabilities[b] * change.sum(dim=1, keepdim=True)
+                product = product + change.T @ self.features[b] / rows
+            return product
+
+        return gradient, spread, hessian
 
 
 def _conjugate_gradient(
@@ -171,26 +200,14 @@ def _conjugate_gradient(
     return solution
 
 
-def _step_length(
-    features: Tensor,
-    labels: Tensor,
-    penalty: float,
-    weights: Tensor,
-    step: Tensor,
-    gradient: Tensor,
-) -> float:
+def _step_length(problem: _Problem, weights: Tensor, step: Tensor, slope: Tensor) -> float:
     """Halve the step until the objective falls enough (Armijo rule); 0 if it never does."""
-
-    def objective(w: Tensor) -> Tensor:
-        return F.cross_entropy(features @ w.T, labels) + penalty / 2 * w.square().sum()
-
-    here = objective(weights)
-    slope = (gradient * step).sum()
+    here = problem.value(weights)
     # Near the optimum the true decrease is below the rounding error of the objective.
-    rounding = 10 * torch.finfo(features.dtype).eps * here.abs().clamp(min=1)
+    rounding = 10 * torch.finfo(weights.dtype).eps * here.abs().clamp(min=1)
     length = 1.0
     while length > 1e-6:
-        if objective(weights - length * step) <= here - 1e-4 * length * slope + rounding:
+        if problem.value(weights - length * step) <= here - 1e-4 * length * slope + rounding:
             return length
         length /= 2
     return 0.0

@@ -87,7 +87,7 @@ class Inspect(pl.Callback):
 
     def on_train_end(self, trainer, pl_module):
         probe = next(c for c in trainer.callbacks if isinstance(c, LinearProbeEvaluator))
-        self.heads = trainer.strategy.all_gather(probe.head.weight.detach()).reshape(-1, 64)
+        self.heads = trainer.strategy.all_gather(probe.head.linear.weight.detach()).reshape(-1, 64)
 
 
 def main(out, devices):

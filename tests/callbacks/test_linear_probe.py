@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from lit_ssl.callbacks import LinearProbeEvaluator
+from lit_ssl.callbacks.linear_probe import ProbeClassifier
 
 
 def test_probe_learns_without_touching_the_module(toys, make_trainer):
@@ -24,25 +25,39 @@ def test_probe_learns_without_touching_the_module(toys, make_trainer):
     assert trainer.callback_metrics["train/linear_loss"] < 0.7  # log 4 = 1.39 at the start
 
 
-def test_first_step_is_adamw_on_normalised_features(toys, make_trainer):
+def test_first_step_is_adamw_on_standardised_features(toys, make_trainer):
     probe = LinearProbeEvaluator(lr=0.1)
     module, data = toys.ToyModule(), toys.ToyData()
     kept = {}
 
     class Keep(pl.Callback):
         def on_fit_start(self, trainer, pl_module):
-            kept["start"] = probe.head.weight.detach().clone()
+            kept["start"] = probe.head.linear.weight.detach().clone()
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             kept["features"], kept["labels"] = outputs["features"], batch[1]
 
     make_trainer(callbacks=[probe, Keep()], max_steps=1, limit_val_batches=0).fit(module, data)
     weight = kept["start"].requires_grad_()
-    rows = kept["features"] - kept["features"].mean(1, keepdim=True)
-    rows = rows / (rows.square().mean(1, keepdim=True) + 1e-5).sqrt()
+    rows = kept["features"] - kept["features"].mean(0)
+    rows = rows / rows.std(0, correction=0)
     F.cross_entropy(rows @ weight.T, kept["labels"]).backward()
     torch.optim.AdamW([weight], lr=0.1, weight_decay=0).step()
-    torch.testing.assert_close(probe.head.weight, weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(probe.head.linear.weight, weight, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_average_at_first_and_follow_later():
+    head = ProbeClassifier(3, 2, torch.Generator())
+    generator = torch.Generator().manual_seed(0)
+    first = [1000 + torch.randn(50, 3, generator=generator) for _ in range(4)]
+    for batch in first:
+        head.follow(batch)
+    torch.testing.assert_close(head.mean, torch.cat(first).mean(0), rtol=1e-6, atol=1e-3)
+    torch.testing.assert_close(head.variance, torch.cat(first).var(0), rtol=0.1, atol=0)
+    for _ in range(200):
+        head.follow(5 * torch.randn(50, 3, generator=generator) - 7)
+    torch.testing.assert_close(head.mean, torch.full((3,), -7.0), rtol=0, atol=0.5)
+    torch.testing.assert_close(head.variance, torch.full((3,), 25.0), rtol=0.2, atol=0)
 
 
 def test_unlabelled_samples_do_not_count(toys, make_trainer):
@@ -58,14 +73,14 @@ def test_unlabelled_samples_do_not_count(toys, make_trainer):
         )
         heads.append(probe)
     probe = heads[1]
-    assert not torch.equal(probe.head.weight, heads[0].head.weight)
+    assert not torch.equal(probe.head.linear.weight, heads[0].head.linear.weight)
     # A class without labelled samples can only be pushed down.
-    assert probe.head.bias[3] < 0
+    assert probe.head.linear.bias[3] < 0
 
     data.bank.labels[:] = -1
     start = LinearProbeEvaluator()
     make_trainer(callbacks=[start], max_steps=1, limit_val_batches=0).fit(toys.ToyModule(), data)
-    assert torch.equal(start.head.bias, torch.zeros(4))
+    assert torch.equal(start.head.linear.bias, torch.zeros(4))
 
 
 def test_without_features_in_the_outputs_the_first_view_is_encoded_in_eval_mode(toys, make_trainer):
@@ -82,7 +97,7 @@ def test_without_features_in_the_outputs_the_first_view_is_encoded_in_eval_mode(
     )
     assert seen == [(True, 8), (False, 8)] * 2  # training step, then the probe
     assert module.training
-    assert probe.head.weight.grad is not None
+    assert probe.head.linear.weight.grad is not None
 
 
 def fit(toys, make_trainer, tmp_path, epochs, resume=None):
@@ -105,7 +120,7 @@ def test_resumed_probe_is_the_uninterrupted_one(toys, make_trainer, tmp_path):
     whole, *_ = fit(toys, make_trainer, tmp_path / "a", epochs=3)
     fit(toys, make_trainer, tmp_path / "b", epochs=1)
     resumed, *_ = fit(toys, make_trainer, tmp_path / "b", 3, tmp_path / "b" / "epoch=0.ckpt")
-    assert torch.equal(whole.head.weight, resumed.head.weight)
+    assert torch.equal(whole.head.linear.weight, resumed.head.linear.weight)
     for a, b in zip(
         whole.optimizer.state_dict()["state"].values(),
         resumed.optimizer.state_dict()["state"].values(),

@@ -13,6 +13,7 @@ from lit_ssl.metrics import (
     low_shot_accuracies,
     predict_low_shot,
     preprocess_rows,
+    softmax_regression,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden/msn/lowshot_logreg.npz"
@@ -76,6 +77,13 @@ def test_solving_in_the_span_of_few_rows_is_exact():
     direct = fit_softmax_regression(narrow, labels, 3, 1e-3)
     wide = fit_softmax_regression(narrow @ rotation, labels, 3, 1e-3)  # 9 rows of rank 6 in 30-D
     torch.testing.assert_close(wide, direct @ rotation, rtol=1e-7, atol=1e-7)
+
+
+def test_blocks_of_rows_do_not_change_the_answer(golden, monkeypatch):
+    whole = fit_low_shot(golden["features"], golden["labels"], 8)
+    monkeypatch.setattr(softmax_regression, "_BLOCK_ROWS", 7)
+    blocks = fit_low_shot(golden["features"], golden["labels"], 8)
+    torch.testing.assert_close(blocks, whole, rtol=1e-9, atol=1e-9)
 
 
 def test_a_class_without_examples_is_never_predicted():
