@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -47,7 +48,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         subset: Train on a part of the training images only.
         on_corrupt: "raise" stops at an unreadable image; "skip" uses the next readable one of its
             split in its place and warns.
-        seed: Seed of the order of the images and of their views, the same on all processes.
+        seed: Seed of the order of the images and of their views, the same on all processes. None
+            takes the one of `seed_everything` (`PL_GLOBAL_SEED`), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
         drop_last: Leave out the last, smaller batch of a training epoch (and, with several
             processes, the images that do not divide evenly; otherwise some come twice).
@@ -82,7 +84,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         augment: Literal["worker", "device"] = "worker",
         subset: Subset | None = None,
         on_corrupt: Literal["raise", "skip"] = "raise",
-        seed: int = 0,
+        seed: int | None = None,
         pin_memory: bool | None = None,
         drop_last: bool = True,
         val_size: int = 0,
@@ -182,7 +184,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Return the loader of training batches, which resumes in the middle of an epoch."""
         dataset = self._training_set(self._require("train"))
         replicas, rank = self._shard()
-        sampler = EpochSampler(dataset, replicas, rank, self.seed, self.drop_last)
+        sampler = EpochSampler(dataset, replicas, rank, self._run_seed(), self.drop_last)
         loader = ResumableDataLoader(
             dataset,
             sampler=sampler,
@@ -281,8 +283,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             "collate_fn": as_is,
             # Else each new iterator takes a number from the global generator, and evaluating would
             # change the course of the training.
-            "generator": torch.Generator().manual_seed(self.seed),
+            "generator": torch.Generator().manual_seed(self._run_seed()),
         }
+
+    def _run_seed(self) -> int:
+        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
 
     def _shard(self) -> tuple[int, int]:
         """Number of processes that share the data, and the rank of this one."""

@@ -227,6 +227,17 @@ def test_too_few_images_for_a_batch(toy):
     assert len(toy(batch_size=64, drop_last=False).train_dataloader()) == 1
 
 
+def test_the_seed_of_the_run_is_the_default(toy, monkeypatch):
+    def order(**arguments):
+        return list(toy(**arguments).train_dataloader().sampler)
+
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    assert order() == order(seed=0)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert order() == order(seed=7)
+    assert order(seed=0) != order(seed=7)
+
+
 @pytest.mark.parametrize("argument", [{"augment": "gpu"}, {"on_corrupt": "ignore"}])
 def test_wrong_words(toy, argument):
     ((name, value),) = argument.items()
