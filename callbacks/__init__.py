@@ -10,7 +10,7 @@ from lit_ssl.callbacks.linear_probe import LinearProbeEvaluator
 from lit_ssl.callbacks.low_shot import LowShotEvaluator
 from lit_ssl.callbacks.report import RepresentationReport
 from lit_ssl.callbacks.seed import StepSeeder
-from lit_ssl.callbacks.throughput import ThroughputMonitor
+from lit_ssl.callbacks.speed import SpeedMonitor
 from lit_ssl.callbacks.views import ViewLogger
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "LowShotEvaluator",
     "RepresentationEvaluator",
     "RepresentationReport",
+    "SpeedMonitor",
     "StepSeeder",
-    "ThroughputMonitor",
     "ViewLogger",
     "extract_features",
 ]

@@ -19,8 +19,8 @@ from lit_ssl.callbacks import (
     LinearProbeEvaluator,
     LowShotEvaluator,
     RepresentationReport,
+    SpeedMonitor,
     StepSeeder,
-    ThroughputMonitor,
     ViewLogger,
     extract_features,
 )
@@ -109,7 +109,7 @@ def main(out, devices):
             LinearProbeEvaluator(lr=0.1),
             CollapseMonitor(every_n_steps=2),
             ViewLogger(),
-            ThroughputMonitor(every_n_batches=2, skip=0),
+            SpeedMonitor(every_n_batches=2, skip=0),
             RepresentationReport(shots=(1,), draws=2),
         ],
     )

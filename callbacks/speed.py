@@ -11,7 +11,7 @@ import torch
 from lit_ssl.callbacks.contract import first_view, logging_interval, split_batch
 
 
-class ThroughputMonitor(pl.Callback):
+class SpeedMonitor(pl.Callback):
     """Logs images per second, time per batch, waiting time for data, and peak device memory.
 
     The device is waited for only when values are logged and around validation, so the training is
@@ -35,7 +35,7 @@ class ThroughputMonitor(pl.Callback):
     def __init__(self, every_n_batches: int | None = None, skip: int = 5) -> None:
         if (every_n_batches is not None and every_n_batches < 1) or skip < 0:
             raise ValueError(
-                "ThroughputMonitor needs every_n_batches >= 1 and skip >= 0, got "
+                "SpeedMonitor needs every_n_batches >= 1 and skip >= 0, got "
                 f"{every_n_batches} and {skip}"
             )
         self.every_n_batches = every_n_batches

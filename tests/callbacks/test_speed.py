@@ -3,7 +3,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 
-from lit_ssl.callbacks import ThroughputMonitor, throughput
+from lit_ssl.callbacks import SpeedMonitor, speed
 
 
 class Clock:
@@ -11,7 +11,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(throughput.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(speed.time, "perf_counter", lambda: self.now)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ class Log(pl.Callback):
 def test_rates_leave_out_the_first_steps_and_validation(toys, clock, make_trainer):
     log = Log()
     trainer = make_trainer(
-        callbacks=[ThroughputMonitor(every_n_batches=2, skip=1), log],
+        callbacks=[SpeedMonitor(every_n_batches=2, skip=1), log],
         max_epochs=1,
         val_check_interval=2,  # validation falls inside the second window
     )
@@ -69,7 +69,7 @@ def test_rates_leave_out_the_first_steps_and_validation(toys, clock, make_traine
 
 
 def test_samples_not_views_are_counted(toys, clock, make_trainer):
-    trainer = make_trainer(callbacks=[ThroughputMonitor(every_n_batches=2, skip=0)], max_steps=2)
+    trainer = make_trainer(callbacks=[SpeedMonitor(every_n_batches=2, skip=0)], max_steps=2)
     trainer.fit(timed_module(toys, clock, step=1.0), timed_data(toys, clock, 0.0)(views=True))
     rate = trainer.logged_metrics["perf/images_per_second"].item()
     assert rate == pytest.approx(16 / 11)
@@ -78,14 +78,14 @@ def test_samples_not_views_are_counted(toys, clock, make_trainer):
 def test_window_defaults_to_the_logging_interval_in_batches(toys, clock, make_trainer):
     module, data = timed_module(toys, clock), timed_data(toys, clock)(train=64)
     settings = {"max_epochs": 1, "log_every_n_steps": 2, "accumulate_grad_batches": 2}
-    trainer = make_trainer(callbacks=[ThroughputMonitor(skip=5)], **settings)
+    trainer = make_trainer(callbacks=[SpeedMonitor(skip=5)], **settings)
     trainer.fit(module, data)  # 3 of 8 batches count, 4 make a window
     assert "perf/images_per_second" not in trainer.logged_metrics
-    trainer = make_trainer(callbacks=[ThroughputMonitor(skip=4)], **settings)
+    trainer = make_trainer(callbacks=[SpeedMonitor(skip=4)], **settings)
     trainer.fit(module, data)
     assert "perf/images_per_second" in trainer.logged_metrics
 
 
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="every_n_batches >= 1"):
-        ThroughputMonitor(every_n_batches=0)
+        SpeedMonitor(every_n_batches=0)
