@@ -6,8 +6,10 @@ Nothing imports this module but ``lit_ssl.__main__``.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -316,11 +318,22 @@ def _short(path: str | Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
+def _is_no_offer(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()
+
+
+def _quiet() -> None:
+    """Silence what Lightning says in every run and nobody can act upon: offers, its own notes."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_offer)
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+
+
 def run() -> None:
     """Run the command in ``sys.argv``; a mistake of the user ends it with one line and status 2.
 
     ``LIT_SSL_DEBUG=1`` shows every error with its traceback.
     """
+    _quiet()
     first_batch = _FirstBatch()
     try:
         LitSSLCLI(first_batch=first_batch)

@@ -61,6 +61,26 @@ def test_timm_gives_the_same_features(trained, lit_ssl, workdir, wrapped):
     assert written["lit_ssl_version"] == package.__version__
 
 
+def test_msn(lit_ssl, workdir, trained):
+    words = [
+        "--model=MSN",
+        f"--model.backbone_kwargs={json.dumps(ARGS)}",
+        *("--model.num_prototypes=8", "--model.proj_hidden_dim=16", "--model.proj_output_dim=8"),
+        "--data.train_transform=MultiCrop",
+        "--data.train_transform.crops=[{size: 8, count: 2}]",
+    ]
+    path = trained(*words)
+    result = lit_ssl("export", path, "msn.safetensors")
+    assert result.code == 0, result.err
+    module = package.MSN.load_from_checkpoint(path, map_location="cpu").eval()
+    loaded = eval(result.out.splitlines()[1], {"timm": timm}).eval()
+    images = torch.randn(3, 3, 8, 8)
+    assert torch.equal(loaded(images), module.encoder(images))
+    assert torch.allclose(loaded(images), module(images), atol=1e-5)
+    # and the file is a start for another MSN
+    assert package.MSN(backbone_kwargs=ARGS, pretrained="msn.safetensors").setup("fit") is None
+
+
 def test_checkpoint_made_in_python(workdir, lit_ssl):
     import toy_project
 

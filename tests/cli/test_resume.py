@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 CHECKPOINT = """\
 trainer:
@@ -31,7 +32,9 @@ def test_killed_run_continues_identically(lit_ssl, workdir, environment, monkeyp
 
     words.append("--trainer.default_root_dir=killed")
     environment.update(LOSSES=str(workdir / "killed.txt"), KILL_AT="9")
-    done = subprocess.run([sys.executable, "-m", "lit_ssl", *words], cwd=workdir, env=environment)
+    # the console script, which does not see modules of the working folder by itself
+    script = str(Path(sys.executable).with_name("lit-ssl"))
+    done = subprocess.run([script, *words], cwd=workdir, env=environment)
     assert done.returncode == -signal.SIGKILL
     assert len(losses(workdir / "killed.txt")) == 9
 

@@ -94,12 +94,9 @@ def test_help(lit_ssl, words):
     assert "--trainer.max_epochs" in result.out or "--model.mask_ratio" in result.out
 
 
-def test_console_script_finds_a_module_in_the_working_folder(workdir, environment):
-    script = f"{sys.exec_prefix}/bin/lit-ssl"
-    words = [script, "fit", *BASE, "--trainer.max_steps=2"]
-    done = subprocess.run(words, cwd=workdir, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "checkpoints: checkpoints\n" in done.stdout
+def test_no_advertisements(lit_ssl):
+    result = lit_ssl("fit", *BASE)
+    assert "Tip" not in result.out + result.err
 
 
 @pytest.mark.distributed
