@@ -276,15 +276,6 @@ class LitSSLCLI(LightningCLI):
 
     # running
 
-    def before_instantiate_classes(self) -> None:
-        """Let the seed of the run be the seed of a data module of ours, unless that is given."""
-        data, seed = self._get(self.config, "data"), self._get(self.config, "seed_everything")
-        ours = any(c.__module__.startswith("lit_ssl.") for c in find_class(data.class_path).__mro__)
-        if not ours or seed is False or "seed" not in data.init_args:
-            return
-        if self.given.get("data.init_args.seed") is None:
-            data.init_args.seed = seed
-
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer, with the callbacks that every run has."""
         trainer = self._get(self.config_init, "trainer")

@@ -45,12 +45,17 @@ def test_same_seed_same_weights(built):
     assert not torch.equal(first, other)
 
 
-def test_seed_of_the_run_is_the_seed_of_our_data(built):
-    assert built("fit", *BASE, "--seed_everything", "5").datamodule.seed == 5
-    cli = built("fit", *BASE, "--seed_everything", "5", "--data.seed", "3")
-    assert cli.datamodule.seed == 3
-    cli = built("fit", *BASE, "--seed_everything", "5", "--data", "toy_project.MyData")
-    assert cli.datamodule.hparams.seed == 42  # what a user's own `seed` means is not ours to know
+def test_other_seed_other_order_of_the_data(lit_ssl, workdir, monkeypatch):
+    def losses(*words):
+        monkeypatch.setenv("LOSSES", str(workdir / "losses.txt"))
+        (workdir / "losses.txt").unlink(missing_ok=True)
+        assert lit_ssl("fit", *BASE, "--model.lr=0", *words).code == 0
+        return (workdir / "losses.txt").read_text()
+
+    first = losses("--seed_everything=5")
+    assert losses("--seed_everything=5") == first
+    # the model is the same in both: only the order of the images differs
+    assert losses("--seed_everything=5", "--data.seed=6") != first
 
 
 def test_run_tells_where_results_lie_and_saves_a_config_that_repeats_it(lit_ssl, workdir, built):

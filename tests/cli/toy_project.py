@@ -178,15 +178,7 @@ class BuggyData(ToyData):
 
 
 class MyData(pl.LightningDataModule):
-    """A user's own data module, with a seed of its own meaning.
-
-    Args:
-        seed: Seed of the split.
-    """
-
-    def __init__(self, seed: int = 42):
-        super().__init__()
-        self.save_hyperparameters(logger=False)
+    """A data module that knows nothing of ours."""
 
     def train_dataloader(self):
         data = [(torch.ones(3, 8, 8), 1)] * 8
