@@ -35,6 +35,8 @@ class MSN(pl.LightningModule):
         backbone: timm name of a ViT with class token; a timm ``VisionTransformer``; or any module
             with ``forward(images, keep=None) -> [B, D]``, ``embed_dim`` and ``patch_size``.
         backbone_kwargs: passed to ``timm.create_model`` with a name, e.g. ``img_size``, ``depth``.
+        initialization: of a backbone given by name: ``reference`` (as in MSN's code) or ``sincos``
+            (Xavier weights and sine-cosine positions; much better for narrow networks).
         mask_ratio: share of patches dropped from the large anchors, in [0, 1).
         mask_mode: draw the patches for each image (``image``) or once per batch and process
             (``batch``, as the reference code does).
@@ -76,6 +78,7 @@ class MSN(pl.LightningModule):
         self,
         backbone: str | nn.Module = "vit_small_patch16_224",
         backbone_kwargs: dict[str, Any] | None = None,
+        initialization: Literal["reference", "sincos"] = "reference",
         mask_ratio: float = 0.15,
         mask_mode: Literal["image", "batch"] = "image",
         num_prototypes: int = 1024,
@@ -129,9 +132,10 @@ class MSN(pl.LightningModule):
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
 
-        self.backbone = _make_backbone(backbone, backbone_kwargs or {})
-        self.embed_dim: int = self.backbone.embed_dim
-        self.patch_size: tuple[int, int] = self.backbone.patch_size
+        network = _make_backbone(backbone, initialization, backbone_kwargs or {})
+        self.backbone = network
+        self.embed_dim: int = network.embed_dim
+        self.patch_size: tuple[int, int] = tuple(network.patch_size)
         self.projection_head = ProjectionHead(
             self.embed_dim, proj_hidden_dim, proj_output_dim, use_bn=proj_use_bn
         )
@@ -376,9 +380,9 @@ class MSN(pl.LightningModule):
         )
 
 
-def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> nn.Module:
+def _make_backbone(backbone: Any, initialization: Any, kwargs: dict[str, Any]) -> Any:
     if isinstance(backbone, str):
-        return ClassTokenViT.create(backbone, **kwargs)
+        return ClassTokenViT.create(backbone, initialization, **kwargs)
     if kwargs:
         raise ValueError("backbone_kwargs belong to a backbone given by name; this one is a module")
     if hasattr(backbone, "embed_dim") and hasattr(backbone, "patch_size"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -81,19 +82,22 @@ class ClassTokenViT(nn.Module):
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
 
     @classmethod
-    def create(cls, name: str, **kwargs: Any) -> ClassTokenViT:
-        """Build a randomly initialised timm ViT by name, with MSN's initialisation.
+    def create(
+        cls, name: str, initialization: Literal["reference", "sincos"] = "reference", **kwargs: Any
+    ) -> ClassTokenViT:
+        """Build a timm ViT by name.
 
         Args:
             name: timm model name, e.g. ``vit_small_patch16_224``.
+            initialization: see :func:`init_reference` and :func:`init_sincos`; unused with
+                ``pretrained=True``.
             **kwargs: passed to ``timm.create_model`` (``img_size``, ``patch_size``, ``in_chans``,
                 ``drop_path_rate``, ``depth`` …).
         """
-        pretrained = bool(kwargs.get("pretrained", False))
-        vit = create_model(name, **{"num_classes": 0, "global_pool": "token", **kwargs})
+        vit: Any = create_model(name, **{"num_classes": 0, "global_pool": "token", **kwargs})
         encoder = cls(vit)
-        if not pretrained:
-            init_reference(vit)
+        if not kwargs.get("pretrained", False):
+            {"reference": init_reference, "sincos": init_sincos}[initialization](vit)
         return encoder
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -155,7 +159,7 @@ class ClassTokenViT(nn.Module):
         images = images[..., : rows * self.patch_size[0], : columns * self.patch_size[1]]
         x = self._project(images, keep, rows, columns)
 
-        prefix = [vit.cls_token] if vit.reg_token is None else [vit.cls_token, vit.reg_token]
+        prefix = [t for t in (vit.cls_token, vit.reg_token) if t is not None]
         head = torch.cat(prefix, dim=1).to(x.dtype)
         if vit.pos_embed is not None:
             head_positions, positions = self.positions(rows, columns)
@@ -192,6 +196,8 @@ class ClassTokenViT(nn.Module):
             patches ``[1, rows * columns, D]``.
         """
         vit = self.vit
+        if vit.pos_embed is None:
+            raise ValueError("this vision transformer has no position table")
         prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
         head = vit.pos_embed[:, :prefix] if prefix else None
         table = vit.pos_embed[:, prefix:]
@@ -221,6 +227,35 @@ def init_reference(vit: VisionTransformer) -> None:
             trunc_normal_(table, std=0.02)
 
 
+def init_sincos(vit: VisionTransformer) -> None:
+    """Initialise for narrow networks and short runs: Xavier weights, sine-cosine positions.
+
+    With the reference's standard deviation of 0.02, the class token of a network of width 64 is
+    almost blind to the image, and so are all tokens to their place, for the first hundreds of
+    steps. Wavelengths run from 4 to 40 patches, to suit small grids; the table is trained.
+    """
+    vit.init_weights("jax")
+    if vit.pos_embed is not None:
+        prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+        rows, columns = vit.patch_embed.grid_size
+        with torch.no_grad():
+            vit.pos_embed[0, prefix:] = _sincos_table(rows, columns, vit.embed_dim)
+
+
+def _sincos_table(rows: int, columns: int, dim: int) -> Tensor:
+    """Sines and cosines of row and column at ``dim / 4`` frequencies: ``[patches, dim]``."""
+    if dim % 4:
+        raise ValueError(f"sine-cosine positions need a width that 4 divides, not {dim}")
+    frequencies = (math.pi / 2) * 10.0 ** -(torch.arange(dim // 4) / (dim // 4))
+    tables = []
+    for count in (rows, columns):
+        angles = torch.arange(count)[:, None] * frequencies
+        tables.append(torch.cat([angles.sin(), angles.cos()], dim=1))
+    row, column = tables
+    grid = [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)]
+    return torch.cat(grid, dim=2).flatten(0, 1)
+
+
 def _gather(tokens: Tensor, keep: Tensor) -> Tensor:
     """Select tokens ``[B, N, D]`` by index ``[n]`` or ``[B, n]``."""
     if keep.ndim == 1:
@@ -243,7 +278,7 @@ def _is_plain(block: nn.Module) -> bool:
 
 def _class_token_block(block: Block, x: Tensor) -> Tensor:
     """The class-token row ``[B, 1, D]`` of a standard block: one query, all keys and values."""
-    attn = block.attn
+    attn: Any = block.attn  # parts of a module are known only at run time
     batch, tokens, _ = x.shape
     normed = block.norm1(x)
     width = attn.qkv.weight.shape[0] // 3

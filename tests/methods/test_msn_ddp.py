@@ -37,8 +37,9 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
         torch.manual_seed(0)
         kwargs = {"img_size": 16, "patch_size": 4, "depth": 2, "embed_dim": 12, "num_heads": 2}
         module = MSN(
-            "vit_tiny_patch16_224", kwargs, mask_ratio=0.0, num_prototypes=10, proj_hidden_dim=16,
-            proj_output_dim=8, proj_use_bn=False, warmup_epochs=1, clip_grad_norm=None,
+            "vit_tiny_patch16_224", kwargs, "sincos", mask_ratio=0.0, num_prototypes=10,
+            proj_hidden_dim=16, proj_output_dim=8, proj_use_bn=False, warmup_epochs=1,
+            clip_grad_norm=None,
         )  # fmt: skip
         # SGD: AdamW would blow the rounding errors of near-zero gradients up to whole steps
         module.optimizer_factory = SGD()

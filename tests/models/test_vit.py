@@ -169,6 +169,25 @@ def test_initialisation_is_the_references():
     assert vit.patch_embed.proj.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
 
 
+def test_sincos_initialisation_lets_a_narrow_network_see():
+    kwargs = {"img_size": 28, "patch_size": 4, "embed_dim": 64, "depth": 3, "num_heads": 4}
+    images = torch.randn(8, 3, 28, 28)
+
+    def variation(initialization: str) -> float:
+        encoder = ClassTokenViT.create("vit_tiny_patch16_224", initialization, **kwargs)
+        return encoder(images).std(dim=0).mean().item()
+
+    assert variation("sincos") > 3 * variation("reference")
+    vit = ClassTokenViT.create("vit_tiny_patch16_224", "sincos", **kwargs).vit
+    table = vit.pos_embed[0, 1:]
+    assert table.abs().max() <= 1
+    distances = torch.cdist(table, table) + torch.eye(49) * 9
+    assert distances.min() > 0.5  # every place has its own embedding
+    assert distances[0].argmin() in (1, 7)  # and the most similar one is a neighbour's
+    with pytest.raises(ValueError, match="a width that 4 divides, not 6"):
+        ClassTokenViT.create("vit_tiny_patch16_224", "sincos", embed_dim=6, num_heads=2)
+
+
 def test_other_networks_are_refused_with_a_hint():
     with pytest.raises(TypeError, match=r"not Linear; .*forward\(images, keep=None\)"):
         ClassTokenViT(torch.nn.Linear(2, 2))
