@@ -159,7 +159,7 @@ class ClassTokenViT(nn.Module):
         images = images[..., : rows * self.patch_size[0], : columns * self.patch_size[1]]
         x = self._project(images, keep, rows, columns)
 
-        prefix = [t for t in (vit.cls_token, vit.reg_token) if t is not None]
+        prefix: list[Tensor] = [t for t in (vit.cls_token, vit.reg_token) if t is not None]
         head = torch.cat(prefix, dim=1).to(x.dtype)
         if vit.pos_embed is not None:
             head_positions, positions = self.positions(rows, columns)
