@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -51,8 +52,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         seed: Seed of the order of the images and of their views, the same on all processes. None
             takes the one of `seed_everything` (`PL_GLOBAL_SEED`), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
-        drop_last: Leave out the last, smaller batch of a training epoch (and, with several
-            processes, the images that do not divide evenly; otherwise some come twice).
+        drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one
+            (and, with several processes, the images that do not divide evenly; otherwise some come
+            twice).
         val_size: Number of training images held out for validation: always the same ones, in
             proportion to the sizes of the classes. 0 validates on the data set's own validation
             images, or on its test images where it has none.
@@ -185,21 +187,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         dataset = self._training_set(self._require("train"))
         replicas, rank = self._shard()
         sampler = EpochSampler(dataset, replicas, rank, self._run_seed(), self.drop_last)
-        loader = ResumableDataLoader(
+        return ResumableDataLoader(
             dataset,
             sampler=sampler,
-            drop_last=self.drop_last,
+            drop_last=self.drop_last and not self._is_one_small_batch(len(sampler)),
             processed=self._processed_batches,
             persistent_workers=self.num_workers > 0,
             **self._loader_arguments(),
         )
-        if len(loader) == 0:
-            raise ValueError(
-                f"No training batch: {len(sampler)} images per process, batch_size"
-                f" {self.batch_size} and drop_last: true. Use a smaller batch_size, or drop_last:"
-                " false."
-            )
-        return loader
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the loader of validation batches; an empty list if there are no images for it."""
@@ -257,6 +252,20 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if reader is None:
             raise ValueError(f"{type(self).__name__} has no images for the {split} split.")
         return reader
+
+    def _is_one_small_batch(self, share: int) -> bool:
+        """Whether the training images of a process do not even fill one batch; warns if so."""
+        if share == 0:
+            raise ValueError(
+                f"No training batch: {len(self.labels('train'))} training images for"
+                f" {self._shard()[0]} processes. Use fewer processes, or drop_last: false."
+            )
+        if share < self.batch_size:
+            rank_zero_warn(
+                f"Only {share} training images per process, but batch_size is {self.batch_size}:"
+                f" each epoch is one batch of {share}."
+            )
+        return share < self.batch_size
 
     def _training_set(self, reader: ImageReader) -> Dataset:
         if self.train_transform is None:

@@ -219,12 +219,36 @@ def test_loading_leaves_the_global_generator_alone(toy, views):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_too_few_images_for_a_batch(toy):
-    with pytest.raises(
-        ValueError, match="43 images per process, batch_size 64 and drop_last: true"
-    ):
-        toy(batch_size=64).train_dataloader()
-    assert len(toy(batch_size=64, drop_last=False).train_dataloader()) == 1
+@pytest.mark.parametrize("augment", ["worker", "device"])
+def test_fewer_images_than_a_batch_are_one_smaller_batch(toy, views, fit, augment):
+    data = toy(batch_size=64, train_transform=views, augment=augment)
+    with pytest.warns(UserWarning, match="batch_size") as caught:
+        seen = fit(data, max_epochs=2).seen
+    told = [str(w.message) for w in caught if "batch_size" in str(w.message)]
+    assert told == [
+        "Only 43 training images per process, but batch_size is 64: each epoch is one batch of 43."
+    ]
+    assert [(epoch, len(labels)) for epoch, labels, _ in seen] == [(0, 43), (1, 43)]
+    assert seen[0][1] != seen[1][1]
+
+
+def test_only_a_remainder_is_dropped(toy):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sizes = {
+            size: [len(labels) for _, labels in toy(batch_size=size).train_dataloader()]
+            for size in (42, 43)
+        }
+        whole = toy(batch_size=64, drop_last=False).train_dataloader()
+    assert sizes == {42: [42], 43: [43]}
+    assert len(whole) == 1
+
+
+def test_fewer_images_than_processes(toy, monkeypatch):
+    data = toy(train_size=3)
+    monkeypatch.setattr(data, "_shard", lambda: (4, 0))
+    with pytest.raises(ValueError, match=r"No training batch: 3 training images for 4 processes\."):
+        data.train_dataloader()
 
 
 def test_the_seed_of_the_run_is_the_default(toy, monkeypatch):
