@@ -35,6 +35,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
     """
 
     needs_bank: ClassVar[bool] = True
+    on_progress_bar: ClassVar[tuple[str, ...]] = ()  # names of values
 
     def __init__(
         self,
@@ -117,11 +118,10 @@ class RepresentationEvaluator(pl.Callback, ABC):
         )
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
-        values = self.evaluate(trainer, pl_module, split)
-        # All processes hold equal values; syncing them again only keeps Lightning from warning.
-        pl_module.log_dict(
-            {f"{split}/{name}": value for name, value in values.items()}, sync_dist=True
-        )
+        for name, value in self.evaluate(trainer, pl_module, split).items():
+            # All processes hold equal values; syncing them again only keeps Lightning from warning.
+            shown = name in self.on_progress_bar
+            pl_module.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)
 
 
 def labelled_only(extracted: Features, num_classes: int, split: str, who: str) -> Features:

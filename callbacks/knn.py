@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import lightning.pytorch as pl
 
 from lit_ssl.callbacks.contract import num_classes_of
@@ -29,6 +31,8 @@ class KNNEvaluator(RepresentationEvaluator):
 
     Source: arXiv 1805.01978, section 3.4; k = 20 and T = 0.07 as in DINO, arXiv 2104.14294.
     """
+
+    on_progress_bar: ClassVar[tuple[str, ...]] = ("knn_acc1",)
 
     def __init__(
         self,

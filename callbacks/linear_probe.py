@@ -49,6 +49,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
     """
 
     needs_bank: ClassVar[bool] = False
+    on_progress_bar: ClassVar[tuple[str, ...]] = ("linear_acc1",)
 
     def __init__(
         self,

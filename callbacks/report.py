@@ -144,6 +144,8 @@ class RepresentationReport(pl.Callback):
             return
         rows, protocol, files = self._finished
         self._finished = None
+        if trainer.progress_bar_callback is not None:  # else it is drawn again, below the report
+            trainer.progress_bar_callback.teardown(trainer, pl_module, stage)
         title = f"What the frozen features are worth ({type(pl_module).__name__})"
         lines = [protocol_text(protocol), *protocol["notes"]]
         print_report(report_table(rows, self.shots, title), lines, files)

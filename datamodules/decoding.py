@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lit_ssl.utils.suggest import UserError
+
 __all__ = ["CorruptImageError", "read_image"]
 
 _DECODE_ERRORS = (
@@ -21,7 +23,7 @@ _DECODE_ERRORS = (
 )
 
 
-class CorruptImageError(RuntimeError):
+class CorruptImageError(UserError, RuntimeError):
     """An image file cannot be read: missing, truncated, or no image at all."""
 
 

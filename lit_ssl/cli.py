@@ -6,25 +6,41 @@ Nothing imports this module but ``lit_ssl.__main__``.
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import sys
-import warnings
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Checkpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.cli_objects import Instantiator, ModuleInstantiator, import_components
+from lit_ssl.cli_output import (
+    FirstBatch,
+    LastCheckpoint,
+    ParameterSummary,
+    SaveConfig,
+    quiet,
+    quiet_about,
+    remove_unused_run,
+    save_predictions,
+    short,
+    tell,
+    tell_results,
+)
 from lit_ssl.utils.configs import resolve_config
 from lit_ssl.utils.errors import debugging, one_line, raised_in
 from lit_ssl.utils.explain import explain, option_names
-from lit_ssl.utils.runs import find_class, newest_checkpoint, read_checkpoint, run_folders
+from lit_ssl.utils.runs import (
+    explain_misfit,
+    find_class,
+    newest_checkpoint,
+    read_checkpoint,
+    run_folders,
+)
 from lit_ssl.utils.suggest import UserError
 
 __all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
@@ -57,18 +73,6 @@ class LitSSLParser(LightningArgumentParser):
         return super().add_lightning_class_args(*args, **{**kwargs, "required": False})
 
 
-class _FirstBatch(pl.Callback):
-    """Notes that data is flowing: errors from then on are never shortened to one line."""
-
-    seen = False
-
-    def _on_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.seen = True
-
-    on_train_batch_start = on_validation_batch_start = _on_batch_start
-    on_test_batch_start = on_predict_batch_start = _on_batch_start
-
-
 class LitSSLCLI(LightningCLI):
     """LightningCLI with named recipes, one-line errors, and a command line that always wins.
 
@@ -83,7 +87,7 @@ class LitSSLCLI(LightningCLI):
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
-        first_batch: told when the first batch is reached.
+        first_batch: told when the first batch is done.
         **kwargs: passed to LightningCLI.
 
     Raises:
@@ -91,10 +95,10 @@ class LitSSLCLI(LightningCLI):
     """
 
     def __init__(
-        self, args: ArgsType = None, first_batch: _FirstBatch | None = None, **kwargs: Any
+        self, args: ArgsType = None, first_batch: FirstBatch | None = None, **kwargs: Any
     ) -> None:
         import_components()
-        self.first_batch = first_batch or _FirstBatch()
+        self.first_batch = first_batch or FirstBatch()
         self.config_files: list[str] = []
         self.argv: list[str] = []
         self.parsed_args: dict[str, Any] | Namespace | None = None
@@ -105,6 +109,7 @@ class LitSSLCLI(LightningCLI):
             "subclass_mode_model": True,
             "subclass_mode_data": True,
             "auto_configure_optimizers": False,
+            "save_config_callback": SaveConfig,
             "save_config_kwargs": {"overwrite": True},
             "seed_everything_default": DEFAULT_SEED,
             "parser_class": LitSSLParser,
@@ -194,14 +199,14 @@ class LitSSLCLI(LightningCLI):
         folders = run_folders(self.config[command].trainer.as_dict())
         path, damaged = newest_checkpoint(folders)
         for file in damaged:
-            _tell(f"passing over {_short(file)}: it is incomplete")
-        where = " or ".join(map(_short, folders))
+            tell(f"passing over {short(file)}: it is incomplete")
+        where = " or ".join(map(short, folders))
         if path is not None:
-            _tell(f"--ckpt_path last: {_short(path)}")
+            tell(f"--ckpt_path last: {short(path)}")
             return str(path)
         if command != "fit":
             raise UserError(f"--ckpt_path last: no checkpoint under {where}.")
-        _tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
+        tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
         return None
 
     def _merge_checkpoint(self, command: str, path: str) -> None:
@@ -278,45 +283,46 @@ class LitSSLCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer, with the callbacks that every run has."""
-        trainer = self._get(self.config_init, "trainer")
-        callbacks = kwargs.get("callbacks") or trainer.get("callbacks") or []
+        given = self._get(self.config_init, "trainer")
+        callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+        if given.get("fast_dev_run"):  # save_last would write a file all the same
+            callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
+        else:
+            callbacks.append(LastCheckpoint())
         if not any(isinstance(callback, StepSeeder) for callback in callbacks):
             callbacks.append(StepSeeder())
-        return super().instantiate_trainer(
+        trainer = super().instantiate_trainer(
             **{**kwargs, "callbacks": [*callbacks, self.first_batch]}
         )
+        trainer.callbacks = [  # type: ignore[attr-defined]
+            ParameterSummary(callback._max_depth, **callback._summarize_kwargs)
+            if type(callback) is RichModelSummary
+            else callback
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        ]
+        quiet_about(self.datamodule, self.subcommand)
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if not self.first_batch.seen:
+                remove_unused_run(self.trainer)
+            if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
+                config = self.config[subcommand]
+                message = explain_misfit(config.ckpt_path, config.model.as_dict())
+                raise UserError(message) from error
+            raise
 
     def after_fit(self) -> None:
-        """Say where checkpoints and logs lie."""
-        callbacks = self.trainer.checkpoint_callbacks
-        folders = [str(getattr(callback, "dirpath", None) or "") for callback in callbacks]
-        for folder in dict.fromkeys(folder for folder in folders if os.path.isdir(folder)):
-            _tell(f"checkpoints: {_short(folder)}")
-        for logger in self.trainer.loggers:
-            if logs := getattr(logger, "log_dir", None) or logger.save_dir:
-                _tell(f"logs: {_short(logs)}")
+        """Say how the training ended, and where its files lie."""
+        tell_results(self.trainer)
 
-
-@rank_zero_only
-def _tell(line: str) -> None:
-    print(line, flush=True)
-
-
-def _short(path: str | Path) -> str:
-    """The path, relative to the working folder if it lies below it."""
-    relative = os.path.relpath(path) if "://" not in str(path) else str(path)
-    return str(path) if relative.startswith("..") else relative
-
-
-def _is_no_offer(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless cloud" not in record.getMessage()
-
-
-def _quiet() -> None:
-    """Silence what Lightning says in every run and nobody can act upon: offers, its own notes."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_offer)
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+    def after_predict(self) -> None:
+        """Keep the predictions."""
+        save_predictions(self.trainer)
 
 
 def run() -> None:
@@ -324,12 +330,13 @@ def run() -> None:
 
     ``LIT_SSL_DEBUG=1`` shows every error with its traceback.
     """
-    _quiet()
-    first_batch = _FirstBatch()
+    quiet()
+    first_batch = FirstBatch()
     try:
         LitSSLCLI(first_batch=first_batch)
     except Exception as error:
-        line = None if first_batch.seen else one_line(error)
+        late = first_batch.seen and not isinstance(error, UserError)
+        line = None if late else one_line(error)
         if line is None or debugging():
             raise
         print(f"error: {line}", file=sys.stderr)

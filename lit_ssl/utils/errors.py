@@ -36,7 +36,7 @@ def one_line(error: BaseException) -> str | None:
     Returns:
         The message in one line, or None: then the traceback should be shown.
     """
-    message = " ".join(str(error).split())
+    message = " ".join(_without_worker(str(error)).split())
     if isinstance(error, UserError):
         return message
     package = raised_in(error).partition(".")[0]
@@ -46,6 +46,13 @@ def one_line(error: BaseException) -> str | None:
     if deliberate or our_file or type(error).__name__ == "MisconfigurationException":
         return f"{message} (LIT_SSL_DEBUG=1 shows where)"
     return None
+
+
+def _without_worker(text: str) -> str:
+    """The message itself, where a loader's worker has put its traceback around it."""
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        return text.rstrip().splitlines()[-1].partition(": ")[2]
+    return text
 
 
 def raised_in(error: BaseException) -> str:

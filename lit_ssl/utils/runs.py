@@ -13,9 +13,17 @@ import torch
 
 from lit_ssl.utils.suggest import UserError, did_you_mean
 
-__all__ = ["Newest", "find_class", "newest_checkpoint", "read_checkpoint", "run_folders"]
+__all__ = [
+    "Newest",
+    "explain_misfit",
+    "find_class",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "run_folders",
+]
 
 _MAX_DEPTH = 4
+_SHOWN = 3
 
 
 class Newest(NamedTuple):
@@ -114,6 +122,52 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is no Lightning checkpoint: it has no state_dict.")
     return checkpoint
+
+
+def explain_misfit(path: str | Path, model: Mapping[str, Any]) -> str:
+    """Say why the weights of a checkpoint do not fit a module, as far as its options tell.
+
+    Args:
+        path: the checkpoint.
+        model: ``class_path`` and ``init_args`` of the module.
+
+    Returns:
+        One line: what differs, and how to repeat the options of the run that wrote the checkpoint.
+    """
+    path = Path(path)
+    stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
+    there = _flat({"class_path": stored.pop("_class_path", model["class_path"]), **stored})
+    here = _flat({"class_path": model["class_path"], **(model.get("init_args") or {})})
+    different = [
+        f"{name} is {here.get(name)!r}, there {value!r}"
+        for name, value in there.items()
+        if not name.startswith("_") and here.get(name) != value
+    ]
+    what = "; ".join(different[:_SHOWN]) or "its options are the same"
+    saved = path.absolute().parent.parent / "config.yaml"
+    how = f"give --config {_near(saved)}" if saved.exists() else "repeat them"
+    name = model["class_path"].rpartition(".")[2]
+    return (
+        f"the weights in {_near(path)} do not fit this {name}: {what}. To take the options of that "
+        f"run, {how}."
+    )
+
+
+def _near(path: Path) -> str:
+    """The path from the working folder, if it lies below it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def find_class(class_path: str) -> type:

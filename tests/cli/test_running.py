@@ -26,7 +26,8 @@ def test_defaults(built):
     cli = built("fit", "--model", "toy_project.ToyModel", "--data", "toy_project.ToyData")
     kinds = [type(callback) for callback in cli.trainer.callbacks]
     assert kinds.count(StepSeeder) == 1
-    assert {RichProgressBar, RichModelSummary} <= set(kinds)
+    assert RichProgressBar in kinds
+    assert sum(issubclass(kind, RichModelSummary) for kind in kinds) == 1
     assert isinstance(cli.trainer.logger, TensorBoardLogger)
     assert cli.config.fit.seed_everything == 0
 
@@ -77,6 +78,49 @@ def test_fast_dev_run_leaves_nothing(lit_ssl, workdir):
     result = lit_ssl("fit", *BASE, "--trainer.fast_dev_run=true")
     assert (result.code, result.out.count("checkpoints:")) == (0, 0)
     assert set(workdir.iterdir()) == before
+
+
+def test_fast_dev_run_writes_no_last_checkpoint(lit_ssl, workdir):
+    before = set(workdir.iterdir())
+    words = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_last=true"]
+    assert lit_ssl("fit", *BASE, *words, "--trainer.fast_dev_run=true").code == 0
+    assert set(workdir.iterdir()) == before
+
+
+def test_config_of_the_user_in_the_working_folder_is_left_alone(lit_ssl, workdir):
+    (workdir / "config.yaml").write_text((workdir / "recipe.yaml").read_text())
+    for command in ("fit", "test"):
+        assert lit_ssl(command, "--config", "config.yaml", "--model.lr=0.5").code == 0
+    assert "lr: 0.2" in (workdir / "config.yaml").read_text()
+    assert lit_ssl("fit", "--config", "config.yaml", "--trainer.default_root_dir=run").code == 0
+    assert "lr: 0.2" in (workdir / "run/config.yaml").read_text()
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 5])
+def test_last_checkpoint_is_the_end_of_the_run(lit_ssl, workdir, epochs):
+    often = {"class_path": "ModelCheckpoint", "init_args": {"save_last": True, "every_n_epochs": 2}}
+    (workdir / "often.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [often]}}))
+    words = ["fit", *BASE, "--config", "often.yaml"]
+    assert lit_ssl(*words, f"--trainer.max_epochs={epochs}").code == 0
+    last = torch.load("checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 6 * epochs
+    # and it can be continued to where a longer run would have come
+    (workdir / "checkpoints").rename(workdir / "first")
+    resume = ["--trainer.max_epochs=6", "--ckpt_path", "first/last.ckpt"]
+    assert lit_ssl(*words, *resume).code == 0
+    resumed = torch.load("checkpoints/last.ckpt", weights_only=True)
+    (workdir / "checkpoints").rename(workdir / "second")
+    assert lit_ssl(*words, "--trainer.max_epochs=6").code == 0
+    whole = torch.load("checkpoints/last.ckpt", weights_only=True)
+    assert resumed["global_step"] == whole["global_step"] == 36
+    assert all(torch.equal(resumed["state_dict"][k], v) for k, v in whole["state_dict"].items())
+
+
+def test_predictions_are_kept(lit_ssl, workdir):
+    result = lit_ssl("predict", *BASE, "--trainer.default_root_dir=run")
+    assert result.out.splitlines()[-1] == "predictions: run/predictions.pt"
+    rows = torch.load("run/predictions.pt", weights_only=True)
+    assert rows.shape == (8, 4)
 
 
 def test_optimizer_with_options(built):

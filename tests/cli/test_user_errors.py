@@ -88,12 +88,53 @@ def test_error_in_training_keeps_its_traceback(lit_ssl):
         lit_ssl(*BASE, "--model", "toy_project.BuggyModel")
 
 
-def test_deliberate_error_in_training_keeps_its_traceback(lit_ssl, workdir, monkeypatch):
+@pytest.mark.parametrize("batch", [0, 1])
+def test_deliberate_error_keeps_its_traceback_after_the_first_batch(lit_ssl, monkeypatch, batch):
     import toy_project
 
-    def step(self, batch, batch_idx):
-        raise raised("raise ValueError('NaN in the loss')", "lit_ssl.losses.x")
+    plain = toy_project.ToyModel.training_step
 
-    monkeypatch.setattr(toy_project.BuggyModel, "training_step", step)
-    with pytest.raises(ValueError, match="NaN in the loss"):
-        lit_ssl(*BASE, "--model", "toy_project.BuggyModel")
+    def step(self, batch_now, batch_idx):
+        if batch_idx == batch:
+            raise raised("raise ValueError('no labels')", "lit_ssl.callbacks.x")
+        return plain(self, batch_now, batch_idx)
+
+    monkeypatch.setattr(toy_project.ToyModel, "training_step", step)
+    if batch == 0:
+        result = lit_ssl(*BASE)
+        assert result.code == 2
+        assert result.err.endswith("error: no labels (LIT_SSL_DEBUG=1 shows where)\n")
+    else:
+        with pytest.raises(ValueError, match="no labels"):
+            lit_ssl(*BASE)
+
+
+def test_run_that_never_began_leaves_no_folder(lit_ssl, workdir, monkeypatch):
+    import toy_project
+
+    def setup(self, stage):
+        raise raised("raise ValueError('no images')", "lit_ssl.datamodules.x")
+
+    words = [*BASE, "--trainer.logger=true"]
+    assert lit_ssl(*words).code == 0
+    before = sorted(workdir.rglob("*"))
+    monkeypatch.setattr(toy_project.ToyData, "setup", setup, raising=False)
+    assert lit_ssl(*words).err.endswith("error: no images (LIT_SSL_DEBUG=1 shows where)\n")
+    assert sorted(workdir.rglob("*")) == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_corrupt_image_is_one_line_at_any_time(lit_ssl, workdir, workers):
+    from PIL import Image
+
+    for number in range(12):
+        (workdir / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(workdir / f"images/{number}.png")
+    (workdir / "images/7.png").write_bytes(b"no image")
+    words = ["--data=ImageFolderDataModule", "--data.root=images", "--data.image_size=8"]
+    words += ["--data.batch_size=1", f"--data.num_workers={workers}", "--trainer.accelerator=cpu"]
+    result = lit_ssl("fit", "--model=toy_project.TinyViT", *words)
+    assert result.code == 2
+    line = result.err.splitlines()[-1]
+    assert line.startswith("error: Cannot read the image images/7.png (UnidentifiedImageError: ")
+    assert line.endswith("set on_corrupt: skip to use the next readable image in its place.")
