@@ -128,6 +128,11 @@ def num_classes_of(trainer: pl.Trainer, given: int | None, who: str) -> int:
     return count
 
 
+def is_unlabelled(trainer: pl.Trainer, given: int | None) -> bool:
+    """Whether the data say that they have no classes, and the callback was given no number."""
+    return given is None and getattr(data_source(trainer), "num_classes", None) == 0
+
+
 def feature_function(pl_module: pl.LightningModule, name: str, who: str) -> FeatureFunction:
     """The method of a module that maps images to features.
 

@@ -7,8 +7,15 @@ from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lit_ssl.callbacks.contract import check_bank, feature_function, num_classes_of
+from lit_ssl.callbacks.contract import (
+    check_bank,
+    data_source,
+    feature_function,
+    is_unlabelled,
+    num_classes_of,
+)
 from lit_ssl.callbacks.features import Features, Split, clear_features, extract_features
 
 Result = TypeVar("Result")
@@ -19,7 +26,8 @@ class RepresentationEvaluator(pl.Callback, ABC):
 
     A subclass writes :meth:`evaluate`; the values are logged as ``val/<name>`` and ``test/<name>``.
     Nothing happens while the trainer checks its own sanity. The features of one evaluation are
-    computed once, however many evaluators ask for them.
+    computed once, however many evaluators ask for them. Where the data module has no classes
+    (``num_classes`` 0), an evaluator is off, and says so.
 
     Args:
         every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
@@ -48,6 +56,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         self.every_n_epochs = every_n_epochs
         self.feature_method = feature_method
         self.num_classes = num_classes
+        self.is_off = False
 
     @abstractmethod
     def evaluate(
@@ -77,6 +86,11 @@ class RepresentationEvaluator(pl.Callback, ABC):
         if stage == "predict":
             return
         who = type(self).__name__
+        self.is_off = is_unlabelled(trainer, self.num_classes)
+        if self.is_off:
+            data = type(data_source(trainer)).__name__
+            rank_zero_warn(f"{who} is off: {data} has no classes (num_classes = 0)")
+            return
         num_classes_of(trainer, self.num_classes, who)
         feature_function(pl_module, self.feature_method, who)
         if self.needs_bank:
@@ -118,6 +132,8 @@ class RepresentationEvaluator(pl.Callback, ABC):
         )
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
+        if self.is_off:
+            return
         for name, value in self.evaluate(trainer, pl_module, split).items():
             # All processes hold equal values; syncing them again only keeps Lightning from warning.
             shown = name in self.on_progress_bar

@@ -89,12 +89,12 @@ class LinearProbeEvaluator(RepresentationEvaluator):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the classifier, or take it from the checkpoint."""
-        if self.head is None:
+        if self.head is None and not self.is_off:
             self._build(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Use the state of a checkpoint that a strategy restored only after the fit began."""
-        if self.head is None:
+        if self.head is None and not self.is_off:
             self._build(trainer, pl_module)
 
     def on_train_batch_end(
@@ -106,6 +106,8 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         batch_idx: int,
     ) -> None:
         """Train the classifier on the features of this step."""
+        if self.is_off:
+            return
         features, labels = self._training_pair(pl_module, outputs, batch)
         loss = self._train(features, labels)
         pl_module.log("train/linear_loss", loss, batch_size=len(labels))

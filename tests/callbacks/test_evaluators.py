@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_ssl.callbacks import (
     KNNEvaluator,
+    LinearProbeEvaluator,
     LowShotEvaluator,
     RepresentationEvaluator,
     extract_features,
@@ -214,6 +215,23 @@ def test_missing_class_count_method_and_labels_are_named(toys, make_trainer):
         make_trainer(callbacks=[KNNEvaluator()]).fit(module, toys.ToyData(labelled=False))
     with pytest.raises(ValueError, match="bank split has label 3 but num_classes is 3"):
         make_trainer(callbacks=[KNNEvaluator(num_classes=3)]).fit(module, toys.ToyData())
+
+
+def test_evaluators_are_off_for_data_without_classes(toys, make_trainer):
+    class Unlabelled(toys.ToyData):
+        num_classes = 0
+
+    callbacks = [KNNEvaluator(), LowShotEvaluator(), LinearProbeEvaluator()]
+    trainer = make_trainer(callbacks=callbacks, max_epochs=1)
+    with pytest.warns(UserWarning, match="is off: Unlabelled has no classes") as caught:
+        trainer.fit(toys.ToyModule(), Unlabelled(labelled=False))
+    told = [str(w.message).split()[0] for w in caught if " is off: " in str(w.message)]
+    assert told == ["KNNEvaluator", "LowShotEvaluator", "LinearProbeEvaluator"]
+    assert trainer.callback_metrics == {}
+    with pytest.raises(ValueError, match="all 41 labels of the bank split are −1"):
+        make_trainer(callbacks=[KNNEvaluator(num_classes=4)]).fit(
+            toys.ToyModule(), Unlabelled(labelled=False)
+        )
 
 
 def test_features_of_a_wrong_shape_and_bare_images_are_named(toys, make_trainer):
