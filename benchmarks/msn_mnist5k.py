@@ -2,9 +2,9 @@
 
     python benchmarks/msn_mnist5k.py --seeds 0 1 2 --out runs/msn_mnist5k
 
-Each seed trains through the CLI as `make demo` does and is reported on the same test split and the same
-draws of labelled images; the seed changes initialisation, order, views and masks. More overrides of the
-recipe may follow after `--`.
+Each seed trains through the CLI as `make demo` does and is reported on the same test split and the
+same draws of labelled images; the seed changes initialisation, order, views and masks. More
+overrides of the recipe may follow after `--`.
 """
 
 from __future__ import annotations

@@ -161,6 +161,22 @@ def test_patch_sizes_of_the_paper_that_timm_has_no_name_for():
         assert sum(p.numel() for p in vit.parameters()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("vitc_4gf", 17_369_136), ("deit_small_convstem", 27_113_904)]
+)
+def test_convolutional_stems(name, parameters):
+    encoder = ClassTokenViT.create(name)
+    assert sum(p.numel() for p in encoder.parameters()) == parameters
+    encoder.eval()
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        timm_features = encoder.vit(images)
+        torch.testing.assert_close(encoder(images), timm_features, rtol=1e-4, atol=1e-5)
+        keep = draw_kept_patches(2, 196, 0.5, "image", "cpu")
+        assert encoder(images, keep).shape == (2, 384)
+        assert encoder(images[..., :96, :96]).shape == (2, 384)
+
+
 def test_initialisation_is_the_references():
     vit = ClassTokenViT.create("vit_tiny_patch16_224").vit
     assert vit.blocks[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
