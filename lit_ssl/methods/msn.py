@@ -33,8 +33,9 @@ class MSN(pl.LightningModule):
 
     Args:
         backbone: timm name of a ViT with class token (``vitc_4gf`` and ``deit_small_convstem``, the
-            reference's with a convolutional stem, are names too); a timm ``VisionTransformer``; or any
-            module with ``forward(images, keep=None) -> [B, D]``, ``embed_dim`` and ``patch_size``.
+            reference's with a convolutional stem, are names too); a timm ``VisionTransformer``; or
+            any module with ``forward(images, keep=None) -> [B, D]``, ``embed_dim`` and
+            ``patch_size``.
         backbone_kwargs: passed to ``timm.create_model`` with a name, e.g. ``img_size``, ``depth``.
         initialization: of a backbone given by name: ``reference`` (as in MSN's code) or ``sincos``
             (Xavier weights and sine-cosine positions; much better for narrow networks).
