@@ -11,13 +11,12 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lit_ssl.datamodules.batches import EvaluationSet, RawImages, RawSet, ViewSet, as_is
 from lit_ssl.datamodules.images import Images
-from lit_ssl.datamodules.loaders import ResumableDataLoader
+from lit_ssl.datamodules.loaders import ResumableDataLoader, check_share
 from lit_ssl.datamodules.partition import Partition, Split
 from lit_ssl.datamodules.reading import ImageReader
 from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
@@ -118,6 +117,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.mean = tuple(mean or self.default_mean)
         self.std = tuple(std or self.default_std)
         self.image_size: int = self.eval_transform.size
+        self._resume: dict[str, int] | None = None
         self._splits = Partition(
             self.load_images, val_size, subset, on_corrupt == "skip", self._class_name
         )
@@ -187,14 +187,19 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         dataset = self._training_set(self._require("train"))
         replicas, rank = self._shard()
         sampler = EpochSampler(dataset, replicas, rank, self._run_seed(), self.drop_last)
-        return ResumableDataLoader(
+        fills_a_batch = check_share(sampler, self.batch_size)
+        loader = ResumableDataLoader(
             dataset,
             sampler=sampler,
-            drop_last=self.drop_last and not self._is_one_small_batch(len(sampler)),
+            drop_last=self.drop_last and fills_a_batch,
             processed=self._processed_batches,
             persistent_workers=self.num_workers > 0,
             **self._loader_arguments(),
         )
+        if self._resume is not None:
+            loader.load_state_dict(self._resume)
+            self._resume = None
+        return loader
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the loader of validation batches; an empty list if there are no images for it."""
@@ -242,6 +247,28 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             images = self.trainer.precision_plugin.convert_input(images)
         return images, labels
 
+    # Resuming. Lightning restores its loaders by itself, but not if a module has asked for
+    # `trainer.estimated_stepping_batches` in `configure_optimizers`, which makes them too early.
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position of the training loader, for the checkpoint."""
+        loader = self._running_loader()
+        return {} if loader is None else loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the training continue at a stored position."""
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        loader = self._running_loader()
+        if loader is None:
+            self._resume = state_dict
+        else:
+            loader.load_state_dict(state_dict)
+
+    def _running_loader(self) -> ResumableDataLoader | None:
+        loader = None if self.trainer is None else self.trainer.train_dataloader
+        return loader if isinstance(loader, ResumableDataLoader) else None
+
     # Details
 
     def _class_name(self, label: int) -> str:
@@ -252,20 +279,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if reader is None:
             raise ValueError(f"{type(self).__name__} has no images for the {split} split.")
         return reader
-
-    def _is_one_small_batch(self, share: int) -> bool:
-        """Whether the training images of a process do not even fill one batch; warns if so."""
-        if share == 0:
-            raise ValueError(
-                f"No training batch: {len(self.labels('train'))} training images for"
-                f" {self._shard()[0]} processes. Use fewer processes, or drop_last: false."
-            )
-        if share < self.batch_size:
-            rank_zero_warn(
-                f"Only {share} training images per process, but batch_size is {self.batch_size}:"
-                f" each epoch is one batch of {share}."
-            )
-        return share < self.batch_size
 
     def _training_set(self, reader: ImageReader) -> Dataset:
         if self.train_transform is None:

@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lit_ssl.datamodules.samplers import EpochSampler
 
-__all__ = ["ResumableDataLoader"]
+__all__ = ["ResumableDataLoader", "check_share"]
 
 
 class ResumableDataLoader(DataLoader):
@@ -118,3 +119,27 @@ class ResumableDataLoader(DataLoader):
             "batch_size": self.batch_size or 1,
             "processes": sampler.num_replicas,
         }
+
+
+def check_share(sampler: EpochSampler, batch_size: int) -> bool:
+    """Whether each process has a full batch of training images; warns if it has only a part of one.
+
+    Args:
+        sampler: Of the training images.
+        batch_size: Images per batch and process.
+
+    Raises:
+        ValueError: There are fewer training images than processes.
+    """
+    share = len(sampler)
+    if share == 0:
+        raise ValueError(
+            f"No training batch: {sampler.dataset_size} training images for"
+            f" {sampler.num_replicas} processes. Use fewer processes, or drop_last: false."
+        )
+    if share < batch_size and sampler.drop_last:
+        rank_zero_warn(
+            f"Only {share} training images per process, but batch_size is {batch_size}: each epoch"
+            f" is one batch of {share}."
+        )
+    return share >= batch_size

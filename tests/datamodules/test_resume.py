@@ -68,6 +68,34 @@ def test_every_checkpoint_continues_with(tmp_path, toy, views, fit, options):
     resume_all(tmp_path, whole, lambda path: fit(make(), path, **options), every=2)
 
 
+@pytest.mark.parametrize("options", [{}, {"limit_train_batches": 7}], ids=str)
+def test_every_checkpoint_continues_where_the_module_asks_for_the_number_of_steps(
+    tmp_path, toy, views, fit, recorder, options
+):
+    class Planner(recorder):
+        def configure_optimizers(self):
+            assert self.trainer.estimated_stepping_batches > 0  # makes the training loader
+            return super().configure_optimizers()
+
+    def make():
+        return toy(train_transform=views)
+
+    options["max_epochs"] = 5
+    whole = fit(make(), module=Planner(), callbacks=[SaveEverywhere(tmp_path)], **options)
+    resume_all(tmp_path, whole, lambda path: fit(make(), path, module=Planner(), **options))
+
+
+def test_evaluating_a_checkpoint_does_not_move_a_later_training(tmp_path, toy, views, fit):
+    fit(toy(train_transform=views), callbacks=[SaveEverywhere(tmp_path)], max_epochs=1)
+    data = toy(train_transform=views)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    module = fit(data, max_epochs=1)
+    seen = list(module.seen)
+    trainer.validate(module, datamodule=data, ckpt_path=tmp_path / "03-batch.ckpt", verbose=False)
+    module.seen = []
+    assert fit(data, module=module, max_epochs=1).seen == seen
+
+
 @pytest.mark.parametrize("augment", ["worker", "device"])
 def test_workers_that_stay_alive(tmp_path, toy, views, fit, augment):
     def make(workers):
