@@ -112,6 +112,11 @@ class MSN(pl.LightningModule):
         super().__init__()
         if not 0 <= mask_ratio < 1:
             raise ValueError(f"mask_ratio must lie in [0, 1), not {mask_ratio}")
+        if num_prototypes < 2 or warmup_epochs < 0:
+            raise ValueError(
+                "MSN needs num_prototypes >= 2 and warmup_epochs >= 0, not "
+                f"{num_prototypes} and {warmup_epochs}"
+            )
         if mask_mode not in ("image", "batch"):
             raise ValueError(f"mask_mode must be 'image' or 'batch', not {mask_mode!r}")
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))

@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from timm import create_model
+from timm import create_model, is_model, list_models
 from timm.layers import Attention, DropPath, PatchEmbed, trunc_normal_
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from lit_ssl.utils.suggest import did_you_mean
 
 __all__ = ["ClassTokenViT", "draw_kept_patches", "keep_count"]
 
@@ -93,8 +95,19 @@ class ClassTokenViT(nn.Module):
                 ``pretrained=True``.
             **kwargs: passed to ``timm.create_model`` (``img_size``, ``patch_size``, ``in_chans``,
                 ``drop_path_rate``, ``depth`` …).
+
+        Raises:
+            ValueError: if timm has no such model, or cannot build it as a ViT with these options.
         """
-        vit: Any = create_model(name, **{"num_classes": 0, "global_pool": "token", **kwargs})
+        if ":" not in name and not is_model(name):  # hf-hub:… and local-dir:… are others
+            hint = did_you_mean(name, list_models(), list_up_to=0)
+            raise ValueError(f"timm has no model {name!r}.{hint}")
+        try:
+            vit: Any = create_model(name, **{"num_classes": 0, "global_pool": "token", **kwargs})
+        except (TypeError, AssertionError) as error:
+            raise ValueError(
+                f"timm cannot build {name!r} as a vision transformer with {kwargs}: {error}"
+            ) from error
         encoder = cls(vit)
         if not kwargs.get("pretrained", False):
             {"reference": init_reference, "sincos": init_sincos}[initialization](vit)
@@ -179,6 +192,11 @@ class ClassTokenViT(nn.Module):
             x = embed(images)
             x = x.flatten(1, 2) if x.ndim == 4 else x
             return x if keep is None else _gather(x, keep)
+        if images.shape[1] != embed.proj.in_channels:
+            raise ValueError(
+                f"images have {images.shape[1]} channels, but the network takes "
+                f"{embed.proj.in_channels}: build it with in_chans={images.shape[1]}"
+            )
         if keep is None:
             return embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
         batch, channels = images.shape[:2]

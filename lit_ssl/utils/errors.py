@@ -13,9 +13,20 @@ __all__ = ["debugging", "one_line", "raised_in"]
 
 # Errors that these packages raise on purpose to tell the user something.
 _DELIBERATE: dict[str, tuple[type[Exception], ...]] = {
-    "lit_ssl": (ValueError, TypeError, RuntimeError, LookupError, ImportError, OSError),
+    "lit_ssl": (
+        AttributeError,
+        ImportError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ),
     "lightning": (ValueError,),
     "timm": (RuntimeError,),
+    # a batch size, a number of workers, a learning rate
+    "torch.optim": (ValueError,),
+    "torch.utils.data": (ValueError,),
 }
 _FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 _PROGRAM = ("lit_ssl.cli", "lit_ssl.cli_objects", "lit_ssl.__main__", "__main__")
@@ -29,9 +40,10 @@ def debugging() -> bool:
 def one_line(error: BaseException) -> str | None:
     """The message for an error that happened before training, if it is the user's to repair.
 
-    These are: our own ``UserError``; errors that lit_ssl, Lightning or timm raise by a ``raise``
-    statement of theirs (so not those of a function they happen to call, which may be a bug); files
-    that one of our modules could not open; and Lightning's ``MisconfigurationException``.
+    These are: our own ``UserError``; errors that lit_ssl, Lightning, timm or torch's optimisers and
+    loaders raise by a ``raise`` statement of theirs (so not those of a function they happen to
+    call, which may be a bug); files that one of our modules could not open; and Lightning's
+    ``MisconfigurationException``.
 
     Returns:
         The message in one line, or None: then the traceback should be shown.
@@ -39,8 +51,9 @@ def one_line(error: BaseException) -> str | None:
     message = " ".join(_without_worker(str(error)).split())
     if isinstance(error, UserError):
         return message
-    package = raised_in(error).partition(".")[0]
-    deliberate = isinstance(error, _DELIBERATE.get(package, ())) and _raised(error.__traceback__)
+    module = raised_in(error)
+    kinds = [k for name, k in _DELIBERATE.items() if f"{module}.".startswith(f"{name}.")]
+    deliberate = any(isinstance(error, k) for k in kinds) and _raised(error.__traceback__)
     passed = [name for name in _modules(error) if name not in _PROGRAM]
     our_file = isinstance(error, _FILES) and any(name.startswith("lit_ssl.") for name in passed)
     if deliberate or our_file or type(error).__name__ == "MisconfigurationException":

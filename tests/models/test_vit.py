@@ -211,3 +211,23 @@ def test_other_networks_are_refused_with_a_hint():
         ClassTokenViT(small_vit(class_token=False, global_pool="avg"))
     with pytest.raises(ValueError, match="blocks must lie in 1 … 2"):
         ClassTokenViT(small_vit())(torch.randn(1, 3, 32, 32), blocks=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vit_tinyy_patch16_224", {}, "timm has no model .* Did you mean vit_tiny_patch16_224"),
+        ("resnet18", {}, "cannot build 'resnet18' as a vision transformer with {}: Invalid pool"),
+        ("vit_tiny_patch16_224", {"heads": 3}, "with {'heads': 3}: .*unexpected keyword .*'heads'"),
+        ("vit_tiny_patch16_224", {"num_heads": 5}, "dim should be divisible by num_heads"),
+    ],
+)
+def test_what_timm_cannot_build(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        ClassTokenViT.create(name, **options)
+
+
+def test_images_with_other_channels_are_named():
+    encoder = ClassTokenViT.create("vit_tiny_patch16_224", img_size=32, depth=1)
+    with pytest.raises(ValueError, match=r"images have 1 channels, but the network takes 3: build"):
+        encoder(torch.zeros(2, 1, 32, 32))
