@@ -166,6 +166,10 @@ class MSNLoss(nn.Module):
         """
         logits = F.normalize(_full_precision(targets), dim=1) @ prototypes.T
         log_probs = F.log_softmax(logits / (self.temperature * sharpen_temperature), dim=1)
+        return self.balance(log_probs)
+
+    def balance(self, log_probs: Tensor) -> Tensor:
+        """Sinkhorn on the targets' log-assignments ``[B, K]``; may be overridden."""
         return log_sinkhorn(log_probs, self.sinkhorn_iterations, gather=self.gather)
 
     def regularizer(self, mean_probs: Tensor) -> Tensor:
