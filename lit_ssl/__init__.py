@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _LAZY = {
+    "ImageClassifier": "lit_ssl.methods",
     "MSN": "lit_ssl.methods",
     "MSNLoss": "lit_ssl.losses",
 }
 
-__all__ = ["MSN", "MSNLoss", "__version__"]
+__all__ = ["MSN", "ImageClassifier", "MSNLoss", "__version__"]
 
 if TYPE_CHECKING:
     from lit_ssl.losses import MSNLoss
-    from lit_ssl.methods import MSN
+    from lit_ssl.methods import MSN, ImageClassifier
 
 
 def __getattr__(name: str) -> object:

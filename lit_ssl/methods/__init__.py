@@ -1,5 +1,7 @@
-"""One LightningModule per paper."""
+"""One LightningModule per paper, and a supervised classifier."""
 
+from lit_ssl.methods.classifier import ImageClassifier
 from lit_ssl.methods.msn import MSN
+from lit_ssl.methods.pmsn import PMSN
 
-__all__ = ["MSN"]
+__all__ = ["MSN", "PMSN", "ImageClassifier"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch.optim import Optimizer
 
-__all__ = ["Schedule", "linear", "set_schedules"]
+__all__ = ["MultiStep", "Schedule", "linear", "set_schedules"]
 
 
 class Schedule(NamedTuple):
@@ -34,6 +34,32 @@ class Schedule(NamedTuple):
         progress = (step - self.warmup) / max(1.0, self.total - self.warmup)
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
         return self.final + (self.peak - self.final) * cosine
+
+
+class MultiStep(NamedTuple):
+    """Linear warm-up, then constant between milestones, at each of which the value is multiplied.
+
+    Attributes:
+        start: value at step 0 (unused without warm-up).
+        peak: value at the end of the warm-up.
+        milestones: optimiser steps from which on the value is lower, increasing.
+        factor: of each milestone.
+        warmup: length of the warm-up in steps.
+
+    Source: arXiv 1706.02677, sections 2.2 and 5.1.
+    """
+
+    start: float
+    peak: float
+    milestones: tuple[float, ...]
+    factor: float = 0.1
+    warmup: float = 0.0
+
+    def __call__(self, step: float) -> float:
+        """Value at a step (from 0)."""
+        if step < self.warmup:
+            return self.start + (self.peak - self.start) * step / self.warmup
+        return self.peak * self.factor ** sum(step >= milestone for milestone in self.milestones)
 
 
 def linear(step: float, total: float, start: float, final: float) -> float:

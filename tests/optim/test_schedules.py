@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_ssl.optim import Schedule, decay_groups, linear, set_schedules
+from lit_ssl.optim import MultiStep, Schedule, decay_groups, linear, set_schedules
 
 
 def test_schedules_equal_the_reference(golden):
@@ -42,3 +42,11 @@ def test_groups_and_their_schedules():
     set_schedules(optimizer, lr=0.2, weight_decay=0.3)
     values = [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
     assert values == [(0.2, 0.3), (0.1, 0.0)]
+
+
+def test_multi_step_warms_up_and_drops_at_the_milestones():
+    schedule = MultiStep(0.1, 3.2, milestones=(30, 60, 80), warmup=5)
+    assert [schedule(s) for s in (0, 5, 29, 30, 59)] == pytest.approx([0.1, 3.2, 3.2, 0.32, 0.32])
+    assert schedule(2) == pytest.approx(0.1 + 3.1 * 2 / 5)
+    assert [schedule(s) for s in (60, 80, 1000)] == pytest.approx([0.032, 0.0032, 0.0032])
+    assert MultiStep(0.0, 1.0, milestones=(), factor=0.5)(0) == 1.0
