@@ -14,13 +14,15 @@ _LAZY = {
     "ImageClassifier": "lit_ssl.methods",
     "MSN": "lit_ssl.methods",
     "MSNLoss": "lit_ssl.losses",
+    "PMSN": "lit_ssl.methods",
+    "PMSNLoss": "lit_ssl.losses",
 }
 
-__all__ = ["MSN", "ImageClassifier", "MSNLoss", "__version__"]
+__all__ = ["MSN", "PMSN", "ImageClassifier", "MSNLoss", "PMSNLoss", "__version__"]
 
 if TYPE_CHECKING:
-    from lit_ssl.losses import MSNLoss
-    from lit_ssl.methods import MSN, ImageClassifier
+    from lit_ssl.losses import MSNLoss, PMSNLoss
+    from lit_ssl.methods import MSN, PMSN, ImageClassifier
 
 
 def __getattr__(name: str) -> object:

@@ -2,5 +2,6 @@
 
 from lit_ssl.methods.classifier import ImageClassifier
 from lit_ssl.methods.msn import MSN
+from lit_ssl.methods.pmsn import PMSN
 
-__all__ = ["MSN", "ImageClassifier"]
+__all__ = ["MSN", "PMSN", "ImageClassifier"]
