@@ -13,6 +13,7 @@ from lit_ssl.metrics.low_shot import (
 )
 from lit_ssl.metrics.probe_head import ProbeHead
 from lit_ssl.metrics.rankme import assignment_entropy, feature_std, rankme, used_prototypes
+from lit_ssl.metrics.soft_nn import soft_nearest_neighbor
 from lit_ssl.metrics.softmax_regression import fit_softmax_regression
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "predict_low_shot",
     "preprocess_rows",
     "rankme",
+    "soft_nearest_neighbor",
     "topk_accuracy",
     "used_prototypes",
 ]

@@ -8,7 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_reduce_mean", "gather_stack", "is_distributed", "world_size"]
+__all__ = [
+    "all_gather_rows",
+    "all_reduce_mean",
+    "gather_stack",
+    "is_distributed",
+    "process_rank",
+    "world_size",
+]
 
 
 def is_distributed() -> bool:
@@ -19,6 +26,11 @@ def is_distributed() -> bool:
 def world_size() -> int:
     """Number of processes; 1 without a process group."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+def process_rank() -> int:
+    """Rank of this process; 0 without a process group."""
+    return dist.get_rank() if is_distributed() else 0
 
 
 class _AllReduceMean(torch.autograd.Function):
@@ -52,3 +64,35 @@ def gather_stack(x: Tensor) -> Tensor:
     out = x.new_empty((dist.get_world_size(), *x.shape))
     dist.all_gather(list(out.unbind(0)), x.contiguous())
     return out
+
+
+class _AllGatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        return gather_stack(x.detach()).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # Every process has a loss of its own over all rows: the sum of their gradients, cut to the
+        # own rows, together with data-parallel averaging is the gradient of the mean loss.
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        start = dist.get_rank() * ctx.rows
+        return total[start : start + ctx.rows]
+
+
+def all_gather_rows(x: Tensor) -> Tensor:
+    """Rows of all processes, in the order of ranks; the gradient flows back to each of them.
+
+    The backward sums over processes, as it must where each process' loss uses the rows of all and
+    data-parallel training averages the parameter gradients. Without a gradient to compute it is a
+    plain gather, for integers too.
+
+    Args:
+        x: ``[n, …]``, with the same n on every process.
+
+    Returns:
+        ``[W * n, …]``.
+    """
+    return _AllGatherRows.apply(x) if is_distributed() else x
