@@ -1,4 +1,4 @@
-"""Subsets of the training images: fractions, numbers per class, lists in files."""
+"""Subsets of the training images: fractions, numbers per class, long tails, lists in files."""
 
 from __future__ import annotations
 
@@ -12,45 +12,71 @@ from typing import IO
 import numpy as np
 
 from lit_ssl.datamodules.images import Images
+from lit_ssl.datamodules.long_tail import long_tail_counts
 from lit_ssl.datamodules.splits import choose_per_class, proportional_counts
 
 __all__ = ["Subset", "read_lines"]
 
 _SHOWN = 5
+_CHOICES = ("fraction", "per_class", "exponential", "power_law", "file")
 
 
 @dataclass
 class Subset:
-    """Which training images to use. Exactly one of `fraction`, `per_class` and `file`.
+    """Which training images to use. Exactly one of the first five.
 
     Args:
         fraction: Share of the images, in (0, 1], drawn from each class in proportion to its size
             and at least one from each.
         per_class: Number of images drawn from each class, >= 1.
+        exponential: Long tail `n_c = n_max * f ** (-c / (C - 1))` over the C classes; this is f,
+            the size of the largest class by that of the smallest, >= 1.
+        power_law: Long tail `n_c = n_max * (c + 1) ** -a`; this is a, >= 0.
         file: Text file (plain, .gz or .xz) with one training image a line: either its index (0 is
             the first image of the official training set), or its file name, as in ImageNet's
-            low-shot lists, or its path below the training folder.
+            low-shot lists, or its path below the training folder, with or without the name of that
+            folder. A label after the name, as in the lists of ImageNet-LT, is ignored.
         seed: Seed of the draw; no effect with `file`.
+        min_per_class: Images that a long tail leaves to each class, >= 1.
+        permute_classes: Let the seed choose which classes of a long tail are the large ones; else
+            the first are.
     """
 
     fraction: float | None = None
     per_class: int | None = None
+    exponential: float | None = None
+    power_law: float | None = None
     file: str | None = None
     seed: int = 0
+    min_per_class: int = 1
+    permute_classes: bool = False
 
     def __post_init__(self) -> None:
-        given = [
-            name for name in ("fraction", "per_class", "file") if getattr(self, name) is not None
-        ]
+        given = [name for name in _CHOICES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                "A subset needs exactly one of fraction, per_class and file, got"
+                f"A subset needs exactly one of {', '.join(_CHOICES[:-1])} and {_CHOICES[-1]}, got"
                 f" {' and '.join(given) or 'none'}."
             )
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise ValueError(f"subset.fraction must be in (0, 1], got {self.fraction}.")
         if self.per_class is not None and self.per_class < 1:
             raise ValueError(f"subset.per_class must be at least 1, got {self.per_class}.")
+        if self.exponential is not None and not 1 <= self.exponential < float("inf"):
+            raise ValueError(f"subset.exponential must be at least 1, got {self.exponential}.")
+        if self.power_law is not None and not 0 <= self.power_law < float("inf"):
+            raise ValueError(f"subset.power_law must be at least 0, got {self.power_law}.")
+        if self.min_per_class < 1:
+            raise ValueError(f"subset.min_per_class must be at least 1, got {self.min_per_class}.")
+        if not self._long_tailed and (self.min_per_class != 1 or self.permute_classes):
+            raise ValueError(
+                "subset.min_per_class and subset.permute_classes belong to a long tail: set"
+                f" exponential or power_law, not {given[0]}."
+            )
+
+    @property
+    def _long_tailed(self) -> bool:
+        return self.exponential is not None or self.power_law is not None
 
     def select(
         self, images: Images, allowed: np.ndarray, class_name: Callable[[int], str]
@@ -66,8 +92,9 @@ class Subset:
             int64 indices into `images`, ascending, a subset of `allowed`.
 
         Raises:
-            ValueError: A class has fewer than `per_class` images, or the file names images that do
-                not exist, are ambiguous or are held out for validation.
+            ValueError: A class has fewer than `per_class` or `min_per_class` images, a long tail
+                is asked of images without labels, or the file names images that do not exist, are
+                ambiguous or are held out for validation.
             FileNotFoundError: The file does not exist.
         """
         if self.file is not None:
@@ -77,6 +104,12 @@ class Subset:
             _check_class_sizes(labels, self.per_class, class_name)
             count = self.per_class
             return allowed[choose_per_class(labels, lambda _: count, self.seed)]
+        if self._long_tailed:
+            order_seed = self.seed if self.permute_classes else None
+            counts = long_tail_counts(
+                labels, self.exponential, self.power_law, self.min_per_class, order_seed, class_name
+            )
+            return allowed[choose_per_class(labels, counts.__getitem__, self.seed)]
         assert self.fraction is not None
         counts = proportional_counts(labels, round(self.fraction * len(labels)))
         return allowed[choose_per_class(labels, lambda name: max(1, counts[name]), self.seed)]
@@ -147,24 +180,34 @@ def _find_names(path: str, entries: list[str], images: Images) -> dict[str, int]
             f"{path} lists names ({_first(entries)}), but the images of this data set have no file"
             " names: list indices of training images, one a line."
         )
-    wanted = {entry: str(PurePosixPath(entry)) for entry in entries}
-    by_path = set(wanted.values())
+    wanted = {entry: _readings(entry) for entry in entries}
+    names = {name for readings in wanted.values() for name in readings}
     positions: dict[str, int] = {}
-    ambiguous = set()
+    several = set()
     for index in range(len(images)):
         name = images.name(index) or ""
-        base = name.rpartition("/")[2]
-        for key in {name, base} & by_path:
-            if key in positions and positions[key] != index:
-                ambiguous.add(key)
+        for key in {name, name.rpartition("/")[2]} & names:
+            if key in positions:
+                several.add(key)
             positions[key] = index
-    if ambiguous:
+    keys = {
+        entry: next((name for name in readings if name in positions), None)
+        for entry, readings in wanted.items()
+    }
+    if ambiguous := sorted(several & set(keys.values())):
         raise ValueError(
             f"{len(ambiguous)} names in {path} fit several training images:"
-            f" {_first(sorted(ambiguous))}. List paths below the training folder (class/name)"
-            " instead."
+            f" {_first(ambiguous)}. List paths below the training folder (class/name) instead."
         )
-    return {entry: positions[key] for entry, key in wanted.items() if key in positions}
+    return {entry: positions[key] for entry, key in keys.items() if key is not None}
+
+
+def _readings(entry: str) -> list[str]:
+    """Names that a line may mean: as it is, without a label, without its first folder."""
+    *rest, last = entry.rsplit(maxsplit=1)
+    names = [entry, *rest] if last.lstrip("-").isdigit() else [entry]
+    paths = [str(PurePosixPath(name)) for name in names]
+    return paths + [path.partition("/")[2] for path in paths if "/" in path]
 
 
 def _first(items: Iterable[str]) -> str:

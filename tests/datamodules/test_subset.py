@@ -31,13 +31,22 @@ def listed(tmp_path):
 
 @pytest.mark.parametrize("arguments", [{}, {"fraction": 0.1, "per_class": 1}, {"seed": 3}])
 def test_exactly_one_choice(arguments):
-    with pytest.raises(ValueError, match="exactly one of fraction, per_class and file"):
+    with pytest.raises(ValueError, match=r"exactly one of fraction, per_class, .* and file"):
         Subset(**arguments)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"fraction": 0.0}, r"\(0, 1\], got 0"), ({"fraction": 1.5}, "1.5"), ({"per_class": 0}, "1")],
+    [
+        ({"fraction": 0.0}, r"\(0, 1\], got 0"),
+        ({"fraction": 1.5}, "1.5"),
+        ({"per_class": 0}, "1"),
+        ({"exponential": 0.5}, "exponential must be at least 1, got 0.5"),
+        ({"power_law": -1.0}, "power_law must be at least 0, got -1"),
+        ({"power_law": 1.0, "min_per_class": 0}, "min_per_class must be at least 1, got 0"),
+        ({"fraction": 0.5, "min_per_class": 2}, "belong to a long tail.*not fraction"),
+        ({"per_class": 5, "permute_classes": True}, "belong to a long tail.*not per_class"),
+    ],
 )
 def test_ranges(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -78,6 +87,17 @@ def test_list_of_indices(listed):
 def test_list_of_file_names_and_of_paths(listed):
     assert choose(file=listed("n1_60.JPEG", "n0_4.JPEG")).tolist() == [4, 60]
     assert choose(file=listed("n1/n1_60.JPEG", "./n0/n0_4.JPEG")).tolist() == [4, 60]
+
+
+def test_lists_with_the_folder_of_the_split_and_labels(listed):
+    # as in ImageNet_LT_train.txt
+    lines = ["train/n1/n1_60.JPEG 1", "train/n0/n0_4.JPEG\t0", "n2/n2_81.JPEG -1"]
+    assert choose(file=listed(*lines)).tolist() == [4, 60, 81]
+    with pytest.raises(ValueError, match=r"1 of the 2 images .*: train/n0/n0_99.JPEG 0"):
+        choose(file=listed("train/n0/n0_4.JPEG 0", "train/n0/n0_99.JPEG 0"))
+    # a name is taken as it is where it exists
+    images = FileImages("train", ["a/cat 1", "a/cat"], np.array([0, 0]))
+    assert choose(images=images, allowed=np.arange(2), file=listed("a/cat 1")).tolist() == [0]
 
 
 @pytest.mark.parametrize(("suffix", "opener"), [(".gz", gzip.open), (".xz", lzma.open)])
