@@ -6,6 +6,7 @@ from lit_ssl.datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lit_ssl.datamodules.decoding import CorruptImageError
 from lit_ssl.datamodules.image_folder import ImageFolderDataModule
 from lit_ssl.datamodules.imagenet import ImageNetDataModule
+from lit_ssl.datamodules.inaturalist import INaturalist2018DataModule
 from lit_ssl.datamodules.loaders import ResumableDataLoader
 from lit_ssl.datamodules.mnist5k import MNIST5kDataModule
 from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
@@ -16,6 +17,7 @@ __all__ = [
     "CIFAR100DataModule",
     "CorruptImageError",
     "EpochSampler",
+    "INaturalist2018DataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "ImageNetDataModule",
