@@ -11,6 +11,7 @@ from lit_ssl.callbacks.low_shot import LowShotEvaluator
 from lit_ssl.callbacks.report import RepresentationReport
 from lit_ssl.callbacks.seed import StepSeeder
 from lit_ssl.callbacks.speed import SpeedMonitor
+from lit_ssl.callbacks.sync import SyncMonitor
 from lit_ssl.callbacks.views import ViewLogger
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RepresentationReport",
     "SpeedMonitor",
     "StepSeeder",
+    "SyncMonitor",
     "ViewLogger",
     "extract_features",
 ]

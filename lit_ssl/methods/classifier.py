@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -104,7 +104,7 @@ class ImageClassifier(pl.LightningModule):
             self.backbone.requires_grad_(False)
         self.val_acc1 = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
         self.test_acc1 = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
-        self._schedule: Callable[[float], float] | None = None
+        self._schedule: Schedule | MultiStep | None = None
         self.train()  # a frozen backbone is in eval mode from the start
 
     # features and scores
@@ -166,7 +166,7 @@ class ImageClassifier(pl.LightningModule):
         return self.schedule(self.trainer.global_step)
 
     @property
-    def schedule(self) -> Callable[[float], float]:
+    def schedule(self) -> Schedule | MultiStep:
         """Learning rate as a function of the optimiser step (from 0).
 
         Raises:
@@ -197,7 +197,7 @@ class ImageClassifier(pl.LightningModule):
         return optimizer
 
     def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
-        excluded = getattr(self.backbone, "no_weight_decay", set)()
+        excluded: set[str] = getattr(self.backbone, "no_weight_decay", set)()
         return parameter.ndim <= 1 or name.removeprefix("backbone.") in excluded
 
     def optimizer_step(
