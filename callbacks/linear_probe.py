@@ -15,6 +15,7 @@ from lit_ssl.callbacks.contract import (
     embed_dim_of,
     feature_function,
     first_view,
+    logging_interval,
     num_classes_of,
     split_batch,
 )
@@ -110,7 +111,8 @@ class LinearProbeEvaluator(RepresentationEvaluator):
             return
         features, labels = self._training_pair(pl_module, outputs, batch)
         loss = self._train(features, labels)
-        pl_module.log("train/linear_loss", loss, batch_size=len(labels))
+        if trainer.global_step % logging_interval(trainer) == 0:
+            pl_module.log("train/linear_loss", loss, batch_size=len(labels))
 
     def evaluate(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split

@@ -42,7 +42,21 @@ class StepSeeder(pl.Callback):
         # Neither the number of the epoch nor that of the step: after some restarts Lightning counts
         # an epoch or a begun batch twice. Finished batches it counts right after all of them.
         done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        torch.manual_seed(step_seed(seed, done, trainer.global_rank))
+        seed_generators(step_seed(seed, done, trainer.global_rank), pl_module.device)
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Do what ``torch.manual_seed`` does for the CPU and one device.
+
+    It also prepares all kinds of accelerators that are not in use, which takes longer than all the
+    rest of a small step's seeding.
+    """
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def step_seed(seed: int, batch: int, rank: int) -> int:

@@ -280,7 +280,8 @@ class MSN(pl.LightningModule):
         clipped = [*self.backbone.parameters(), *self.projection_head.parameters()]
         limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(clipped, limit)
-        self.log("train/grad_norm", norm)
+        if self._is_logged():
+            self.log("train/grad_norm", norm)
 
     # ---------------------------------------------------------------- schedules
 
@@ -371,6 +372,8 @@ class MSN(pl.LightningModule):
     def _log_step(self, out: MSNLossOutput) -> None:
         size = len(out.target_probs)
         self.log("train/loss", out.loss.detach(), prog_bar=True, batch_size=size)
+        if not self._is_logged():
+            return
         step = self.trainer.global_step
         group = self.trainer.optimizers[0].param_groups[0]
         self.log_dict(
@@ -385,6 +388,11 @@ class MSN(pl.LightningModule):
             },
             batch_size=size,
         )
+
+    def _is_logged(self) -> bool:
+        """Whether the loggers write this step; in the others, logging values only costs time."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
 
 
 def _make_backbone(backbone: Any, initialization: Any, kwargs: dict[str, Any]) -> Any:

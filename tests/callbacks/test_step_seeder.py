@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from lit_ssl.callbacks import KNNEvaluator, StepSeeder
-from lit_ssl.callbacks.seed import step_seed
+from lit_ssl.callbacks.seed import seed_generators, step_seed
 
 
 class Draws(pl.Callback):
@@ -102,3 +102,21 @@ def test_seeds_differ_between_ranks_and_neighbouring_batches():
 def test_negative_seed_is_refused():
     with pytest.raises(ValueError, match="seed >= 0"):
         StepSeeder(seed=-1)
+
+
+def test_seeding_is_that_of_torch():
+    torch.manual_seed(2**62 + 5)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    seed_generators(2**62 + 5, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.gpu
+def test_seeding_of_cuda_is_that_of_torch():
+    torch.manual_seed(2**62 + 5)
+    expected = torch.rand(3, device="cuda"), torch.rand(3)
+    torch.manual_seed(0)
+    seed_generators(2**62 + 5, torch.device("cuda", torch.cuda.current_device()))
+    assert torch.equal(torch.rand(3, device="cuda"), expected[0])
+    assert torch.equal(torch.rand(3), expected[1])

@@ -43,7 +43,7 @@ class Tiny:
     def trainer(**kwargs) -> pl.Trainer:
         arguments = {
             "max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_checkpointing": False,
-            "enable_progress_bar": False, "enable_model_summary": False,
+            "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1,
         }  # fmt: skip
         return pl.Trainer(**{**arguments, **kwargs})
 

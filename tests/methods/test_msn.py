@@ -225,6 +225,10 @@ def test_wrong_batches_and_arguments_are_explained(tiny):
         fit(tiny, tiny.msn(), [[torch.randn(6, 1, 3, 16, 16)]])
     with pytest.raises(ValueError, match="mask_ratio must lie in"):
         tiny.msn(mask_ratio=1.0)
+    with pytest.raises(ValueError, match=r"num_prototypes >= 2 and .* not 0 and 1"):
+        tiny.msn(num_prototypes=0)
+    with pytest.raises(ValueError, match="warmup_epochs >= 0, not 10 and -1"):
+        tiny.msn(warmup_epochs=-1)
     with pytest.raises(ValueError, match="mask_mode must be"):
         tiny.msn(mask_mode="images")
     with pytest.raises(ValueError, match="backbone_kwargs belong to"):
@@ -241,3 +245,20 @@ def test_a_run_without_an_end_is_refused_before_training(tiny):
     with pytest.raises(ValueError, match="need the length of the run"):
         tiny.trainer().fit(tiny.msn(), loader)
     tiny.trainer(max_steps=1).fit(tiny.msn(warmup_epochs=0), loader)
+
+
+def test_values_are_logged_in_the_steps_that_loggers_write(tiny):
+    class Written(pl.loggers.logger.DummyLogger):
+        def __init__(self):
+            super().__init__()
+            self.steps = {}
+
+        def log_metrics(self, metrics, step=None):
+            self.steps[step] = set(metrics)
+
+    logger = Written()
+    trainer = tiny.trainer(logger=logger, log_every_n_steps=2)
+    trainer.fit(tiny.msn(), tiny.loader([tiny.views() for _ in range(5)]))
+    assert sorted(logger.steps) == [1, 3]
+    values = ("loss", "cross_entropy", "me_max", "lr", "ema_decay", "grad_norm")
+    assert all(names >= {f"train/{value}" for value in values} for names in logger.steps.values())
