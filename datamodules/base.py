@@ -10,19 +10,23 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_ssl.datamodules.batches import EvaluationSet, RawImages, RawSet, ViewSet, as_is
+from lit_ssl.datamodules.batches import EvaluationSet, RawSet, ViewSet, as_is
+from lit_ssl.datamodules.finishing import finish_images
 from lit_ssl.datamodules.images import Images
-from lit_ssl.datamodules.loaders import ResumableDataLoader, check_share
+from lit_ssl.datamodules.loaders import (
+    ResumableDataLoader,
+    check_share,
+    processed_batches,
+    share_of,
+)
 from lit_ssl.datamodules.partition import Partition, Split
 from lit_ssl.datamodules.reading import ImageReader
 from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
-from lit_ssl.datamodules.seeding import batch_seed
 from lit_ssl.datamodules.subset import Subset
-from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView, normalize
+from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView
 from lit_ssl.utils.hparams import not_plain
 
 __all__ = ["ImageDataModule"]
@@ -146,8 +150,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Number of classes."""
         return len(self.class_names)
 
-    # Splits
-
     def setup(self, stage: str | None = None) -> None:
         """Find the images of a stage, so that errors show before training starts.
 
@@ -175,31 +177,59 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         reader = self._splits[split]
         return np.empty(0, dtype=np.int64) if reader is None else reader.labels
 
+    def positions(self, subset: Subset) -> np.ndarray:
+        """Return which training images, as they are used, a (further) subset picks.
+
+        Args:
+            subset: Names or indices in a file refer to the official training set.
+
+        Returns:
+            int64, ascending: positions in `labels("train")`.
+        """
+        return self._splits.positions(subset)
+
     @property
     def num_corrupt(self) -> int:
         """Number of unreadable images that this process has met so far (`on_corrupt: skip`)."""
         return self._splits.num_corrupt
 
-    # Loaders
-
     def train_dataloader(self) -> DataLoader:
         """Return the loader of training batches, which resumes in the middle of an epoch."""
-        dataset = self._training_set(self._require("train"))
-        replicas, rank = self._shard()
-        sampler = EpochSampler(dataset, replicas, rank, self._run_seed(), self.drop_last)
+        dataset = self._training_set(self.train_transform)
+        replicas, rank = self.shard()
+        sampler = EpochSampler(dataset, replicas, rank, self.run_seed(), self.drop_last)
         fills_a_batch = check_share(sampler, self.batch_size)
-        loader = ResumableDataLoader(
-            dataset,
-            sampler=sampler,
-            drop_last=self.drop_last and fills_a_batch,
-            processed=self._processed_batches,
-            persistent_workers=self.num_workers > 0,
-            **self._loader_arguments(),
+        loader = self.training_loader(
+            sampler, self.train_transform, self.batch_size, self.drop_last and fills_a_batch
         )
         if self._resume is not None:
             loader.load_state_dict(self._resume)
             self._resume = None
         return loader
+
+    def training_loader(
+        self,
+        sampler: EpochSampler,
+        recipe: MultiCrop | SingleView | None,
+        batch_size: int,
+        drop_last: bool = True,
+    ) -> ResumableDataLoader:
+        """Return a loader of training images in the order of a sampler.
+
+        Args:
+            sampler: Gives positions in `labels("train")`.
+            recipe: Views to make of them; hand it to `finish` too.
+            batch_size: Images per batch.
+            drop_last: Leave out a last, smaller batch.
+        """
+        return ResumableDataLoader(
+            self._training_set(recipe),
+            sampler=sampler,
+            drop_last=drop_last,
+            processed=lambda: processed_batches(self.trainer),
+            persistent_workers=self.num_workers > 0,
+            **{**self._loader_arguments(), "batch_size": batch_size},
+        )
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the loader of validation batches; an empty list if there are no images for it."""
@@ -235,19 +265,17 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             (float images or list of views, labels).
         """
         images, labels = batch
-        if isinstance(images, RawImages):
-            images = self._device_views(images)
-        elif isinstance(images, Tensor):
-            images = self._normalized(images)
-        else:
-            images = [self._normalized(view) for view in images]
-        if (
-            self.trainer is not None
-        ):  # Lightning has converted the batch already, while it was uint8
-            images = self.trainer.precision_plugin.convert_input(images)
-        return images, labels
+        return self.finish(images, self.train_transform), labels
 
-    # Resuming. Lightning restores its loaders by itself, but not if a module has asked for
+    def finish(self, images: Any, recipe: MultiCrop | SingleView | None) -> Tensor | list[Tensor]:
+        """Make a batch's images ready for the network; see `finish_images`."""
+        finished = finish_images(images, recipe, self.mean, self.std)
+        if self.trainer is None:
+            return finished
+        # Lightning has converted the batch already, while it was uint8.
+        return self.trainer.precision_plugin.convert_input(finished)
+
+    # Lightning restores its loaders by itself, but not if a module has asked for
     # `trainer.estimated_stepping_batches` in `configure_optimizers`, which makes them too early.
 
     def state_dict(self) -> dict[str, int]:
@@ -269,8 +297,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         loader = None if self.trainer is None else self.trainer.train_dataloader
         return loader if isinstance(loader, ResumableDataLoader) else None
 
-    # Details
-
     def _class_name(self, label: int) -> str:
         return self.class_names[label] if 0 <= label < self.num_classes else "without a label"
 
@@ -280,16 +306,17 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"{type(self).__name__} has no images for the {split} split.")
         return reader
 
-    def _training_set(self, reader: ImageReader) -> Dataset:
-        if self.train_transform is None:
+    def _training_set(self, recipe: MultiCrop | SingleView | None) -> Dataset:
+        reader = self._require("train")
+        if recipe is None:
             return EvaluationSet(reader, self.eval_transform)
         if self.augment == "device":
             return RawSet(reader, self.canvas_size)
-        return ViewSet(reader, self.train_transform)
+        return ViewSet(reader, recipe)
 
     def _evaluation_loader(self, reader: ImageReader, keep_workers: bool = False) -> DataLoader:
         dataset = EvaluationSet(reader, self.eval_transform)
-        replicas, rank = self._shard()
+        replicas, rank = self.shard()
         return DataLoader(
             dataset,
             sampler=ShardSampler(dataset, replicas, rank) if replicas > 1 else None,
@@ -305,41 +332,16 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             "collate_fn": as_is,
             # Else each new iterator takes a number from the global generator, and evaluating would
             # change the course of the training.
-            "generator": torch.Generator().manual_seed(self._run_seed()),
+            "generator": torch.Generator().manual_seed(self.run_seed()),
         }
 
-    def _run_seed(self) -> int:
+    def run_seed(self) -> int:
+        """Return the seed of this run: `seed`, or else that of `seed_everything`, or else 0."""
         return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
 
-    def _shard(self) -> tuple[int, int]:
-        """Number of processes that share the data, and the rank of this one."""
-        if self.trainer is not None:
-            shard = self.trainer.distributed_sampler_kwargs or {}
-            return shard.get("num_replicas", 1), shard.get("rank", 0)
-        if dist.is_available() and dist.is_initialized():
-            return dist.get_world_size(), dist.get_rank()
-        return 1, 0
-
-    def _processed_batches(self) -> int | None:
-        """Number of batches of this epoch that the training loop has finished."""
-        if self.trainer is None:
-            return None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return progress.processed  # type: ignore[attr-defined]
-
-    def _device_views(self, raw: RawImages) -> Tensor | list[Tensor]:
-        assert self.train_transform is not None
-        sizes = None if raw.sizes is None else torch.from_numpy(raw.sizes)
-        generator = torch.Generator().manual_seed(batch_seed(raw.seeds))
-        views = self.train_transform.batched(raw.images, sizes=sizes, generator=generator)
-        if isinstance(views, Tensor):
-            return normalize(views, self.mean, self.std)
-        return [normalize(view, self.mean, self.std) for view in views]
-
-    def _normalized(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8:
-            return images
-        return normalize(images, self.mean, self.std)
+    def shard(self) -> tuple[int, int]:
+        """Return the number of processes that share the data, and the rank of this one."""
+        return share_of(self.trainer)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

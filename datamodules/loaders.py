@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import lightning.pytorch as pl
+import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lit_ssl.datamodules.samplers import EpochSampler
 
-__all__ = ["ResumableDataLoader", "check_share"]
+__all__ = ["ResumableDataLoader", "check_share", "processed_batches", "share_of"]
 
 
 class ResumableDataLoader(DataLoader):
@@ -143,3 +145,25 @@ def check_share(sampler: EpochSampler, batch_size: int) -> bool:
             f" is one batch of {share}."
         )
     return share >= batch_size
+
+
+def processed_batches(trainer: pl.Trainer | None) -> int | None:
+    """Return how many batches of this epoch the training loop has finished; None without one."""
+    if trainer is None:
+        return None
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    return progress.processed  # type: ignore[attr-defined]
+
+
+def share_of(trainer: pl.Trainer | None) -> tuple[int, int]:
+    """Return the number of processes that share the data, and the rank of this one.
+
+    Args:
+        trainer: Without one, the process group counts, if there is one.
+    """
+    if trainer is not None:
+        share = trainer.distributed_sampler_kwargs or {}
+        return share.get("num_replicas", 1), share.get("rank", 0)
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size(), dist.get_rank()
+    return 1, 0

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from lit_ssl.datamodules.images import Images
+import numpy as np
+import torch
+
+from lit_ssl.datamodules.images import ArrayImages, Images
 from lit_ssl.datamodules.reading import ImageReader
 from lit_ssl.datamodules.splits import stratified_split
 from lit_ssl.datamodules.subset import Subset
@@ -45,6 +48,8 @@ class Partition:
         self._class_name = class_name
         self._own: dict[Split, ImageReader | None] = {}
         self._divided: tuple[ImageReader, ImageReader | None] | None = None
+        self._official: Images
+        self._used: np.ndarray
 
     def __getitem__(self, split: Split) -> ImageReader | None:
         """Return the images of a split as the run uses it, None if there are none."""
@@ -55,6 +60,12 @@ class Partition:
                 return self._divide()[1]
             return self._own_split("val") or self._own_split("test")
         return self._own_split("test") or self._own_split("val")
+
+    def positions(self, subset: Subset) -> np.ndarray:
+        """Return the positions in the training split, as it is used, of the images of a subset."""
+        self._divide()
+        chosen = subset.select(self._official, self._used, self._class_name)
+        return np.searchsorted(self._used, chosen)
 
     @property
     def num_corrupt(self) -> int:
@@ -78,8 +89,18 @@ class Partition:
                 rest = self._subset.select(images, rest, self._class_name)
             # Selecting copies; the common case of all images should not.
             train = images if len(rest) == len(images) else images.select(rest)
+            self._official, self._used = _without_pixels(images), rest
             val = (
                 ImageReader(images.select(held_out), self._skip_corrupt) if len(held_out) else None
             )
             self._divided = ImageReader(train, self._skip_corrupt), val
         return self._divided
+
+
+def _without_pixels(images: Images) -> Images:
+    """Labels and names of the images; pixels in memory would be kept there twice."""
+    if not isinstance(images, ArrayImages):
+        return images
+    return ArrayImages(
+        torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(images), -1, -1, -1), images.labels
+    )

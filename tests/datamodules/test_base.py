@@ -246,7 +246,7 @@ def test_only_a_remainder_is_dropped(toy):
 
 def test_fewer_images_than_processes(toy, monkeypatch):
     data = toy(train_size=3)
-    monkeypatch.setattr(data, "_shard", lambda: (4, 0))
+    monkeypatch.setattr(data, "shard", lambda: (4, 0))
     with pytest.raises(ValueError, match=r"No training batch: 3 training images for 4 processes\."):
         data.train_dataloader()
 
