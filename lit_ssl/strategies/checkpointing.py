@@ -27,7 +27,8 @@ VERSION = 1
 
 # Settings that do not change the trajectory.
 _HARMLESS = {
-    "bucket_cap_mb", "eval_params", "final_sync", "per_rank_state", "per_rank_state_limit_mb",
+    "bn_recalibration_batches", "bucket_cap_mb", "eval_params", "final_sync", "per_rank_state",
+    "per_rank_state_limit_mb",
 }  # fmt: skip
 
 
@@ -140,7 +141,8 @@ def _store_ranks(
     options = strategy.options
     limit = options.per_rank_state_limit_mb * 2**20
     if options.per_rank_state == "sidecar" or int(size) * strategy.world_size > limit:
-        state["sidecar"] = strategy.broadcast(os.urandom(8).hex())
+        # Names may hold a step or metric that differs between processes: take rank 0's.
+        state["sidecar"], filepath = strategy.broadcast((os.urandom(8).hex(), filepath))
         content = {"sidecar": state["sidecar"], "state": mine}
         strategy.checkpoint_io.save_checkpoint(content, f"{filepath}.rank{strategy.global_rank}")
         return

@@ -20,8 +20,9 @@ from lit_ssl.strategies.units import SyncUnit
 
 __all__ = [
     "check_ddp_arguments",
-    "check_model",
+    "check_optimizers",
     "check_same_parameters",
+    "check_unsharded",
     "count_warmup",
     "warn_about_collectives",
 ]
@@ -71,13 +72,8 @@ def check_ddp_arguments(options: Options, kwargs: dict[str, Any], strategy: str)
         raise ValueError(f"{strategy}: group_size > 1 uses DDP's communication hook itself")
 
 
-def check_model(module: nn.Module, optimizers: Sequence[Optimizer], strategy: str) -> None:
-    """Refuse sharded models, optimizers that communicate, and parameters shared by two optimizers.
-
-    Args:
-        module: the LightningModule.
-        optimizers: of the Trainer.
-        strategy: name for the messages.
+def check_unsharded(module: nn.Module, strategy: str) -> None:
+    """Refuse models of which every process has only a part.
 
     Raises:
         ValueError: with what was found and what to do.
@@ -92,6 +88,14 @@ def check_model(module: nn.Module, optimizers: Sequence[Optimizer], strategy: st
             f"{strategy} needs a whole copy of the model on every process, but {sharded[0]!r} is "
             "sharded (FSDP or tensor parallel): train unsharded, or use Lightning's FSDPStrategy"
         )
+
+
+def check_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], strategy: str) -> None:
+    """Refuse optimizers that communicate, and parameters shared by two of them.
+
+    Raises:
+        ValueError: with what was found and what to do.
+    """
     for optimizer in optimizers:
         known = type(optimizer).__name__ in _COMMUNICATING
         if known or hasattr(optimizer, "consolidate_state_dict"):

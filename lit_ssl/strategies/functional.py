@@ -151,5 +151,8 @@ def quadratic_period(lr: float, coefficient: float, base: int, maximum: int) -> 
 
     Source: arXiv 2310.14423, section 2.
     """
-    period = math.floor((coefficient / lr) ** 2) if coefficient < lr * 2**16 else maximum
+    if coefficient > lr * 2**16:
+        return maximum
+    # A ratio of 2 that float32 has made 1.9999999 still means 4 steps.
+    period = math.floor((coefficient / lr) ** 2 * (1 + 1e-6))
     return min(max(base, period), maximum)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lit_ssl.strategies import checkpointing
 from lit_ssl.strategies.inner_state import BufferPolicy
 from lit_ssl.strategies.options import Options
+from lit_ssl.strategies.recalibration import Recalibration
 from lit_ssl.strategies.rounds import QuadraticSyncRule
 from lit_ssl.strategies.steps import LocalStepsStrategy
 from lit_ssl.strategies.sync import Swap, Synchroniser
@@ -44,6 +46,9 @@ class LocalSGDStrategy(LocalStepsStrategy):
         sync_at_epoch_end: end the round with every epoch.
         eval_params: what is validated: ``average``, ``local``, ``slow`` (parameters at the start of
             the round, no traffic), or ``sync`` (ends the round, so it changes the training).
+        bn_recalibration_batches: before validation, estimate BatchNorm statistics of those
+            parameters from so many last training batches; see
+            :class:`~lit_ssl.strategies.recalibration.Recalibration`.
         final_sync: parameters at the end, in the middle of a round: ``average``, ``outer`` (end the
             round) or ``none``.
         group_size: processes (in order of rank, usually those of a node) that average their
@@ -77,6 +82,7 @@ class LocalSGDStrategy(LocalStepsStrategy):
         sync_frozen: bool = True,
         sync_at_epoch_end: bool = False,
         eval_params: Literal["average", "local", "slow", "sync"] = "average",
+        bn_recalibration_batches: int = 0,
         final_sync: Literal["average", "outer", "none"] = "average",
         group_size: int = 1,
         average_every: int | None = None,
@@ -100,6 +106,7 @@ class LocalSGDStrategy(LocalStepsStrategy):
             sync_frozen=sync_frozen,
             sync_at_epoch_end=sync_at_epoch_end,
             eval_params=eval_params,
+            bn_recalibration_batches=bn_recalibration_batches,
             final_sync=final_sync,
             group_size=group_size,
             average_every=average_every,
@@ -113,6 +120,8 @@ class LocalSGDStrategy(LocalStepsStrategy):
             per_rank_state_limit_mb=per_rank_state_limit_mb,
         )
         super().__init__(options, **kwargs)
+        self._warned = False
+        self._recalibration = Recalibration(bn_recalibration_batches)
         self._swap: Swap | None = None
         self._loaded_from: str | None = None
 
@@ -137,6 +146,16 @@ class LocalSGDStrategy(LocalStepsStrategy):
         """RMS distance of the processes' parameters from their mean; all must call it."""
         return self._engine.drift() if self._engine is not None and self.is_local else 0.0
 
+    def _before_reduction(self) -> None:
+        """Warn once about communication inside of local steps."""
+        if self._in_step and self.is_local and self.world_size > 1 and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                "training_step communicates in every local step (self.log with sync_dist=True and "
+                "on_step=True, or self.all_gather): that costs what local steps are to save; log "
+                "per epoch, or keep it within a node by group_size"
+            )
+
     # evaluation
 
     def on_validation_start(self) -> None:
@@ -150,6 +169,26 @@ class LocalSGDStrategy(LocalStepsStrategy):
             self._swap = self.engine.swap_in_average()
         elif mode == "slow":
             self._swap = self.engine.swap_in_slow()
+        if self._recalibration.batches:
+            self._recalibrate()
+
+    def _recalibrate(self) -> None:
+        """Estimate BatchNorm statistics anew; they are put back with the local parameters."""
+        assert self.lightning_module is not None
+        held = {tensor.data_ptr() for tensor, _ in self._swap or []}
+        statistics = self._recalibration.statistics(self.lightning_module)
+        own = [(t, t.clone()) for t in statistics if t.data_ptr() not in held]
+        self._swap = [*(self._swap or []), *own]
+        with self.precision_plugin.val_step_context():
+            self._recalibration.estimate_(self.lightning_module)
+        if self.options.eval_params != "local":
+            self.engine.pool(statistics)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Remember the batch, if BatchNorm statistics are to be estimated from it."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.options.bn_recalibration_batches:
+            self._recalibration.remember(batch)
 
     def on_validation_end(self) -> None:
         """Put the local parameters back (after the callbacks' hooks: they save the average)."""

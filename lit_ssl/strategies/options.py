@@ -44,6 +44,7 @@ class Options:
     sync_frozen: bool = True
     sync_at_epoch_end: bool = False
     eval_params: str = "average"
+    bn_recalibration_batches: int = 0
     final_sync: str = "average"
     group_size: int = 1
     average_every: int | None = None
@@ -69,6 +70,7 @@ class Options:
             ("group_size", 1),
             ("delay", 0),
             ("warmup_steps", 0),
+            ("bn_recalibration_batches", 0),
         ):
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")

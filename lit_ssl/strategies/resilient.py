@@ -55,6 +55,9 @@ class ResilientDDPStrategy(DDPStrategy):
             device_id=self.root_device if self.root_device.type != "cpu" else None,
         )
 
+    def _before_reduction(self) -> None:
+        """Called before metrics are reduced and tensors gathered."""
+
     def barrier(self, *args: Any, **kwargs: Any) -> None:
         """Wait for all processes, unless interrupted."""
         if not self.interrupted:
@@ -66,6 +69,7 @@ class ResilientDDPStrategy(DDPStrategy):
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         """Reduce over processes, unless interrupted."""
+        self._before_reduction()
         return tensor if self.interrupted else super().reduce(tensor, group, reduce_op)
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
@@ -74,6 +78,7 @@ class ResilientDDPStrategy(DDPStrategy):
 
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
         """Gather from all processes; only the own value if interrupted."""
+        self._before_reduction()
         if self.interrupted:
             return tensor.unsqueeze(0)
         return super().all_gather(tensor, group, sync_grads)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch.distributed as dist
-from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from lit_ssl.strategies import checks, uneven
@@ -21,16 +18,16 @@ from lit_ssl.strategies.groups import Groups
 from lit_ssl.strategies.launch import keep_signals_local
 from lit_ssl.strategies.loss_scale import loss_scale, lower_loss_scale
 from lit_ssl.strategies.options import Options
-from lit_ssl.strategies.resilient import ResilientDDPStrategy
 from lit_ssl.strategies.rng import set_rng
 from lit_ssl.strategies.rounds import SyncSchedule
+from lit_ssl.strategies.switchable import SwitchableDDPStrategy
 from lit_ssl.strategies.sync import Synchroniser, deciding_row
 from lit_ssl.strategies.units import SyncUnit, build_units
 
 __all__ = ["LocalStepsStrategy"]
 
 
-class LocalStepsStrategy(ResilientDDPStrategy):
+class LocalStepsStrategy(SwitchableDDPStrategy):
     """Runs rounds of local steps; what a round ends with is up to ``_outer_step``.
 
     Args:
@@ -47,14 +44,12 @@ class LocalStepsStrategy(ResilientDDPStrategy):
         )
         self.just_synced = False
         self.rounds = 0
-        self.is_local = False
         self._engine: Synchroniser | None = None
         self.steps: list[int] = []
         self._warmup = 0
         self._groups: Groups | None = None
         self._uneven = False
         self._in_step = False
-        self._told = False
         self.rng_at_start: dict[str, Any] | None = None
 
     @property
@@ -85,39 +80,24 @@ class LocalStepsStrategy(ResilientDDPStrategy):
         """Prepare the model; when fitting, take the first snapshot of its parameters."""
         fitting = trainer.state.fn == TrainerFn.FITTING
         self._engine, self.is_local, self.rounds, self._uneven = None, False, 0, False
+        assert self.lightning_module is not None
+        name, options = type(self).__name__, self.options
         if fitting:
-            options = self.options
+            checks.check_unsharded(self.lightning_module, name)
             self._warmup = checks.count_warmup(options.warmup_steps, trainer)
             self._groups = Groups(self.global_rank, self.world_size, options, self._timeout)
+            self.node_group = self._groups.node
+            self.averages_gradients = self._warmup > 0 or self.node_group is not None
         super().setup(trainer)
         if not fitting:
             return
-        assert self.lightning_module is not None
-        name = type(self).__name__
-        checks.check_model(self.lightning_module, self.optimizers, name)
+        checks.check_optimizers(self.lightning_module, self.optimizers, name)
         self.steps = [0] * len(self.optimizers)
         self._engine = self._make_engine()
         checks.check_same_parameters(self.units, self.global_rank, name)
         keep_signals_local(trainer, lambda: self.is_local)
         if self._warmup == 0:
             self.begin_local_steps()
-
-    def configure_ddp(self) -> None:
-        """Wrap the model in DDP only if gradients are averaged at all."""
-        if self._warmup == 0 and self.options.group_size == 1:
-            assert self.lightning_module is not None
-            _sync_module_states(self.lightning_module)
-            return
-        super().configure_ddp()
-        if self.options.group_size > 1:
-            assert isinstance(self.model, DistributedDataParallel)
-            assert self._groups is not None
-            everyone: Any = dist.group.WORLD
-            node = self._groups.node
-            self.model.register_comm_hook(
-                None,
-                lambda state, bucket: allreduce_hook(node if self.is_local else everyone, bucket),
-            )
 
     def _make_engine(self) -> Synchroniser:
         assert self.lightning_module is not None
@@ -156,7 +136,7 @@ class LocalStepsStrategy(ResilientDDPStrategy):
 
     def begin_local_steps(self) -> None:
         """Begin the first round; the parameters must be the same on all processes."""
-        self.is_local = True
+        self._switch_to_local_steps()
         for unit in self.units:
             self._prepare_unit(unit)
             lr = float(unit.learning_rates()[0])
@@ -167,8 +147,6 @@ class LocalStepsStrategy(ResilientDDPStrategy):
             offset = period - 1 if self.options.first_sync == "immediate" else offset
             unit.round.restart(period, lr, offset, completed=False)
             unit.fingerprints = fingerprints(self.engine.extras_of(unit))
-        if isinstance(self.model, DistributedDataParallel):
-            self.model.broadcast_buffers = False
 
     def teardown(self) -> None:
         """Wait for averages that are under way, unless interrupted, and let go of the model."""
@@ -204,31 +182,23 @@ class LocalStepsStrategy(ResilientDDPStrategy):
         self.just_synced = False
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module's step, without DDP's wrapper in local steps."""
+        """Run the module's step; before it, begin local steps when the warm-up is over."""
         assert self.lightning_module is not None
-        module, warm = self.lightning_module, min(self.steps, default=0) >= self._warmup
+        warm = min(self.steps, default=0) >= self._warmup
         if not self.is_local and self._engine is not None and warm:
+            share = self.world_size // self.options.group_size
+            rank_zero_info(
+                f"{type(self).__name__}: local steps begin after {min(self.steps)} steps of DDP. A "
+                f"step now sees 1/{share} of the samples that it saw before; the learning rate is "
+                "not changed."
+            )
             self.begin_local_steps()
         self._in_step = True
-        if self.is_local and self.options.group_size == 1:
-            with self.precision_plugin.train_step_context():
-                output = module.training_step(*args, **kwargs)
-        else:
-            output = super().training_step(*args, **kwargs)
+        output = super().training_step(*args, **kwargs)
         self._in_step = False
-        if not module.automatic_optimization:
+        if not self.lightning_module.automatic_optimization:
             self._end_batch()
         return output
-
-    def pre_backward(self, closure_loss: Tensor) -> None:
-        """Prepare DDP's reducer, except in local steps."""
-        if not self.is_local or self.options.group_size > 1:
-            super().pre_backward(closure_loss)
-
-    def post_backward(self, closure_loss: Tensor) -> None:
-        """Flush DDP's reducer, except in local steps."""
-        if not self.is_local or self.options.group_size > 1:
-            super().post_backward(closure_loss)
 
     def optimizer_step(
         self, optimizer: Optimizer, closure: Any, model: Any = None, **kwargs: Any

@@ -267,6 +267,23 @@ class Synchroniser:
         return swap
 
     @torch.no_grad()
+    def pool(self, statistics: Sequence[Tensor]) -> None:
+        """Pool BatchNorm statistics of all processes, in place; integers are left alone."""
+        ids = {id(t) for t in statistics}
+        found = ex.collect(self.module, set(), "average", frozen=False).floats
+        extras = [x for x in found if id(x.tensor) in ids]
+        tensors = [x.tensor for x in extras]
+        if not tensors:
+            return
+        flat = torch.empty(sum(t.numel() for t in tensors), device=tensors[0].device)
+        views = views_of(pack_(flat, tensors), tensors)
+        ex.prepare_(views, extras, self.averager.rank)
+        for work in self.averager.reduce(flat):
+            work.wait()
+        ex.restore_(views, extras, self.averager.world_size)
+        unpack_(flat, tensors)
+
+    @torch.no_grad()
     def swap_in_slow(self) -> Swap:
         """Put ``x0`` of all units into the module, without communication unless it is sharded."""
         swap: Swap = []

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 from torch.utils.data import IterableDataset
 
 __all__ = ["FINISHED", "check_join", "exchange", "may_be_uneven"]
@@ -71,6 +72,8 @@ def check_join(trainer: pl.Trainer) -> None:
         found = "max_steps (use max_epochs)"
     elif trainer.enable_validation and not _validates_at_epoch_end(trainer):
         found = f"val_check_interval={trainer.val_check_interval} (validate at the end of epochs)"
+    elif any(isinstance(m, nn.SyncBatchNorm) for m in trainer.lightning_module.modules()):
+        found = "SyncBatchNorm (set sync_batchnorm=False)"
     elif any(
         isinstance(c, ModelCheckpoint) and (c._every_n_train_steps or c._train_time_interval)
         for c in trainer.callbacks  # type: ignore[attr-defined]

@@ -79,4 +79,4 @@ def golden(name, rank, world, folder):
     }
 
 
-CASES = {name: (int(name.split("_w")[1][0]), partial(golden, name)) for name in RUNS}
+CASES = {name: partial(golden, name) for name in RUNS}

@@ -17,9 +17,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "pool(world, *names): cases that a test needs, see run_pool")
 
 
-def run_pool(world, names, folder):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    env.pop("MASTER_ADDR", None)
+def run_pool(world, names, folder, other=None):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "POOL2": str(other or "")}
     logs = [(folder / f"log{rank}.txt").open("w") for rank in range(world)]
     processes = [
         subprocess.Popen(
@@ -49,7 +48,10 @@ def pools(request, tmp_path_factory):
             marks = [m for item in request.session.items for m in item.iter_markers("pool")]
             names = [name for m in marks if m.args[0] == world for name in m.args[1:]]
             names = list(dict.fromkeys(names))
-            folders[world] = run_pool(world, names, tmp_path_factory.mktemp(f"pool{world}"))
+            # The pool of four reads a checkpoint of the pool of two.
+            other = folder(2) if world == 4 and "resume_from_two" in names else None
+            where = tmp_path_factory.mktemp(f"pool{world}")
+            folders[world] = run_pool(world, names, where, other)
         return folders[world]
 
     return folder

@@ -14,8 +14,13 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases_golden
+import cases_single
+import cases_state
+import cases_training
 
-CASES = {**cases_golden.CASES}
+CASES = {}
+for module in (cases_golden, cases_training, cases_state, cases_single):
+    CASES |= module.CASES
 
 
 def main(folder, rank, world, names):
@@ -35,7 +40,7 @@ def main(folder, rank, world, names):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                result = CASES[name][1](rank, world, folder / name)
+                result = CASES[name](rank, world, folder / name)
             except BaseException:
                 result = {"error": traceback.format_exc()}
         result["warnings"] = [str(w.message) for w in caught]
