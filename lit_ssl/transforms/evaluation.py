@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torchvision.transforms.v2.functional as F
@@ -18,16 +19,21 @@ class EvalTransform:
     Args:
         size: pixels per side of the result, >= 1.
         resize: pixels of the shorter side before the crop, >= ``size``; ``size`` by default.
+        channels: of the result: 1 makes colours grey, 3 repeats grey images; None leaves them as
+            they are. For networks that were trained on other images.
 
     Raises:
-        ValueError: if ``size`` is not positive or ``resize`` is smaller than ``size``.
+        ValueError: if ``size`` is not positive, ``resize`` is smaller than ``size``, or
+            ``channels`` is neither 1 nor 3.
 
     Example:
         >>> EvalTransform(224, resize=256)(torch.zeros(3, 375, 500, dtype=torch.uint8)).shape
         torch.Size([3, 224, 224])
     """
 
-    def __init__(self, size: int, resize: int | None = None) -> None:
+    def __init__(
+        self, size: int, resize: int | None = None, channels: Literal[1, 3] | None = None
+    ) -> None:
         if size < 1:
             raise ValueError(f"EvalTransform.size must be >= 1 pixel, got {size}.")
         if resize is not None and resize < size:
@@ -35,8 +41,11 @@ class EvalTransform:
                 f"EvalTransform.resize must be at least size = {size}, got {resize}: "
                 "the crop would reach beyond the image."
             )
+        if channels not in (None, 1, 3):
+            raise ValueError(f"EvalTransform.channels must be 1 or 3, got {channels}.")
         self.size = size
         self.resize = size if resize is None else resize
+        self.channels = channels
 
     def __call__(self, image: Tensor) -> Tensor:
         """Transforms one image.
@@ -46,14 +55,28 @@ class EvalTransform:
 
         Returns:
             ``[C, size, size]`` uint8; ``image`` itself where nothing has to be done.
+
+        Raises:
+            ValueError: if ``channels`` are wanted and the image is neither grey nor in colours.
         """
+        if self.channels is not None and self.channels != image.shape[-3]:
+            image = _with_channels(image, self.channels)
         image = F.resize(image, [self.resize], antialias=True)
         if image.shape[-2:] == (self.size, self.size):
             return image
         return F.center_crop(image, [self.size, self.size])
 
     def __repr__(self) -> str:
-        return f"EvalTransform(size={self.size}, resize={self.resize})"
+        return f"EvalTransform(size={self.size}, resize={self.resize}, channels={self.channels})"
+
+
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    found = image.shape[-3]
+    if found not in (1, 3):
+        raise ValueError(f"images with {found} channels cannot be given {channels} channels.")
+    if channels == 1:
+        return F.rgb_to_grayscale(image)
+    return image.expand(*image.shape[:-3], 3, -1, -1)
 
 
 @functools.lru_cache

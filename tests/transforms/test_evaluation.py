@@ -28,6 +28,22 @@ def test_matching_images_are_returned_as_they_are(make_image):
     assert EvalTransform(28)(image) is image
 
 
+def test_channels(make_image):
+    grey, colours = make_image(1, 28, 28), make_image(3, 28, 28)
+    assert torch.equal(EvalTransform(28, channels=3)(grey), grey.expand(3, -1, -1))
+    expected = T.Grayscale()(colours)
+    assert torch.equal(EvalTransform(28, channels=1)(colours), expected)
+    assert EvalTransform(28, channels=3)(colours) is colours
+    batch = torch.stack([colours, colours])
+    assert torch.equal(EvalTransform(28, channels=1)(batch), torch.stack([expected] * 2))
+    resized = EvalTransform(14, channels=3)(grey)
+    assert torch.equal(resized, EvalTransform(14)(grey).expand(3, -1, -1))
+    with pytest.raises(ValueError, match="channels must be 1 or 3, got 2"):
+        EvalTransform(28, channels=2)
+    with pytest.raises(ValueError, match="4 channels cannot be given 3"):
+        EvalTransform(28, channels=3)(make_image(4, 28, 28))
+
+
 def test_centre_of_an_unscaled_image(make_image):
     image = make_image(3, 28, 40)
     assert torch.equal(EvalTransform(28)(image), image[:, :, 6:34])
