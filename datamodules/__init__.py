@@ -9,12 +9,16 @@ from lit_ssl.datamodules.imagenet import ImageNetDataModule
 from lit_ssl.datamodules.inaturalist import INaturalist2018DataModule
 from lit_ssl.datamodules.loaders import ResumableDataLoader
 from lit_ssl.datamodules.mnist5k import MNIST5kDataModule
+from lit_ssl.datamodules.packaged import packaged_lists
 from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
+from lit_ssl.datamodules.semi_supervised import SemiSupervisedDataModule
+from lit_ssl.datamodules.stratified import ClassStratifiedSampler
 from lit_ssl.datamodules.subset import Subset
 
 __all__ = [
     "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "ClassStratifiedSampler",
     "CorruptImageError",
     "EpochSampler",
     "INaturalist2018DataModule",
@@ -24,6 +28,8 @@ __all__ = [
     "MNIST5kDataModule",
     "RawImages",
     "ResumableDataLoader",
+    "SemiSupervisedDataModule",
     "ShardSampler",
     "Subset",
+    "packaged_lists",
 ]

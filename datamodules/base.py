@@ -18,6 +18,7 @@ from lit_ssl.datamodules.finishing import finish_images
 from lit_ssl.datamodules.images import Images
 from lit_ssl.datamodules.loaders import (
     ResumableDataLoader,
+    ResumingData,
     check_share,
     processed_batches,
     share_of,
@@ -32,7 +33,7 @@ from lit_ssl.utils.hparams import not_plain
 __all__ = ["ImageDataModule"]
 
 
-class ImageDataModule(pl.LightningDataModule, ABC):
+class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
     """Labelled images for self-supervised training and its evaluation.
 
     A subclass gives its images per split (`load_images`), its `class_names`, its usual evaluation
@@ -121,7 +122,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.mean = tuple(mean or self.default_mean)
         self.std = tuple(std or self.default_std)
         self.image_size: int = self.eval_transform.size
-        self._resume: dict[str, int] | None = None
         self._splits = Partition(
             self.load_images, val_size, subset, on_corrupt == "skip", self._class_name
         )
@@ -193,7 +193,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Number of unreadable images that this process has met so far (`on_corrupt: skip`)."""
         return self._splits.num_corrupt
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> ResumableDataLoader:
         """Return the loader of training batches, which resumes in the middle of an epoch."""
         dataset = self._training_set(self.train_transform)
         replicas, rank = self.shard()
@@ -202,9 +202,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         loader = self.training_loader(
             sampler, self.train_transform, self.batch_size, self.drop_last and fills_a_batch
         )
-        if self._resume is not None:
-            loader.load_state_dict(self._resume)
-            self._resume = None
+        self.resume([loader])
         return loader
 
     def training_loader(
@@ -244,14 +242,17 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Return the loader of test batches."""
         return self.test_dataloader()
 
-    def bank_dataloader(self) -> DataLoader:
+    def bank_dataloader(self, positions: np.ndarray | None = None) -> DataLoader:
         """Return a loader of the training images, evaluation transform, in order, each once.
 
         Its images are those of the training loader (after hold-out and subset). With several
         processes, sample `i` of the loader on process `r` of `W` is training image `r + i * W`;
         nothing is padded.
+
+        Args:
+            positions: int64, positions in `labels("train")` of the images to serve; None: all.
         """
-        return self._evaluation_loader(self._require("train"))
+        return self._evaluation_loader(self._require("train"), positions=positions)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the views where that was left to the device, scale to [0, 1] and normalise.
@@ -275,28 +276,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         # Lightning has converted the batch already, while it was uint8.
         return self.trainer.precision_plugin.convert_input(finished)
 
-    # Lightning restores its loaders by itself, but not if a module has asked for
-    # `trainer.estimated_stepping_batches` in `configure_optimizers`, which makes them too early.
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the position of the training loader, for the checkpoint."""
-        loader = self._running_loader()
-        return {} if loader is None else loader.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training continue at a stored position."""
-        if self.trainer is None or self.trainer.state.fn != "fit":
-            return
-        loader = self._running_loader()
-        if loader is None:
-            self._resume = state_dict
-        else:
-            loader.load_state_dict(state_dict)
-
-    def _running_loader(self) -> ResumableDataLoader | None:
-        loader = None if self.trainer is None else self.trainer.train_dataloader
-        return loader if isinstance(loader, ResumableDataLoader) else None
-
     def _class_name(self, label: int) -> str:
         return self.class_names[label] if 0 <= label < self.num_classes else "without a label"
 
@@ -314,8 +293,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return RawSet(reader, self.canvas_size)
         return ViewSet(reader, recipe)
 
-    def _evaluation_loader(self, reader: ImageReader, keep_workers: bool = False) -> DataLoader:
-        dataset = EvaluationSet(reader, self.eval_transform)
+    def _evaluation_loader(
+        self, reader: ImageReader, keep_workers: bool = False, positions: np.ndarray | None = None
+    ) -> DataLoader:
+        dataset: Dataset = EvaluationSet(reader, self.eval_transform)
+        if positions is not None:
+            dataset = torch.utils.data.Subset(dataset, positions.tolist())
         replicas, rank = self.shard()
         return DataLoader(
             dataset,

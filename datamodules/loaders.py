@@ -13,7 +13,13 @@ from torch.utils.data import DataLoader
 
 from lit_ssl.datamodules.samplers import EpochSampler
 
-__all__ = ["ResumableDataLoader", "check_share", "processed_batches", "share_of"]
+__all__ = [
+    "ResumableDataLoader",
+    "ResumingData",
+    "check_share",
+    "processed_batches",
+    "share_of",
+]
 
 
 class ResumableDataLoader(DataLoader):
@@ -121,6 +127,44 @@ class ResumableDataLoader(DataLoader):
             "batch_size": self.batch_size or 1,
             "processes": sampler.num_replicas,
         }
+
+
+class ResumingData:
+    """Part of a data module whose training loaders continue in the middle of an epoch.
+
+    Lightning restores loaders by itself, but not if a module has asked for
+    `trainer.estimated_stepping_batches` in `configure_optimizers`, which makes them too early.
+    """
+
+    trainer: pl.Trainer | None
+    _waiting: list[dict[str, int]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the positions of the training loaders, for the checkpoint."""
+        return {"loaders": [loader.state_dict() for loader in self._running_loaders()]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the training continue at stored positions."""
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        self._waiting = state_dict["loaders"]
+        if loaders := self._running_loaders():
+            self.resume(loaders)
+
+    def resume(self, loaders: list[ResumableDataLoader]) -> None:
+        """Hand the positions that were loaded, if any, to training loaders.
+
+        Args:
+            loaders: In the order of `trainer.train_dataloader`.
+        """
+        for loader, state in zip(loaders, self._waiting or [], strict=False):
+            loader.load_state_dict(state)
+        self._waiting = None
+
+    def _running_loaders(self) -> list[ResumableDataLoader]:
+        running = None if self.trainer is None else self.trainer.train_dataloader
+        loaders = running.values() if isinstance(running, dict) else [running]
+        return [loader for loader in loaders if isinstance(loader, ResumableDataLoader)]
 
 
 def check_share(sampler: EpochSampler, batch_size: int) -> bool:

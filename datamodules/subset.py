@@ -6,13 +6,14 @@ import gzip
 import lzma
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO
 
 import numpy as np
 
 from lit_ssl.datamodules.images import Images
 from lit_ssl.datamodules.long_tail import long_tail_counts
+from lit_ssl.datamodules.packaged import find_list
 from lit_ssl.datamodules.splits import choose_per_class, proportional_counts
 
 __all__ = ["Subset", "read_lines"]
@@ -35,7 +36,9 @@ class Subset:
         file: Text file (plain, .gz or .xz) with one training image a line: either its index (0 is
             the first image of the official training set), or its file name, as in ImageNet's
             low-shot lists, or its path below the training folder, with or without the name of that
-            folder. A label after the name, as in the lists of ImageNet-LT, is ignored.
+            folder. A label after the name, as in the lists of ImageNet-LT, is ignored. Lists of
+            PAWS come with the package: `paws/cifar10_4000_split152` (and 73, 91, 321, 401),
+            `paws/imagenet_1percent`, `paws/imagenet_10percent`.
         seed: Seed of the draw; no effect with `file`.
         min_per_class: Images that a long tail leaves to each class, >= 1.
         permute_classes: Let the seed choose which classes of a long tail are the large ones; else
@@ -119,19 +122,15 @@ def read_lines(path: str) -> list[str]:
     """Return the lines of a text file that are not empty, stripped.
 
     Args:
-        path: Plain text, .gz or .xz.
+        path: Plain text, .gz or .xz; or the name of a packaged list.
 
     Raises:
         FileNotFoundError: No such file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"There is no list file {path}. Give a path from {Path.cwd()} or an absolute one."
-        )
-
+    found = find_list(path)
     openers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
-    opener = openers.get(Path(path).suffix, open)
-    with opener(path, "rt", encoding="utf-8") as file:
+    opener = openers.get(found.suffix, open)
+    with opener(found, "rt", encoding="utf-8") as file:
         return [line.strip() for line in file if line.strip()]
 
 
