@@ -23,6 +23,7 @@ from lit_ssl.cli_output import (
     LastCheckpoint,
     ParameterSummary,
     SaveConfig,
+    drop_placeholder,
     quiet,
     quiet_about,
     remove_unused_run,
@@ -301,6 +302,8 @@ class LitSSLCLI(LightningCLI):
             else callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         ]
+        if given.get("logger") in (None, True):
+            drop_placeholder(trainer)
         quiet_about(self.datamodule, self.subcommand)
         return trainer
 

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import get_human_readable_count
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich import get_console
@@ -27,6 +28,7 @@ __all__ = [
     "LastCheckpoint",
     "ParameterSummary",
     "SaveConfig",
+    "drop_placeholder",
     "quiet",
     "quiet_about",
     "remove_unused_run",
@@ -79,6 +81,13 @@ def quiet_about(datamodule: pl.LightningDataModule, command: str | None) -> None
     # Reading files has workers by default: 0 is set on purpose, or the images lie in memory.
     if isinstance(datamodule, ImageDataModule) and datamodule.num_workers == 0:
         warnings.filterwarnings("ignore", message=".*does not have many workers")
+
+
+def drop_placeholder(trainer: pl.Trainer) -> None:
+    """Keep the curve ``hp_metric``, a placeholder of −1, out of TensorBoard."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger._default_hp_metric = False
 
 
 class FirstBatch(pl.Callback):

@@ -27,6 +27,7 @@ TINY = (
     "--model.backbone_kwargs.embed_dim=16",
     "--model.backbone_kwargs.num_heads=2",
     "--model.proj_hidden_dim=32",
+    "--model.warmup_epochs=5",
     "--data.batch_size=64",
     "--trainer.max_epochs=3",
     "--trainer.limit_train_batches=6",
@@ -92,12 +93,6 @@ def recipe():
 
 
 @pytest.fixture(scope="session")
-def tiny():
-    """The same without a recipe and without the file of the losses."""
-    return list(TINY)
-
-
-@pytest.fixture(scope="session")
 def _project(tmp_path_factory):
     """The module of the user is imported once in this process, so it must stay where it is."""
     folder = tmp_path_factory.mktemp("project")
@@ -123,6 +118,13 @@ def built(lit_ssl, monkeypatch):
         return found[0]
 
     return run
+
+
+@pytest.fixture
+def warned(recwarn):
+    """What was warned so far, without what other packages tell only to programmers."""
+    silent = (DeprecationWarning, PendingDeprecationWarning)
+    return lambda: [str(w.message) for w in recwarn if not issubclass(w.category, silent)]
 
 
 @pytest.fixture

@@ -88,7 +88,8 @@ def test_fit_draws_the_views(trained, events):
     assert (shown.width, shown.height) == picture.size
 
 
-def test_fit_says_how_it_ended(trained):
+def test_fit_says_how_it_ended(trained, events):
+    assert "hp_metric" not in events.Tags()["scalars"]
     *_, results, checkpoints, logs = trained.result.out.splitlines()
     assert results.startswith("results: ")
     assert set(re.findall(r"val/(\w+) 0\.\d+", results)) >= set(ACCURACIES)
@@ -109,7 +110,7 @@ def test_validate_repeats_the_numbers_of_fit(trained, events, lit_ssl, recipe):
         assert float(shown[f"val/{name}"]) == pytest.approx(scalars(events, f"val/{name}")[17])
 
 
-def test_report(trained, lit_ssl, recipe, tmp_path):
+def test_report(trained, lit_ssl, recipe, tmp_path, warned):
     words = ["--config", "eval/mnist5k.yaml", "--ckpt_path", checkpoint(trained)]
     result = lit_ssl("test", *recipe, *words)
     assert result.code == 0, result.err
@@ -133,7 +134,8 @@ def test_report(trained, lit_ssl, recipe, tmp_path):
     for row in ("trained", "untrained", "pixels"):
         assert re.search(rf"{row} +│ +{100 * rows[row]['knn_acc1']:.1f} ", result.out)
     assert f"checkpoint   {checkpoint(trained)}" in result.out
-    assert not (tmp_path / "config.yaml").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.csv", "report.json"]
+    assert warned() == []
 
 
 def test_report_without_a_checkpoint_says_that_nothing_was_trained(lit_ssl, recipe, tmp_path):

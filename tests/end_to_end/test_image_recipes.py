@@ -30,20 +30,14 @@ SMALL = (
 ONE_STEP = "--trainer.fast_dev_run=true"
 
 
-def warnings_in(recorded):
-    """What was warned, without what Python code of other packages says to its programmers."""
-    silent = (DeprecationWarning, PendingDeprecationWarning)
-    return [str(w.message) for w in recorded if not issubclass(w.category, silent)]
-
-
-def test_imagenet_as_it_is(lit_ssl, imagenet, tmp_path, recwarn):
+def test_imagenet_as_it_is(lit_ssl, imagenet, tmp_path, warned):
     words = ["--data.root", imagenet, "--data.num_workers=1", ONE_STEP]
     result = lit_ssl("fit", "--config", "msn/imagenet_vits16.yaml", *words)
     assert result.code == 0, result.err
     assert "21.7 M" in result.out
     assert "val/linear_acc1 " in result.out.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
-    assert warnings_in(recwarn) == [
+    assert warned() == [
         "Only 4 training images per process, but batch_size is 64: each epoch is one batch of 4."
     ]
 
@@ -95,12 +89,12 @@ def cifar(tmp_path_factory):
     return folder.parent
 
 
-def test_cifar10(lit_ssl, cifar, recwarn):
+def test_cifar10(lit_ssl, cifar, warned):
     words = ["--data.root", cifar, "--data.val_size=10", *SMALL, ONE_STEP]
     result = lit_ssl("fit", "--config", "msn/cifar10.yaml", *words)
     assert result.code == 0, result.err
     assert "val/knn_acc5 " in result.out
-    assert warnings_in(recwarn) == [
+    assert warned() == [
         "Only 50 training images per process, but batch_size is 256: each epoch is one batch of 50."
     ]
 
@@ -119,12 +113,12 @@ def test_own_folder_with_classes(lit_ssl, tmp_path, write_images):
     assert "val/knn_acc1" in tested.out
 
 
-def test_own_folder_without_classes(lit_ssl, tmp_path, write_images, recwarn):
+def test_own_folder_without_classes(lit_ssl, tmp_path, write_images, warned):
     write_images(tmp_path / "photos", 6)
     words = ["--data=ImageFolderDataModule", "--data.root=photos", "--data.batch_size=3", *SMALL]
     result = lit_ssl("fit", "--config", "msn/imagenet_vits16.yaml", *words, ONE_STEP)
     assert result.code == 0, result.err
-    assert warnings_in(recwarn) == [
+    assert warned() == [
         f"{name} is off: ImageFolderDataModule has no classes (num_classes = 0)"
         for name in ("LinearProbeEvaluator", "KNNEvaluator")
     ]

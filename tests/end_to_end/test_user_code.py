@@ -39,7 +39,8 @@ def test_subclass_of_a_method_with_an_own_option(lit_ssl, finished, recipe):
     assert fitted.code == 0, fitted.err
     hparams = finished().last["hyper_parameters"]
     assert hparams["_class_path"] == "user_project.ScaledMSN"
-    assert (hparams["feature_scale"], hparams["mask_ratio"]) == (2.0, 0.25)
+    assert hparams["feature_scale"] == 2.0
+    assert hparams["backbone_kwargs"]["in_chans"] == 1  # of the recipe
 
     # the option comes from the checkpoint, unless it is given
     rows = []
