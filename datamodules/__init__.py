@@ -4,6 +4,7 @@ from lit_ssl.datamodules.base import ImageDataModule
 from lit_ssl.datamodules.batches import RawImages
 from lit_ssl.datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lit_ssl.datamodules.decoding import CorruptImageError
+from lit_ssl.datamodules.few_classes import ClassesPerBatchSampler
 from lit_ssl.datamodules.image_folder import ImageFolderDataModule
 from lit_ssl.datamodules.imagenet import ImageNetDataModule
 from lit_ssl.datamodules.inaturalist import INaturalist2018DataModule
@@ -19,6 +20,7 @@ __all__ = [
     "CIFAR10DataModule",
     "CIFAR100DataModule",
     "ClassStratifiedSampler",
+    "ClassesPerBatchSampler",
     "CorruptImageError",
     "EpochSampler",
     "INaturalist2018DataModule",

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lit_ssl.datamodules.batches import EvaluationSet, RawSet, ViewSet, as_is
+from lit_ssl.datamodules.few_classes import ClassesPerBatchSampler
 from lit_ssl.datamodules.finishing import finish_images
 from lit_ssl.datamodules.images import Images
 from lit_ssl.datamodules.loaders import (
@@ -66,6 +67,8 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
             on squares of this size, and larger ones are shrunk to fit.
         mean: Mean of each channel for images in [0, 1]. None takes the data set's usual values.
         std: Standard deviation of each channel. None takes the data set's usual values.
+        classes_per_batch: Make each training batch, over all processes, of about so few classes, to
+            study uneven batches; it must divide their size. None mixes all.
 
     Attributes:
         num_classes: Number of classes.
@@ -73,7 +76,7 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         mean: Mean of each channel.
         std: Standard deviation of each channel.
         image_size: Height and width of images after the evaluation transform.
-        in_channels: Number of channels.
+        in_channels: Number of channels after the evaluation transform.
     """
 
     in_channels: int = 3
@@ -97,6 +100,7 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         canvas_size: int = 384,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        classes_per_batch: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(
@@ -122,6 +126,8 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         self.mean = tuple(mean or self.default_mean)
         self.std = tuple(std or self.default_std)
         self.image_size: int = self.eval_transform.size
+        self.in_channels = self.eval_transform.channels or self.in_channels
+        self.classes_per_batch = classes_per_batch
         self._splits = Partition(
             self.load_images, val_size, subset, on_corrupt == "skip", self._class_name
         )
@@ -197,7 +203,12 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         """Return the loader of training batches, which resumes in the middle of an epoch."""
         dataset = self._training_set(self.train_transform)
         replicas, rank = self.shard()
-        sampler = EpochSampler(dataset, replicas, rank, self.run_seed(), self.drop_last)
+        among = (replicas, rank, self.run_seed(), self.drop_last)
+        if self.classes_per_batch is None:
+            sampler = EpochSampler(dataset, *among)
+        else:
+            choice = (self.labels("train"), self.classes_per_batch, self.batch_size)
+            sampler = ClassesPerBatchSampler(*choice, *among)
         fills_a_batch = check_share(sampler, self.batch_size)
         loader = self.training_loader(
             sampler, self.train_transform, self.batch_size, self.drop_last and fills_a_batch

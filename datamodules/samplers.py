@@ -54,6 +54,10 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         """
         self._start = (epoch, sample)
 
+    def order(self, epoch: int) -> np.ndarray:
+        """Order of all samples, over all processes, in an epoch: int64 `[N]`."""
+        return keyed_permutation(self.dataset_size, self.seed, epoch)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         # Read here and not in the generator: they belong to this pass, even if `set_epoch` is
         # called while it runs.
@@ -62,8 +66,7 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         return self._pairs(epoch, sample)
 
     def _pairs(self, epoch: int, start: int) -> Iterator[tuple[int, int]]:
-        order = keyed_permutation(self.dataset_size, self.seed, epoch)
-        share = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
+        share = np.resize(self.order(epoch), self.total_size)[self.rank :: self.num_replicas]
         # In pieces: a list of all pairs of a large data set takes hundreds of megabytes.
         for begin in range(start, len(share), _CHUNK):
             indices = share[begin : begin + _CHUNK]
