@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from problems import CountCollectives, GoldenModule, Noisy, flat, load, make_trainer
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_ssl.methods import MSN
 from lit_ssl.strategies import LocalSGDStrategy, QuadraticSyncRule, SlowMomentumStrategy
 from lit_ssl.strategies.compression import CompressedSum, make_codec
 
@@ -363,8 +364,45 @@ def adamw_reset(rank, world, folder):
     return result
 
 
+def msn(rank, world, folder):
+    """Our own method: its EMA network moves after the strategy's step; its loss can keep silent."""
+
+    class Views(torch.utils.data.Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            generator = torch.Generator().manual_seed(index * 2 + rank)
+            large = torch.rand(2, 3, 16, 16, generator=generator)
+            return [large, torch.rand(2, 3, 8, 8, generator=generator)], -1
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 0:
+                self.counter, self.seen = CountCollectives().__enter__(), []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            target = torch.cat([p.flatten() for p in pl_module.target_backbone.parameters()])
+            online = torch.cat([p.detach().flatten() for p in pl_module.backbone.parameters()])
+            self.seen.append((len(self.counter.calls), target.clone(), online))
+            if batch_idx == 3:
+                self.counter.__exit__()
+
+    torch.manual_seed(0)
+    module = MSN(
+        "vit_tiny_patch16_224",
+        {"img_size": 16, "patch_size": 4, "depth": 1, "dynamic_img_size": True},
+        mask_ratio=0.3, num_prototypes=8, proj_hidden_dim=16, proj_output_dim=8, warmup_epochs=0,
+        gather=False,
+    )  # fmt: skip
+    watch = Watch()
+    loader = DataLoader(Views(), batch_size=2)
+    make_trainer(SLOWMO(sync_every=2), world, max_epochs=1, callbacks=[watch]).fit(module, loader)
+    return {"seen": watch.seen}
+
+
 ALL = (
     equalities, learning_rates, silence, in_place, extras, gan, loss_scale, nonfinite, schedules,
-    delayed, compressed, feedback, added_parameters, unequal, precision, adamw_reset,
+    delayed, compressed, feedback, added_parameters, unequal, precision, adamw_reset, msn,
 )  # fmt: skip
 CASES = {function.__name__: function for function in ALL}

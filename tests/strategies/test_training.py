@@ -260,3 +260,14 @@ def test_buffers_of_the_inner_optimizer(case):
     assert first["maintain"]["step"] == first["average"]["step"] == 8
     assert not torch.equal(first["maintain"]["exp_avg"], second["maintain"]["exp_avg"])
     assert first["auto"] == "reset"
+
+
+@pool(2, "msn")
+def test_msn_with_slow_momentum(case):
+    """The EMA networks agree after a round; the loss communicates only if it is asked to."""
+    first, second = (r["seen"] for r in case("msn"))
+    counts = [count for count, _, _ in first]
+    assert counts[0] == counts[1] - 2 == counts[2] - 2 == counts[3] - 4 == 0
+    for part in (1, 2):
+        equal = [torch.equal(a[part], b[part]) for a, b in zip(first, second, strict=True)]
+        assert equal == [False, True, False, True]
