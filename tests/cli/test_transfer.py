@@ -96,7 +96,7 @@ def test_presets_leave_nothing_of_the_recipes_data(lit_ssl, preset):
     config = yaml.safe_load(shown.out)
     assert config["model"]["class_path"].endswith(".PMSN")
     data = config["data"]["init_args"]
-    assert data["root"] == f"data/{preset}"
+    assert data["root"] == f"data/{preset.replace('inat18', 'inat2018')}"
     assert (data["subset"], data["train_transform"], data["val_size"]) == (None, None, 0)
     transform = data["eval_transform"]["init_args"]
     resize = None if preset in CIFAR else 256
