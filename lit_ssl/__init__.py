@@ -11,18 +11,32 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _LAZY = {
+    "DiLoCoStrategy": "lit_ssl.strategies",
     "ImageClassifier": "lit_ssl.methods",
+    "LocalSGDStrategy": "lit_ssl.strategies",
     "MSN": "lit_ssl.methods",
     "MSNLoss": "lit_ssl.losses",
     "PMSN": "lit_ssl.methods",
     "PMSNLoss": "lit_ssl.losses",
+    "SlowMomentumStrategy": "lit_ssl.strategies",
 }
 
-__all__ = ["MSN", "PMSN", "ImageClassifier", "MSNLoss", "PMSNLoss", "__version__"]
+__all__ = [
+    "MSN",
+    "PMSN",
+    "DiLoCoStrategy",
+    "ImageClassifier",
+    "LocalSGDStrategy",
+    "MSNLoss",
+    "PMSNLoss",
+    "SlowMomentumStrategy",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from lit_ssl.losses import MSNLoss, PMSNLoss
     from lit_ssl.methods import MSN, PMSN, ImageClassifier
+    from lit_ssl.strategies import DiLoCoStrategy, LocalSGDStrategy, SlowMomentumStrategy
 
 
 def __getattr__(name: str) -> object:
