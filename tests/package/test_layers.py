@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cli_configs": (),
     "cli": ("methods", "strategies", "callbacks", "datamodules", *PLAIN),
     "__main__": ("cli", "utils"),
-    "__init__": ("methods", "losses"),
+    "__init__": ("methods", "losses", "strategies"),
 }
 HEAVY = ("transformers", "sklearn", "matplotlib", "mlxtend", "kornia", "av", "torchcodec")
 
