@@ -20,7 +20,7 @@ Train and evaluate:
   fit        train a method:   lit-ssl fit --config msn/mnist5k.yaml --model.lr 1e-3
   validate   run the evaluation of a checkpoint on the validation data
   test       the same on the test data
-  predict    run a checkpoint over the prediction data
+  predict    run a checkpoint over the prediction data and write predictions.pt
              Options of these: lit-ssl fit --help; of a class: lit-ssl fit --model.help MSN
 
 Look around:
