@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-slow lint typecheck bench bench-msn clean
+.PHONY: demo test test-slow lint typecheck bench bench-msn bench-slow-link clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -45,6 +45,10 @@ bench: bench-msn
 bench-msn: $(VENV)/.dev
 	$(BIN)/python benchmarks/msn_step.py
 	$(BIN)/python benchmarks/augmentation.py
+
+# Needs root and iproute2; says so where it cannot run.
+bench-slow-link: $(VENV)/.dev
+	$(BIN)/python benchmarks/slow_link.py
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
