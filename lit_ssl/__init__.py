@@ -16,6 +16,8 @@ _LAZY = {
     "LocalSGDStrategy": "lit_ssl.strategies",
     "MSN": "lit_ssl.methods",
     "MSNLoss": "lit_ssl.losses",
+    "PAWS": "lit_ssl.methods",
+    "PAWSLoss": "lit_ssl.losses",
     "PMSN": "lit_ssl.methods",
     "PMSNLoss": "lit_ssl.losses",
     "SlowMomentumStrategy": "lit_ssl.strategies",
@@ -23,19 +25,21 @@ _LAZY = {
 
 __all__ = [
     "MSN",
+    "PAWS",
     "PMSN",
     "DiLoCoStrategy",
     "ImageClassifier",
     "LocalSGDStrategy",
     "MSNLoss",
+    "PAWSLoss",
     "PMSNLoss",
     "SlowMomentumStrategy",
     "__version__",
 ]
 
 if TYPE_CHECKING:
-    from lit_ssl.losses import MSNLoss, PMSNLoss
-    from lit_ssl.methods import MSN, PMSN, ImageClassifier
+    from lit_ssl.losses import MSNLoss, PAWSLoss, PMSNLoss
+    from lit_ssl.methods import MSN, PAWS, PMSN, ImageClassifier
     from lit_ssl.strategies import DiLoCoStrategy, LocalSGDStrategy, SlowMomentumStrategy
 
 

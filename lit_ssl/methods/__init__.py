@@ -2,6 +2,7 @@
 
 from lit_ssl.methods.classifier import ImageClassifier
 from lit_ssl.methods.msn import MSN
+from lit_ssl.methods.paws import PAWS
 from lit_ssl.methods.pmsn import PMSN
 
-__all__ = ["MSN", "PMSN", "ImageClassifier"]
+__all__ = ["MSN", "PAWS", "PMSN", "ImageClassifier"]

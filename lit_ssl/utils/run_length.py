@@ -40,6 +40,8 @@ def epochs_to_steps(trainer: Any, epochs: float, name: str) -> float:
     """
     if not epochs:
         return 0.0
+    if not math.isfinite(trainer.num_training_batches):  # with max_steps, nobody has asked yet
+        trainer.fit_loop.setup_data()
     per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
     if not math.isfinite(per_epoch):
         raise ValueError(f"{name} counts epochs and needs a training loader with a length")
