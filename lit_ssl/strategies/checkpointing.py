@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.fabric.utilities.optimizer import _optimizer_to_device
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
@@ -160,9 +160,11 @@ def _size_in_bytes(value: Any) -> int:
 
 def remove_sidecars(filepath: str) -> None:
     """Delete the processes' files beside a checkpoint."""
-    for path in glob.glob(f"{glob.escape(filepath)}.rank*"):
-        if path.removeprefix(f"{filepath}.rank").isdigit():
-            os.remove(path)
+    files = get_filesystem(filepath)
+    rank = 0
+    while files.exists(path := f"{filepath}.rank{rank}"):
+        files.rm(path)
+        rank += 1
 
 
 # loading
@@ -234,8 +236,9 @@ def _read_sidecar(
     strategy: LocalSGDStrategy, state: Mapping[str, Any], path: str, rank: int
 ) -> Any:
     """State of one process from its file; None if it is not there, or of another checkpoint."""
-    file = f"{os.path.realpath(path)}.rank{rank}"
-    if not os.path.exists(file):
+    local = os.path.exists(path)  # a link to the last checkpoint has no files of its own
+    file = f"{os.path.realpath(path) if local else path}.rank{rank}"
+    if not get_filesystem(file).exists(file):
         return None
     content = strategy.checkpoint_io.load_checkpoint(file, weights_only=True)
     return content["state"] if content.get("sidecar") == state["sidecar"] else None
@@ -279,6 +282,8 @@ def _restore_rank(
     engine, module = strategy.engine, strategy.lightning_module
     assert module is not None
     named = {**dict(module.named_buffers()), **dict(module.named_parameters())}
+    for unit in strategy.units:  # optimizers may hold parameters from outside the module
+        named |= dict(zip(unit.names, unit.parameters, strict=True))
     with torch.no_grad():
         for name, value in mine["tensors"].items():
             named[name].copy_(value)

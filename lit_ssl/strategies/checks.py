@@ -125,6 +125,8 @@ def check_same_parameters(units: Sequence[SyncUnit], rank: int, strategy: str) -
     Raises:
         ValueError: on every process, if they differ.
     """
+    if not units:
+        return
     lines = [
         f"{unit.index} {unit.fragment} {name} {tuple(p.shape)} {p.dtype}"
         for unit in units

@@ -157,6 +157,7 @@ class LocalStepsStrategy(SwitchableDDPStrategy):
     def on_exception(self, exception: BaseException) -> None:
         """Drop averages that are under way: the other processes may never answer."""
         super().on_exception(exception)
+        self._in_step = False
         if self._engine is not None:
             self.engine.forget()
 
@@ -208,9 +209,9 @@ class LocalStepsStrategy(SwitchableDDPStrategy):
         Attempted steps count: a process whose GradScaler skips one must not fall out of step.
         """
         output = super().optimizer_step(optimizer, closure, model, **kwargs)
-        if self._engine is None:
+        index = next((i for i, other in enumerate(self.optimizers) if other is optimizer), None)
+        if self._engine is None or index is None:
             return output
-        index = next(i for i, other in enumerate(self.optimizers) if other is optimizer)
         self.steps[index] += 1
         if self.is_local:
             for unit in self.units:

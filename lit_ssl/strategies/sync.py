@@ -87,7 +87,8 @@ class Synchroniser:
         units = [u for u in self.units if u.optimizer is unit.optimizer]
         current = [p for group in unit.optimizer.param_groups for p in group["params"]]
         owner = {id(p): u for u in units for p in u.parameters}
-        if len(current) == len(owner) and all(id(p) in owner for p in current):
+        known = len(current) == len(owner) and all(id(p) in owner for p in current)
+        if known or any(u.in_flight is not None for u in units):
             return
         names = {id(p): name for name, p in self.module.named_parameters()}
         for u in units:
@@ -199,8 +200,8 @@ class Synchroniser:
         if bad and self.options.nonfinite == "error":
             raise RuntimeError(
                 f"inf or NaN in the parameters, buffers or momentum of rank(s) {bad} at the end of "
-                f"round {unit.round.count} of optimizer {unit.index}: lower the learning rate, or "
-                "leave such processes out of the average with nonfinite='skip_rank'"
+                f"round {unit.round.count + 1} of optimizer {unit.index}: lower the learning rate, "
+                "or leave such processes out of the average with nonfinite='skip_rank'"
             )
 
     def _mean(self, unit: SyncUnit, flight: InFlight, weight: float) -> Tensor:
@@ -340,4 +341,4 @@ class Synchroniser:
                 distance = self.averager.mean(unit.tensors).sub_(unit.flat_parameters())
                 total = distance.double().square().sum().view(1)
                 squares += float(self.averager.mean([total]))
-        return (squares / count) ** 0.5
+        return (squares / max(1, count)) ** 0.5

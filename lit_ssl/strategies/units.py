@@ -241,6 +241,8 @@ def build_units(
     units = []
     for index, optimizer in enumerate(optimizers):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not any(id(p) in names for p in parameters):
+            continue  # Lightning's stand-in for a module without optimizers
         labels = [names.get(id(p), f"optimizer{index}.{i}") for i, p in enumerate(parameters)]
         owners = split_fragments(labels, [p.numel() for p in parameters], fragments)
         policy = choose_policy(buffers, optimizer, sync_every)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from functools import partial
 
 import lightning.pytorch as pl
 import torch
 from cases_golden import ADAMW, LOCAL, SGD, SLOWMO
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from problems import CountCollectives, GoldenModule, Noisy, flat, load, make_trainer
@@ -401,8 +404,69 @@ def msn(rank, world, folder):
     return {"seen": watch.seen}
 
 
+def hooks(rank, world, folder):
+    """Callbacks and modules are told; a callback may end a round; drift and bytes are public."""
+
+    class Watch(EarlyStopping):
+        def __init__(self):
+            super().__init__("val_loss", strict=False)
+            self.events = []
+
+        def on_before_sync(self, trainer, pl_module):
+            self.events.append(("callback before", trainer.strategy.drift()))
+
+        def on_after_sync(self, trainer, pl_module):
+            self.events.append(("callback after", trainer.strategy.drift()))
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            strategy = trainer.strategy
+            self.events.append((batch_idx, strategy.steps_in_round, strategy.just_synced))
+            if batch_idx == 5:
+                self.local = flat(pl_module)
+                strategy.sync()
+                strategy.sync()  # nothing to do
+
+    class Told(GoldenModule):
+        def on_before_sync(self, strategy):
+            watch.events.append(("module before", strategy.rounds))
+
+        def on_after_sync(self, strategy):
+            watch.events.append(("module after", strategy.rounds))
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("loss", loss, on_step=True, sync_dist=True)
+            return loss
+
+    watch = Watch()
+    module = fit(SLOWMO(sync_every=4), rank, world, steps=8, cls=Told, callbacks=[watch])
+    return {"events": watch.events, "local": watch.local, "end": module.trajectory[4]}
+
+
+def terminated(rank, world, folder):
+    """SIGTERM for one process in local steps: it stops without waiting for the other."""
+
+    class Told(GoldenModule):
+        def on_train_batch_start(self, batch, batch_idx):
+            super().on_train_batch_start(batch, batch_idx)
+            if self.rank == 1 and batch_idx == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    module = Told(load("slowmo_sgd_w2"), SGD, rank)
+    result = {"broken": True}
+    try:
+        make_trainer(SLOWMO(sync_every=4), world, max_steps=12).fit(module)
+    except BaseException as error:
+        result["error"] = None
+        result["kind"] = type(error).__name__
+    result.pop("error", None)
+    result["steps"] = len(module.trajectory) - 1
+    return result
+
+
 ALL = (
     equalities, learning_rates, silence, in_place, extras, gan, loss_scale, nonfinite, schedules,
-    delayed, compressed, feedback, added_parameters, unequal, precision, adamw_reset, msn,
+    delayed, compressed, feedback, added_parameters, unequal, precision, adamw_reset, msn, hooks,
+    terminated,
 )  # fmt: skip
 CASES = {function.__name__: function for function in ALL}

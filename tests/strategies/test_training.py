@@ -126,7 +126,7 @@ def test_skipped_steps_do_not_unhinge_the_processes(case):
 def test_nonfinite_parameters(case):
     first, second = case("nonfinite")
     for result in (first, second):
-        assert "rank(s) [1] at the end of round 1" in result["message"]
+        assert "rank(s) [1] at the end of round 2" in result["message"]
         assert "nonfinite='skip_rank'" in result["message"]
     assert torch.isnan(second["trajectory"][7]).any()
     assert torch.isfinite(first["trajectory"]).all()
@@ -237,6 +237,39 @@ def test_unequal_data(case):
         assert "uneven='join'" in result["sized_error"]
         assert "rank 0 goes on after 9 steps" in result["stream_error"]
         assert "rank 1 ended its epoch after 7 steps" in result["stream_error"]
+
+
+@pool(2, "hooks")
+def test_what_users_see_of_a_round(case):
+    first, second = case("hooks")
+    assert torch.equal(first["end"], second["end"])
+    local = torch.stack([first["local"], second["local"]])
+    drift = (local - local.mean(0)).square().mean().sqrt()
+    for result in (first, second):
+        names = [event[0] for event in result["events"]]
+        told = ["callback before", "module before", "callback after", "module after"]
+        assert names == [0, 1, 2, *told, 3, 4, 5, *told, 6, 7]
+        rounds = [event[1] for event in result["events"] if "module" in str(event[0])]
+        assert rounds == [0, 1, 1, 2]
+        drifts = [event[1] for event in result["events"] if "callback" in str(event[0])]
+        assert drifts[1] == drifts[3] == 0 < drifts[0]
+        assert drifts[2] == pytest.approx(float(drift), rel=1e-4)
+        batches = [event for event in result["events"] if len(event) == 3]
+        assert batches[3] == (3, 0, True)
+        assert batches[5] == (5, 2, False)
+        assert batches[7] == (7, 2, False)  # sync() after batch 5 has begun a new round
+    texts = first["warnings"]
+    assert len([t for t in texts if "communicates in every local step" in t]) == 1
+    assert any("'val_loss' decides about the training" in t for t in texts)
+
+
+@pool(2, "terminated")
+def test_signal_stops_one_process_without_waiting(case):
+    first, second = case("terminated")
+    assert second["kind"] == "SIGTERMException"
+    assert second["steps"] == 6
+    assert first["kind"] == "RuntimeError"  # its peer has gone when the round ends
+    assert first["steps"] == 7
 
 
 @pool(2, "precision")
