@@ -9,6 +9,7 @@ import functools
 from typing import NamedTuple
 
 import torch
+import torchvision.transforms.v2.functional as F
 from torch import Tensor
 
 from lit_ssl.transforms.draw import CONTRAST, HUE, SATURATION, CropParams
@@ -145,11 +146,22 @@ def grayscale(views: Tensor, params: CropParams) -> Tensor:
     return on_subset(views, chosen, lambda part: luminance(part).expand_as(part))
 
 
-def solarize(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
+def solarize(views: Tensor, params: CropParams) -> Tensor:
     """Inverts the bright pixels of the chosen views; may overwrite ``views``."""
-    level = spec.solarize_level
+    chosen = params.solarize.nonzero()[:, 0]
+    levels = params.solarize_level[chosen].view(-1, 1, 1, 1)
 
     def invert(part: Tensor) -> Tensor:
-        return torch.where(part >= level, 1 - part, part)
+        return torch.where(part >= upload(levels, part.device), 1 - part, part)
 
-    return on_subset(views, params.solarize.nonzero()[:, 0], invert)
+    return on_subset(views, chosen, invert)
+
+
+def equalize(views: Tensor, params: CropParams) -> Tensor:
+    """Equalises the 8-bit histograms of the chosen views' channels; may overwrite ``views``."""
+
+    def flatten_histogram(part: Tensor) -> Tensor:
+        pixels = part.mul(255).round_().to(torch.uint8)
+        return F.equalize_image(pixels).to(part.dtype).div_(255)
+
+    return on_subset(views, params.equalize.nonzero()[:, 0], flatten_histogram)

@@ -26,6 +26,10 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(32, 36)
 _FACTORS = slice(32, 36)
 _ORDER = slice(36, 40)
 _COLUMNS = 40
+# Later additions: numbers of their own, drawn only where they are needed, so that recipes without
+# them stay what they were.
+_EQUALIZE, _THRESHOLD = range(2)
+_MORE_COLUMNS = 2
 
 
 class CropParams(NamedTuple):
@@ -49,6 +53,9 @@ class CropParams(NamedTuple):
         grayscale: whether to remove the colours, bool.
         blur_sigma: standard deviation of the blur in pixels, float32; 0 where there is no blur.
         solarize: whether to solarize, bool.
+        solarize_level: threshold on the [0, 1] scale, half an 8-bit step lower, because pixels
+            count as rounded, float32.
+        equalize: whether to equalise the histogram, bool.
     """
 
     top: Tensor
@@ -68,6 +75,8 @@ class CropParams(NamedTuple):
     grayscale: Tensor
     blur_sigma: Tensor
     solarize: Tensor
+    solarize_level: Tensor
+    equalize: Tensor
 
     def rows(self, start: int, stop: int) -> CropParams:
         """The parameters of the views ``start`` to ``stop - 1``."""
@@ -156,10 +165,25 @@ def draw_params(
     angle, shear, shift_x, shift_y, sigma, *factors = (
         drawn[:, _ANGLE : _HUE + 1].astype(np.float32).T
     )
+    equalize, level = _draw_more(spec, len(uniform), generator)
     fields = (
         *(side.astype(np.int64) for side in boxes),
         *(flip, angle, shear, shift_x, shift_y),
         uniform[:, _ORDER].argsort(axis=1),
-        *(*factors, gray, sigma, solarize),
+        *(*factors, gray, sigma, solarize, level, equalize),
     )
     return CropParams(*map(torch.from_numpy, fields))
+
+
+def _draw_more(
+    spec: CropSpec, count: int, generator: torch.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether to equalise, bool ``[n]``, and the level of solarize, float32 ``[n]``."""
+    low, high = spec.solarize_range
+    uniform = np.ones((count, _MORE_COLUMNS))
+    if spec.equalize > 0 or (spec.solarize > 0 and low < high):
+        drawn = torch.rand(count, _MORE_COLUMNS, dtype=torch.float64, generator=generator)
+        uniform = drawn.numpy()
+    threshold = low + np.floor((high - low) * uniform[:, _THRESHOLD])
+    level = ((threshold - 0.5) / 255).astype(np.float32)
+    return uniform[:, _EQUALIZE] < spec.equalize, level

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_ssl.transforms.blur import gaussian_blur
-from lit_ssl.transforms.color import grayscale, jitter, solarize
+from lit_ssl.transforms.color import equalize, grayscale, jitter, solarize
 from lit_ssl.transforms.draw import CropParams
 from lit_ssl.transforms.geometry import affine
 from lit_ssl.transforms.spec import CropSpec
@@ -13,18 +13,20 @@ from lit_ssl.transforms.subset import on_subset
 
 
 def apply_filters(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
-    """Blur and solarize, what follows the colours; see :func:`apply_effects`."""
+    """Blur, solarize and equalize, what follows the colours; see :func:`apply_effects`."""
     if spec.blur > 0:
         blurred = params.blur_sigma.nonzero()[:, 0]
         sigma = params.blur_sigma[blurred].numpy()
         views = on_subset(views, blurred, lambda part: gaussian_blur(part, sigma))
     if spec.solarize > 0:
-        views = solarize(views, params, spec)
+        views = solarize(views, params)
+    if spec.equalize > 0:
+        views = equalize(views, params)
     return views
 
 
 def apply_effects(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
-    """Affine map, jitter, grayscale, blur and solarize, with each view's own parameters.
+    """Affine map, jitter, grayscale, blur, solarize and equalize, with each view's own parameters.
 
     Args:
         views: ``[n, C, h, w]`` float in [0, 1]; may be overwritten.

@@ -12,7 +12,8 @@ class CropSpec:
     """Describes ``count`` random views of one size.
 
     The operations run in the order of the arguments: random resized crop, horizontal flip, affine
-    map, colour jitter, grayscale, Gaussian blur, solarize. With the defaults only the crop is on.
+    map, colour jitter, grayscale, Gaussian blur, solarize, equalize. With the defaults only the
+    crop is on.
 
     Args:
         size: height and width of the view in pixels; one number for a square.
@@ -34,7 +35,9 @@ class CropSpec:
         blur_sigma: smallest and largest standard deviation of the blur in pixels of the view
             (the ``radius`` of Pillow's ``GaussianBlur``), > 0.
         solarize: probability of inverting the pixels that reach ``solarize_threshold``.
-        solarize_threshold: on the scale of 8-bit images, in [0, 256].
+        solarize_threshold: on the scale of 8-bit images, in [0, 256]; a pair (min, max) draws it
+            for each view.
+        equalize: probability of equalising the histogram of each channel.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -61,7 +64,8 @@ class CropSpec:
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
-    solarize_threshold: float = 128.0
+    solarize_threshold: float | tuple[float, float] = 128.0
+    equalize: float = 0.0
 
     def __post_init__(self) -> None:
         sides = tuple(self.size) if isinstance(self.size, Sequence) else (self.size,)
@@ -77,7 +81,7 @@ class CropSpec:
         self._check_range("scale", upper=1.0)
         self._check_range("ratio", upper=math.inf)
         self._check_range("blur_sigma", upper=math.inf)
-        for name in ("hflip", "jitter_prob", "grayscale", "blur", "solarize"):
+        for name in ("hflip", "jitter_prob", "grayscale", "blur", "solarize", "equalize"):
             self._check_value(name, 1.0, "a probability")
         for name in ("brightness", "contrast", "saturation"):
             self._check_value(name, math.inf, "a jitter strength")
@@ -85,7 +89,7 @@ class CropSpec:
         self._check_value("rotation", 180.0, "an angle in degrees")
         self._check_value("shear", 89.0, "an angle in degrees")
         self._check_value("translate", 1.0, "a fraction of the view's size")
-        self._check_value("solarize_threshold", 256.0, "an 8-bit pixel value")
+        self._check_threshold()
 
     def _check_range(self, name: str, upper: float) -> None:
         """Requires ``0 < min <= max <= upper`` and stores the pair as a tuple."""
@@ -97,6 +101,18 @@ class CropSpec:
                 f"got {pair!r}"
             )
         object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
+
+    def _check_threshold(self) -> None:
+        """Requires one 8-bit value, or two in order, and stores a pair as a tuple."""
+        given = self.solarize_threshold
+        pair = tuple(given) if isinstance(given, Sequence) else (given, given)
+        if len(pair) != 2 or not 0 <= pair[0] <= pair[1] <= 256:
+            raise ValueError(
+                "CropSpec.solarize_threshold is an 8-bit pixel value and must be in [0, 256], or a "
+                f"pair (min, max) of them, got {given!r}"
+            )
+        if isinstance(given, Sequence):
+            object.__setattr__(self, "solarize_threshold", (float(pair[0]), float(pair[1])))
 
     def _check_value(self, name: str, upper: float, what: str) -> None:
         """Requires ``0 <= value <= upper``."""
@@ -126,12 +142,14 @@ class CropSpec:
     @property
     def only_crops(self) -> bool:
         """Whether views are cut out, resized and flipped but not changed otherwise."""
-        return not (self.has_affine or self.has_color or self.blur > 0 or self.solarize > 0)
+        filters = self.blur > 0 or self.solarize > 0 or self.equalize > 0
+        return not (self.has_affine or self.has_color or filters)
 
     @property
-    def solarize_level(self) -> float:
-        """The threshold on the [0, 1] scale, half an 8-bit step lower: pixels count as rounded."""
-        return (self.solarize_threshold - 0.5) / 255
+    def solarize_range(self) -> tuple[float, float]:
+        """Smallest and largest threshold."""
+        given = self.solarize_threshold
+        return (given[0], given[1]) if isinstance(given, Sequence) else (given, given)
 
     def check_channels(self, channels: int) -> None:
         """Raises where the recipe changes colours and the images are neither grey nor RGB.

@@ -64,8 +64,7 @@ def oracle():
             reach = [min(-int(-3 * p.blur_sigma // 1), side - 1) for side in reversed(spec.shape)]
             view = TF.gaussian_blur(view, [2 * taps + 1 for taps in reach], [p.blur_sigma] * 2)
         if p.solarize:
-            level = (spec.solarize_threshold - 0.5) / 255
-            view = torch.where(view >= level, TF.invert(view), view)
+            view = torch.where(view >= p.solarize_level, TF.invert(view), view)
         return view.clamp(0, 1)
 
     return apply

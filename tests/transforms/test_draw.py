@@ -25,6 +25,8 @@ EVERYTHING = CropSpec(
     blur=0.5,
     blur_sigma=(0.1, 2.0),
     solarize=0.1,
+    solarize_threshold=(0.0, 256.0),
+    equalize=0.3,
 )
 
 
@@ -98,6 +100,7 @@ def test_probabilities():
         "grayscale": params.grayscale,
         "blur": params.blur_sigma > 0,
         "solarize": params.solarize,
+        "equalize": params.equalize,
     }
     for name, values in happened.items():
         probability = getattr(EVERYTHING, name)
@@ -117,6 +120,7 @@ def test_ranges_are_filled():
         "contrast": (0.0, 2.5),
         "saturation": (0.7, 1.3),
         "hue": (-0.1, 0.1),
+        "solarize_level": (-0.5 / 255, 255.5 / 255),
     }
     for name, (low, high) in expected.items():
         values = getattr(params, name)[jittered]

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+import torchvision.transforms.v2.functional as TF
 
 from lit_ssl.transforms import CropSpec
 from lit_ssl.transforms.device import make_batched_views
@@ -159,7 +160,7 @@ def test_float_images_and_autocast(make_image, draw):
 
 def test_the_host_never_reads_from_the_device(draw):
     # Tensors on the meta device have no values: any read would raise.
-    spec = CropSpec(size=16, count=3, solarize=0.5, shear=5.0, **FULL)
+    spec = CropSpec(size=16, count=3, solarize=0.5, equalize=0.5, shear=5.0, **FULL)
     images = torch.empty(4, 3, 30, 30, dtype=torch.uint8, device="meta")
     views = make_batched_views(images, draw(spec, [(30, 30)] * 4), spec)
     assert views.shape == (4, 3, 3, 16, 16)
@@ -169,7 +170,7 @@ def test_the_host_never_reads_from_the_device(draw):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_gives_the_same_views_without_synchronising(make_image, draw):
-    spec = CropSpec(size=32, count=4, solarize=0.5, shear=5.0, **FULL)
+    spec = CropSpec(size=32, count=4, solarize=0.5, equalize=0.5, shear=5.0, **FULL)
     images = torch.stack([make_image(3, 60, 50, seed=i) for i in range(4)])
     params = draw(spec, [(60, 50)] * 4)
     on_device = images.cuda()
@@ -196,3 +197,52 @@ def test_four_channels_can_be_cropped_but_not_coloured(make_image, draw):
     ):
         with pytest.raises(ValueError, match=r"need images with 1 or 3 channels, got 4"):
             call()
+
+
+def test_every_view_has_a_solarize_threshold_of_its_own(make_image, draw):
+    spec = CropSpec(size=24, count=40, solarize=0.5, solarize_threshold=(0.0, 256.0))
+    image = make_image(3, 40, 40)
+    params = draw(spec, [(40, 40)])
+    thresholds = (params.solarize_level * 255 + 0.5).round()
+    assert len(thresholds.unique()) > 30
+    plain = dataclasses.replace(spec, solarize=0.0)
+    worker = zip(make_views(image, params, spec), make_views(image, params, plain), strict=True)
+    device = zip(
+        make_batched_views(image[None], params, spec)[0],
+        make_batched_views(image[None], params, plain)[0],
+        strict=True,
+    )
+    for i, (view, before) in enumerate(worker):
+        expected = TF.solarize(before, float(thresholds[i])) if params.solarize[i] else before
+        assert torch.equal(view, expected)
+    for i, (view, before) in enumerate(device):
+        level = float(params.solarize_level[i])
+        expected = TF.solarize(before, level) if params.solarize[i] else before
+        torch.testing.assert_close(view, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_equalize_is_torchvisions_after_everything_else(channels, make_image, draw):
+    spec = CropSpec(size=24, count=40, scale=(0.3, 1.0), solarize=0.2, equalize=0.5)
+    image = make_image(channels, 40, 40)
+    params = draw(spec, [(40, 40)])
+    before = dataclasses.replace(spec, equalize=0.0)
+    assert 5 < params.equalize.sum() < 35
+    for view, plain, chosen in zip(
+        make_views(image, params, spec), make_views(image, params, before), params.equalize,
+        strict=True,
+    ):  # fmt: skip
+        assert torch.equal(view, TF.equalize(plain) if chosen else plain)
+    device = make_batched_views(image[None], params, spec)[0]
+    plain = make_batched_views(image[None], params, before)[0].mul(255).round().to(torch.uint8)
+    for view, pixels, chosen in zip(device, plain, params.equalize, strict=True):
+        if chosen:
+            torch.testing.assert_close(view, TF.equalize(pixels) / 255)
+
+
+def test_new_operations_leave_the_parameters_of_old_recipes_alone(draw):
+    spec = CropSpec(size=24, count=5, solarize=0.5, **FULL)
+    more = dataclasses.replace(spec, solarize_threshold=(0.0, 256.0), equalize=0.5)
+    for name in ("top", "angle", "brightness", "blur_sigma", "solarize"):
+        old, new = (getattr(draw(s, [(40, 40)]), name) for s in (spec, more))
+        assert torch.equal(old, new)

@@ -23,6 +23,7 @@ def test_by_default_only_the_crop_is_on():
         {"grayscale": 0.1},
         {"blur": 0.5},
         {"solarize": 0.2},
+        {"equalize": 0.2},
         {"rotation": 5.0},
         {"shear": 5.0},
         {"translate": 0.1},
@@ -54,6 +55,9 @@ def test_one_option_is_enough_to_switch_an_operation_on(option):
         ({"shear": 90.0}, r"shear .*must be in"),
         ({"translate": 2.0}, r"translate .*must be in \[0, 1\]"),
         ({"solarize_threshold": 300.0}, r"solarize_threshold .*must be in \[0, 256\]"),
+        ({"solarize_threshold": (0, 300)}, r"solarize_threshold .*or a pair .*got \(0, 300\)"),
+        ({"solarize_threshold": (9, 3)}, r"solarize_threshold .*or a pair .*got \(9, 3\)"),
+        ({"solarize_threshold": (9,)}, r"solarize_threshold .*or a pair .*got \(9,\)"),
         ({"hflip": float("nan")}, r"hflip is a probability"),
     ],
 )
