@@ -32,6 +32,14 @@ def trajectory(*args, **kwargs):
     return torch.stack(fit(*args, **kwargs).trajectory)
 
 
+class Halfway(LocalSGDStrategy):
+    """The example of the documentation."""
+
+    def _outer_step(self, unit, mean):
+        unit.x0.lerp_(mean, 0.5)
+        return unit.x0
+
+
 def equalities(rank, world, folder):
     plain = partial(torch.optim.SGD, lr=0.1)
     run = partial(trajectory, rank=rank, world=world)
@@ -40,6 +48,8 @@ def equalities(rank, world, folder):
         "slow": run(SLOWMO(sync_every=3, slow_momentum=0.0)),
         "every_step": run(LOCAL(sync_every=1), optimizer=plain),
         "ddp": run(DDPStrategy(), optimizer=plain),
+        "halfway": run(Halfway(sync_every=3, buffers="maintain")),
+        "lookahead": run(SLOWMO(sync_every=3, slow_momentum=0.0, slow_lr=0.5)),
         "whole": run(SLOWMO(sync_every=3)),
         "sharded": run(SLOWMO(sync_every=3, shard_slow_state=True)),
         "small_buckets": run(SLOWMO(sync_every=3, bucket_cap_mb=20 / 2**20)),

@@ -23,6 +23,7 @@ def test_special_cases_are_equal(case):
         assert_close(result["sharded"], result["whole"], atol=1e-7, rtol=0)
         assert torch.equal(result["small_buckets"], result["whole"])  # tensors span buckets
         assert not torch.equal(result["whole"], result["local"])
+        assert_close(result["halfway"], result["lookahead"], atol=1e-6, rtol=0)
 
 
 @pool(1, "lookahead")
