@@ -16,7 +16,6 @@ from lit_ssl.strategies.functional import slow_momentum_, weighted_mean_
 WIDTHS = (196, 64, 64, 10)
 STEPS, BATCH, LR, MOMENTUM = 240, 8, 0.1, 0.9
 DROPS = (0.6, 0.85)  # of the run: the learning rate falls to a tenth
-BETA = 0.7
 
 
 class Setting(NamedTuple):
@@ -24,7 +23,8 @@ class Setting(NamedTuple):
 
     method: str
     period: int
-    beta: float = 0.0
+    beta: float = 0.0  # slow momentum
+    buffers: str = "maintain"  # the inner momentum after a synchronisation, or "reset"
     warmup: int = 0  # steps of DDP before local ones begin
 
     @property
@@ -34,12 +34,17 @@ class Setting(NamedTuple):
 
 
 def settings(periods: Sequence[int]) -> list[Setting]:
-    """DDP, and every other method with every period."""
+    """DDP, and every other method with every period.
+
+    Short rounds would starve an inner momentum that is reset, and blow up with a large slow
+    momentum on top of one that is not.
+    """
     made = [Setting("DDP", 1)]
     for period in periods:
+        slow = (0.7, "reset") if period >= 8 else (0.3, "maintain")
         made += [
             Setting("local SGD", period),
-            Setting("slow momentum", period, beta=BETA),
+            Setting("slow momentum", period, *slow),
             Setting("post-local SGD", period, warmup=round(DROPS[0] * STEPS)),
         ]
     return made
@@ -153,10 +158,11 @@ def simulate(
             mean = weighted_mean_(flat(weights).sum(1), workers)
             if setting.beta:
                 slow_momentum_(x0, slow, mean, learning_rate(step), beta=setting.beta)
-                for state in optimizer.state.values():  # buffers: reset
-                    state["momentum_buffer"].zero_()
             else:
                 x0 = mean
+            if setting.buffers == "reset":
+                for state in optimizer.state.values():
+                    state["momentum_buffer"].zero_()
             write(x0, weights)
     final = [w.detach().mean(1) for w in weights]  # as the strategies do at the end of the run
     return [evaluate(digits, [w[s] for w in final]) for s in range(len(seeds))]

@@ -82,11 +82,11 @@ def train_here(digits: Digits, setting: Setting, seed: int, is_sorted: bool) -> 
     strategy: Any = "ddp"
     if setting.beta:
         strategy = SlowMomentumStrategy(
-            sync_every=setting.period, slow_momentum=setting.beta, buffers="reset"
+            sync_every=setting.period, slow_momentum=setting.beta, buffers=setting.buffers
         )
     elif setting.period > 1:
         strategy = LocalSGDStrategy(
-            sync_every=setting.period, warmup_steps=setting.warmup, buffers="maintain"
+            sync_every=setting.period, warmup_steps=setting.warmup, buffers=setting.buffers
         )
     trainer = pl.Trainer(
         strategy=strategy, accelerator="cpu", devices=int(os.environ["WORLD_SIZE"]), max_epochs=1,
