@@ -207,8 +207,9 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         if self.classes_per_batch is None:
             sampler = EpochSampler(dataset, *among)
         else:
-            choice = (self.labels("train"), self.classes_per_batch, self.batch_size)
-            sampler = ClassesPerBatchSampler(*choice, *among)
+            sampler = ClassesPerBatchSampler(
+                self.labels("train"), self.classes_per_batch, self.batch_size, *among
+            )
         fills_a_batch = check_share(sampler, self.batch_size)
         loader = self.training_loader(
             sampler, self.train_transform, self.batch_size, self.drop_last and fills_a_batch

@@ -188,7 +188,8 @@ def run_digits(seeds: int, out: Path, epochs: int | None) -> None:
         print("| prior, Sinkhorn, λ | k-NN | linear | 1-shot | 5-shot | NMI |")
         print("|---|--:|--:|--:|--:|--:|")
         for variant in (VARIANTS[0], VARIANTS[1], VARIANTS[3]):
-            folder = out / data.replace(" ", "_") / variant.name.split(" (")[0].replace(" ", "_")
+            settings = "prior{1}_sinkhorn{2}_weight{3}".format(*variant)
+            folder = out / data.replace(" ", "_") / settings
             words = [*digit_words(variant), *subset, *length]
             runs = [train_on_digits(folder / f"seed{s}", s, words) for s in range(seeds)]
             cells = (mean_sd([run[name] for run in runs], 1) for name in (*DIGIT_COLUMNS, "nmi"))
