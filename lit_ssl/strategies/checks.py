@@ -25,6 +25,7 @@ __all__ = [
     "check_unsharded",
     "count_warmup",
     "warn_about_collectives",
+    "warn_about_monitors",
 ]
 
 _COMMUNICATING = ("ZeroRedundancyOptimizer", "PostLocalSGDOptimizer", "DistributedOptimizer")
@@ -142,19 +143,36 @@ def check_same_parameters(units: Sequence[SyncUnit], rank: int, strategy: str) -
         )
 
 
-def warn_about_collectives(trainer: pl.Trainer, strategy: str) -> None:
-    """Warn about what communicates in every step, or decides on each process by itself."""
-    if any(isinstance(m, nn.SyncBatchNorm) for m in trainer.lightning_module.modules()):
+def warn_about_collectives(module: nn.Module, strategy: str) -> None:
+    """Warn about layers that communicate in every step."""
+    if any(isinstance(m, nn.SyncBatchNorm) for m in module.modules()):
         rank_zero_warn(
             f"{strategy}: SyncBatchNorm communicates in every forward pass, which defeats local "
             "steps (and hangs when processes take unequal numbers of them); use "
             "sync_batchnorm=False"
         )
+
+
+def warn_about_monitors(trainer: pl.Trainer, world_size: int, device: torch.device) -> None:
+    """Warn if processes see different values of what stops them or sets their learning rates.
+
+    Args:
+        trainer: after a validation.
+        world_size: number of processes.
+        device: where to communicate.
+    """
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    stopping = [c.monitor for c in callbacks if isinstance(c, EarlyStopping)]
-    plateau = [str(c.monitor) for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
-    for monitor in stopping + plateau:
-        rank_zero_warn(
-            f"{strategy}: {monitor!r} decides about the training; log it with sync_dist=True, or "
-            "every process decides by its own value"
-        )
+    monitors = [c.monitor for c in callbacks if isinstance(c, EarlyStopping)]
+    monitors += [str(c.monitor) for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
+    if not monitors:
+        return
+    values = [float(trainer.callback_metrics.get(name, math.nan)) for name in monitors]
+    mine = torch.tensor(values, dtype=torch.float32, device=device)
+    everyone = [torch.empty_like(mine) for _ in range(world_size)]
+    dist.all_gather(everyone, mine)
+    for name, column in zip(monitors, torch.stack(everyone).T, strict=True):
+        if not torch.equal(column.nan_to_num(), column[0].nan_to_num().expand_as(column)):
+            rank_zero_warn(
+                f"{name!r} decides about the training, but has other values on other processes "
+                f"({', '.join(f'{v:.4g}' for v in column.tolist())}): log it with sync_dist=True"
+            )

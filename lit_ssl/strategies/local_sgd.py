@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lit_ssl.strategies import checkpointing
+from lit_ssl.strategies import checkpointing, checks
 from lit_ssl.strategies.inner_state import BufferPolicy
 from lit_ssl.strategies.options import Options
 from lit_ssl.strategies.recalibration import Recalibration
@@ -121,6 +121,7 @@ class LocalSGDStrategy(LocalStepsStrategy):
         )
         super().__init__(options, **kwargs)
         self._warned = False
+        self._compared = False
         self._recalibration = Recalibration(bn_recalibration_batches)
         self._swap: Swap | None = None
         self._loaded_from: str | None = None
@@ -193,6 +194,12 @@ class LocalSGDStrategy(LocalStepsStrategy):
     def on_validation_end(self) -> None:
         """Put the local parameters back (after the callbacks' hooks: they save the average)."""
         self._swap_out()
+        trainer = self.trainer
+        if self._engine is None or trainer is None or trainer.sanity_checking:
+            return
+        if self.is_local and not self._compared and self.world_size > 1:
+            self._compared = True
+            checks.warn_about_monitors(trainer, self.world_size, self.root_device)
 
     def _swap_out(self) -> None:
         Synchroniser.exchange(self._swap or [])

@@ -170,7 +170,7 @@ class LocalStepsStrategy(SwitchableDDPStrategy):
             self.rng_at_start = None
         if self.world_size == 1 or self._engine is None:
             return
-        checks.warn_about_collectives(trainer, type(self).__name__)
+        checks.warn_about_collectives(trainer.lightning_module, type(self).__name__)
         join = self.options.uneven == "join"
         self._uneven = uneven.may_be_uneven(trainer, self.world_size, self.root_device, join)
         if self._uneven and join:

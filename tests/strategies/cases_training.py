@@ -334,7 +334,15 @@ def unequal(rank, world, folder):
     class Sized(Uneven):
         stream = False
 
+    class Even(GoldenModule):
+        def train_dataloader(self):
+            return DataLoader(Stream(10), batch_size=1)
+
     result = {"broken": True}
+    for name, steps in (("even", -1), ("plain", 10)):
+        cls = Even if name == "even" else GoldenModule
+        module = fit(SLOWMO(sync_every=3), rank, world, cls=cls, steps=steps)
+        result[name] = torch.stack(module.trajectory)
     for name, cls in (("stream", Uneven), ("sized", Sized)):
         strategy = SLOWMO(sync_every=3, uneven="join")
         module = fit(strategy, rank, world, cls=cls, steps=-1, max_epochs=2)
@@ -419,7 +427,7 @@ def hooks(rank, world, folder):
 
     class Watch(EarlyStopping):
         def __init__(self):
-            super().__init__("val_loss", strict=False)
+            super().__init__("own", patience=9)
             self.events = []
 
         def on_before_sync(self, trainer, pl_module):
@@ -448,8 +456,14 @@ def hooks(rank, world, folder):
             self.log("loss", loss, on_step=True, sync_dist=True)
             return loss
 
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            self.log("own", float(self.rank), batch_size=1)
+
     watch = Watch()
-    module = fit(SLOWMO(sync_every=4), rank, world, steps=8, cls=Told, callbacks=[watch])
+    stopping = [watch, EarlyStopping("val_loss", patience=9)]
+    run = partial(fit, SLOWMO(sync_every=4), rank, world, steps=8, cls=Told, callbacks=stopping)
+    module = run(val_check_interval=4)
     return {"events": watch.events, "local": watch.local, "end": module.trajectory[4]}
 
 

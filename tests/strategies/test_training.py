@@ -234,6 +234,7 @@ def test_unequal_data(case):
         assert (first[kind][1], second[kind][1]) == ([20], [14])
         assert torch.equal(first[kind][0], second[kind][0])
     for result in (first, second):
+        assert torch.equal(result["even"], result["plain"])
         assert "[10, 7]" in result["sized_error"]
         assert "uneven='join'" in result["sized_error"]
         assert "rank 0 goes on after 9 steps" in result["stream_error"]
@@ -261,7 +262,10 @@ def test_what_users_see_of_a_round(case):
         assert batches[7] == (7, 2, False)  # sync() after batch 5 has begun a new round
     texts = first["warnings"]
     assert len([t for t in texts if "communicates in every local step" in t]) == 1
-    assert any("'val_loss' decides about the training" in t for t in texts)
+    told = [t for t in texts if "decides about the training" in t]
+    assert len(told) == 1
+    assert told[0].startswith("'own' decides")
+    assert "(0, 1)" in told[0]
 
 
 @pool(2, "terminated")
