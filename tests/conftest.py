@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+# One thread here and in every process that a test starts: results of different thread counts differ
+# in their last bits, and many small networks on few cores are faster so.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 
