@@ -142,7 +142,8 @@ class Averager:
         table_at = flat.numel() - self.world_size * len(row)
         values, table = flat[:table_at], flat[table_at:].zero_().view(self.world_size, -1)
         flight = InFlight(flat, numel, table_at)
-        bad = ~torch.isfinite(values).all()
+        # One pass without a temporary tensor: both ends are NaN if anything is.
+        bad = ~torch.isfinite(torch.stack(torch.aminmax(values))).all()
         table[self.rank] = torch.tensor(row, dtype=flat.dtype)
         table[self.rank, self.NONFINITE] = bad.to(flat.dtype)
         if self.codec is not None and x0 is not None:
@@ -170,7 +171,7 @@ class Averager:
         for work in flight.works:
             work.wait()
         if flight.compressed is not None:
-            flight.flat[: flight.numel] = flight.compressed.finish()
+            flight.compressed.finish()
         flight.works, flight.compressed, flight.waited = [], None, True
 
     @torch.no_grad()

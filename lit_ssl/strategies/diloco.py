@@ -91,7 +91,8 @@ class DiLoCoStrategy(LocalSGDStrategy):
         assert unit.outer_optimizer is not None
         if list(unit.outer_parameters) != unit.names:
             self._follow_parameters(unit)
-        gradient = unit.x0 - mean.to(unit.x0.device)
+        there = mean.to(unit.x0.device)  # the same tensor, if x0 is on its device
+        gradient = torch.sub(unit.x0, there, out=there)
         parameters = list(unit.outer_parameters.values())
         for parameter, view in zip(parameters, views_of(gradient, parameters), strict=True):
             parameter.grad = view

@@ -116,7 +116,7 @@ def fingerprints(extras: Extras) -> dict[str, list[float]]:
         return {}
     sums = torch.stack(
         [
-            torch.stack([x.tensor.double().sum(), torch.linalg.vector_norm(x.tensor.double())])
+            torch.stack([x.tensor.sum(dtype=torch.float64), x.tensor.norm(dtype=torch.float64)])
             for x in extras.floats
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -69,6 +70,13 @@ class SlowMomentumStrategy(LocalSGDStrategy):
         norms = [u.outer["u"].norm() for u in self.units if "u" in u.outer]
         return float(torch.stack(norms).norm()) if norms else 0.0
 
+    @staticmethod
+    def _chunks(unit: SyncUnit) -> Iterator[tuple[slice, int]]:
+        """Ranges of one parameter group each, small enough for quick temporary tensors."""
+        for part, group in unit.group_slices():
+            for start in range(part.start, part.stop, 2**20):
+                yield slice(start, min(start + 2**20, part.stop)), group
+
     def _prepare_unit(self, unit: SyncUnit) -> None:
         if self.shard_slow_state:
             unit.shards, unit.shard = self.world_size, self.global_rank
@@ -80,7 +88,7 @@ class SlowMomentumStrategy(LocalSGDStrategy):
         assert unit.x0 is not None
         low, high = unit.bounds
         count = len(unit.rates) // 2
-        for part, group in unit.group_slices():
+        for part, group in self._chunks(unit):
             last, average = unit.rates[group], unit.rates[count + group]
             lr, division = {
                 "last": (last, last),

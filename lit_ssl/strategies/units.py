@@ -143,11 +143,11 @@ class SyncUnit:
     def take_snapshot(self) -> None:
         """Make the current parameters ``x0``."""
         low, high = self.bounds
-        flat = self.flat_parameters()[low:high]
-        if self.x0 is None or self.x0.shape != flat.shape:
-            self.x0 = flat.clone()
+        if self.x0 is None:
+            flat = self.flat_parameters()
+            self.x0 = flat if self.shards == 1 else flat[low:high].clone()
         else:
-            self.x0.copy_(flat)
+            self.x0.copy_(self.flat_parameters()[low:high])
 
     def full(self, part: Tensor) -> Tensor:
         """All elements of something laid out like ``x0``; gathers it if it is sharded."""

@@ -17,7 +17,12 @@ from problems import CountCollectives, GoldenModule, Noisy, flat, load, make_tra
 from torch.utils.data import DataLoader, IterableDataset
 
 from lit_ssl.methods import MSN
-from lit_ssl.strategies import LocalSGDStrategy, QuadraticSyncRule, SlowMomentumStrategy
+from lit_ssl.strategies import (
+    LocalSGDStrategy,
+    QuadraticSyncRule,
+    SlowMomentumStrategy,
+    compression,
+)
 from lit_ssl.strategies.compression import CompressedSum, make_codec
 
 
@@ -281,8 +286,12 @@ def feedback(rank, world, folder):
             value = torch.randn(10_000, generator=generator)
             total = CompressedSum(value.clone(), error, codec)
             missing["kept"] += total.finish()
+            compression._CHUNK = 2048
             forgetful = CompressedSum(value.clone(), torch.zeros_like(error), codec)
             missing["dropped"] += forgetful.finish()
+            compression._CHUNK = 2**20
+            again = CompressedSum(value.clone(), torch.zeros_like(error), codec)
+            assert torch.equal(again.finish(), forgetful.value)  # whatever the size of chunks
             torch.distributed.all_reduce(value)
             for rest in missing.values():
                 rest -= value
