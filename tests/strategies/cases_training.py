@@ -260,9 +260,9 @@ def schedules(rank, world, folder):
 
 def delayed(rank, world, folder):
     result = {}
-    for compression in (None, "bf16"):
-        strategy = LOCAL(sync_every=4, delay=2, compression=compression, final_sync="none")
-        result[compression] = trajectory(strategy, rank, world, steps=13)
+    for name in (None, "bf16"):
+        strategy = LOCAL(sync_every=4, delay=2, compression=name, final_sync="none")
+        result[name] = trajectory(strategy, rank, world, steps=13)
     return result
 
 
