@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-slow lint typecheck bench bench-msn bench-slow-link clean
+.PHONY: demo test test-slow lint typecheck bench bench-msn bench-paws bench-slow-link clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,11 +40,14 @@ typecheck: $(VENV)/.dev
 		ln -s "$(CURDIR)/$$folder" build/types/lit_ssl/; done
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lit_ssl
 
-bench: bench-msn
+bench: bench-msn bench-paws
 
 bench-msn: $(VENV)/.dev
 	$(BIN)/python benchmarks/msn_step.py
 	$(BIN)/python benchmarks/augmentation.py
+
+bench-paws: $(VENV)/.dev
+	$(BIN)/python benchmarks/paws_step.py
 
 # Needs root and iproute2; says so where it cannot run.
 bench-slow-link: $(VENV)/.dev

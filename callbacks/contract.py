@@ -17,6 +17,7 @@ def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
     Args:
         batch: ``(images, labels)``, ``(views, labels)``, ``images`` or ``views``; ``images`` is
             ``[B, C, H, W]``, ``views`` a list of ``[B, count, C, H, W]``, ``labels`` int64 ``[B]``.
+            Or a dictionary whose entry ``unlabelled`` is one of these.
 
     Returns:
         The images or the list of views, and the labels or None.
@@ -24,6 +25,8 @@ def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
     Raises:
         TypeError: If the batch has another form.
     """
+    if isinstance(batch, dict) and "unlabelled" in batch:
+        return split_batch(batch["unlabelled"])
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, list | tuple) and len(batch) > 0:

@@ -21,7 +21,7 @@ from rich import get_console
 from rich.table import Table
 from torch import Tensor
 
-from lit_ssl.datamodules import ImageDataModule
+from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
 
 __all__ = [
     "FirstBatch",
@@ -79,7 +79,8 @@ def quiet_about(datamodule: pl.LightningDataModule, command: str | None) -> None
     if command != "fit":  # there, the state of callbacks that only train is of no use
         warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     # Reading files has workers by default: 0 is set on purpose, or the images lie in memory.
-    if isinstance(datamodule, ImageDataModule) and datamodule.num_workers == 0:
+    kinds = (ImageDataModule, SemiSupervisedDataModule)
+    if isinstance(datamodule, kinds) and datamodule.num_workers == 0:
         warnings.filterwarnings("ignore", message=".*does not have many workers")
 
 

@@ -83,6 +83,7 @@ class PAWS(pl.LightningModule):
             misses the BatchNorms of a ResNet's shortcuts).
         gather: use the supports of all processes; False leaves the training step free of
             communication.
+        channels_last: lay out images as ``[B, H, W, C]`` in memory: faster convolutions.
         optimizer: replaces LARS, e.g. ``AdamW``; learning rate and weight decay still follow the
             arguments above.
         pretrained: file with weights to start from: an official PAWS checkpoint, or a backbone
@@ -116,6 +117,7 @@ class PAWS(pl.LightningModule):
         lr_in_momentum: bool = True,
         exclude_mode: Literal["ndim", "name"] = "ndim",
         gather: bool = True,
+        channels_last: bool = True,
         optimizer: OptimizerCallable | None = None,
         pretrained: str | None = None,
     ) -> None:
@@ -136,6 +138,7 @@ class PAWS(pl.LightningModule):
         self.trust_coefficient = trust_coefficient
         self.lr_in_momentum = lr_in_momentum
         self.exclude_mode = exclude_mode
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
 
@@ -167,14 +170,14 @@ class PAWS(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of the backbone: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
-        return self.backbone(images)
+        return self.backbone(images.contiguous(memory_format=self.memory_format))
 
     def embed(self, images: Tensor) -> Tensor:
         """What soft nearest neighbours compare: ``[B, C, H, W]`` → ``[B, D]``, heads included."""
         return self._embeddings(images).predictions
 
     def _embeddings(self, images: Tensor) -> Embeddings:
-        features = self.backbone(images)
+        features = self(images)
         projections = self.projection_head(features)
         head = self.prediction_head
         return Embeddings(features, projections, projections if head is None else head(projections))

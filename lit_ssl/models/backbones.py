@@ -9,13 +9,14 @@ import timm
 from torch import nn
 
 from lit_ssl.models.multiplied_resnet import resnet50w2, resnet50w4
-from lit_ssl.models.wide_resnet import wide_resnet28_2
+from lit_ssl.models.wide_resnet import WideResNet, wide_resnet28_2
 
 __all__ = ["OWN_BACKBONES", "create_backbone"]
 
 OWN_BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50w2": resnet50w2,
     "resnet50w4": resnet50w4,
+    "wide_resnet": WideResNet,
     "wide_resnet28_2": wide_resnet28_2,
 }
 

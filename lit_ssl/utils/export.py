@@ -203,6 +203,9 @@ def _input_size(model: nn.Module) -> list[int]:
 
 def _normalisation(hparams: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std of the data module: as given, else its class's, else ImageNet's."""
+    inner = hparams.get("dataset")
+    if isinstance(inner, Mapping) and "class_path" in inner:  # composed of another data module
+        return _normalisation({"_class_path": inner["class_path"], **inner.get("init_args", {})})
     mean, std = hparams.get("mean"), hparams.get("std")
     class_path = hparams.get("_class_path")
     if class_path and not (mean and std):

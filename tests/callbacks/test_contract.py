@@ -24,6 +24,9 @@ def test_every_form_of_batch_is_taken_apart():
         assert torch.equal(first_view(inputs), VIEWS[0][:, 0])
     assert split_batch(IMAGES) == (IMAGES, None)
     assert split_batch(VIEWS) == (VIEWS, None)  # two views are no (images, labels)
+    two_streams = {"unlabelled": (VIEWS, LABELS), "support": ([VIEWS[0]], LABELS)}
+    assert split_batch(two_streams)[0] == VIEWS
+    assert split_batch(two_streams)[1] is LABELS
 
 
 @pytest.mark.parametrize(
