@@ -30,7 +30,9 @@ class InnerLrLars(Lars):
         super().__init__(params, **kwargs)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """Update the parameters once; ``closure`` recomputes and returns the loss if given."""
         loss = None
         if closure is not None:
