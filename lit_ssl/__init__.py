@@ -20,7 +20,9 @@ _LAZY = {
     "PAWSLoss": "lit_ssl.losses",
     "PMSN": "lit_ssl.methods",
     "PMSNLoss": "lit_ssl.losses",
+    "RoPAWS": "lit_ssl.methods",
     "SlowMomentumStrategy": "lit_ssl.strategies",
+    "SuNCEt": "lit_ssl.methods",
 }
 
 __all__ = [
@@ -33,13 +35,15 @@ __all__ = [
     "MSNLoss",
     "PAWSLoss",
     "PMSNLoss",
+    "RoPAWS",
     "SlowMomentumStrategy",
+    "SuNCEt",
     "__version__",
 ]
 
 if TYPE_CHECKING:
     from lit_ssl.losses import MSNLoss, PAWSLoss, PMSNLoss
-    from lit_ssl.methods import MSN, PAWS, PMSN, ImageClassifier
+    from lit_ssl.methods import MSN, PAWS, PMSN, ImageClassifier, RoPAWS, SuNCEt
     from lit_ssl.strategies import DiLoCoStrategy, LocalSGDStrategy, SlowMomentumStrategy
 
 

@@ -247,9 +247,8 @@ class PAWS(pl.LightningModule):
 
     def _log_step(self, out: PAWSLossOutput, size: int) -> None:
         self.log("train/loss", out.loss.detach(), prog_bar=True, batch_size=size)
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every <= 0 or (self.trainer.global_step + 1) % every:
-            return  # the loggers do not write this step
+        if not self.is_logged_step():
+            return
         entropy = -(out.probs * out.probs.clamp_min(1e-30).log()).sum(dim=2).mean()
         self.log_dict(
             {
@@ -261,6 +260,11 @@ class PAWS(pl.LightningModule):
             },
             batch_size=size,
         )
+
+    def is_logged_step(self) -> bool:
+        """Whether the loggers write this step; in the others, logging values only costs time."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def on_train_start(self) -> None:
         """Warn where BatchNorm would see each process' images alone."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 
-from lit_ssl.losses import PAWSLoss, class_columns
+from lit_ssl.losses import NTXentLoss, PAWSLoss, RoPAWSLoss, SuNCEtLoss, class_columns
 from lit_ssl.utils import distributed
 
 # temperature, sharpening, smoothing, weight of me-max, number of small views
@@ -287,3 +288,18 @@ def test_without_a_process_group_nothing_is_gathered():
     x = torch.randn(3, 2)
     assert distributed.all_gather_rows(x) is x
     assert distributed.process_rank() == 0
+
+
+@pytest.mark.parametrize("loss", [PAWSLoss(), RoPAWSLoss()], ids=["paws", "ropaws"])
+def test_the_host_never_reads_from_the_device(loss, monkeypatch):
+    # Tensors on the meta device have no values: any read would raise. It knows no autocast.
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    with torch.device("meta"):
+        anchors = torch.empty(4, 3, 8, requires_grad=True)
+        supports, labels = torch.empty(6, 8), torch.zeros(6, dtype=torch.int64)
+        targets = torch.empty(2, 3, 8)
+    out = loss(anchors, supports, labels, targets, supports, num_classes=5)
+    out.loss.backward()
+    assert out.targets.shape == (4, 3, 5)
+    SuNCEtLoss()(anchors[0], labels[:3], num_classes=5).backward()
+    NTXentLoss()(anchors[:2]).backward()

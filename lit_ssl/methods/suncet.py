@@ -1,0 +1,137 @@
+"""SuNCEt: SimCLR, and supervised noise contrast on the labelled images (arXiv 2006.10803)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
+from lit_ssl.methods.paws import PAWS
+from lit_ssl.utils.batches import split_two_streams, view_major
+
+__all__ = ["SuNCEt"]
+
+
+class SuNCEt(PAWS):
+    """SimCLR on all images together with SuNCEt on a few labelled ones, PAWS' predecessor.
+
+    Batches, network, optimiser and weights are those of :class:`PAWS`; small crops are not used.
+    With ``contrastive_weight: 0`` it trains on the labelled images alone, as PAWS' fine-tuning on
+    CIFAR-10 does.
+
+    Args:
+        backbone: as in :class:`PAWS`.
+        backbone_kwargs: as in :class:`PAWS`.
+        num_classes: as in :class:`PAWS`.
+        proj_hidden_dim: as in :class:`PAWS`.
+        proj_output_dim: as in :class:`PAWS`.
+        activation: as in :class:`PAWS`.
+        temperature: τ of both losses.
+        label_smoothing: of the labels in SuNCEt.
+        contrastive_weight: weight ≥ 0 of SimCLR's loss.
+        supervised_epochs: epochs at the start of the run in which SuNCEt is part of the loss; None:
+            all.
+        detach_others: SimCLR's loss has no gradient into the views that a view is compared with, as
+            in the released code; False is SimCLR's own loss.
+        lr: peak learning rate.
+        start_lr: learning rate at the start of the warm-up.
+        final_lr: learning rate at the end of the cosine.
+        warmup_epochs: length of the warm-up in epochs (fractions allowed).
+        momentum: of SGD inside LARS.
+        weight_decay: of the weights that are not excluded.
+        trust_coefficient: of LARS.
+        lr_in_momentum: as in :class:`PAWS`.
+        exclude_mode: as in :class:`PAWS`.
+        gather: use the images of all processes.
+        channels_last: as in :class:`PAWS`.
+        optimizer: as in :class:`PAWS`.
+        pretrained: as in :class:`PAWS`.
+
+    Source: arXiv 2006.10803; learning rates of its released ImageNet recipe.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "resnet50",
+        backbone_kwargs: dict[str, Any] | None = None,
+        num_classes: int | None = None,
+        proj_hidden_dim: int | None = None,
+        proj_output_dim: int = 2048,
+        activation: Literal["relu", "gelu"] = "relu",
+        temperature: float = 0.1,
+        label_smoothing: float = 0.0,
+        contrastive_weight: float = 1.0,
+        supervised_epochs: int | None = None,
+        detach_others: bool = True,
+        lr: float = 4.8,
+        start_lr: float = 0.6,
+        final_lr: float = 0.048,
+        warmup_epochs: float = 10.0,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-6,
+        trust_coefficient: float = 1e-3,
+        lr_in_momentum: bool = True,
+        exclude_mode: Literal["ndim", "name"] = "ndim",
+        gather: bool = True,
+        channels_last: bool = True,
+        optimizer: OptimizerCallable | None = None,
+        pretrained: str | None = None,
+    ) -> None:
+        if contrastive_weight < 0 or (supervised_epochs is not None and supervised_epochs < 0):
+            raise ValueError(
+                "SuNCEt needs contrastive_weight >= 0 and supervised_epochs >= 0, not "
+                f"{contrastive_weight} and {supervised_epochs}"
+            )
+        super().__init__(
+            backbone,
+            backbone_kwargs,
+            num_classes,
+            proj_hidden_dim,
+            proj_output_dim,
+            use_prediction_head=False,
+            activation=activation,
+            temperature=temperature,
+            label_smoothing=label_smoothing,
+            lr=lr,
+            start_lr=start_lr,
+            final_lr=final_lr,
+            warmup_epochs=warmup_epochs,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            trust_coefficient=trust_coefficient,
+            lr_in_momentum=lr_in_momentum,
+            exclude_mode=exclude_mode,
+            gather=gather,
+            channels_last=channels_last,
+            optimizer=optimizer,
+            pretrained=pretrained,
+        )
+        self.contrastive_weight = contrastive_weight
+        self.supervised_epochs = supervised_epochs
+        self.suncet = SuNCEtLoss(temperature, label_smoothing, gather)
+        self.contrastive = NTXentLoss(temperature, detach_others, gather)
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """One step; returns the loss, and features of the first large views."""
+        views, support, labels = split_two_streams(batch, type(self).__name__)
+        size = len(views[0])
+        supports, large = self.encode([view_major(support), view_major(views[0])])
+        supervised = self.suncet(
+            supports.predictions, labels.repeat(support.shape[1]), self.num_classes
+        )
+        contrastive = self.contrastive(large.predictions.unflatten(0, (2, size)))
+        loss = self.contrastive_weight * contrastive
+        limit = self.supervised_epochs
+        if limit is None or self.trainer.current_epoch < limit:
+            loss = loss + supervised
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        if self.is_logged_step():
+            parts = {"suncet": supervised, "contrastive": contrastive}
+            self.log_dict(
+                {f"train/{name}": value.detach() for name, value in parts.items()}
+                | {"train/lr": self.trainer.optimizers[0].param_groups[0]["lr"]},
+                batch_size=size,
+            )
+        return {"loss": loss, "features": large.features[:size].detach()}
