@@ -19,9 +19,18 @@ torch.set_num_threads(1)
 GOLDEN = Path(__file__).parent / "golden"
 
 
+# Trainers leave these behind; a process started later would take itself for one of several.
+_LEFT_BY_TRAINERS = (
+    "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE",
+    "PL_GLOBAL_SEED", "PL_SEED_WORKERS",
+)  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _clean_start() -> None:
     torch.manual_seed(0)
+    for name in _LEFT_BY_TRAINERS:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture
