@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import lightning.pytorch as pl
 import torch.distributed as dist
 
-__all__ = ["agent_store", "attempt_store", "keep_signals_local"]
+__all__ = ["agent_store", "attempt_store", "keep_signals_local", "leave_group_at_exit"]
 
 
 def agent_store(timeout: timedelta) -> dist.Store | None:
@@ -76,6 +78,21 @@ def _answer_all(
                 f"{timeout.total_seconds():.0f} s after (re)start"
             )
         time.sleep(0.02)
+
+
+@cache
+def leave_group_at_exit() -> None:
+    """Close the process group before the interpreter ends.
+
+    Gloo's threads may otherwise abort the process, or keep it from ending, after all is done;
+    torchrun would then start the run again. Lightning does the same for NCCL.
+    """
+
+    def leave() -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    atexit.register(leave)
 
 
 def keep_signals_local(trainer: pl.Trainer, is_local: Callable[[], bool]) -> None:

@@ -9,18 +9,19 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from lit_ssl.strategies.launch import agent_store, attempt_store
+from lit_ssl.strategies.launch import agent_store, attempt_store, leave_group_at_exit
 
 __all__ = ["ResilientDDPStrategy"]
 
 
 class ResilientDDPStrategy(DDPStrategy):
-    """Base of our strategies: DDP with two holes closed.
+    """Base of our strategies: DDP with three holes closed.
 
     - Once the Trainer is interrupted by an exception, nothing communicates any more: the other
       processes are elsewhere, and saving a last checkpoint would wait for them until the timeout.
     - Under torchrun, each attempt meets in its own part of the agent's store, where no addresses of
       dead processes are left.
+    - The process group is closed before the interpreter ends, with gloo too.
     """
 
     @property
@@ -41,6 +42,7 @@ class ResilientDDPStrategy(DDPStrategy):
             if store is not None:
                 self._join_attempt(store)
         super().setup_distributed()  # leaves a process group that exists as it is
+        leave_group_at_exit()
 
     def _join_attempt(self, store: dist.Store) -> None:
         assert self._timeout is not None
