@@ -46,7 +46,10 @@ def create_backbone(
         raise ValueError("backbone_kwargs belong to a backbone given by name; this one is a module")
     else:
         network = backbone
-    width = getattr(network, "embed_dim", None) or getattr(network, "num_features", None)
+    # The first is timm's, and counts a hidden layer of the head; some of its models have an
+    # embed_dim that is the width of their first stage.
+    names = ("head_hidden_size", "embed_dim", "num_features")
+    width = next((w for w in (getattr(network, n, None) for n in names) if w is not None), None)
     if not isinstance(width, int):
         raise ValueError(
             f"the backbone {type(network).__name__} has neither embed_dim nor num_features: give "

@@ -135,6 +135,8 @@ def test_backbones_by_name():
     off, _ = create_backbone("resnet18", {"zero_init_last": True})
     assert all(block.bn2.weight.mean() == 0 for block in off.layer1)
     assert create_backbone("wide_resnet28_2", {"in_chans": 1})[1] == 128
+    mobile, width = create_backbone("mobilenetv3_small_050")  # has a hidden layer in its head
+    assert mobile.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, width)
     assert create_backbone(network) == (network, 512)
     with pytest.raises(ValueError, match=r"no backbone 'resnet50w3'.*resnet50w2, resnet50w4"):
         create_backbone("resnet50w3")
