@@ -17,6 +17,7 @@ from lit_ssl.models.vit import ClassTokenViT, draw_kept_patches
 from lit_ssl.optim import Schedule, decay_groups, linear, set_schedules
 from lit_ssl.utils.checkpoints import read_msn_weights
 from lit_ssl.utils.hparams import not_plain
+from lit_ssl.utils.run_length import epochs_to_steps, total_steps
 
 __all__ = ["MSN"]
 
@@ -227,8 +228,8 @@ class MSN(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (or ``optimizer``), decayed and undecayed groups; prototypes are never decayed."""
-        self._total_steps = self._count_total_steps()
-        self._warmup_steps = self._count_warmup_steps()
+        self._total_steps = total_steps(self.trainer, "MSN")
+        self._warmup_steps = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
         groups = decay_groups(
             ((name, p) for name, p in self.named_parameters() if p.requires_grad),
             self.weight_decay,
@@ -284,23 +285,6 @@ class MSN(pl.LightningModule):
             self.log("train/grad_norm", norm)
 
     # ---------------------------------------------------------------- schedules
-
-    def _count_total_steps(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps) or steps < 0:  # Lightning says -1 for an endless loader
-            raise ValueError(
-                "the schedules of MSN need the length of the run: set max_epochs, or max_steps "
-                "when the training loader has no length"
-            )
-        return int(steps)
-
-    def _count_warmup_steps(self) -> float:
-        if not self.warmup_epochs:
-            return 0.0
-        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        if not math.isfinite(per_epoch):
-            raise ValueError("warmup_epochs needs a training loader with a length; set it to 0")
-        return self.warmup_epochs * math.ceil(per_epoch)
 
     def _stretched(self, start: float, final: float, step: int) -> float:
         return linear(step, self.schedule_stretch * self._total_steps, start, final)

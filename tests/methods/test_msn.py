@@ -262,3 +262,11 @@ def test_values_are_logged_in_the_steps_that_loggers_write(tiny):
     assert sorted(logger.steps) == [1, 3]
     values = ("loss", "cross_entropy", "me_max", "lr", "ema_decay", "grad_norm")
     assert all(names >= {f"train/{value}" for value in values} for names in logger.steps.values())
+
+
+def test_warmup_in_epochs_with_only_max_steps(tiny):
+    module = tiny.msn(warmup_epochs=2)
+    batches = [tiny.views() for _ in range(3)]
+    tiny.trainer(max_epochs=-1, max_steps=7).fit(module, tiny.loader(batches))
+    assert module._warmup_steps == 6
+    assert module._total_steps == 7
