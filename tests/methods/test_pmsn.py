@@ -158,20 +158,31 @@ def test_checkpoints_load_without_data_and_files(tiny, tmp_path, prior):
     torch.testing.assert_close(loaded(images), module(images))
 
 
+class SaveHalfWay(pl.Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            trainer.save_checkpoint(self.path)
+
+
 def test_resumed_run_continues_identically(tiny, tmp_path):
-    def run(epochs, ckpt_path=None):
+    half = tmp_path / "half.ckpt"
+
+    def run(*callbacks, ckpt_path=None):
         torch.manual_seed(0)
         # no masks: their generator is not part of a checkpoint
         module = tiny.msn(PMSN, prior="data", num_prototypes=6, mask_ratio=0.0, warmup_epochs=0)
-        module._count_total_steps = lambda: 8
-        trainer = tiny.trainer(max_epochs=epochs)
+        trainer = tiny.trainer(max_epochs=4, callbacks=list(callbacks))
         trainer.fit(module, datamodule=Data(), ckpt_path=ckpt_path, weights_only=True)
-        return module, trainer
+        return module, trainer.global_step
 
-    whole, _ = run(4)
-    _, trainer = run(2)
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resumed, _ = run(4, tmp_path / "half.ckpt")
+    whole, steps = run(SaveHalfWay(half))
+    saved = torch.load(half, weights_only=True)
+    assert saved["global_step"] == steps / 2
+    assert not torch.equal(saved["state_dict"]["prototypes"], whole.prototypes)
+    resumed, _ = run(ckpt_path=half)
     for key, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], value), key
 
