@@ -91,10 +91,14 @@ def read_problem(message: str) -> Problem:
     return best
 
 
-def _rank(problem: Problem) -> tuple[int, int]:
-    """Sort key, most telling first: "null would do as well" tells least, then a class left out."""
+def _rank(problem: Problem) -> tuple[int, int, int]:
+    """Sort key, most telling first: "null would do as well" tells least, then a class left out.
+
+    Among equals the innermost: an option of a class tells more than "a string would do as well".
+    """
     is_null = "NoneType" in problem.found.get("type", "")
-    return (2 if is_null else int(problem.base_only), list(_KINDS).index(problem.kind))
+    least = 2 if is_null else int(problem.base_only)
+    return least, list(_KINDS).index(problem.kind), -problem.path.count(".")
 
 
 def _leaves(message: str) -> Iterator[Problem]:

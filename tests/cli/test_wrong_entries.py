@@ -82,6 +82,8 @@ trainer: {callbacks: [{class_path: KNNEvaluatr}]}
     trainer.callbacks: no class named 'KNNEvaluatr'. Did you mean KNNEvaluator? (in wrong.yaml)
 trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitr: x}}]}
     trainer.callbacks: EarlyStopping has no option 'monitr'. Did you mean monitor? (in wrong.yaml)
+trainer: {strategy: {class_path: SlowMomentumStrategy, init_args: {buffers: keep}}}
+    trainer.strategy.buffers: expected 'auto' or 'maintain' or 'reset' or 'average', got 'keep'.
 model: [a
     wrong.yaml is no valid YAML:
 """
