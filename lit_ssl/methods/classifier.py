@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_ssl.models.backbones import create_backbone
 from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
-from lit_ssl.utils.checkpoints import read_msn_weights, read_state_dict
+from lit_ssl.utils.encoder_weights import load_encoder
 from lit_ssl.utils.hparams import not_plain
 from lit_ssl.utils.run_length import epochs_to_steps, total_steps
 
@@ -32,10 +33,11 @@ class ImageClassifier(pl.LightningModule):
     stays in eval mode, so that BatchNorm and dropout do not move its features.
 
     Args:
-        backbone: timm name of any model, or a module with ``forward(images) -> [B, D]`` and D as
+        backbone: timm name of any model; ``resnet50w2``, ``resnet50w4``, ``wide_resnet`` or
+            ``wide_resnet28_2``; or a module with ``forward(images) -> [B, D]`` and D as
             ``embed_dim`` or ``num_features``.
-        backbone_kwargs: passed to ``timm.create_model`` with a name, e.g. ``in_chans``,
-            ``img_size``, ``drop_path_rate``, ``pretrained: true`` for timm's own weights.
+        backbone_kwargs: arguments of a backbone given by name, e.g. ``in_chans``, ``img_size``,
+            ``drop_path_rate``, ``pretrained: true`` for timm's own weights.
         num_classes: number of classes, ≥ 2; ``lit-ssl`` takes it from the data module.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         lr: peak learning rate.
@@ -49,8 +51,9 @@ class ImageClassifier(pl.LightningModule):
         momentum: of SGD (Nesterov), in (0, 1).
         optimizer: replaces SGD, e.g. ``AdamW``; learning rate and weight decay stay those above.
         freeze_backbone: train the classifier only.
-        pretrained: file with weights of the backbone: the output of ``lit-ssl export``, timm names
-            in ``.safetensors`` or ``.pth``, an official MSN checkpoint or transformers' ViTMSN.
+        pretrained: file with weights of the backbone: any of
+            :func:`lit_ssl.utils.encoder_weights.read_encoder_weights`, such as a checkpoint of
+            another run, the output of ``lit-ssl export`` or an official checkpoint.
 
     Raises:
         ValueError: for values outside their ranges, or a backbone whose width is not known.
@@ -95,8 +98,7 @@ class ImageClassifier(pl.LightningModule):
         self.freeze_backbone = freeze_backbone
         self.pretrained = pretrained
 
-        self.backbone = _make_backbone(backbone, backbone_kwargs or {})
-        self.embed_dim = _width(self.backbone)
+        self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
         self.classifier = nn.Linear(self.embed_dim, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
@@ -244,28 +246,9 @@ class ImageClassifier(pl.LightningModule):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is a Lightning checkpoint, or its weights do not fit.
+            ValueError: if it cannot be read, or its weights do not fit.
         """
-        state = read_state_dict(path)
-        if "pytorch-lightning_version" in state:
-            raise ValueError(
-                f"{path} is a checkpoint of a whole run: write its encoder to a file first, "
-                "`lit-ssl export CHECKPOINT encoder.safetensors`, and give that one"
-            )
-        if "target_encoder" in state or any("embeddings.patch_embeddings" in k for k in state):
-            state = read_msn_weights(path).target_backbone
-        wanted = self.backbone.state_dict()
-        heads = ("fc.", "head.", "classifier.")  # of other classes
-        state = {k: v for k, v in state.items() if k in wanted or not k.startswith(heads)}
-        odd = sorted(set(state) ^ set(wanted))
-        odd += [k for k in set(state) & set(wanted) if state[k].shape != wanted[k].shape]
-        if odd:
-            raise ValueError(
-                f"the weights in {path} are not those of the backbone: {len(odd)} differ in name "
-                f"or shape, e.g. {', '.join(odd[:3])}; give its timm name as backbone, and its "
-                "arguments as backbone_kwargs"
-            )
-        self.backbone.load_state_dict(state)
+        load_encoder(self.backbone, path)
 
 
 def _check(
@@ -293,31 +276,17 @@ def _check(
         raise ValueError(f"milestone_factor must be positive, not {factor}")
 
 
-def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> nn.Module:
-    if isinstance(backbone, str):
-        return timm.create_model(backbone, num_classes=0, **kwargs)
-    if kwargs:
-        raise ValueError("backbone_kwargs belong to a backbone given by name; this one is a module")
-    return backbone
-
-
-def _width(backbone: nn.Module) -> int:
-    """D of a backbone's features."""
-    # The first is timm's, and counts a hidden layer of the head; some of its models have an
-    # embed_dim that is the width of their first stage.
-    names = ("head_hidden_size", "embed_dim", "num_features")
-    width = next((v for v in (getattr(backbone, n, None) for n in names) if v is not None), None)
-    if not isinstance(width, int):
+def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> tuple[nn.Module, int]:
+    """Network and its width; residual branches start switched off, as in arXiv 1706.02677."""
+    if isinstance(backbone, str) and timm.models.is_model_in_modules(backbone, ["resnet"]):
+        kwargs = {"zero_init_last": True, **kwargs}
+    network, width = create_backbone(backbone, kwargs)
+    if getattr(network, "num_classes", 0):
         raise ValueError(
-            f"the width of {type(backbone).__name__}'s features is not known: give it an attribute "
-            "embed_dim"
-        )
-    if getattr(backbone, "num_classes", 0):
-        raise ValueError(
-            f"{type(backbone).__name__} has a classifier of its own: build it with num_classes=0, "
+            f"{type(network).__name__} has a classifier of its own: build it with num_classes=0, "
             "or give its timm name"
         )
-    return width
+    return network, width
 
 
 def _labelled(batch: Any) -> tuple[Tensor, Tensor]:

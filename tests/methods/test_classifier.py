@@ -211,6 +211,28 @@ def test_any_timm_model_by_name(name):
     assert module.encoder is module.backbone
 
 
+def test_networks_of_this_package_by_name_and_residual_branches_off():
+    module = ImageClassifier(
+        "wide_resnet", {"depth": 10, "width": 1, "in_chans": 1}, num_classes=3
+    ).eval()
+    assert module(torch.randn(2, 1, 16, 16)).shape == (2, module.embed_dim)
+    assert not ImageClassifier("resnet18", num_classes=3).backbone.layer1[0].bn2.weight.any()
+    with pytest.raises(ValueError, match="there is no backbone 'resnet19'"):
+        ImageClassifier("resnet19", num_classes=3)
+
+
+def test_a_checkpoint_of_another_method_is_probed(tiny, tmp_path):
+    msn = tiny.msn()
+    msn.target_backbone.vit.norm.bias.data += 1
+    trainer = tiny.trainer(max_steps=0)
+    trainer.strategy.connect(msn)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    probe = ImageClassifier(tiny.vit(), num_classes=3, pretrained=str(tmp_path / "run.ckpt"))
+    probe.setup("fit")
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(probe.eval()(images), msn.eval()(images), rtol=1e-4, atol=1e-5)
+
+
 def test_hyper_parameters_reload(tiny, tmp_path):
     kwargs = {"in_chans": 1}
     module = ImageClassifier("resnet10t", kwargs, num_classes=3, milestones=[1, 2])
@@ -264,7 +286,7 @@ def test_weights_with_a_classifier_load_and_others_are_refused(tiny, tmp_path):
         ({"milestones": [3, 2]}, "milestones must be increasing"),
         ({"milestone_factor": 0.0}, "milestone_factor must be positive"),
         ({"backbone_kwargs": {"depth": 2}}, "belong to a backbone given by name"),
-        ({"backbone": nn.Conv2d(3, 4, 1)}, "give it an attribute embed_dim"),
+        ({"backbone": nn.Conv2d(3, 4, 1)}, "has neither embed_dim nor num_features"),
     ],
 )
 def test_wrong_arguments(kwargs, message):
