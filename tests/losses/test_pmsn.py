@@ -1,4 +1,4 @@
-"""PMSN's loss against stored values, its identities, and two processes."""
+"""PMSN's loss against stored values, its identities, and several processes."""
 
 from __future__ import annotations
 
@@ -149,12 +149,12 @@ def test_wrong_arguments_are_named():
         PMSNLoss([1, 1]).set_prior([1, 1, 1])
 
 
-# ------------------------------------------------------------------ two processes
+# ------------------------------------------------------------------ several processes
 
 
 def run_rank(rank: int, folder: str, data: dict) -> None:
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(data["targets"])
     )
     out, anchors, prototypes = step(data, data["anchors"][rank], data["targets"][rank])
     result = [out.cross_entropy, out.me_max, out.target_probs, anchors.grad, prototypes.grad]
@@ -173,23 +173,27 @@ def step(data, anchors, targets):
 
 
 @pytest.mark.distributed
-def test_two_processes_equal_one_on_the_joined_batch(golden, tmp_path):
-    data = golden("msn/loss_two_ranks")
-    mp.spawn(run_rank, (str(tmp_path), data), nprocs=2)
-    ranks = [torch.load(tmp_path / f"rank{r}.pt") for r in range(2)]
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_equal_one_on_the_joined_batch(golden, tmp_path, world):
+    data = dict(golden("msn/loss_two_ranks"))
+    views, batch = int(data["num_views"]), 2 * data["targets"].shape[1] // world
+    width = data["targets"].shape[-1]
+    data["targets"] = data["targets"].reshape(world, batch, width)
+    data["anchors"] = data["anchors"].reshape(world, views * batch, width)
+    mp.spawn(run_rank, (str(tmp_path), data), nprocs=world)
+    ranks = [torch.load(tmp_path / f"rank{r}.pt") for r in range(world)]
     cross_entropy, me_max, target_probs, d_anchors, d_prototypes = zip(*ranks, strict=True)
 
-    views, batch = int(data["num_views"]), data["targets"].shape[1]
-    joined = data["anchors"].view(2, views, batch, -1).transpose(0, 1).flatten(0, 2)
+    joined = data["anchors"].view(world, views, batch, -1).transpose(0, 1).flatten(0, 2)
     out, anchors, prototypes = step(data, joined, data["targets"].flatten(0, 1))
     close = {"rtol": 1e-9, "atol": 1e-11}
     torch.testing.assert_close(torch.stack(cross_entropy).mean(), out.cross_entropy, **close)
-    assert torch.equal(me_max[0], me_max[1])
+    assert torch.equal(me_max[0], me_max[-1])
     torch.testing.assert_close(me_max[0], out.me_max, **close)
     torch.testing.assert_close(torch.cat(target_probs), out.target_probs, **close)
     torch.testing.assert_close(torch.stack(d_prototypes).mean(0), prototypes.grad, **close)
-    split = anchors.grad.view(views, 2, batch, -1).transpose(0, 1).reshape(2, views * batch, -1)
-    torch.testing.assert_close(torch.stack(d_anchors) / 2, split, **close)
+    split = anchors.grad.view(views, world, batch, -1).transpose(0, 1).flatten(1, 2)
+    torch.testing.assert_close(torch.stack(d_anchors) / world, split, **close)
     # and the prior matters: without Sinkhorn towards it, targets differ
     other = log_sinkhorn(out.target_probs.log(), 3).exp()
     assert (other - out.target_probs).abs().max() > 1e-3
