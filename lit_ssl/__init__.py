@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "DiLoCoStrategy": "lit_ssl.strategies",
+    "FrozenEncoder": "lit_ssl.methods",
     "ImageClassifier": "lit_ssl.methods",
     "LocalSGDStrategy": "lit_ssl.strategies",
     "MSN": "lit_ssl.methods",
@@ -30,6 +31,7 @@ __all__ = [
     "PAWS",
     "PMSN",
     "DiLoCoStrategy",
+    "FrozenEncoder",
     "ImageClassifier",
     "LocalSGDStrategy",
     "MSNLoss",
@@ -43,7 +45,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lit_ssl.losses import MSNLoss, PAWSLoss, PMSNLoss
-    from lit_ssl.methods import MSN, PAWS, PMSN, ImageClassifier, RoPAWS, SuNCEt
+    from lit_ssl.methods import MSN, PAWS, PMSN, FrozenEncoder, ImageClassifier, RoPAWS, SuNCEt
     from lit_ssl.strategies import DiLoCoStrategy, LocalSGDStrategy, SlowMomentumStrategy
 
 

@@ -1,10 +1,11 @@
-"""One LightningModule per paper, and a supervised classifier."""
+"""One LightningModule per paper, a supervised classifier, and a frozen encoder to evaluate."""
 
 from lit_ssl.methods.classifier import ImageClassifier
+from lit_ssl.methods.frozen_encoder import FrozenEncoder
 from lit_ssl.methods.msn import MSN
 from lit_ssl.methods.paws import PAWS
 from lit_ssl.methods.pmsn import PMSN
 from lit_ssl.methods.ropaws import RoPAWS
 from lit_ssl.methods.suncet import SuNCEt
 
-__all__ = ["MSN", "PAWS", "PMSN", "ImageClassifier", "RoPAWS", "SuNCEt"]
+__all__ = ["MSN", "PAWS", "PMSN", "FrozenEncoder", "ImageClassifier", "RoPAWS", "SuNCEt"]
