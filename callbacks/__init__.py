@@ -10,6 +10,7 @@ from lit_ssl.callbacks.linear_probe import LinearProbeEvaluator
 from lit_ssl.callbacks.low_shot import LowShotEvaluator
 from lit_ssl.callbacks.report import RepresentationReport
 from lit_ssl.callbacks.seed import StepSeeder
+from lit_ssl.callbacks.soft_nn import SoftNNEvaluator
 from lit_ssl.callbacks.speed import SpeedMonitor
 from lit_ssl.callbacks.sync import SyncMonitor
 from lit_ssl.callbacks.views import ViewLogger
@@ -22,6 +23,7 @@ __all__ = [
     "LowShotEvaluator",
     "RepresentationEvaluator",
     "RepresentationReport",
+    "SoftNNEvaluator",
     "SpeedMonitor",
     "StepSeeder",
     "SyncMonitor",

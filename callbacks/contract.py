@@ -102,6 +102,11 @@ def check_bank(trainer: pl.Trainer, who: str) -> None:
         )
 
 
+def has_supports(trainer: pl.Trainer) -> bool:
+    """Whether the data module tells labelled images apart, with ``support_dataloader()``."""
+    return callable(getattr(data_source(trainer), "support_dataloader", None))
+
+
 def num_classes_of(trainer: pl.Trainer, given: int | None, who: str) -> int:
     """The number of classes given to the callback, or else the data module's.
 
@@ -159,6 +164,11 @@ def feature_function(pl_module: pl.LightningModule, name: str, who: str) -> Feat
             "name a method that maps images [B, C, H, W] to features [B, D]; use 'forward'?"
         )
     return method
+
+
+def embedding_method(pl_module: pl.LightningModule, otherwise: str = "forward") -> str:
+    """Method that gives what soft nearest neighbours compare: ``embed``, or else another."""
+    return "embed" if callable(getattr(pl_module, "embed", None)) else otherwise
 
 
 def embed_dim_of(pl_module: pl.LightningModule, who: str) -> int:

@@ -17,14 +17,17 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from lit_ssl.callbacks.contract import (
     FeatureFunction,
     bank_loader,
+    check_bank,
+    data_source,
     describe,
     feature_function,
+    has_supports,
     is_fast_dev_run,
     split_batch,
 )
 from lit_ssl.utils.distributed import is_distributed, world_size
 
-Split = Literal["bank", "val", "test"]
+Split = Literal["bank", "support", "val", "test"]
 
 # Rows that travel between processes at once: bounds the memory of the gather on the device.
 _GATHER_ROWS = 16_384
@@ -60,7 +63,8 @@ def extract_features(
     Args:
         trainer: The running trainer.
         pl_module: The module to evaluate.
-        split: ``bank`` (``bank_dataloader()``), ``val`` or ``test`` (the trainer's first loader).
+        split: ``bank`` (``bank_dataloader()``), ``support`` (``support_dataloader()``), ``val`` or
+            ``test`` (the trainer's first loader).
         feature_method: Method of the module that maps images to features.
         who: Name of the caller, for error messages.
 
@@ -77,6 +81,23 @@ def extract_features(
         function = feature_function(pl_module, feature_method, who)
         entries[key] = collect_features(trainer, pl_module, split, function, who)
     return entries[key]
+
+
+def support_split(trainer: pl.Trainer, who: str) -> Split:
+    """The split of the labelled images: ``support`` where the data module has it, else ``bank``.
+
+    Args:
+        trainer: A trainer that is running.
+        who: Name of the callback, for the message.
+
+    Raises:
+        AttributeError: If the data module has neither ``support_dataloader()`` nor
+            ``bank_dataloader()``.
+    """
+    if has_supports(trainer):
+        return "support"
+    check_bank(trainer, who)
+    return "bank"
 
 
 def clear_features(trainer: pl.Trainer) -> None:
@@ -197,9 +218,11 @@ def _places(loader: Iterable[Any], rows: int) -> Tensor | None:
 
 def _loader(trainer: pl.Trainer, split: Split, who: str) -> tuple[Iterable[Any], int | None]:
     """The loader of a split and how many batches of it to use (None: all)."""
-    if split == "bank":
-        # A debugging run touches as few batches of the bank as of everything else.
+    if split in ("bank", "support"):
+        # A debugging run touches as few batches of these as of everything else.
         few = int(trainer.limit_val_batches) if is_fast_dev_run(trainer) else None
+        if split == "support":
+            return data_source(trainer).support_dataloader(), few
         return bank_loader(trainer, who), few
     if split == "test":
         loop = trainer.test_loop

@@ -43,6 +43,7 @@ def test_splits_come_whole_in_order_and_without_duplicates(runs):
 
 def test_evaluators_agree_with_one_process(runs):
     names = ["val/knn_acc1", "val/lowshot_1_acc1", "val/lowshot_2_std", "val/linear_acc1"]
+    names += ["val/soft_nn_acc1"]
     for name in names:
         assert runs[2]["metrics"][name] == pytest.approx(runs[1]["metrics"][name], abs=1e-6), name
 
