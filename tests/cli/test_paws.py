@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 
@@ -110,6 +111,23 @@ def test_digits_recipe_trains_resumes_and_is_exported(lit_ssl, workdir):
         metadata = file.metadata()
     assert json.loads(metadata["mean"]) == [0.1307]
     assert metadata["timm_model"] == "resnet10t"
+
+
+def test_digits_recipe_logs_paws_nn(lit_ssl, workdir):
+    few = [
+        "--trainer.limit_train_batches=1",
+        "--trainer.max_epochs=1",
+        "--trainer.logger=CSVLogger",
+    ]
+    few += ["--trainer.logger.save_dir=logs", "--trainer.check_val_every_n_epoch=1"]
+    result = lit_ssl("fit", *DIGITS, *few)
+    assert result.code == 0, result.err
+    (logged,) = workdir.glob("logs/**/metrics.csv")
+    with logged.open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val/soft_nn_acc1")]
+    assert len(rows) == 1
+    assert 0 < float(rows[0]["val/soft_nn_acc1"]) <= float(rows[0]["val/soft_nn_acc5"]) < 1
+    assert 0 < float(rows[0]["val/knn_acc1"]) < 1
 
 
 def test_digits_recipe_as_it_is(built, lit_ssl):
