@@ -7,6 +7,7 @@ from lit_ssl.datamodules.decoding import CorruptImageError
 from lit_ssl.datamodules.few_classes import ClassesPerBatchSampler
 from lit_ssl.datamodules.image_folder import ImageFolderDataModule
 from lit_ssl.datamodules.imagenet import ImageNetDataModule
+from lit_ssl.datamodules.imagenet_x import ImageNetXDataModule
 from lit_ssl.datamodules.inaturalist import INaturalist2018DataModule
 from lit_ssl.datamodules.loaders import ResumableDataLoader
 from lit_ssl.datamodules.mnist5k import MNIST5kDataModule
@@ -27,6 +28,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "ImageNetXDataModule",
     "MNIST5kDataModule",
     "RawImages",
     "ResumableDataLoader",

@@ -5,7 +5,17 @@ from lit_ssl.methods.frozen_encoder import FrozenEncoder
 from lit_ssl.methods.msn import MSN
 from lit_ssl.methods.paws import PAWS
 from lit_ssl.methods.pmsn import PMSN
+from lit_ssl.methods.pretrained import PretrainedClassifier
 from lit_ssl.methods.ropaws import RoPAWS
 from lit_ssl.methods.suncet import SuNCEt
 
-__all__ = ["MSN", "PAWS", "PMSN", "FrozenEncoder", "ImageClassifier", "RoPAWS", "SuNCEt"]
+__all__ = [
+    "MSN",
+    "PAWS",
+    "PMSN",
+    "FrozenEncoder",
+    "ImageClassifier",
+    "PretrainedClassifier",
+    "RoPAWS",
+    "SuNCEt",
+]

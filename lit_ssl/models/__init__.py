@@ -1,6 +1,7 @@
 """Networks and parts of networks that timm does not have."""
 
 from lit_ssl.models.backbones import OWN_BACKBONES, create_backbone
+from lit_ssl.models.classifiers import Classifier, load_classifier
 from lit_ssl.models.conv_stem import ConvStem
 from lit_ssl.models.ema import ema_update_, target_copy
 from lit_ssl.models.heads import PredictionHead, ProjectionHead
@@ -11,6 +12,7 @@ from lit_ssl.models.wide_resnet import WideResNet, wide_resnet28_2
 __all__ = [
     "OWN_BACKBONES",
     "ClassTokenViT",
+    "Classifier",
     "ConvStem",
     "MultipliedResNet50",
     "PredictionHead",
@@ -20,6 +22,7 @@ __all__ = [
     "draw_kept_patches",
     "ema_update_",
     "keep_count",
+    "load_classifier",
     "resnet50w2",
     "resnet50w4",
     "target_copy",

@@ -3,6 +3,7 @@
 from lit_ssl.transforms.draw import CropParams, draw_params
 from lit_ssl.transforms.evaluation import EvalTransform, denormalize, normalize
 from lit_ssl.transforms.multicrop import MultiCrop, SingleView
+from lit_ssl.transforms.preprocessing import Preprocessing, vanilla_preprocessing
 from lit_ssl.transforms.spec import CropSpec, msn_crops
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "CropSpec",
     "EvalTransform",
     "MultiCrop",
+    "Preprocessing",
     "SingleView",
     "denormalize",
     "draw_params",
     "msn_crops",
     "normalize",
+    "vanilla_preprocessing",
 ]

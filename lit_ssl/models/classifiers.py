@@ -1,0 +1,203 @@
+"""Trained image classifiers by name: timm's, transformers', torchvision's, our checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lit_ssl.transforms.preprocessing import Preprocessing, vanilla_preprocessing
+from lit_ssl.utils.runs import find_class, read_checkpoint
+from lit_ssl.utils.suggest import did_you_mean
+
+__all__ = ["Classifier", "Preprocessing", "load_classifier", "vanilla_preprocessing"]
+
+_FORMS = (
+    "timm:NAME, hf:NAME_OR_FOLDER, torchvision:NAME, torchvision:NAME@WEIGHTS, or the path of a "
+    "checkpoint (.ckpt) of this package"
+)
+
+
+class Classifier(NamedTuple):
+    """A network with what belongs to it.
+
+    Attributes:
+        network: Maps images ``[B, 3, H, W]`` to logits ``[B, outputs]``.
+        outputs: Width of the logits.
+        preprocessing: The transform that the network was made for.
+        name: For reports.
+    """
+
+    network: nn.Module
+    outputs: int
+    preprocessing: Preprocessing
+    name: str
+
+
+def load_classifier(
+    model: str, pretrained: bool = True, model_kwargs: Mapping[str, Any] | None = None
+) -> Classifier:
+    """Build a classifier with its weights and its own preprocessing.
+
+    Args:
+        model: ``timm:NAME``, ``hf:NAME_OR_FOLDER`` (transformers), ``torchvision:NAME`` with the
+            library's best weights or ``torchvision:NAME@WEIGHTS``, or the path of a checkpoint of
+            this package whose module has ``logits(images)``.
+        pretrained: False leaves the weights random, for trying things out.
+        model_kwargs: Passed to timm's or torchvision's constructor.
+
+    Raises:
+        ValueError: If there is no such model, or its weights cannot be had.
+    """
+    kind, colon, name = model.partition(":")
+    loaders = {"timm": _timm, "hf": _transformers, "torchvision": _torchvision}
+    if colon and kind in loaders:
+        return loaders[kind](name, pretrained, dict(model_kwargs or {}))
+    if Path(model).suffix == ".ckpt":
+        return _checkpoint(model)
+    raise ValueError(f"model {model!r} is none of {_FORMS}")
+
+
+def _timm(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
+    if not timm.is_model(name) and "/" not in name:
+        raise ValueError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
+    try:
+        network = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except (OSError, RuntimeError) as error:
+        raise _no_weights(f"timm:{name}", error) from error
+    config = timm.data.resolve_model_data_config(network)
+    steps = timm.data.create_transform(**config, is_training=False, use_prefetcher=True)
+    text = (
+        f"timm's for {name}: {config['input_size'][-1]} pixels, {config['interpolation']}, crop "
+        f"{config['crop_pct']:g} ({config['crop_mode']})"
+    )
+    preprocessing = Preprocessing(steps, config["mean"], config["std"], text)
+    return Classifier(network, int(network.num_classes), preprocessing, name)
+
+
+class _Logits(nn.Module):
+    """Logits of a transformers model, alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to ``[B, outputs]``."""
+        return self.model(pixel_values=images).logits
+
+
+class _Processor:
+    """A transformers image processor for one image; gives normalised pixels."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.processor(image, return_tensors="pt")["pixel_values"][0].to(torch.float32)
+
+
+def _transformers(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
+    try:
+        from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+    except ImportError as error:
+        raise ImportError(f"hf:{name} needs transformers: pip install 'lit-ssl[hf]'") from error
+    try:
+        processor = AutoImageProcessor.from_pretrained(name)
+        if pretrained:
+            model = AutoModelForImageClassification.from_pretrained(name, **kwargs)
+        else:
+            config = AutoConfig.from_pretrained(name, **kwargs)
+            model = AutoModelForImageClassification.from_config(config)
+    except (OSError, ValueError) as error:
+        raise _no_weights(f"hf:{name}", error) from error
+    text = f"transformers' for {name} ({type(processor).__name__})"
+    preprocessing = Preprocessing(_Processor(processor), text=text)
+    return Classifier(_Logits(model), int(model.config.num_labels), preprocessing, Path(name).name)
+
+
+def _torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
+    from torchvision import models
+
+    name, _, weights_name = name.partition("@")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(f"torchvision has no classifier {name!r}.{did_you_mean(name, known)}")
+    choices = models.get_model_weights(name)
+    if weights_name and weights_name not in choices.__members__:
+        hint = did_you_mean(weights_name, choices.__members__)
+        raise ValueError(f"torchvision's {name} has no weights {weights_name!r}.{hint}")
+    weights = choices[weights_name] if weights_name else choices.DEFAULT  # type: ignore[attr-defined]
+    try:
+        network = models.get_model(name, weights=weights if pretrained else None, **kwargs)
+    except (OSError, RuntimeError) as error:
+        raise _no_weights(f"torchvision:{name}", error) from error
+    steps = weights.transforms()
+    size = steps.crop_size[0]
+    text = f"torchvision's for {name}@{weights.name}: resize {steps.resize_size[0]}, crop {size}"
+    label = f"{name}@{weights.name}" if weights_name else name
+    outputs = kwargs.get("num_classes", len(weights.meta["categories"]))
+    return Classifier(network, outputs, Preprocessing(steps, text=text), label)
+
+
+class _OwnLogits(nn.Module):
+    """``logits`` of a module of this package, alone."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to ``[B, outputs]``."""
+        return self.module.logits(images)
+
+
+def _checkpoint(path: str) -> Classifier:
+    content = read_checkpoint(path)
+    hparams = content.get("hyper_parameters", {})
+    class_path = hparams.get("_class_path")
+    if class_path is None:
+        raise ValueError(
+            f"{path} was made in Python and does not name its class: load it there, and give the "
+            "module itself as model"
+        )
+    module_class: Any = find_class(class_path)
+    if not hasattr(module_class, "logits"):
+        raise ValueError(
+            f"{path} holds a {class_path.rpartition('.')[2]}, which has no classifier "
+            "(logits(images)): train one on its features first, with ImageClassifier, "
+            "freeze_backbone and `lit-ssl export`"
+        )
+    kwargs = hparams.get("backbone_kwargs") or {}
+    # the weights are in the checkpoint
+    changed = {"backbone_kwargs": {**kwargs, "pretrained": False}} if "pretrained" in kwargs else {}
+    if hparams.get("pretrained"):
+        changed["pretrained"] = None
+    module = module_class.load_from_checkpoint(
+        path, map_location="cpu", weights_only=True, **changed
+    )
+    preprocessing = _of_data(content.get("datamodule_hyper_parameters", {}))
+    name = f"{class_path.rpartition('.')[2]} ({Path(path).name})"
+    return Classifier(_OwnLogits(module), int(module.num_classes), preprocessing, name)
+
+
+def _of_data(hparams: Mapping[str, Any]) -> Preprocessing:
+    """The evaluation transform of the data module that a checkpoint was trained on."""
+    transform = hparams.get("eval_transform") or {}
+    options = transform.get("init_args", {}) if isinstance(transform, Mapping) else {}
+    size = options.get("size") or hparams.get("image_size") or 224
+    known = {name: hparams[name] for name in ("mean", "std") if hparams.get(name)}
+    return vanilla_preprocessing(int(size), **known)
+
+
+def _no_weights(name: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())
+    return ValueError(
+        f"{name} cannot be loaded: {type(error).__name__}: {reason[:300]}; for weights that are "
+        "downloaded, check the name and the network, or give a local file or folder"
+    )
