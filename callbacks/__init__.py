@@ -6,6 +6,7 @@ from lit_ssl.callbacks.collapse import CollapseMonitor
 from lit_ssl.callbacks.evaluator import RepresentationEvaluator
 from lit_ssl.callbacks.features import Features, extract_features
 from lit_ssl.callbacks.knn import KNNEvaluator
+from lit_ssl.callbacks.label_sets import LabelledSet
 from lit_ssl.callbacks.linear_probe import LinearProbeEvaluator
 from lit_ssl.callbacks.low_shot import LowShotEvaluator
 from lit_ssl.callbacks.report import RepresentationReport
@@ -19,6 +20,7 @@ __all__ = [
     "CollapseMonitor",
     "Features",
     "KNNEvaluator",
+    "LabelledSet",
     "LinearProbeEvaluator",
     "LowShotEvaluator",
     "RepresentationEvaluator",

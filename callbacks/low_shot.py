@@ -101,12 +101,12 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
     return column.mean().item(), column.std().item() if len(values) > 1 else 0.0
 
 
-def warn_about_short_classes(labels: Tensor, per_class: int, who: str) -> None:
+def warn_about_short_classes(labels: Tensor, per_class: int, who: str, of: str = "bank") -> None:
     """Warn, once per text, if a class has fewer labelled images than the protocol draws."""
     counts = labels.bincount()
     short = ((counts > 0) & (counts < per_class)).sum().item()
     if short:
         rank_zero_warn(
-            f"{who}: {short} classes of the bank have fewer than {per_class} labelled images; all "
+            f"{who}: {short} classes of the {of} have fewer than {per_class} labelled images; all "
             "of theirs are used, so the numbers are not exact n-shot results"
         )

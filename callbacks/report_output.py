@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,46 +13,89 @@ from rich.console import Console
 from rich.table import Table
 
 
-def report_table(rows: Sequence[dict[str, Any]], shots: Sequence[int], title: str) -> Table:
-    """Table of accuracies in percent.
+def report_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """Table of accuracies in percent, one column for each kind of features.
 
     Args:
-        rows: One dict per kind of features: ``features`` (its name), ``knn_acc1``,
-            ``linear_acc1``, and ``lowshot_n_acc1``, ``lowshot_n_std`` per shot, in [0, 1].
-        shots: Images per class of the low-shot columns.
+        rows: One dict per kind of features: ``features`` (its name) and accuracies in [0, 1], such
+            as ``knn_acc1``, or ``lowshot_1_acc1`` with ``lowshot_1_std``.
         title: Title of the table.
 
     Returns:
-        The table, with the best value of each column in bold.
+        The table, with the best value under each protocol in bold.
     """
     table = Table(title=title, title_justify="left")
-    table.add_column("features")
-    names = ["knn_acc1", "linear_acc1", *(f"lowshot_{n}_acc1" for n in shots)]
-    for header in ["k-NN", "linear", *(f"{n}-shot" for n in shots)]:
-        table.add_column(header, justify="right")
-    best = {name: max(row[name] for row in rows) for name in names}
+    table.add_column("protocol")
     for row in rows:
+        table.add_column(row["features"], justify="right")
+    for name in (key for key in rows[0] if re.search(r"_acc\d$", key)):
+        best = max(row[name] for row in rows)
+        spread = f"{name.rpartition('_')[0]}_std"
+        several = any(row.get(spread) for row in rows)
         cells = []
-        for name in names:
+        for row in rows:
             text = f"{100 * row[name]:.1f}"
-            if name.startswith("lowshot"):
-                text += f" ± {100 * row[name.replace('acc1', 'std')]:.1f}"
-            cells.append(f"[bold]{text}[/bold]" if row[name] == best[name] else text)
-        table.add_row(row["features"], *cells)
+            text += f" ± {100 * row[spread]:.1f}" if several else ""
+            cells.append(f"[bold]{text}[/bold]" if row[name] == best else text)
+        table.add_row(_label(name), *cells)
     return table
+
+
+def _label(field: str) -> str:
+    """What a field of a row is called in the table."""
+    method, chosen, top = re.fullmatch(
+        r"(knn|linear|lowshot|soft_nn)(?:_(\w+))?_acc(\d)", field
+    ).groups()  # type: ignore[union-attr]
+    name = {"knn": "k-NN", "linear": "linear", "lowshot": "", "soft_nn": "PAWS-NN"}[method]
+    if chosen:
+        name = f"{chosen}-shot {name}" if chosen.isdigit() else f"{chosen} {name}"
+    return name.strip() + ("" if top == "1" else f", top-{top}")
 
 
 def protocol_text(protocol: dict[str, Any]) -> str:
     """The protocol of a report in sentences; keys as in ``report.json``."""
-    return (
-        f"Top-1 accuracy in % on {protocol['queries']:,} {protocol['split']} images; bank: "
-        f"{protocol['bank']:,} training images with the evaluation transform; features: "
-        f"{protocol['feature_method']}(images), frozen.\n"
-        f"k-NN: cosine, k {protocol['k']}, T {protocol['temperature']:g}. Linear: logistic "
-        "regression on the bank, L2 chosen on a held-out fifth of it.\n"
-        f"n-shot: logistic regression, l2 {protocol['l2']:g}, mean ± standard deviation of "
-        f"{protocol['draws']} draws of n images per class from the bank, the same for all rows."
+    measured = protocol["protocols"]
+    about = f"Top-1 accuracy in % on {protocol['queries']:,} {protocol['split']} images"
+    if protocol["bank"] is not None:
+        about += (
+            f"; bank: {protocol['bank']:,} training images with the evaluation transform; "
+            f"features: {protocol['feature_method']}(images), frozen"
+        )
+    lines = [f"{about}."]
+    if "knn" in measured:
+        lines.append(f"k-NN: cosine, k {protocol['k']}, T {protocol['temperature']:g}.")
+    if "linear" in measured:
+        lines.append(
+            "linear: logistic regression on the bank, L2 chosen on a held-out fifth of it."
+        )
+    draws = (
+        f"mean ± standard deviation of {protocol['draws']} draws of n images per class from the "
     )
+    if "low_shot" in measured and protocol["shots"]:
+        lines.append(
+            f"n-shot: logistic regression, l2 {protocol['l2']:g}, {draws}bank, the same in all "
+            "columns."
+        )
+    if soft_nn := protocol["soft_nn"]:
+        source = "the bank" if soft_nn["are_bank"] else f"{soft_nn['supports']:,} labelled images"
+        line = (
+            f"PAWS-NN: soft nearest neighbours, τ {soft_nn['temperature']:g}, over {source}; "
+            f"features: {soft_nn['feature_method']}(images)"
+        )
+        lines.append(f"{line}; n-shot: {draws}same." if protocol["shots"] else f"{line}.")
+    lines += [_set_text(name, chosen) for name, chosen in protocol["label_sets"].items()]
+    return "\n".join(lines)
+
+
+def _set_text(name: str, chosen: dict[str, Any]) -> str:
+    counts = sorted(set(chosen["images"]))
+    images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    if chosen["files"] is not None:
+        source = f"of {', '.join(Path(file).name for file in chosen['files'])}"
+    else:
+        source = f"drawn at random, {100 * chosen['fraction']:g} % of the bank"
+    times = f", {len(chosen['images'])} times" if len(chosen["images"]) > 1 else ""
+    return f"{name}: {images} images {source}{times}; logistic regression with l2 {chosen['l2']:g}."
 
 
 def write_report(folder: Path, rows: Sequence[dict[str, Any]], protocol: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -183,16 +183,18 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         reader = self._splits[split]
         return np.empty(0, dtype=np.int64) if reader is None else reader.labels
 
-    def positions(self, subset: Subset) -> np.ndarray:
+    def positions(self, subset: Subset | Mapping[str, Any]) -> np.ndarray:
         """Return which training images, as they are used, a (further) subset picks.
 
         Args:
-            subset: Names or indices in a file refer to the official training set.
+            subset: Names or indices in a file refer to the official training set. A mapping holds
+                the arguments of a `Subset`, such as `{"file": "paws/imagenet_1percent"}`.
 
         Returns:
             int64, ascending: positions in `labels("train")`.
         """
-        return self._splits.positions(subset)
+        chosen = Subset(**subset) if isinstance(subset, Mapping) else subset
+        return self._splits.positions(chosen)
 
     @property
     def num_corrupt(self) -> int:

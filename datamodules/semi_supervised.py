@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -193,6 +193,10 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
     def labels(self, split: Split) -> np.ndarray:
         """Return the labels of a split of the data set, all of them; see `ImageDataModule`."""
         return self.dataset.labels(split)
+
+    def positions(self, subset: Subset | Mapping[str, Any]) -> np.ndarray:
+        """Return which training images of the data set a subset picks; see `ImageDataModule`."""
+        return self.dataset.positions(subset)
 
     @property
     def num_corrupt(self) -> int:

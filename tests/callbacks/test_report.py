@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_ssl.callbacks import RepresentationReport, ViewLogger, report
+from lit_ssl.callbacks import RepresentationReport, ViewLogger, report_features
 from lit_ssl.metrics import draw_labelled, fit_linear_probe, knn_predict, low_shot_accuracies
 
 
@@ -142,7 +142,7 @@ def test_layers_built_in_configure_model_are_noticed(toys, make_trainer, tmp_pat
 
 
 def test_pixels_that_do_not_fit_are_left_out(toys, make_trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_MAX_PIXEL_BYTES", 41 * 64 * 4 - 1)
+    monkeypatch.setattr(report_features, "_MAX_PIXEL_BYTES", 41 * 64 * 4 - 1)
     callback = RepresentationReport(shots=(1,), draws=1, baselines=["pixels"])
     make_trainer(callbacks=[callback]).test(Slow(), toys.ToyData(), verbose=False)
     rows, protocol = load(tmp_path)
@@ -215,7 +215,8 @@ def test_report_draws_nothing_from_the_global_generators(toys, make_trainer):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shots": []}, "needs shots"),
+        ({"shots": [0]}, "needs shots"),
+        ({"protocols": ["knn", "mlp"]}, r"some of the protocols \['knn'.* got .*'mlp'"),
         ({"draws": 0}, "needs shots, draws"),
         ({"baselines": ["random"]}, r"baselines 'untrained' and 'pixels', got \['random'\]"),
     ],
