@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -21,7 +22,7 @@ from lit_ssl.callbacks.contract import (
 )
 from lit_ssl.callbacks.evaluator import RepresentationEvaluator, on_rank_zero
 from lit_ssl.callbacks.features import Split, evaluation_mode
-from lit_ssl.utils.distributed import is_distributed
+from lit_ssl.utils.distributed import all_reduce_mean, is_distributed
 
 
 class LinearProbeEvaluator(RepresentationEvaluator):
@@ -32,6 +33,11 @@ class LinearProbeEvaluator(RepresentationEvaluator):
     standardised with running statistics (as by BatchNorm without parameters), so neither their
     scale nor a large common part matters. No gradient reaches the module. Labels of −1 are ignored.
     Classifier and optimiser are saved in the checkpoint, so that a resumed run continues exactly.
+
+    On several processes all take the step of their joined batch. With local steps
+    (:class:`lit_ssl.strategies.LocalSGDStrategy`) each trains a classifier of its own, which is
+    averaged when the strategy synchronises, so that nothing is communicated in between; the average
+    is evaluated, and a checkpoint holds rank zero's.
 
     Logs ``train/linear_loss``, ``val/linear_acc1`` and ``test/linear_acc1`` (in [0, 1]). The probe
     lags behind moving features: report numbers of a probe fitted afterwards
@@ -110,9 +116,17 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         if self.is_off:
             return
         features, labels = self._training_pair(pl_module, outputs, batch)
-        loss = self._train(features, labels)
+        loss = self._train(features, labels, joined=is_distributed() and not _is_local(trainer))
         if trainer.global_step % logging_interval(trainer) == 0:
             pl_module.log("train/linear_loss", loss, batch_size=len(labels))
+
+    def on_after_sync(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Called by strategies with local steps: average classifier and optimiser."""
+        if self.head is None or self.optimizer is None or not is_distributed():
+            return
+        states = self.optimizer.state.values()
+        moments = [v for state in states for v in state.values() if v.ndim > 0]
+        _average_(self.head, moments)
 
     def evaluate(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
@@ -128,6 +142,9 @@ class LinearProbeEvaluator(RepresentationEvaluator):
             self._build(trainer, pl_module)
         head = self.head
         assert head is not None
+        if _is_local(trainer) and is_distributed():
+            head = copy.deepcopy(head)
+            _average_(head, [])
         queries = self.labelled(trainer, pl_module, split)
 
         def compute() -> dict[str, float]:
@@ -179,19 +196,19 @@ class LinearProbeEvaluator(RepresentationEvaluator):
             )
         return features.detach(), labels
 
-    def _train(self, features: Tensor, labels: Tensor) -> Tensor:
+    def _train(self, features: Tensor, labels: Tensor, joined: bool) -> Tensor:
         """One step; returns the mean loss of this process's labelled samples."""
         assert self.head is not None
         assert self.optimizer is not None
         parameters = list(self.head.parameters())
-        self.head.follow(features)
+        self.head.follow(features, joined)
         with torch.enable_grad():
             loss = F.cross_entropy(self.head(features), labels, ignore_index=-1, reduction="sum")
             gradients = torch.autograd.grad(loss, parameters)
         count = (labels != -1).sum().to(loss.dtype)
         # Sum of gradients over sum of counts: exact also when processes see unequally many labels.
         total = torch.cat([*(g.flatten() for g in gradients), count.reshape(1)])
-        if is_distributed():
+        if joined:
             torch.distributed.all_reduce(total)
         mean = total[:-1] / total[-1].clamp(min=1)
         sizes = [p.numel() for p in parameters]
@@ -228,15 +245,30 @@ class ProbeClassifier(nn.Module):
             return self.linear((features.float() - self.mean) * (self.variance + 1e-6).rsqrt())
 
     @torch.no_grad()
-    def follow(self, features: Tensor) -> None:
-        """Move the statistics towards those of a batch, taken over all processes."""
+    def follow(self, features: Tensor, joined: bool = False) -> None:
+        """Move the statistics towards those of a batch, with ``joined`` over all processes."""
         # Differences from the running mean: their squares do not cancel when the mean is large.
         rows = features.float() - self.mean
         sums = torch.cat([rows.sum(dim=0), rows.square().sum(dim=0), rows.new_tensor([len(rows)])])
-        if is_distributed():
+        if joined:
             torch.distributed.all_reduce(sums)
         shift, square = (sums[:-1] / sums[-1]).chunk(2)
         self.steps += 1
         rate = (1 / self.steps).clamp(min=0.05)  # a plain average at first
         self.variance.lerp_((square - shift.square()).clamp(min=0), rate)
         self.mean.lerp_(self.mean + shift, rate)
+
+
+def _is_local(trainer: pl.Trainer) -> bool:
+    """Whether processes train by themselves at the moment."""
+    return getattr(trainer.strategy, "is_local", False)
+
+
+@torch.no_grad()
+def _average_(head: ProbeClassifier, moments: list[Tensor]) -> None:
+    """Average a classifier, and moments of its optimiser, over processes; variances are pooled."""
+    own_mean = head.mean.clone()
+    for value in (head.mean, *head.parameters(), *moments):
+        value.copy_(all_reduce_mean(value))
+    pooled = head.variance + (own_mean - head.mean).square()
+    head.variance.copy_(all_reduce_mean(pooled))
