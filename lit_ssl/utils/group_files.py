@@ -16,8 +16,8 @@ __all__ = ["GroupLabels", "read_group_labels", "write_group_labels"]
 _COLUMNS = ("row", "attribute", "source")
 _SOURCES = ("known", "predicted")
 _EXPECTED = (
-    f"expected a CSV file with the columns {', '.join(_COLUMNS)} (known or predicted) and, for soft "
-    "groups, p_0, p_1, …, as a BARACK or AttributePredictor run writes it (predicted_groups.csv)"
+    f"expected a CSV file with the columns {', '.join(_COLUMNS)} (known or predicted) and, for "
+    "soft groups, p_0, p_1, …, as a BARACK or AttributePredictor run writes it (predicted_groups.csv)"
 )
 
 
@@ -112,8 +112,8 @@ def _order(path: Path, values: list[str], num_rows: int) -> np.ndarray:
     """Where in the file the training rows 0, 1, … are."""
     if len(values) != num_rows:
         raise UserError(
-            f"{path} has {len(values):,} rows, but the training set has {num_rows:,}: it belongs to "
-            "other data or another subset; predict the groups again with this data module."
+            f"{path} has {len(values):,} rows, but the training set has {num_rows:,}: it belongs "
+            "to other data or another subset; predict the groups again with this data module."
         )
     rows = _integers(path, values, "row", num_rows)
     times = np.bincount(rows, minlength=num_rows)
