@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "DiLoCoStrategy": "lit_ssl.strategies",
     "FrozenEncoder": "lit_ssl.methods",
+    "GroupDROLoss": "lit_ssl.losses",
     "ImageClassifier": "lit_ssl.methods",
     "LocalSGDStrategy": "lit_ssl.strategies",
     "MSN": "lit_ssl.methods",
@@ -32,6 +33,7 @@ __all__ = [
     "PMSN",
     "DiLoCoStrategy",
     "FrozenEncoder",
+    "GroupDROLoss",
     "ImageClassifier",
     "LocalSGDStrategy",
     "MSNLoss",
@@ -44,7 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lit_ssl.losses import MSNLoss, PAWSLoss, PMSNLoss
+    from lit_ssl.losses import GroupDROLoss, MSNLoss, PAWSLoss, PMSNLoss
     from lit_ssl.methods import MSN, PAWS, PMSN, FrozenEncoder, ImageClassifier, RoPAWS, SuNCEt
     from lit_ssl.strategies import DiLoCoStrategy, LocalSGDStrategy, SlowMomentumStrategy
 

@@ -1,5 +1,6 @@
 """Losses as plain torch modules and functions."""
 
+from lit_ssl.losses.group_dro import GroupDROLoss, GroupDROLossOutput, group_means
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput, log_sinkhorn
 from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput, class_columns, sharpen
 from lit_ssl.losses.pmsn import PMSNLoss
@@ -8,6 +9,8 @@ from lit_ssl.losses.ropaws import RoPAWSLoss, ropaws_predictions
 from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
 
 __all__ = [
+    "GroupDROLoss",
+    "GroupDROLossOutput",
     "MSNLoss",
     "MSNLossOutput",
     "NTXentLoss",
@@ -17,6 +20,7 @@ __all__ = [
     "RoPAWSLoss",
     "SuNCEtLoss",
     "class_columns",
+    "group_means",
     "log_sinkhorn",
     "power_law_prior",
     "ropaws_predictions",

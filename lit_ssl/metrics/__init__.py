@@ -6,6 +6,12 @@ from lit_ssl.metrics.factor_accuracy import FactorAccuracy
 from lit_ssl.metrics.factor_comparison import FactorComparison, compare_factors
 from lit_ssl.metrics.factor_scores import FactorScores
 from lit_ssl.metrics.factors import FactorTable, factor_table
+from lit_ssl.metrics.groups import (
+    GroupAccuracy,
+    GroupScores,
+    PredictorQuality,
+    PredictorScores,
+)
 from lit_ssl.metrics.imagenet_x import ImageNetXMetric
 from lit_ssl.metrics.intervals import holm, wilson_interval
 from lit_ssl.metrics.knn import knn_predict, topk_accuracy
@@ -27,8 +33,12 @@ __all__ = [
     "FactorComparison",
     "FactorScores",
     "FactorTable",
+    "GroupAccuracy",
+    "GroupScores",
     "ImageNetXMetric",
     "LinearProbe",
+    "PredictorQuality",
+    "PredictorScores",
     "ProbeHead",
     "assignment_entropy",
     "compare_factors",

@@ -17,7 +17,7 @@ _COLUMNS = ("row", "attribute", "source")
 _SOURCES = ("known", "predicted")
 _EXPECTED = (
     f"expected a CSV file with the columns {', '.join(_COLUMNS)} (known or predicted) and, for "
-    "soft groups, p_0, p_1, …, as a BARACK or AttributePredictor run writes it (predicted_groups.csv)"
+    "soft groups, p_0, p_1, … (predicted_groups.csv of a run of BARACK or AttributePredictor)"
 )
 
 
