@@ -6,6 +6,8 @@ from lit_ssl.models.conv_stem import ConvStem
 from lit_ssl.models.ema import ema_update_, target_copy
 from lit_ssl.models.heads import PredictionHead, ProjectionHead
 from lit_ssl.models.multiplied_resnet import MultipliedResNet50, resnet50w2, resnet50w4
+from lit_ssl.models.small_cnn import SmallCNN
+from lit_ssl.models.text import TextBackbone
 from lit_ssl.models.vit import ClassTokenViT, draw_kept_patches, keep_count
 from lit_ssl.models.wide_resnet import WideResNet, wide_resnet28_2
 
@@ -17,6 +19,8 @@ __all__ = [
     "MultipliedResNet50",
     "PredictionHead",
     "ProjectionHead",
+    "SmallCNN",
+    "TextBackbone",
     "WideResNet",
     "create_backbone",
     "draw_kept_patches",
