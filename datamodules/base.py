@@ -63,6 +63,9 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         val_size: Number of training images held out for validation: always the same ones, in
             proportion to the sizes of the classes. 0 validates on the data set's own validation
             images, or on its test images where it has none.
+        val_file: Hold out the training images that a list names, as in `Subset.file`, in place of
+            `val_size`; such as `paws/imagenet_train_holdout_12000`, on which PAWS chooses its
+            fine-tuned models.
         canvas_size: Pixels; only for `augment: device` with images of different sizes: they travel
             on squares of this size, and larger ones are shrunk to fit.
         mean: Mean of each channel for images in [0, 1]. None takes the data set's usual values.
@@ -97,6 +100,7 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         pin_memory: bool | None = None,
         drop_last: bool = True,
         val_size: int = 0,
+        val_file: str | None = None,
         canvas_size: int = 384,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -129,7 +133,7 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         self.in_channels = self.eval_transform.channels or self.in_channels
         self.classes_per_batch = classes_per_batch
         self._splits = Partition(
-            self.load_images, val_size, subset, on_corrupt == "skip", self._class_name
+            self.load_images, val_size, subset, on_corrupt == "skip", self._class_name, val_file
         )
 
     # What a subclass gives

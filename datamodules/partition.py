@@ -11,7 +11,7 @@ import torch
 from lit_ssl.datamodules.images import ArrayImages, Images
 from lit_ssl.datamodules.reading import ImageReader
 from lit_ssl.datamodules.splits import stratified_split
-from lit_ssl.datamodules.subset import Subset
+from lit_ssl.datamodules.subset import Subset, find_listed
 
 __all__ = ["Partition", "Split"]
 
@@ -31,6 +31,10 @@ class Partition:
         subset: Part of the remaining training images to use.
         skip_corrupt: Whether unreadable images are replaced by the next readable one.
         class_name: Name of a class, for messages.
+        val_file: List of the training images held out as validation split, in place of `val_size`.
+
+    Raises:
+        ValueError: Both `val_size` and `val_file` are given.
     """
 
     def __init__(
@@ -40,9 +44,15 @@ class Partition:
         subset: Subset | None = None,
         skip_corrupt: bool = False,
         class_name: Callable[[int], str] = str,
+        val_file: str | None = None,
     ) -> None:
+        if val_file is not None and val_size:
+            raise ValueError(
+                f"val_file holds out the images of {val_file}: set val_size to 0, not {val_size}"
+            )
         self._load = load
         self._val_size = val_size
+        self._val_file = val_file
         self._subset = subset
         self._skip_corrupt = skip_corrupt
         self._class_name = class_name
@@ -56,7 +66,7 @@ class Partition:
         if split == "train":
             return self._divide()[0]
         if split == "val":
-            if self._val_size:
+            if self._val_size or self._val_file is not None:
                 return self._divide()[1]
             return self._own_split("val") or self._own_split("test")
         return self._own_split("test") or self._own_split("val")
@@ -84,7 +94,7 @@ class Partition:
             images = self._load("train")
             if not images:
                 raise ValueError("The training split has no images.")
-            rest, held_out = stratified_split(images.labels, self._val_size, _SPLIT_SEED)
+            rest, held_out = self._hold_out(images)
             if self._subset is not None:
                 rest = self._subset.select(images, rest, self._class_name)
             # Selecting copies; the common case of all images should not.
@@ -95,6 +105,13 @@ class Partition:
             )
             self._divided = ImageReader(train, self._skip_corrupt), val
         return self._divided
+
+    def _hold_out(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the images that are not held out for validation, and of those that are."""
+        if self._val_file is None:
+            return stratified_split(images.labels, self._val_size, _SPLIT_SEED)
+        listed = find_listed(self._val_file, images)
+        return np.setdiff1d(np.arange(len(images)), listed), listed
 
 
 def _without_pixels(images: Images) -> Images:

@@ -16,7 +16,7 @@ from lit_ssl.datamodules.long_tail import long_tail_counts
 from lit_ssl.datamodules.packaged import find_list
 from lit_ssl.datamodules.splits import choose_per_class, proportional_counts
 
-__all__ = ["Subset", "read_lines"]
+__all__ = ["Subset", "find_listed", "read_lines"]
 
 _SHOWN = 5
 _CHOICES = ("fraction", "per_class", "exponential", "power_law", "file")
@@ -148,7 +148,20 @@ def _check_class_sizes(labels: np.ndarray, wanted: int, class_name: Callable[[in
         )
 
 
-def _select_listed(path: str, images: Images, allowed: np.ndarray) -> np.ndarray:
+def find_listed(path: str, images: Images) -> np.ndarray:
+    """Return which images a list names.
+
+    Args:
+        path: As `Subset.file`.
+        images: The complete official training set.
+
+    Returns:
+        int64 indices into `images`, ascending, each once.
+
+    Raises:
+        ValueError: The file is empty, or names images that do not exist or are ambiguous.
+        FileNotFoundError: No such file.
+    """
     entries = read_lines(path)
     if not entries:
         raise ValueError(f"The list {path} is empty.")
@@ -163,12 +176,16 @@ def _select_listed(path: str, images: Images, allowed: np.ndarray) -> np.ndarray
             f" {len(images)} training images: {_first(missing)}. Check that the list belongs to"
             " this data set and that the training folder is complete."
         )
-    chosen = np.unique(np.fromiter(found.values(), dtype=np.int64))
+    return np.unique(np.fromiter(found.values(), dtype=np.int64))
+
+
+def _select_listed(path: str, images: Images, allowed: np.ndarray) -> np.ndarray:
+    chosen = find_listed(path, images)
     held_out = np.setdiff1d(chosen, allowed)
     if len(held_out):
         raise ValueError(
-            f"{len(held_out)} of the {len(entries)} images in {path} are held out for validation."
-            " Set val_size: 0 to train on all that are listed."
+            f"{len(held_out)} of the {len(chosen)} images in {path} are held out for validation."
+            " Set val_size: 0 (and no val_file) to train on all that are listed."
         )
     return chosen
 

@@ -198,6 +198,22 @@ def test_held_out_images_are_not_trained_on(toy):
     assert {i for images, _ in again.val_dataloader() for i in indices(images)} == val
 
 
+def test_listed_images_are_held_out(toy, tmp_path):
+    held = tmp_path / "held.txt"
+    held.write_text("3\n11\n30\n")
+    data = toy(val_file=str(held), subset=Subset(fraction=0.5))
+    assert {i for images, _ in data.val_dataloader() for i in indices(images)} == {3, 11, 30}
+    train = {i for images, _ in data.bank_dataloader() for i in indices(images)}
+    assert train
+    assert not train & {3, 11, 30}
+    everything = tmp_path / "everything.txt"
+    everything.write_text("3\n4\n")
+    with pytest.raises(ValueError, match="1 of the 2 images in .* are held out for validation"):
+        toy(val_file=str(held), subset=Subset(file=str(everything))).train_dataloader()
+    with pytest.raises(ValueError, match="set val_size to 0, not 5"):
+        toy(val_file=str(held), val_size=5)
+
+
 def test_validation_falls_back_to_test(toy):
     data = toy()
     assert len(data.labels("val")) == len(data.labels("test")) == 7
