@@ -91,7 +91,9 @@ def _set_text(name: str, chosen: dict[str, Any]) -> str:
     counts = sorted(set(chosen["images"]))
     images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     if chosen["files"] is not None:
-        source = f"of {', '.join(Path(file).name for file in chosen['files'])}"
+        names = [Path(file).name for file in chosen["files"]]
+        several = len(set(names)) < len(names)  # of one name, in different folders
+        source = f"of {', '.join(chosen['files'] if several else names)}"
     else:
         source = f"drawn at random, {100 * chosen['fraction']:g} % of the bank"
     times = f", {len(chosen['images'])} times" if len(chosen["images"]) > 1 else ""
