@@ -29,6 +29,7 @@ Look around:
 
 Use the result:
   export     write the encoder of a checkpoint for timm: lit-ssl export CKPT OUT.safetensors
+  imagenetx  score files of predictions by kind of image: lit-ssl imagenetx score A.csv [B.csv]
 
   --version  print the version
   --help     print this text
@@ -137,10 +138,17 @@ def _export(words: Sequence[str]) -> None:
     print(f"wrote {args.out}; load it with\n  {how}")
 
 
+def _imagenetx(words: Sequence[str]) -> None:
+    from lit_ssl.utils.imagenet_x_words import run
+
+    run(words)
+
+
 _LIGHT: dict[str, Callable[[Sequence[str]], None]] = {
     "configs": _configs,
     "methods": _methods,
     "export": _export,
+    "imagenetx": _imagenetx,
 }
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def _finish_bottom(axes: Any, report: FactorReportData) -> None:
     axes.set_xticks(np.arange(len(labels)), labels, fontsize=8)
     axes.set_ylabel("accuracy, %")
     axes.set_title(
-        f"dashed: all images; bars: {table.level:.0%} intervals", loc="left", fontsize=8,
+        f"dashed: all images; error bars: {table.level:.0%} intervals", loc="left", fontsize=8,
         color="#555555",
     )  # fmt: skip
     for side in (axes, axes.figure.axes[0]):

@@ -118,7 +118,7 @@ def _protocol(
         protocol["prototypes"] = "kept" if annotations.keeps_prototypes else "left out"
     if scores.error_type == "real":
         protocol["images_without_real_label"] = (
-            "left out" if real_empty == "drop" else "count as errors"
+            "are left out" if real_empty == "drop" else "count as errors"
         )
     return {**protocol, **notes}
 

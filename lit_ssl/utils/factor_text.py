@@ -23,12 +23,20 @@ class _Grid(NamedTuple):
     foot: list[list[str]]
 
 
-def print_report(report: FactorReportData, console: Console | None = None) -> None:
-    """Print all tables and how to read them."""
+def print_report(
+    report: FactorReportData, console: Console | None = None, changes: bool = True
+) -> None:
+    """Print the tables and how to read them.
+
+    Args:
+        report: What to print.
+        console: Where; None: standard output.
+        changes: Whether to print the comparisons with the first model.
+    """
     console = console or Console(highlight=False)
     if not console.is_terminal:  # a file or a pipe has no width that lines would have to fit
         console.width = max(console.width, 60 + 22 * len(report.names))
-    for grid in _grids(report):
+    for grid in _grids(report)[: None if changes else 2]:
         table = Table(title=grid.title, title_justify="left")
         for column, header in enumerate(grid.headers):
             table.add_column(header, justify="right" if column else "left", no_wrap=column < 2)
@@ -68,7 +76,7 @@ def _ratio_grid(report: FactorReportData) -> _Grid:
                                 for t in report.tables)]
         for f in report.order
     ]  # fmt: skip
-    title = "Error ratio by factor, largest first (1 = as often wrong as on average)"
+    title = "Error ratio by factor, largest first (1 = the average)"
     return _Grid(title, ["factor", "n", *report.names], rows, [])
 
 
