@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -92,6 +93,7 @@ def find_positions(
         )
     found = {}
     for name, chosen in sets.items():
+        wanted: list[dict[str, Any]]
         if chosen.files is not None:
             wanted = [{"file": file} for file in chosen.files]
         else:

@@ -120,7 +120,8 @@ class FrozenEncoder(pl.LightningModule):
     def _refuse(self) -> NoReturn:
         raise ValueError(
             "FrozenEncoder has nothing to train: run `lit-ssl validate` or `lit-ssl test` with it; "
-            "to train a classifier on its weights use ImageClassifier with pretrained: FILE"
+            "to train a classifier on its weights use LinearEvaluation, or ImageClassifier with "
+            "pretrained: FILE"
         )
 
 
