@@ -12,9 +12,11 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "DiLoCoStrategy": "lit_ssl.strategies",
+    "FineTuning": "lit_ssl.methods",
     "FrozenEncoder": "lit_ssl.methods",
     "GroupDROLoss": "lit_ssl.losses",
     "ImageClassifier": "lit_ssl.methods",
+    "LinearEvaluation": "lit_ssl.methods",
     "LocalSGDStrategy": "lit_ssl.strategies",
     "MSN": "lit_ssl.methods",
     "MSNLoss": "lit_ssl.losses",
@@ -32,9 +34,11 @@ __all__ = [
     "PAWS",
     "PMSN",
     "DiLoCoStrategy",
+    "FineTuning",
     "FrozenEncoder",
     "GroupDROLoss",
     "ImageClassifier",
+    "LinearEvaluation",
     "LocalSGDStrategy",
     "MSNLoss",
     "PAWSLoss",
@@ -47,7 +51,17 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lit_ssl.losses import GroupDROLoss, MSNLoss, PAWSLoss, PMSNLoss
-    from lit_ssl.methods import MSN, PAWS, PMSN, FrozenEncoder, ImageClassifier, RoPAWS, SuNCEt
+    from lit_ssl.methods import (
+        MSN,
+        PAWS,
+        PMSN,
+        FineTuning,
+        FrozenEncoder,
+        ImageClassifier,
+        LinearEvaluation,
+        RoPAWS,
+        SuNCEt,
+    )
     from lit_ssl.strategies import DiLoCoStrategy, LocalSGDStrategy, SlowMomentumStrategy
 
 

@@ -1,7 +1,9 @@
 """One LightningModule per paper, a supervised classifier, and a frozen encoder to evaluate."""
 
 from lit_ssl.methods.classifier import ImageClassifier
+from lit_ssl.methods.finetuning import FineTuning
 from lit_ssl.methods.frozen_encoder import FrozenEncoder
+from lit_ssl.methods.linear_evaluation import LinearEvaluation
 from lit_ssl.methods.msn import MSN
 from lit_ssl.methods.paws import PAWS
 from lit_ssl.methods.pmsn import PMSN
@@ -13,8 +15,10 @@ __all__ = [
     "MSN",
     "PAWS",
     "PMSN",
+    "FineTuning",
     "FrozenEncoder",
     "ImageClassifier",
+    "LinearEvaluation",
     "PretrainedClassifier",
     "RoPAWS",
     "SuNCEt",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lit_ssl.methods.classifier import ImageClassifier
 from lit_ssl.optim import set_schedules
 from lit_ssl.optim.layer_decay import layer_decay_groups
-from lit_ssl.transforms.mixing import BatchMixing
 from lit_ssl.utils.labelled import labelled_batch
+from lit_ssl.utils.mixing import BatchMixing
 from lit_ssl.utils.projection_weights import read_first_projection
 
 __all__ = ["FineTuning"]

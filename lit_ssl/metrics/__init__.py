@@ -24,6 +24,7 @@ from lit_ssl.metrics.low_shot import (
     preprocess_rows,
 )
 from lit_ssl.metrics.probe_head import ProbeHead
+from lit_ssl.metrics.probe_heads import ProbeHeads, probe_losses
 from lit_ssl.metrics.rankme import assignment_entropy, feature_std, rankme, used_prototypes
 from lit_ssl.metrics.soft_nn import soft_nearest_neighbor
 from lit_ssl.metrics.softmax_regression import fit_softmax_regression
@@ -40,6 +41,7 @@ __all__ = [
     "PredictorQuality",
     "PredictorScores",
     "ProbeHead",
+    "ProbeHeads",
     "assignment_entropy",
     "compare_factors",
     "draw_labelled",
@@ -53,6 +55,7 @@ __all__ = [
     "low_shot_accuracies",
     "predict_low_shot",
     "preprocess_rows",
+    "probe_losses",
     "rankme",
     "soft_nearest_neighbor",
     "topk_accuracy",

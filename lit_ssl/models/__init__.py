@@ -6,6 +6,7 @@ from lit_ssl.models.conv_stem import ConvStem
 from lit_ssl.models.ema import ema_update_, target_copy
 from lit_ssl.models.heads import PredictionHead, ProjectionHead
 from lit_ssl.models.multiplied_resnet import MultipliedResNet50, resnet50w2, resnet50w4
+from lit_ssl.models.probe_features import ProbeFeatures
 from lit_ssl.models.small_cnn import SmallCNN
 from lit_ssl.models.text import TextBackbone
 from lit_ssl.models.vit import ClassTokenViT, draw_kept_patches, keep_count
@@ -18,6 +19,7 @@ __all__ = [
     "ConvStem",
     "MultipliedResNet50",
     "PredictionHead",
+    "ProbeFeatures",
     "ProjectionHead",
     "SmallCNN",
     "TextBackbone",
