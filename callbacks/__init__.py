@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lit_ssl.callbacks.collapse import CollapseMonitor
 from lit_ssl.callbacks.evaluator import RepresentationEvaluator
+from lit_ssl.callbacks.factor_report import FactorReport
 from lit_ssl.callbacks.features import Features, extract_features
 from lit_ssl.callbacks.knn import KNNEvaluator
 from lit_ssl.callbacks.label_sets import LabelledSet
@@ -18,6 +19,7 @@ from lit_ssl.callbacks.views import ViewLogger
 
 __all__ = [
     "CollapseMonitor",
+    "FactorReport",
     "Features",
     "KNNEvaluator",
     "LabelledSet",

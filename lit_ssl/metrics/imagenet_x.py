@@ -101,7 +101,7 @@ class ImageNetXMetric(Metric):
             ValueError: If shapes or types do not fit.
         """
         if preds.ndim == 2 and preds.is_floating_point():
-            if preds.shape[1] != self.annotations.num_classes:
+            if not self.annotations.fits(preds.shape[1]):
                 raise ValueError(
                     f"logits have {preds.shape[1]} classes, the annotations "
                     f"{self.annotations.num_classes}: map the outputs of the model first"

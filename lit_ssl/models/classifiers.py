@@ -70,7 +70,8 @@ def _timm(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
         network = timm.create_model(name, pretrained=pretrained, **kwargs)
     except (OSError, RuntimeError) as error:
         raise _no_weights(f"timm:{name}", error) from error
-    config = timm.data.resolve_model_data_config(network)
+    given = {key: kwargs[key] for key in ("img_size",) if key in kwargs}
+    config = timm.data.resolve_model_data_config(network, args=given)
     steps = timm.data.create_transform(**config, is_training=False, use_prefetcher=True)
     text = (
         f"timm's for {name}: {config['input_size'][-1]} pixels, {config['interpolation']}, crop "

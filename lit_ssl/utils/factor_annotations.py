@@ -62,8 +62,14 @@ class FactorAnnotations:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes; at least so many in a user's table, which does not tell it."""
         return len(self.class_to_metaclass) or int(self.labels.max()) + 1
+
+    def fits(self, outputs: int) -> bool:
+        """Whether the outputs of a classifier, so many, can be these classes."""
+        return outputs == self.num_classes or (
+            self.files is not None and outputs > self.num_classes
+        )
 
     def file_name(self, number: int) -> str:
         """Name of an image."""

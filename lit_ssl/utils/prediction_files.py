@@ -73,7 +73,8 @@ def read_predictions(
     classes = np.full(annotations.size + 1, -1, dtype=np.int64)
     probability = np.full(annotations.size + 1, np.nan)
     column = header.index("predicted_class")
-    classes[numbers] = _read(path, body, column, int, "class indices", annotations.num_classes)
+    limit = annotations.num_classes if annotations.files is None else 2**31
+    classes[numbers] = _read(path, body, column, int, "class indices", limit)
     if "predicted_probability" in header:
         column = header.index("predicted_probability")
         probability[numbers] = _read(path, body, column, float, "numbers from 0 to 1", 1.0)
