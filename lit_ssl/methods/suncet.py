@@ -18,8 +18,9 @@ class SuNCEt(PAWS):
     """SimCLR on all images together with SuNCEt on a few labelled ones, PAWS' predecessor.
 
     Batches, network, optimiser and weights are those of :class:`PAWS`; small crops are not used.
-    With ``contrastive_weight: 0`` it trains on the labelled images alone, as PAWS' fine-tuning on
-    CIFAR-10 does.
+    With ``contrastive_weight: 0`` it trains on the labelled images alone, and the network does not
+    see the others: together with ``freeze_batchnorm`` and ``pretrained`` PAWS' fine-tuning on
+    CIFAR-10.
 
     Args:
         backbone: as in :class:`PAWS`.
@@ -44,6 +45,8 @@ class SuNCEt(PAWS):
         trust_coefficient: of LARS.
         lr_in_momentum: as in :class:`PAWS`.
         exclude_mode: as in :class:`PAWS`.
+        freeze_batchnorm: BatchNorm layers normalise with the statistics that they have and keep
+            them, as in evaluation; their weights are trained.
         gather: use the images of all processes.
         channels_last: as in :class:`PAWS`.
         optimizer: as in :class:`PAWS`.
@@ -74,6 +77,7 @@ class SuNCEt(PAWS):
         trust_coefficient: float = 1e-3,
         lr_in_momentum: bool = True,
         exclude_mode: Literal["ndim", "name"] = "ndim",
+        freeze_batchnorm: bool = False,
         gather: bool = True,
         channels_last: bool = True,
         optimizer: OptimizerCallable | None = None,
@@ -110,12 +114,25 @@ class SuNCEt(PAWS):
         )
         self.contrastive_weight = contrastive_weight
         self.supervised_epochs = supervised_epochs
+        self.freeze_batchnorm = freeze_batchnorm
         self.suncet = SuNCEtLoss(temperature, label_smoothing, gather)
         self.contrastive = NTXentLoss(temperature, detach_others, gather)
+        self.train()  # frozen layers are in eval mode from the start
+
+    def train(self, mode: bool = True) -> SuNCEt:
+        """Switch to training or evaluation; frozen BatchNorm layers stay in eval mode."""
+        super().train(mode)
+        if self.freeze_batchnorm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """One step; returns the loss, and features of the first large views."""
+        """One step; returns the loss, and features of the first large views if it sees them."""
         views, support, labels = split_two_streams(batch, type(self).__name__)
+        if self.contrastive_weight == 0:
+            return {"loss": self._supervised_loss(support, labels)}
         size = len(views[0])
         supports, large = self.encode([view_major(support), view_major(views[0])])
         supervised = self.suncet(
@@ -135,3 +152,12 @@ class SuNCEt(PAWS):
                 batch_size=size,
             )
         return {"loss": loss, "features": large.features[:size].detach()}
+
+    def _supervised_loss(self, support: Tensor, labels: Tensor) -> Tensor:
+        """SuNCEt's loss of supports ``[M, views, C, H, W]``, logged."""
+        supports = self.encode([view_major(support)])[0]
+        loss = self.suncet(supports.predictions, labels.repeat(support.shape[1]), self.num_classes)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
+        self.log("train/lr", rate, batch_size=len(labels))
+        return loss

@@ -115,6 +115,31 @@ def test_labelled_images_alone_teach_suncet(tiny):
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_with_frozen_batchnorm_only_weights_are_tuned(tiny):
+    data = batch()
+    module = make(
+        SuNCEt, contrastive_weight=0.0, lr=0.5, start_lr=0.5, final_lr=0.5, freeze_batchnorm=True
+    )
+    norm = module.projection_head.bn1
+    with torch.no_grad():
+        norm.running_mean.uniform_()
+    before = (
+        norm.running_mean.clone(),
+        norm.weight.clone(),
+        module.projection_head.fc1.weight.clone(),
+    )
+    supports, labels = data["support"]
+    rows = torch.cat([supports[0][:, 0], supports[0][:, 1]])  # view-major
+    expected = SuNCEtLoss()(module.embed(rows), labels.repeat(2), 3)
+    data["unlabelled"] = [view * torch.nan for view in data["unlabelled"]]  # not looked at
+    losses, trainer = step(tiny, module, data)
+    torch.testing.assert_close(losses[0], expected)
+    assert torch.equal(norm.running_mean, before[0])
+    assert not torch.equal(norm.weight, before[1])
+    assert not torch.equal(module.projection_head.fc1.weight, before[2])
+    assert {"train/loss", "train/lr"} <= trainer.logged_metrics.keys()
+
+
 @pytest.mark.parametrize(
     ("method", "kwargs"),
     [(RoPAWS, {"label_ratio": 3.0}), (SuNCEt, {"supervised_epochs": 2}), (PAWS, {"lr": 0.3})],

@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from lit_ssl.methods import PAWS
+from lit_ssl.methods import PAWS, SuNCEt
 from lit_ssl.utils.paws_checkpoints import read_paws_weights
 
 
@@ -96,3 +96,23 @@ def test_checkpoint_reloads_without_arguments_when_the_backbone_has_a_name(tiny,
     assert loaded.hparams == module.hparams
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(loaded.eval().embed(images), module.eval().embed(images))
+
+
+def test_checkpoint_of_a_run_gives_its_heads(tiny, tmp_path):
+    source = small(use_prediction_head=False)
+    trainer = tiny.trainer()
+    trainer.strategy.connect(source)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    module = SuNCEt("wide_resnet28_2", proj_output_dim=16, pretrained=str(tmp_path / "run.ckpt"))
+    module.setup("fit")
+    for key, value in source.projection_head.state_dict().items():
+        assert torch.equal(module.projection_head.state_dict()[key], value), key
+    assert torch.equal(module.backbone.conv1.weight, source.backbone.conv1.weight)
+
+
+def test_checkpoint_of_another_method_is_explained(tiny, tmp_path):
+    trainer = tiny.trainer()
+    trainer.strategy.connect(tiny.msn())
+    trainer.save_checkpoint(tmp_path / "msn.ckpt")
+    with pytest.raises(ValueError, match=r"is no checkpoint of PAWS: it has .*lit-ssl export"):
+        read_paws_weights(tmp_path / "msn.ckpt")
