@@ -6,8 +6,8 @@
 The first prints how well prototypes agree with classes (normalised mutual information, mean ± sd
 over seeds) for several priors, on long-tailed and on balanced data, and ends with status 1 if the
 effect is not there. The second trains the recipe pmsn/mnist5k_lt.yaml with MSN's settings and with
-PMSN's, on a long-tailed and on a balanced fifth of the digits, and evaluates the frozen features on
-all of them.
+PMSN's, with as many prototypes as classes, on a long-tailed and on a balanced fifth of the digits,
+and evaluates the frozen features on all of them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Variant(NamedTuple):
     exponent: float
     sinkhorn_iterations: int
     me_max_weight: float
+    sinkhorn_marginal: str = "uniform"
 
 
 VARIANTS = (
@@ -139,30 +140,47 @@ def run_mixture(seeds: int, steps: int) -> bool:
 # ------------------------------------------------------------------ the digits
 
 RECIPE = ("--config", "pmsn/mnist5k_lt.yaml")
-DIGIT_DATA = {"long tail": (), "balanced": ("--data.subset={per_class: 86, power_law: null}",)}
+DIGIT_DATA = {"long-tailed": (), "balanced": ("--data.subset={per_class: 86, power_law: null}",)}
 DIGIT_COLUMNS = ("knn_acc1", "linear_acc1", "lowshot_1_acc1", "lowshot_5_acc1")
+# each prior against the uniform one with the same Sinkhorn and λ
+DIGIT_VARIANTS = (
+    Variant("uniform, λ 5 (MSN without Sinkhorn)", 0.0, 0, 5.0),
+    Variant("power law 0.25, λ 5 (PMSN)", 0.25, 0, 5.0),
+    Variant("uniform, Sinkhorn, λ 1 (MSN)", 0.0, 3, 1.0),
+    Variant("power law 0.5, Sinkhorn to the prior, λ 1", 0.5, 3, 1.0, "prior"),
+)
 
 
-def digit_words(variant: Variant) -> list[str]:
-    """Overrides of the recipe."""
+def digit_words(variant: Variant, prototypes: int) -> list[str]:
+    """Overrides of the recipe's model."""
     return [
+        f"--model.num_prototypes={prototypes}",
         f"--model.prior_exponent={variant.exponent}",
         f"--model.sinkhorn_iterations={variant.sinkhorn_iterations}",
+        f"--model.sinkhorn_marginal={variant.sinkhorn_marginal}",
         f"--model.me_max_weight={variant.me_max_weight}",
     ]
 
 
-def train_on_digits(folder: Path, seed: int, words: list[str]) -> dict[str, float]:
-    """Train the recipe and evaluate its frozen features on all digits; returns accuracies."""
+def train_on_digits(
+    folder: Path, seed: int, model_words: list[str], words: list[str]
+) -> dict[str, float]:
+    """Train the recipe and evaluate its frozen features on all digits; returns values in %."""
+    done = folder / "values.json"
+    if done.exists():  # an earlier call was interrupted
+        return json.loads(done.read_text())
     command = [sys.executable, "-m", "lit_ssl"]
     shared = [*RECIPE, "--seed_everything", str(seed), "--trainer.default_root_dir", str(folder)]
+    shared += model_words
     subprocess.run([*command, "fit", *shared, *words], check=True, stdout=subprocess.DEVNULL)
     report = ["--config", "eval/mnist5k.yaml", "--data.subset=null", "--ckpt_path=last"]
     subprocess.run([*command, "test", *shared, *report], check=True, stdout=subprocess.DEVNULL)
     rows = json.loads((folder / "report.json").read_text())["rows"]
     trained = next(row for row in rows if row["features"] == "trained")
     values = {name: 100 * trained[name] for name in DIGIT_COLUMNS}
-    return {**values, "nmi": digit_agreement(folder)}
+    values["nmi"] = digit_agreement(folder)
+    done.write_text(json.dumps(values))
+    return values
 
 
 def digit_agreement(folder: Path) -> float:
@@ -180,18 +198,23 @@ def digit_agreement(folder: Path) -> float:
     return 100 * mutual_information(projections, module.prototypes, labels)
 
 
-def run_digits(seeds: int, out: Path, epochs: int | None) -> None:
+def run_digits(seeds: int, out: Path, epochs: int, prototypes: int) -> None:
     """Print the tables of long-tailed and balanced pre-training."""
-    length = [] if epochs is None else [f"--trainer.max_epochs={epochs}"]
     for data, subset in DIGIT_DATA.items():
-        print(f"\nPre-trained on {data} digits, evaluated on all, {seeds} seeds\n")
+        print(
+            f"\nPre-trained on {data} digits, evaluated on all: {prototypes} prototypes, {seeds} "
+            f"seeds, {epochs} epochs\n"
+        )
         print("| prior, Sinkhorn, λ | k-NN | linear | 1-shot | 5-shot | NMI |")
         print("|---|--:|--:|--:|--:|--:|")
-        for variant in (VARIANTS[0], VARIANTS[1], VARIANTS[3]):
+        for variant in DIGIT_VARIANTS:
             settings = "prior{1}_sinkhorn{2}_weight{3}".format(*variant)
-            folder = out / data.replace(" ", "_") / settings
-            words = [*digit_words(variant), *subset, *length]
-            runs = [train_on_digits(folder / f"seed{s}", s, words) for s in range(seeds)]
+            folder = out / f"{data}_{prototypes}_prototypes_{epochs}_epochs" / settings
+            words = [*subset, f"--trainer.max_epochs={epochs}"]
+            model_words = digit_words(variant, prototypes)
+            runs = [
+                train_on_digits(folder / f"seed{s}", s, model_words, words) for s in range(seeds)
+            ]
             cells = (mean_sd([run[name] for run in runs], 1) for name in (*DIGIT_COLUMNS, "nmi"))
             print(f"| {variant.name} | {' | '.join(cells)} |", flush=True)
 
@@ -216,13 +239,14 @@ def main() -> int:
     parser.add_argument("--mnist", action="store_true", help="train on digits instead")
     parser.add_argument("--seeds", type=int, help="default: 8, with --mnist 3")
     parser.add_argument("--steps", type=int, default=1000, help="of a run on the mixture")
-    parser.add_argument("--epochs", type=int, help="with --mnist: instead of the recipe's")
+    parser.add_argument("--epochs", type=int, default=200, help="with --mnist")
+    parser.add_argument("--prototypes", type=int, default=CLASSES, help="with --mnist")
     parser.add_argument("--out", type=Path, default=Path("runs/pmsn_long_tail"))
     options = parser.parse_args()
     start = time.perf_counter()
     shown = True
     if options.mnist:
-        run_digits(options.seeds or 3, options.out, options.epochs)
+        run_digits(options.seeds or 3, options.out, options.epochs, options.prototypes)
     else:
         torch.set_num_threads(1)  # matrices this small only lose by more
         shown = run_mixture(options.seeds or 8, options.steps)
