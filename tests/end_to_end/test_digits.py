@@ -131,8 +131,8 @@ def test_report(trained, lit_ssl, recipe, tmp_path, warned):
         table = {row.pop("features"): row for row in csv.DictReader(file)}
     for name, row in rows.items():
         assert {key: float(value) for key, value in table[name].items()} == row
-    for row in ("trained", "untrained", "pixels"):
-        assert re.search(rf"{row} +│ +{100 * rows[row]['knn_acc1']:.1f} ", result.out)
+    knn = [f"{100 * rows[name]['knn_acc1']:.1f}" for name in ("trained", "untrained", "pixels")]
+    assert re.search(rf"k-NN +│ +{' +│ +'.join(knn)} ", result.out)
     assert f"checkpoint   {checkpoint(trained)}" in result.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.csv", "report.json"]
     assert warned() == []
