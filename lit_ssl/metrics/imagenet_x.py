@@ -108,7 +108,7 @@ class ImageNetXMetric(Metric):
                 )
             if probability is None:
                 probability = preds.float().softmax(dim=1).amax(dim=1)
-            preds = preds.argmax(dim=1)
+            preds = _first_largest(preds)
         if preds.ndim != 1 or preds.is_floating_point() or preds.shape != image_number.shape:
             raise ValueError(
                 "expected logits [B, C] or integer classes [B], and image numbers [B]; got "
@@ -160,6 +160,10 @@ class ImageNetXMetric(Metric):
                 f"update got image numbers outside of 1 … {self.annotations.size}; ImageNet's are "
                 "those in the file names"
             )
+        if self.annotations.files is None and classes.max() >= self.annotations.num_classes:
+            raise ValueError(
+                f"update got class {classes.max()}, there are {self.annotations.num_classes}"
+            )
         probability[probability < 0] = np.nan
         return Predictions(self.name, classes, probability)
 
@@ -188,3 +192,10 @@ class ImageNetXMetric(Metric):
         """Forget all predictions."""
         super().reset()
         self._scores = self._table = None
+
+
+def _first_largest(logits: Tensor) -> Tensor:
+    """Position of each row's largest value, the first of equal ones, which argmax leaves open."""
+    largest = (logits == logits.amax(dim=1, keepdim=True)) | logits.isnan()
+    positions = torch.arange(logits.shape[1], device=logits.device)
+    return torch.where(largest, positions, logits.shape[1]).amin(dim=1)
