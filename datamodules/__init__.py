@@ -2,9 +2,13 @@
 
 from lit_ssl.datamodules.base import ImageDataModule
 from lit_ssl.datamodules.batches import RawImages
+from lit_ssl.datamodules.celeba import CelebADataModule
 from lit_ssl.datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
+from lit_ssl.datamodules.coloured_mnist import ColouredMNISTDataModule
 from lit_ssl.datamodules.decoding import CorruptImageError
 from lit_ssl.datamodules.few_classes import ClassesPerBatchSampler
+from lit_ssl.datamodules.group_csv import GroupCSVDataModule
+from lit_ssl.datamodules.group_images import GroupImageDataModule
 from lit_ssl.datamodules.image_folder import ImageFolderDataModule
 from lit_ssl.datamodules.imagenet import ImageNetDataModule
 from lit_ssl.datamodules.imagenet_x import ImageNetXDataModule
@@ -16,14 +20,20 @@ from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
 from lit_ssl.datamodules.semi_supervised import SemiSupervisedDataModule
 from lit_ssl.datamodules.stratified import ClassStratifiedSampler
 from lit_ssl.datamodules.subset import Subset
+from lit_ssl.datamodules.waterbirds import WaterbirdsDataModule
+from lit_ssl.datamodules.weighted import WeightedEpochSampler
 
 __all__ = [
     "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "CelebADataModule",
     "ClassStratifiedSampler",
     "ClassesPerBatchSampler",
+    "ColouredMNISTDataModule",
     "CorruptImageError",
     "EpochSampler",
+    "GroupCSVDataModule",
+    "GroupImageDataModule",
     "INaturalist2018DataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
@@ -35,5 +45,7 @@ __all__ = [
     "SemiSupervisedDataModule",
     "ShardSampler",
     "Subset",
+    "WaterbirdsDataModule",
+    "WeightedEpochSampler",
     "packaged_lists",
 ]

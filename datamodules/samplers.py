@@ -70,8 +70,19 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         # In pieces: a list of all pairs of a large data set takes hundreds of megabytes.
         for begin in range(start, len(share), _CHUNK):
             indices = share[begin : begin + _CHUNK]
-            seeds = sample_seeds(self.seed, epoch, indices)
+            places = self.rank + self.num_replicas * np.arange(begin, begin + len(indices))
+            seeds = self.seeds(epoch, indices, places)
             yield from zip(indices.tolist(), seeds.tolist(), strict=True)
+
+    def seeds(self, epoch: int, indices: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Return the seeds of samples, one each.
+
+        Args:
+            epoch: Epoch, >= 0.
+            indices: int64 `[B]`, their indices.
+            places: int64 `[B]`, their places in the order of that epoch.
+        """
+        return sample_seeds(self.seed, epoch, indices)
 
 
 class ShardSampler(DistributedSampler[int]):
