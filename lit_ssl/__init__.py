@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _LAZY = {
+    "AttributePredictor": "lit_ssl.methods",
+    "BARACK": "lit_ssl.methods",
     "DiLoCoStrategy": "lit_ssl.strategies",
     "FineTuning": "lit_ssl.methods",
     "FrozenEncoder": "lit_ssl.methods",
     "GroupDROLoss": "lit_ssl.losses",
+    "GroupRobustClassifier": "lit_ssl.methods",
     "ImageClassifier": "lit_ssl.methods",
+    "JTT": "lit_ssl.methods",
     "LinearEvaluation": "lit_ssl.methods",
     "LocalSGDStrategy": "lit_ssl.strategies",
     "MSN": "lit_ssl.methods",
@@ -30,13 +34,17 @@ _LAZY = {
 }
 
 __all__ = [
+    "BARACK",
+    "JTT",
     "MSN",
     "PAWS",
     "PMSN",
+    "AttributePredictor",
     "DiLoCoStrategy",
     "FineTuning",
     "FrozenEncoder",
     "GroupDROLoss",
+    "GroupRobustClassifier",
     "ImageClassifier",
     "LinearEvaluation",
     "LocalSGDStrategy",
@@ -52,11 +60,15 @@ __all__ = [
 if TYPE_CHECKING:
     from lit_ssl.losses import GroupDROLoss, MSNLoss, PAWSLoss, PMSNLoss
     from lit_ssl.methods import (
+        BARACK,
+        JTT,
         MSN,
         PAWS,
         PMSN,
+        AttributePredictor,
         FineTuning,
         FrozenEncoder,
+        GroupRobustClassifier,
         ImageClassifier,
         LinearEvaluation,
         RoPAWS,
