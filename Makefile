@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-slow lint typecheck bench bench-msn bench-paws bench-slow-link clean
+.PHONY: demo test test-slow lint typecheck bench bench-linear bench-msn bench-paws bench-slow-link clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,7 +40,7 @@ typecheck: $(VENV)/.dev
 		ln -s "$(CURDIR)/$$folder" build/types/lit_ssl/; done
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lit_ssl
 
-bench: bench-msn bench-paws
+bench: bench-msn bench-paws bench-linear
 
 bench-msn: $(VENV)/.dev
 	$(BIN)/python benchmarks/msn_step.py
@@ -48,6 +48,9 @@ bench-msn: $(VENV)/.dev
 
 bench-paws: $(VENV)/.dev
 	$(BIN)/python benchmarks/paws_step.py
+
+bench-linear: $(VENV)/.dev
+	$(BIN)/python benchmarks/linear_sweep.py
 
 # Needs root and iproute2; says so where it cannot run.
 bench-slow-link: $(VENV)/.dev
