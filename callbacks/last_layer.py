@@ -1,0 +1,135 @@
+"""DFR (arXiv 2204.02937): refit the last layer of a trained classifier on balanced groups."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor, nn
+
+from lit_ssl.callbacks.contract import bank_loader, data_source
+from lit_ssl.callbacks.evaluator import on_rank_zero
+from lit_ssl.callbacks.features import _transfer, evaluation_mode, gather_rows
+from lit_ssl.metrics import fit_linear_probe
+from lit_ssl.utils.group_weights import group_counts, subsample_weights
+
+__all__ = ["LastLayerRefit"]
+
+
+class LastLayerRefit(pl.Callback):
+    """Refits the last layer before a test, on equally many rows of each group.
+
+    The backbone stays as it is. The layer is the mean of several logistic regressions, each on a
+    random subset of the labelled rows with equally many of each group; the L2 penalty of each is
+    chosen on a fifth of its subset. The module in memory has the new layer from then on.
+
+    Args:
+        rows: whose rows to fit: ``val``, as published, or ``train``: those of known group.
+        subsets: number of random subsets, >= 1.
+        layer: name of the module's linear layer on ``forward(inputs)``.
+
+    Raises:
+        ValueError: for other values, or if a group has no such row.
+
+    Source: arXiv 2204.02937. There the penalty is L1 and chosen by the worst group on half of the
+    rows; here it is L2.
+    """
+
+    def __init__(
+        self,
+        rows: Literal["train", "val"] = "val",
+        subsets: int = 10,
+        layer: str = "classifier",
+    ) -> None:
+        if rows not in ("train", "val") or subsets < 1:
+            raise ValueError(
+                f"LastLayerRefit needs rows 'train' or 'val' and subsets >= 1, got {rows!r} and "
+                f"{subsets}"
+            )
+        self.rows = rows
+        self.subsets = subsets
+        self.layer = layer
+
+    @property
+    def uses_training_groups(self) -> bool:
+        """Whether group labels of training rows are used, for the label budget."""
+        return self.rows == "train"
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refit the layer."""
+        layer = getattr(pl_module, self.layer, None)
+        if not isinstance(layer, nn.Linear) or layer.bias is None:
+            raise ValueError(
+                f"LastLayerRefit: {type(pl_module).__name__}.{self.layer} is no linear layer with "
+                "a bias; name it with layer"
+            )
+        data = data_source(trainer)
+        data.setup("fit")
+        features, labels, groups = self._collect(trainer, pl_module, data)
+        names = data.group_names
+        empty = [names[g] for g in np.flatnonzero(group_counts(groups, len(names)) == 0)]
+        if empty:
+            raise ValueError(
+                f"LastLayerRefit: no {self.rows} row is known to be in the group "
+                f"{' or '.join(empty)}: label some, or choose other rows"
+            )
+        weight, bias, used = on_rank_zero(
+            trainer, lambda: self._fit(features, labels, groups, len(names), layer.out_features)
+        )
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        rank_zero_info(
+            f"refitted the last layer on {self.subsets} subsets of {used:,} {self.rows} rows"
+        )
+
+    def _collect(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, data: Any
+    ) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Features ``[N, D]``, classes and groups ``[N]`` (−1 unknown), of all processes."""
+        is_bank = self.rows == "train"
+        loader = bank_loader(trainer, "LastLayerRefit") if is_bank else data.val_dataloader()
+        features = []
+        with torch.no_grad(), evaluation_mode(pl_module):
+            for batch in loader:
+                inputs = _transfer(trainer, batch)[0]
+                with trainer.precision_plugin.forward_context():
+                    features.append(pl_module(inputs).float())
+        parts = gather_rows(torch.cat(features))
+        count = sum(map(len, parts))
+        # Loaders give process r of W the rows r, r + W, ….
+        order = np.concatenate([np.arange(r, count, len(parts)) for r in range(len(parts))])
+        known = data.known(self.rows)[order]
+        groups = np.where(known, data.group_array(self.rows)[order], -1)
+        return torch.cat(parts), torch.from_numpy(data.labels(self.rows)[order]), groups
+
+    def _fit(
+        self, features: Tensor, labels: Tensor, groups: np.ndarray, num_groups: int, classes: int
+    ) -> tuple[Tensor, Tensor, int]:
+        weights, biases, used = [], [], 0
+        for seed in range(self.subsets):
+            chosen = torch.from_numpy(np.flatnonzero(subsample_weights(groups, num_groups, seed)))
+            used = len(chosen)
+            probe = fit_linear_probe(features[chosen], labels[chosen], classes, seed=seed)
+            weight, bias = unstandardise(probe.weights, probe.mean, probe.scale)
+            weights.append(weight)
+            biases.append(bias)
+        return torch.stack(weights).mean(dim=0), torch.stack(biases).mean(dim=0), used
+
+
+def unstandardise(weights: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias on features as they are, of a regression on standardised ones.
+
+    Args:
+        weights: ``[C, D + 1]``, the last column is the intercept.
+        mean: ``[D]``.
+        scale: ``[D]``.
+
+    Returns:
+        ``[C, D]`` and ``[C]``.
+    """
+    weight = weights[:, :-1] / scale
+    return weight, weights[:, -1] - weight @ mean
