@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-slow lint typecheck bench bench-linear bench-msn bench-paws bench-slow-link clean
+.PHONY: demo test test-slow lint typecheck bench bench-linear bench-msn bench-paws bench-slow-link bench-imagenet-x clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,6 +51,10 @@ bench-paws: $(VENV)/.dev
 
 bench-linear: $(VENV)/.dev
 	$(BIN)/python benchmarks/linear_sweep.py
+
+# Beside the official package where it is installed: pip install 'lit-ssl[imagenet-x]'.
+bench-imagenet-x: $(VENV)/.dev
+	$(BIN)/python benchmarks/imagenet_x_scores.py
 
 # Needs root and iproute2; says so where it cannot run.
 bench-slow-link: $(VENV)/.dev

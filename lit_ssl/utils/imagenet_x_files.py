@@ -12,6 +12,8 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import BadZipFile
@@ -86,8 +88,7 @@ def find_folder(source: str = "auto") -> Path:
         UserError: If the files are not there.
     """
     if source == "auto":
-        spec = find_spec("imagenet_x")  # does not import it
-        places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+        places = _installed()
         if not places:
             raise UserError(f"the annotations of ImageNet-X are not installed: {_HOW}.")
     else:
@@ -105,6 +106,15 @@ def find_folder(source: str = "auto") -> Path:
     if missing:
         raise UserError(f"{found} lacks {', '.join(missing)}: {_HOW}.")
     return found
+
+
+def _installed() -> list[Path]:
+    """Folders of the installed package; also where a file imagenet_x.py hides it from imports."""
+    spec = find_spec("imagenet_x")  # does not import it
+    places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    with suppress(PackageNotFoundError):
+        places.append(Path(str(distribution("imagenet-x").locate_file("imagenet_x"))))
+    return places
 
 
 def read_folder(folder: Path) -> dict[str, np.ndarray]:

@@ -166,6 +166,8 @@ def write_predictions(
 ) -> Path:
     """Write all predictions in the official format; the file appears when it is complete.
 
+    ImageNet's images come by class, then by number: the official package needs this order.
+
     Args:
         path: CSV file.
         predictions: Of one model.
@@ -174,11 +176,14 @@ def write_predictions(
     Returns:
         The path.
     """
+    order = np.flatnonzero(predictions.classes >= 0)
+    if annotations.files is None:
+        order = order[np.argsort(annotations.labels[order - 1], kind="stable")]
 
     def write(file: TextIO) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        for number in np.flatnonzero(predictions.classes >= 0).tolist():
+        for number in order.tolist():
             p = predictions.probability[number]
             shown = "" if np.isnan(p) else repr(round(float(p), 9))
             writer.writerow([annotations.file_name(number), predictions.classes[number], shown])

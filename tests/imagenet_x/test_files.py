@@ -43,13 +43,19 @@ def test_found_in_the_installed_package_without_importing_it(tmp_path, folder, m
     assert imagenet_x_files.find_folder() == package / "annotations"
     assert len(read_annotations().numbers) == 50
     assert "imagenet_x" not in sys.modules
+    # a file of the same name hides the package from imports
+    hidden = package.parent / "imagenet_x-0.0.7.dist-info"
+    hidden.mkdir()
+    (hidden / "METADATA").write_text("Metadata-Version: 2.1\nName: imagenet-x\nVersion: 0.0.7\n")
+    monkeypatch.setattr(imagenet_x_files, "find_spec", lambda name: None)
+    assert imagenet_x_files.find_folder() == package / "annotations"
     # a clone of the repository, and the folder itself, do as well
     assert len(read_annotations(str(package.parent)).numbers) == 50
     assert len(read_annotations(str(package / "annotations")).numbers) == 50
 
 
 def test_nothing_is_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr(imagenet_x_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(imagenet_x_files, "_installed", lambda: [])
     with pytest.raises(UserError, match=r"not installed: .*lit-ssl\[imagenet-x\].*CC BY-NC"):
         read_annotations()
     with pytest.raises(UserError, match=r"no folder .*absent"):

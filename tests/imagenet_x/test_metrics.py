@@ -124,9 +124,12 @@ def test_from_files_to_official_csv_and_back(folder, predict, tmp_path):
         direct = FactorScores(predictions, read_annotations(str(folder), kind), error_type, "wrong")
         np.testing.assert_array_equal(metric.table().accuracy, direct.table().accuracy)
     path = metric.to_csv(tmp_path / "out" / "p.csv")
-    header, first = path.read_text().splitlines()[:2]
+    header, *lines = path.read_text().splitlines()
     assert header == "file_name,predicted_class,predicted_probability"
-    assert first.startswith(f"ILSVRC2012_val_00000001.JPEG,{predictions.classes[1]},0.")
+    order = sorted(range(1, 61), key=lambda n: (metric.annotations.labels[n - 1], n))
+    assert [int(line[15:23]) for line in lines] == order  # the official package needs it
+    classes = predictions.classes
+    assert lines[0].startswith(f"ILSVRC2012_val_{order[0]:08d}.JPEG,{classes[order[0]]},0.")
     other = ImageNetXMetric(str(folder), "multi", "real", real_empty="wrong", name="b")
     other.update(torch.from_numpy(predict(1).classes[1:]), torch.arange(1, 61))
     change = metric.compare(other)
