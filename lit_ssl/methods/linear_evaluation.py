@@ -142,7 +142,7 @@ class LinearEvaluation(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Load the ``weights``, if any (a checkpoint that is given as well overrides them)."""
+        """Load the ``weights``, if any."""
         if self.weights is not None:
             load_encoder(self.backbone, self.weights, self.online)
 
@@ -195,7 +195,8 @@ class LinearEvaluation(pl.LightningModule):
                 "LinearEvaluation trains its heads independently, and gradient_clip_val would clip "
                 "them by their common norm: leave it out"
             )
-        if len(self.points) > 1 and validates_on_test(self.trainer.datamodule):
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if len(self.points) > 1 and validates_on_test(data):
             raise ValueError(
                 f"the best of {len(self.points)} heads would be chosen on the test images, which "
                 "are the validation images here: hold out training images with data.val_size, or "
@@ -241,7 +242,7 @@ class LinearEvaluation(pl.LightningModule):
         if is_distributed():
             torch.distributed.all_reduce(counts)
         accuracy = counts[:-1] / counts[-1].clamp(min=1)
-        finite = torch.cat([heads.finite() for heads in self.heads])
+        finite = torch.cat([heads.finite() for heads in self.heads])  # type: ignore[operator]
         self.val_acc1.copy_(accuracy.where(finite, torch.nan))
         best = self.best_head
         self.log("val/linear_best_acc1", self.val_acc1[best], prog_bar=True, sync_dist=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -105,7 +106,7 @@ class ProbeFeatures:
         none = images.new_empty(0)
         if self._mean:
             assert self.vit is not None
-            layers = self.vit.forward_intermediates(
+            layers: Any = self.vit.forward_intermediates(
                 images,
                 indices=max(self._blocks, 1),
                 return_prefix_tokens=True,
@@ -113,7 +114,9 @@ class ProbeFeatures:
                 intermediates_only=True,
             )
             # without prefix tokens timm gives the patches alone
-            pairs = [layer if isinstance(layer, tuple) else (layer, none) for layer in layers]
+            pairs: list[tuple[Tensor, Tensor]] = [
+                layer if isinstance(layer, tuple) else (layer, none) for layer in layers
+            ]
             mean = pairs[-1][0].mean(dim=1)
             tokens = torch.stack([p[:, 0] for _, p in pairs], dim=1) if self._blocks else none
             return tokens, mean

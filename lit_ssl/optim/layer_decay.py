@@ -44,14 +44,13 @@ def layer_decay_groups(
     Source: as in BEiT and MAE (arXiv 2111.06377), but for the final norm, which they give the whole
     learning rate.
     """
-    if not hasattr(backbone, "group_matcher"):
+    matcher: Any = getattr(backbone, "group_matcher", None)
+    if matcher is None:
         raise ValueError(
             f"layer_decay {layer_decay:g} needs a network that tells its layers, as timm's do by "
             f"group_matcher, which {type(backbone).__name__} lacks: set layer_decay to 1"
         )
-    layer_of: dict[str, int] = group_parameters(
-        backbone, backbone.group_matcher(coarse=False), reverse=True
-    )
+    layer_of: dict[str, int] = group_parameters(backbone, matcher(coarse=False), reverse=True)
     top = max(layer_of.values()) + 1
     layers: dict[int, list[tuple[str, nn.Parameter]]] = {top: list(head)}
     for name, parameter in backbone.named_parameters():

@@ -186,9 +186,17 @@ def test_the_first_projection_layer_is_kept_and_trained(tiny, paws_checkpoint):
     assert not torch.equal(module.classifier.fc1.weight, before[0])
     assert not torch.equal(module.classifier.bn1.running_mean, before[1])
     trainer.save_checkpoint("tuned.ckpt")
-    path.unlink()  # what was trained is in its own checkpoint
-    again = FineTuning.load_from_checkpoint("tuned.ckpt", pretrained=None)
-    torch.testing.assert_close(again.eval().logits(images), module.eval().logits(images))
+    tuned = module.eval().logits(images)
+    trainer.test(module, data)  # does not go back to the pre-trained weights
+    assert torch.equal(module.eval().logits(images), tuned)
+    again = FineTuning.load_from_checkpoint("tuned.ckpt")
+    trainer.test(again, data)
+    assert torch.equal(again.eval().logits(images), tuned)
+    fresh = FineTuning(
+        "resnet10t", NET, num_classes=3, proj_hidden_dim=10, pretrained=str(path), lr=0.1
+    )
+    trainer.test(fresh, data, ckpt_path="tuned.ckpt", weights_only=True)
+    assert torch.equal(fresh.eval().logits(images), tuned)
 
 
 def test_official_checkpoints_have_the_layer_too(tmp_path):
