@@ -103,15 +103,18 @@ class AttributePredictor(pl.LightningModule):
     # training
 
     def on_train_start(self) -> None:
-        """Set the sampling; also where a fit resumes in the middle of an epoch."""
-        if self.trainer.current_epoch == 0:
+        """Set the sampling, also where a fit resumes in the middle of an epoch."""
+        if self.trainer.global_step == 0:
             self.first.reset()
         self.first.begin(self._data())
+        self._look()
 
     def on_train_epoch_start(self) -> None:
         """Look at the network after the epoch before."""
-        if self.trainer.current_epoch > 0:
-            self.first.select(self.trainer, self._data(), self.trainer.current_epoch - 1)
+        self._look()
+
+    def _look(self) -> None:
+        self.first.look(self.trainer, self._data(), self.trainer.current_epoch)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; returns the loss."""
@@ -122,7 +125,7 @@ class AttributePredictor(pl.LightningModule):
     def on_train_end(self) -> None:
         """Select the network, and save what it says about the training rows."""
         data = self._data()
-        self.first.select(self.trainer, data, self.trainer.current_epoch - 1)
+        self._look()
         self.first.finish(self.trainer, data)
         values = save_predictions(self.trainer, data, self.first)
         for logger in self.trainer.loggers:

@@ -37,7 +37,7 @@ class FirstStage(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(width, outputs)
-        self.scores: Tensor | None = None
+        FirstStage.reset(self)
 
     def forward(self, inputs: Any) -> Tensor:
         """Scores ``[B, K]`` of a batch of inputs."""
@@ -55,6 +55,22 @@ class FirstStage(nn.Module, ABC):
     def loss(self, batch: Any) -> Tensor:
         """Loss of a training batch ``(inputs, labels, groups)``."""
 
+    def look(self, trainer: Any, data: Any, epoch: int) -> None:
+        """Let :meth:`select` look at the network once after each epoch.
+
+        It happens before the next epoch, not at the end of an epoch: checkpoints are written before
+        that is over.
+
+        Args:
+            trainer: the running trainer.
+            data: the data module.
+            epoch: number of the current epoch, in which nothing was trained yet unless the network
+                after the one before was looked at.
+        """
+        if epoch > self.looked_at:
+            self.looked_at = epoch
+            self.select(trainer, data, epoch - 1)
+
     def select(self, trainer: Any, data: Any, epoch: int) -> None:
         """Look at the network after an epoch; the default keeps the last one."""
 
@@ -65,15 +81,16 @@ class FirstStage(nn.Module, ABC):
 
     def reset(self) -> None:
         """Forget what an earlier fit found."""
-        self.scores = None
+        self.scores: Tensor | None = None
+        self.looked_at = 0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs besides the weights: plain values and tensors."""
-        return {"scores": self.scores}
+        return {"scores": self.scores, "looked_at": self.looked_at}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state` returned."""
-        self.scores = state["scores"]
+        self.scores, self.looked_at = state["scores"], state["looked_at"]
 
 
 class ErrorStage(FirstStage):

@@ -202,18 +202,14 @@ class GroupRobustClassifier(GroupEvaluation):
 
     def on_train_start(self) -> None:
         """Prepare the data also where a fit resumes in the middle of an epoch."""
-        self.prepare(starts=False)
+        self.prepare()
 
     def on_train_epoch_start(self) -> None:
         """Prepare the data at the start of an epoch."""
-        self.prepare(starts=True)
+        self.prepare()
 
-    def prepare(self, starts: bool) -> None:
-        """Tell the data module how to draw, once for each stage of the training.
-
-        Args:
-            starts: whether an epoch starts, with the weights of the end of the one before.
-        """
+    def prepare(self) -> None:
+        """Tell the data module how to draw, once for each stage of the training."""
         self.prepare_classifier()
 
     def prepare_classifier(self) -> None:

@@ -77,21 +77,19 @@ class TwoStageClassifier(GroupRobustClassifier):
                 f"and max_epochs={epochs} leaves none for the classifier: raise it"
             )
 
-    def prepare(self, starts: bool) -> None:
+    def prepare(self) -> None:
         """Prepare the data for the stage that the epoch belongs to."""
         data = group_data(self.trainer, type(self).__name__)
         epoch = self.trainer.current_epoch
-        if starts and epoch == 0:
+        if self.trainer.global_step == 0:
             self.first.reset()
-        if self.first.scores is None and self._stage is None:
-            self._stage = "first"
-            self.first.begin(data)
-        if self.first.scores is None and starts and epoch > 0:
-            # Not at the end of the epoch before: checkpoints are written before it is over.
-            self.first.select(self.trainer, data, epoch - 1)
-        if epoch < self.first_epochs or (self.first.scores is None and not starts):
-            return
         if self.first.scores is None:
+            if self._stage is None:
+                self._stage = "first"
+                self.first.begin(data)
+            self.first.look(self.trainer, data, epoch)
+            if epoch < self.first_epochs:
+                return
             self.first.finish(self.trainer, data)
         if self._stage != "classifier":
             self.use_first_stage(data)
