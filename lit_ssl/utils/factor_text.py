@@ -93,7 +93,7 @@ def _accuracy_grid(report: FactorReportData) -> _Grid:
         ["worst factor", ""]
         + [f"{f['worst_factor']} {_number(f['worst_factor_accuracy'])}" for f in facts],
     ]
-    if any(len(s.annotations.labels) > 1000 for s in report.scores):
+    if report.scores[0].annotations.num_classes > 100:
         foot.append(["worst 100 classes", "", *(_number(f["worst_100_classes"]) for f in facts)])
     if not all(math.isnan(f["accuracy_all_images"]) for f in facts):
         size = f"{report.scores[0].annotations.size:,}"
