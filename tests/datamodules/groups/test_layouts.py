@@ -140,7 +140,7 @@ def test_celeba_errors(celeba, kind):
     with pytest.raises(UserError, match=r"1 of the 6 images .* first 000006.jpg"):
         CelebADataModule(root=str(root)).setup("fit")
     parts.unlink()
-    with pytest.raises(FileNotFoundError, match="partition.csv or list_eval_partition"):
+    with pytest.raises(FileNotFoundError, match="csv or list_eval_partition"):
         CelebADataModule(root=str(root)).setup("fit")
 
 

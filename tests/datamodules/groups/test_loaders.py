@@ -60,14 +60,14 @@ def test_values_of_weights(toy, weights):
         toy().set_sampling(weights)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("augment", "workers"), [("worker", 0), ("worker", 2), ("device", 0)])
 def test_every_checkpoint_continues_identically_under_weights(
-    tmp_path, toy, fit, recorder, workers
+    tmp_path, toy, fit, recorder, augment, workers
 ):
     views = MultiCrop([CropSpec(size=8, count=2, scale=(0.3, 1.0), hflip=0.5, brightness=0.4)])
 
     def make():
-        return toy(train_transform=views, num_workers=workers)
+        return toy(train_transform=views, augment=augment, num_workers=workers)
 
     whole = fit(make(), module=recorder(shuffled_weights), callbacks=[SaveEverywhere(tmp_path)])
     assert len(whole.seen) == 30
@@ -86,6 +86,11 @@ def test_workers_that_stay_alive_serve_the_new_groups(toy, fit, recorder):
     for epoch, labels, groups, _ in whole.seen:
         assert [group // 3 for group in groups] == labels
         assert len(set(groups)) > 1, epoch
+
+
+def test_overfit_batches_keeps_labels_and_groups(toy, fit):
+    module = fit(toy(), overfit_batches=2, max_epochs=2)
+    assert [seen[2] for seen in module.seen] == [TRUE[:4].tolist(), TRUE[4:8].tolist()] * 2
 
 
 def test_groups_change_between_epochs_not_within(toy):
