@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -247,3 +248,21 @@ def test_wrong_batches_and_clipping_are_refused(tiny):
         tiny.trainer().fit(evaluation(), tiny.loader([([torch.zeros(2, 2, 3, 8, 8)], 0)]))
     with pytest.raises(ValueError, match="gradient_clip_val would clip"):
         tiny.trainer(gradient_clip_val=1.0).fit(evaluation(), *loaders())
+
+
+def test_under_fp16_one_overflowing_head_does_not_stop_the_others(tiny):
+    def fit(decays):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        plugin = MixedPrecision("16-mixed", "cpu", scaler)
+        module = evaluation(weight_decays=decays)
+        trainer = tiny.trainer(max_epochs=3, plugins=[plugin])
+        trainer.fit(module, *loaders())
+        assert plugin.scaler is scaler  # the Trainer has it back
+        assert scaler.get_scale() == 2.0**10  # and nothing was scaled, nor a step skipped
+        return module
+
+    alone, beside = fit([0.0]), fit([0.0, 1e30])
+    assert beside.val_acc1.isnan().tolist() == [False, True, False, True]
+    for key, value in weights(alone).items():
+        torch.testing.assert_close(weights(beside)[key][[0, 2]], value)
+    assert alone.heads[0].bias.dtype == torch.float32
