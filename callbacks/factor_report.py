@@ -86,7 +86,7 @@ class FactorReport(pl.Callback):
         self._others = [read_predictions(path, annotations) for path in self.compare]
         name = self.name or getattr(pl_module, "model_name", type(pl_module).__name__)
         self._metric = ImageNetXMetric(
-            annotations, error_type=self.error_type, real_empty=self.real_empty, name=name
+            annotations, error_type=self.error_type, real_empty=self.real_empty, name=str(name)
         )
         for other in self._others:
             self._scores(other, trainer)  # before hours of work, not after them
@@ -158,7 +158,7 @@ class FactorReport(pl.Callback):
             self._report(trainer, folder)
 
     def _is_partial(self, trainer: pl.Trainer) -> bool:
-        limits: list[Any] = [trainer.limit_val_batches, trainer.limit_test_batches]  # type: ignore[attr-defined]
+        limits: list[Any] = [trainer.limit_val_batches, trainer.limit_test_batches]
         return self.partial or is_fast_dev_run(trainer) or any(limit != 1.0 for limit in limits)
 
     def _scores(self, predictions: Predictions, trainer: pl.Trainer) -> FactorScores:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -26,7 +27,8 @@ ErrorType = Literal["class", "metaclass", "real"]
 RealEmpty = Literal["drop", "wrong"]
 
 
-class MetaclassTables(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class MetaclassTables:
     """Accuracies within each group of classes, G of them; NaN where there are no images."""
 
     names: tuple[str, ...]

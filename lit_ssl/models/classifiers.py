@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -78,7 +78,7 @@ def _timm(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
         f"{config['crop_pct']:g} ({config['crop_mode']})"
     )
     preprocessing = Preprocessing(steps, config["mean"], config["std"], text)
-    return Classifier(network, int(network.num_classes), preprocessing, name)
+    return Classifier(network, cast(int, network.num_classes), preprocessing, name)
 
 
 class _Logits(nn.Module):
@@ -133,7 +133,7 @@ def _torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classif
     if weights_name and weights_name not in choices.__members__:
         hint = did_you_mean(weights_name, choices.__members__)
         raise ValueError(f"torchvision's {name} has no weights {weights_name!r}.{hint}")
-    weights = choices[weights_name] if weights_name else choices.DEFAULT  # type: ignore[attr-defined]
+    weights = choices[weights_name] if weights_name else choices.DEFAULT
     try:
         network = models.get_model(name, weights=weights if pretrained else None, **kwargs)
     except (OSError, RuntimeError) as error:
@@ -176,7 +176,9 @@ def _checkpoint(path: str) -> Classifier:
         )
     kwargs = hparams.get("backbone_kwargs") or {}
     # the weights are in the checkpoint
-    changed = {"backbone_kwargs": {**kwargs, "pretrained": False}} if "pretrained" in kwargs else {}
+    changed: dict[str, Any] = {}
+    if "pretrained" in kwargs:
+        changed["backbone_kwargs"] = {**kwargs, "pretrained": False}
     if hparams.get("pretrained"):
         changed["pretrained"] = None
     module = module_class.load_from_checkpoint(

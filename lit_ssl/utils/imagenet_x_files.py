@@ -16,6 +16,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -75,6 +76,8 @@ _HOW = (
     "give the folder that holds them"
 )
 _CACHE_VERSION = 1
+
+Result = TypeVar("Result")
 
 
 def find_folder(source: str = "auto") -> Path:
@@ -152,7 +155,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _try(read: Callable, folder: Path):  # noqa: ANN202 (what the reader returns)
+def _try(read: Callable[[Path], Result], folder: Path) -> Result:
     try:
         return read(folder)
     except (ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
@@ -236,7 +239,7 @@ def _write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".npz.tmp")
         with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         os.replace(name, path)  # several processes may write it at a time
     except OSError:
         pass  # a home that cannot be written to costs the time of reading again

@@ -72,12 +72,12 @@ def read_predictions(
     _check_names(path, names, numbers, annotations)
     classes = np.full(annotations.size + 1, -1, dtype=np.int64)
     probability = np.full(annotations.size + 1, np.nan)
-    column = header.index("predicted_class")
+    where = header.index("predicted_class")
     limit = annotations.num_classes if annotations.files is None else 2**31
-    classes[numbers] = _read(path, body, column, int, "class indices", limit)
+    classes[numbers] = _read(path, body, where, int, "class indices", limit)
     if "predicted_probability" in header:
-        column = header.index("predicted_probability")
-        probability[numbers] = _read(path, body, column, float, "numbers from 0 to 1", 1.0)
+        where = header.index("predicted_probability")
+        probability[numbers] = _read(path, body, where, float, "numbers from 0 to 1", 1.0)
     classes[0], probability[0] = -1, np.nan  # where the unknown names went
     return Predictions(name or path.stem, classes, probability, int((numbers == 0).sum()))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import lightning.pytorch as pl
 import numpy as np
@@ -49,8 +52,7 @@ def test_one_command_from_model_to_report(
 ):
     write_images(tmp_path / "val", range(1, 61))
     other = write_predictions_file(predict(name="other"))
-    callback = {"class_path": "FactorReport", "init_args": {"compare": [str(other)]}}
-    options = {"trainer.callbacks": json.dumps([callback])}
+    options = {"trainer.callbacks.compare": f"[{other}]"}
     result = lit_ssl(*words(tmp_path, folder, *TIMM, **options))
     assert result.code == 0, result.err
     out = report_folder(tmp_path)
@@ -204,6 +206,33 @@ def test_own_annotations(lit_ssl, tmp_path, write_images):
     assert {row["factor"]: row["images"] for row in model["factors"]} == {"night": 4, "rain": 4}
     assert content["protocol"]["annotations"] == "mine.csv"
     assert (tmp_path / "predictions.csv").read_text().splitlines()[1].startswith("1/photo1.png,")
+
+
+@pytest.mark.distributed
+def test_two_processes_give_the_report_of_one(lit_ssl, tmp_path, folder, write_images):
+    write_images(tmp_path / "val", [n for n in range(1, 61) if n != 60])  # does not divide evenly
+    call = words(tmp_path, folder, *TIMM, **{"trainer.logger": "false", "data.partial": "true"})
+    call.append("--trainer.callbacks.partial=true")
+    assert lit_ssl(*call).code == 0
+    one = {name: (tmp_path / name).read_bytes() for name in ("factors.csv", "predictions.csv")}
+    for name in one:
+        (tmp_path / name).unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_ssl", *call, "--trainer.devices=2", "--trainer.strategy=ddp"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=250,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Accuracy by factor") == 1
+    assert (tmp_path / "factors.csv").read_bytes() == one["factors.csv"]
+    for new, old in zip(
+        (tmp_path / "predictions.csv").read_text().splitlines()[1:],
+        one["predictions.csv"].decode().splitlines()[1:],
+        strict=True,
+    ):
+        (*head, p), (*expected, q) = new.split(","), old.split(",")
+        assert head == expected
+        assert float(p) == pytest.approx(float(q), abs=1e-5)
 
 
 # what goes wrong
