@@ -71,7 +71,8 @@ class TwoStageClassifier(GroupRobustClassifier):
             return
         allow_idle_network(self.trainer, type(self).__name__)
         epochs = self.trainer.max_epochs
-        if epochs is not None and 0 <= epochs <= self.first_epochs:
+        trial = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if not trial and epochs is not None and 0 <= epochs <= self.first_epochs:
             raise ValueError(
                 f"{type(self).__name__} trains its first network for {self.first_epochs} epochs, "
                 f"and max_epochs={epochs} leaves none for the classifier: raise it"

@@ -1,0 +1,101 @@
+"""The recipes for data with groups train and test on tiny data sets in the official layouts."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from lit_ssl.__main__ import main
+
+# A network for which a step takes no time. null: a recipe's mapping is not merged into.
+IMAGES = ["--model.backbone", "resnet10t", "--model.backbone_kwargs", "null"]
+SHORT = [
+    "--trainer.limit_train_batches", "1", "--trainer.accelerator", "cpu",
+    "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
+    "--data.num_workers", "0", "--trainer.log_every_n_steps", "1",
+]  # fmt: skip
+FILES = ["hparams.yaml", "config.yaml", "group_report.json", "group_report.csv"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Fits a recipe and tests its best checkpoint; returns the report."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def lit_ssl(*words):
+        monkeypatch.setattr(sys, "argv", ["lit-ssl", *words])
+        main()
+        return capsys.readouterr().out
+
+    def fit_and_test(recipe, words):
+        words = ["--config", recipe, *words, *SHORT]
+        lit_ssl("fit", *words)
+        best = folder / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
+        out = lit_ssl("test", *words, "--ckpt_path", str(best))
+        assert "accuracy by group, %" in out
+        report = folder / "lightning_logs" / "version_1" / "group_report.json"
+        return json.loads(report.read_text())
+
+    return fit_and_test
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("group_dro/waterbirds.yaml", ["--trainer.max_epochs", "1"]),
+        (
+            "barack/waterbirds.yaml",
+            ["--trainer.max_epochs", "2", "--model.predictor_epochs", "1",
+             "--data.group_label_fraction", "0.8"],
+        ),
+    ],
+)  # fmt: skip
+def test_waterbirds(recipe, words, run, waterbirds):
+    size = ["--data.image_size", "32"]
+    report = run(recipe, ["--data.root", str(waterbirds), *IMAGES, *size, *words])
+    assert report["headline_average"] == "adjusted_average"
+    assert report["training_rows"] == 5
+    assert report["training_group_labels"] == (4 if "barack" in recipe else 5)
+    assert report["validation_group_labels"] == 2
+    assert [group["test_rows"] for group in report["groups"]] == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("recipe", ["group_dro/celeba.yaml", "barack/celeba.yaml"])
+def test_celeba(recipe, run, celeba):
+    words = ["--data.root", str(celeba("csv")), "--data.image_size", "32", *IMAGES]
+    if "barack" in recipe:
+        words += ["--model.predictor_epochs", "1", "--data.group_label_fraction", "1.0"]
+    report = run(recipe, [*words, "--trainer.max_epochs", "2"])
+    assert report["headline_average"] == "average"
+    assert report["training_rows"] == 4
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """Folder of a tiny BERT with random weights."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=32, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=256,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    return str(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("name", ["civilcomments", "multinli"])
+def test_texts(name, run, bert, tokenizer, request):
+    root = request.getfixturevalue(name)
+    words = ["--data.root", str(root), "--data.tokenizer", tokenizer]
+    words += ["--model.backbone.init_args.path", bert, "--trainer.max_epochs", "1"]
+    report = run(f"group_dro/{name}.yaml", words)
+    groups = {group["group"]: group for group in report["groups"]}
+    if name == "civilcomments":
+        assert len(groups) == 16
+        assert groups["male, non-toxic"]["test_rows"] == 1
+        assert groups["male, non-toxic"]["training_rows"] is None
+    else:
+        assert len(groups) == 6
