@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -25,23 +25,9 @@ from lit_ssl.utils.encoder_weights import load_encoder
 from lit_ssl.utils.hparams import not_plain
 from lit_ssl.utils.labelled import labelled_batch, validates_on_test
 from lit_ssl.utils.run_length import total_steps
-from lit_ssl.utils.sweep_output import sweep_markdown, sweep_table, write_sweep
+from lit_ssl.utils.sweep_output import SweepPoint, sweep_markdown, sweep_table, write_sweep
 
-__all__ = ["LinearEvaluation", "SweepPoint"]
-
-
-class SweepPoint(NamedTuple):
-    """What tells one head of a sweep from the others.
-
-    Attributes:
-        features: kind of features, see :class:`lit_ssl.models.ProbeFeatures`.
-        lr: learning rate at the start.
-        weight_decay: of the linear layer's weight.
-    """
-
-    features: str
-    lr: float
-    weight_decay: float
+__all__ = ["LinearEvaluation"]
 
 
 class LinearEvaluation(pl.LightningModule):

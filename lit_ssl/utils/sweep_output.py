@@ -6,9 +6,23 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["sweep_markdown", "sweep_table", "write_sweep"]
+__all__ = ["SweepPoint", "sweep_markdown", "sweep_table", "write_sweep"]
+
+
+class SweepPoint(NamedTuple):
+    """What tells one head of a sweep from the others.
+
+    Attributes:
+        features: kind of features, see :class:`lit_ssl.models.ProbeFeatures`.
+        lr: learning rate at the start.
+        weight_decay: of the linear layer's weight.
+    """
+
+    features: str
+    lr: float
+    weight_decay: float
 
 
 def sweep_table(rows: Sequence[dict[str, Any]], chosen: int | None, title: str) -> Any:
