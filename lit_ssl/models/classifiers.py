@@ -47,7 +47,8 @@ def load_classifier(
     Args:
         model: ``timm:NAME``, ``hf:NAME_OR_FOLDER`` (transformers), ``torchvision:NAME`` with the
             library's best weights or ``torchvision:NAME@WEIGHTS``, or the path of a checkpoint of
-            this package whose module has ``logits(images)``.
+            this package: of ``LinearEvaluation`` (its best head), or of any module with
+            ``logits(images)``.
         pretrained: False leaves the weights random, for trying things out.
         model_kwargs: Passed to timm's or torchvision's constructor.
 
@@ -158,6 +159,20 @@ class _OwnLogits(nn.Module):
         return self.module.logits(images)
 
 
+class _BestHead(nn.Module):
+    """The best of the heads that ``LinearEvaluation`` has trained, on its features."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.kind, index = divmod(module.best_head, module.per_kind)
+        self.extract = module.extract
+        self.head = module.heads[self.kind].select(index)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to ``[B, outputs]``."""
+        return self.head(self.extract(images)[self.kind])
+
+
 def _checkpoint(path: str) -> Classifier:
     content = read_checkpoint(path)
     hparams = content.get("hyper_parameters", {})
@@ -168,25 +183,24 @@ def _checkpoint(path: str) -> Classifier:
             "module itself as model"
         )
     module_class: Any = find_class(class_path)
-    if not hasattr(module_class, "logits"):
+    if not hasattr(module_class, "logits") and not hasattr(module_class, "best_head"):
         raise ValueError(
             f"{path} holds a {class_path.rpartition('.')[2]}, which has no classifier "
-            "(logits(images)): train one on its features first, with ImageClassifier, "
-            "freeze_backbone and `lit-ssl export`"
+            "(logits(images)): train one on its features first, with LinearEvaluation, or with "
+            "ImageClassifier and freeze_backbone"
         )
     kwargs = hparams.get("backbone_kwargs") or {}
     # the weights are in the checkpoint
     changed: dict[str, Any] = {}
     if "pretrained" in kwargs:
         changed["backbone_kwargs"] = {**kwargs, "pretrained": False}
-    if hparams.get("pretrained"):
-        changed["pretrained"] = None
     module = module_class.load_from_checkpoint(
         path, map_location="cpu", weights_only=True, **changed
     )
     preprocessing = _of_data(content.get("datamodule_hyper_parameters", {}))
     name = f"{class_path.rpartition('.')[2]} ({Path(path).name})"
-    return Classifier(_OwnLogits(module), int(module.num_classes), preprocessing, name)
+    network = _OwnLogits(module) if hasattr(module, "logits") else _BestHead(module)
+    return Classifier(network, int(module.num_classes), preprocessing, name)
 
 
 def _of_data(hparams: Mapping[str, Any]) -> Preprocessing:

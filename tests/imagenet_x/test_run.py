@@ -16,7 +16,7 @@ import yaml
 
 from lit_ssl.callbacks import FactorReport
 from lit_ssl.datamodules import ImageNetXDataModule
-from lit_ssl.methods import ImageClassifier, PretrainedClassifier
+from lit_ssl.methods import ImageClassifier, LinearEvaluation, PretrainedClassifier
 from lit_ssl.metrics import FactorScores
 from lit_ssl.utils.factor_annotations import read_annotations
 from lit_ssl.utils.prediction_files import read_predictions
@@ -191,6 +191,35 @@ def own_checkpoint(lit_ssl, tmp_path):
     assert result.code == 0, result.err
     (path,) = (tmp_path / "checkpoints").glob("*.ckpt")
     return path
+
+
+def test_the_best_head_of_a_linear_evaluation(tmp_path):
+    arguments = {
+        "backbone": "test_vit",
+        "backbone_kwargs": {"img_size": 32, "patch_size": 16},
+        "num_classes": 5,
+        "features": ["token-1", "mean"],
+        "learning_rates": [0.1, 0.2],
+    }
+    module = LinearEvaluation(**arguments).eval()
+    for heads in module.heads:
+        torch.nn.init.normal_(heads.weight)
+    module.val_acc1.copy_(torch.tensor([0.1, 0.2, torch.nan, 0.9]))
+    content = {
+        "state_dict": module.state_dict(),
+        "pytorch-lightning_version": pl.__version__,
+        "hyper_parameters": {**arguments, "_class_path": "lit_ssl.methods.LinearEvaluation"},
+        "datamodule_hyper_parameters": {"image_size": 32, "std": [0.5, 0.5, 0.5]},
+    }
+    torch.save(content, tmp_path / "probe.ckpt")
+    loaded = PretrainedClassifier(str(tmp_path / "probe.ckpt"), num_classes=5).eval()
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        expected = module.heads[1](module.extract(images)[1])[1]  # kind "mean", second rate
+        torch.testing.assert_close(loaded(images), expected)
+    assert loaded.preprocessing.text == "resize 37 (bilinear), centre crop 32"
+    assert loaded.preprocessing.std == (0.5, 0.5, 0.5)
+    assert loaded.model_name == "LinearEvaluation (probe.ckpt)"
 
 
 def test_own_annotations(lit_ssl, tmp_path, write_images):
