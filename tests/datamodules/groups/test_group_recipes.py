@@ -99,3 +99,44 @@ def test_texts(name, run, bert, tokenizer, request):
         assert groups["male, non-toxic"]["training_rows"] is None
     else:
         assert len(groups) == 6
+
+
+TABLE = [
+    (f"{split}{number}.png", split, number % 2, number // 2 % 2 if number < known else "")
+    for split, size, known in (("train", 12, 6), ("val", 4, 4), ("test", 4, 3))
+    for number in range(size)
+]
+
+
+def test_own_table_with_some_attributes(run, group_csv):
+    words = ["--data.root", str(group_csv(TABLE)), "--data.image_size", "32", *IMAGES]
+    words += ["--model.predictor_epochs", "1", "--trainer.max_epochs", "2"]
+    report = run("barack/csv.yaml", words)
+    assert (report["training_rows"], report["training_group_labels"]) == (12, 6)
+    assert report["validation_group_labels"] == 4
+    assert [group["test_rows"] for group in report["groups"]] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: (*row[:3], "red"), "red"),
+        (lambda row: (*row[:3], 0 if row[3] != "" else "") if row[1] == "train" else row, "1"),
+    ],
+)
+def test_wrong_tables_leave_nothing_behind(
+    change, message, group_csv, tmp_path, monkeypatch, capsys
+):
+    """A value that is no attribute; an attribute without a labelled row."""
+    root = group_csv([change(row) for row in TABLE])
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    words = ["--data.root", str(root), "--data.image_size", "32", *IMAGES, *SHORT]
+    monkeypatch.setattr(sys, "argv", ["lit-ssl", "fit", "--config", "barack/csv.yaml", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert list((tmp_path / "work").iterdir()) == []
