@@ -97,6 +97,7 @@ class ImageClassifier(pl.LightningModule):
         self.optimizer_factory = optimizer
         self.freeze_backbone = freeze_backbone
         self.pretrained = pretrained
+        self._has_weights = False
 
         self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
         self.classifier = nn.Linear(self.embed_dim, num_classes)
@@ -237,9 +238,14 @@ class ImageClassifier(pl.LightningModule):
     # weights
 
     def setup(self, stage: str) -> None:
-        """Load the ``pretrained`` weights, if any (a checkpoint that is resumed overrides them)."""
-        if self.pretrained:
+        """Load the ``pretrained`` weights, once: a test after a fit keeps what was trained."""
+        if self.pretrained and not self._has_weights:
             self.load_backbone(self.pretrained)
+        self._has_weights = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the weights of a checkpoint from being overwritten."""
+        self._has_weights = True
 
     def load_backbone(self, path: str) -> None:
         """Load weights into the backbone; see the argument ``pretrained``.

@@ -92,7 +92,6 @@ class FineTuning(ImageClassifier):
                 "FineTuning needs layer_decay in (0, 1], head_std >= 0 and activation 'relu' or "
                 f"'gelu', not {layer_decay}, {head_std} and {activation!r}"
             )
-        self._has_weights = False
         self.layer_decay = layer_decay
         self.mixing = BatchMixing(mixup, cutmix) if mixup or cutmix else None
         self.proj_hidden_dim = proj_hidden_dim
@@ -143,16 +142,6 @@ class FineTuning(ImageClassifier):
         )
 
     # weights
-
-    def setup(self, stage: str) -> None:
-        """Load the ``pretrained`` weights, once: a test after the fit keeps what was trained."""
-        if not self._has_weights:
-            super().setup(stage)
-        self._has_weights = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember that the weights of a checkpoint are not to be overwritten."""
-        self._has_weights = True
 
     def load_backbone(self, path: str) -> None:
         """Load weights into the backbone, and into the projection layer where one is kept.

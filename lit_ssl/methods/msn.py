@@ -139,6 +139,7 @@ class MSN(pl.LightningModule):
         self.freeze_prototypes_steps = freeze_prototypes_steps
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
+        self._has_weights = False
 
         network = _make_backbone(backbone, initialization, backbone_kwargs or {})
         self.backbone = network
@@ -313,9 +314,14 @@ class MSN(pl.LightningModule):
     # -------------------------------------------------------------- checkpoints
 
     def setup(self, stage: str) -> None:
-        """Load the ``pretrained`` weights, if any (a checkpoint that is resumed overrides them)."""
-        if self.pretrained:
+        """Load the ``pretrained`` weights, once: a test after a fit keeps what was trained."""
+        if self.pretrained and not self._has_weights:
             self.load_weights(self.pretrained)
+        self._has_weights = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the weights of a checkpoint from being overwritten."""
+        self._has_weights = True
 
     def load_weights(self, path: str) -> None:
         """Load foreign weights, in a format of :func:`lit_ssl.utils.checkpoints.read_msn_weights`.

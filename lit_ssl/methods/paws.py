@@ -141,6 +141,7 @@ class PAWS(pl.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
+        self._has_weights = False
 
         self.backbone, self.embed_dim = create_backbone(backbone, backbone_kwargs)
         kind = _ACTIVATIONS[activation]
@@ -315,9 +316,14 @@ class PAWS(pl.LightningModule):
     # -------------------------------------------------------------- checkpoints
 
     def setup(self, stage: str) -> None:
-        """Load the ``pretrained`` weights, if any (a checkpoint that is resumed overrides them)."""
-        if self.pretrained:
+        """Load the ``pretrained`` weights, once: a test after a fit keeps what was trained."""
+        if self.pretrained and not self._has_weights:
             self.load_weights(self.pretrained)
+        self._has_weights = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the weights of a checkpoint from being overwritten."""
+        self._has_weights = True
 
     def load_weights(self, path: str) -> None:
         """Load foreign weights, in a format of :func:`read_paws_weights`; heads where it has them.
