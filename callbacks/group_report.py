@@ -108,7 +108,7 @@ def group_rows(data: Any, scores: GroupScores) -> list[_Row]:
         training = _counts(data.true_group_array("train"), len(names))
         known = _counts(np.where(data.known("train"), data.group_array("train"), -1), len(names))
     return [
-        _Row(str(name), training[g], known[g], int(scores.count[g]), _plain(scores.per_group[g]))
+        _Row(str(name), training[g], known[g], int(scores.sizes[g]), _plain(scores.per_group[g]))
         for g, name in enumerate(names)
     ]
 

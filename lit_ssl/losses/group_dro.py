@@ -120,6 +120,7 @@ class GroupDROLoss(nn.Module):
         [0.4502, 0.5498]
     """
 
+    _constants: Tensor
     log_q: Tensor
     group_counts: Tensor
     running_losses: Tensor

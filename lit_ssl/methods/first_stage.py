@@ -33,6 +33,9 @@ class FirstStage(nn.Module, ABC):
         scores: float32 ``[N, K]``, of the training rows, once :meth:`finish` has found them.
     """
 
+    scores: Tensor | None
+    looked_at: int
+
     def __init__(self, backbone: nn.Module, width: int, outputs: int) -> None:
         super().__init__()
         self.backbone = backbone
@@ -81,7 +84,7 @@ class FirstStage(nn.Module, ABC):
 
     def reset(self) -> None:
         """Forget what an earlier fit found."""
-        self.scores: Tensor | None = None
+        self.scores = None
         self.looked_at = 0
 
     def state(self) -> dict[str, Any]:

@@ -128,9 +128,9 @@ def allow_idle_network(trainer: pl.Trainer, who: str) -> None:
     Raises:
         UserError: with what to do.
     """
-    strategy = trainer.strategy
+    strategy: Any = trainer.strategy
     is_ddp = isinstance(strategy, DDPStrategy) and type(strategy).__module__.startswith("lightning")
-    if is_ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):  # type: ignore[union-attr]
+    if is_ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
         raise UserError(
             f"{who} has two networks and trains one at a time: on several processes use "
             "--trainer.strategy ddp_find_unused_parameters_true."

@@ -26,7 +26,9 @@ class GroupEvaluation(pl.LightningModule):
         group_scores: of the last validation (``val``) and test (``test``).
     """
 
-    classifier: nn.Module
+    classifier: nn.Linear
+    val_groups: GroupAccuracy
+    test_groups: GroupAccuracy
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +81,7 @@ class GroupEvaluation(pl.LightningModule):
         if not scores.adjusted.isnan():
             values["acc_adj"] = scores.adjusted
         for group, accuracy in enumerate(scores.per_group):
-            if scores.count[group]:
+            if scores.sizes[group]:
                 values[f"acc_group_{group}"] = accuracy
         # All processes hold equal values; syncing them only keeps Lightning from warning.
         for name, value in values.items():

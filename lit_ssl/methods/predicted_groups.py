@@ -96,7 +96,7 @@ def _values(scores: PredictorScores) -> dict[str, float]:
 def _describe(scores: PredictorScores | None, names: list[str]) -> dict[str, Any] | None:
     if scores is None:
         return None
-    columns = ("recall", "precision", "tv_bound", "count", "predicted")
+    columns = ("recall", "precision", "tv_bound", "sizes", "predicted")
     cells = {
         name: {column: _plain(getattr(scores, column)[g].item()) for column in columns}
         for g, name in enumerate(names)

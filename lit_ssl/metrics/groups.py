@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -22,7 +23,7 @@ class GroupScores(NamedTuple):
         average: over all samples with a label, also those of no known group; NaN without any.
         adjusted: mean of the groups' accuracies, weighted as the training set is made up; NaN
             without weights.
-        count: int64 ``[G]``, samples of each group.
+        sizes: int64 ``[G]``, samples of each group.
     """
 
     per_group: Tensor
@@ -30,7 +31,7 @@ class GroupScores(NamedTuple):
     worst_group: Tensor
     average: Tensor
     adjusted: Tensor
-    count: Tensor
+    sizes: Tensor
 
 
 class GroupAccuracy(Metric):
@@ -68,7 +69,7 @@ class GroupAccuracy(Metric):
     def __init__(
         self,
         num_groups: int,
-        weights: Sequence[float] | Tensor | None = None,
+        weights: Sequence[float] | np.ndarray | Tensor | None = None,
         min_count: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -135,7 +136,7 @@ class GroupAccuracy(Metric):
             worst_group=lowest.indices if found else torch.tensor(-1),
             average=right / known,
             adjusted=adjusted,
-            count=count,
+            sizes=count,
         )
 
 
@@ -149,7 +150,7 @@ class PredictorScores(NamedTuple):
         tv_bound: ``[G]``, ``1 − min(precision, recall)``: by so much at most a loss in [0, 1] can
             differ between the cell and what is predicted to be it. 1 where one of them is empty.
         worst_recall: lowest recall of a cell with members; NaN without any.
-        count: int64 ``[G]``, members of each cell.
+        sizes: int64 ``[G]``, members of each cell.
         predicted: int64 ``[G]``, samples predicted to be in each.
     """
 
@@ -158,7 +159,7 @@ class PredictorScores(NamedTuple):
     precision: Tensor
     tv_bound: Tensor
     worst_recall: Tensor
-    count: Tensor
+    sizes: Tensor
     predicted: Tensor
 
 
@@ -240,6 +241,6 @@ class PredictorQuality(Metric):
             precision=precision,
             tv_bound=1 - torch.minimum(precision.nan_to_num(0.0), recall.nan_to_num(0.0)),
             worst_recall=torch.where(lowest.isfinite(), lowest, torch.nan),
-            count=count,
+            sizes=count,
             predicted=predicted,
         )

@@ -145,7 +145,7 @@ def test_the_files_of_a_run(tiny, tmp_path):
     assert report["held_out"] is None
     # quality is measured where the predictor was not fitted, and agrees with the file
     cells = report["unlabelled"]["groups"]
-    assert sum(cell["count"] for cell in cells.values()) == 2880
+    assert sum(cell["sizes"] for cell in cells.values()) == 2880
     minority = truth == 2
     hits = (found.attributes == truth % 2)[minority & ~known].mean()
     assert cells["5-9, green"]["recall"] == pytest.approx(hits)
@@ -214,7 +214,7 @@ def test_epoch_of_the_predictor_is_selected_on_held_out_rows(tiny, tmp_path):
     assert report["held_out_rows"] == len(rows)
     assert report["selected"].startswith("epoch ")
     assert report["unlabelled"] is None
-    counts = [cell["count"] for cell in report["held_out"]["groups"].values()]
+    counts = [cell["sizes"] for cell in report["held_out"]["groups"].values()]
     assert counts == np.bincount(data.true_group_array("train")[rows]).tolist()
 
 

@@ -31,7 +31,7 @@ def test_overlapping_groups_as_in_wilds(golden):
     metric.update(pred, y, membership)
     scores = metric.compute()
     assert torch.equal(scores.per_group.float(), values["cc_group_acc"].flatten())
-    assert torch.equal(scores.count, values["cc_group_count"].flatten().long())
+    assert torch.equal(scores.sizes, values["cc_group_count"].flatten().long())
     assert torch.equal(scores.worst.float(), values["cc_acc_wg"])
     assert torch.equal(scores.average.float(), values["cc_acc_avg"])
     assert scores.adjusted.isnan()
@@ -48,7 +48,7 @@ def test_erm_stream_totals(golden):
         scores.per_group.nan_to_num().float(), values["final_avg_group_acc"], **final
     )
     torch.testing.assert_close(scores.average.float(), values["final_avg_acc"], **final)
-    assert torch.equal(scores.count, values["final_processed_counts"].long())
+    assert torch.equal(scores.sizes, values["final_processed_counts"].long())
 
 
 def test_empty_groups_and_unknown_ones():
@@ -59,7 +59,7 @@ def test_empty_groups_and_unknown_ones():
         torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, -1]), torch.tensor([0, -1, 2, 2])
     )
     scores = metric.compute()
-    assert scores.count.tolist() == [1, 0, 1]
+    assert scores.sizes.tolist() == [1, 0, 1]
     assert scores.per_group[1].isnan()
     assert scores.worst == 1
     assert scores.average.item() == pytest.approx(2 / 3)  # the row of no known group counts
@@ -92,7 +92,7 @@ def test_predictor_scores_by_hand():
     assert scores.precision.tolist() == pytest.approx([1, 0.5, float("nan"), 1], nan_ok=True)
     assert scores.tv_bound.tolist() == [0.5, 0.5, 1, 0]
     assert scores.worst_recall == 0.5
-    assert scores.count.tolist() == [2, 1, 0, 2]
+    assert scores.sizes.tolist() == [2, 1, 0, 2]
     assert scores.predicted.tolist() == [1, 2, 0, 2]
 
 
