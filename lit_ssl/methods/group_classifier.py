@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -77,6 +77,7 @@ class GroupRobustClassifier(GroupEvaluation):
     """
 
     loss: GroupDROLoss | None
+    fixed_options: ClassVar[tuple[str, ...]] = ()  # that a subclass sets itself and does not take
 
     def __init__(
         self,
@@ -105,7 +106,8 @@ class GroupRobustClassifier(GroupEvaluation):
         check_choice("objective", objective, ("erm", "group_dro"))
         check_choice("sampling", sampling, ("uniform", "balanced", "subsample", None))
         check_choice("lr_schedule", lr_schedule, ("constant", "linear"))
-        self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
+        unsaved = not_plain(backbone=backbone, optimizer=optimizer)
+        self.save_hyperparameters(ignore=[*unsaved, *self.fixed_options])
         self.num_classes = num_classes
         self.num_attributes = num_attributes
         self.objective = objective
@@ -291,10 +293,6 @@ class GroupRobustClassifier(GroupEvaluation):
     def forward(self, inputs: Any) -> Tensor:
         """Features: a batch of inputs → ``[B, embed_dim]``."""
         return self.backbone(inputs)
-
-    def logits(self, inputs: Any) -> Tensor:
-        """Scores of the classes: a batch of inputs → ``[B, num_classes]``."""
-        return self.classifier(self(inputs))
 
     # optimiser
 

@@ -43,6 +43,10 @@ class GroupEvaluation(pl.LightningModule):
         self.val_groups = GroupAccuracy(len(names), weights)
         self.test_groups = GroupAccuracy(len(names), weights)
 
+    def logits(self, inputs: Any) -> Tensor:
+        """Scores of the classes: a batch of inputs → ``[B, num_classes]``."""
+        return self.classifier(self(inputs))
+
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Count; returns features and labels."""
         return self._evaluate(batch, "val", self.val_groups)

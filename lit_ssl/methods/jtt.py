@@ -26,7 +26,7 @@ class JTT(TwoStageClassifier):
         first_lr: learning rate of the first network; None: the classifier's.
         first_weight_decay: its weight decay; None: the classifier's.
         kwargs: arguments of :class:`lit_ssl.methods.GroupRobustClassifier` but ``objective``,
-            ``sampling`` and ``labelled_only``, which have no use here.
+            ``sampling`` and ``labelled_only``, which JTT sets itself.
 
     Raises:
         ValueError: for values outside their ranges.
@@ -35,6 +35,7 @@ class JTT(TwoStageClassifier):
     """
 
     first: ErrorStage
+    fixed_options = ("objective", "sampling", "labelled_only")
 
     def __init__(
         self,
@@ -45,12 +46,9 @@ class JTT(TwoStageClassifier):
         first_weight_decay: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"objective": "erm", **kwargs})
-        if self.uses_groups or upweight <= 0:
-            raise ValueError(
-                "JTT trains on the mean loss, draws rows by its own rule and needs upweight > 0: "
-                f"leave out objective, sampling and labelled_only (upweight is {upweight})"
-            )
+        super().__init__(objective="erm", sampling="uniform", labelled_only=False, **kwargs)
+        if upweight <= 0:
+            raise ValueError(f"JTT needs upweight > 0, got {upweight}")
         self.upweight = upweight
         network = copy.deepcopy(self.backbone)
         stage = ErrorStage(network, self.embed_dim, self.num_classes)

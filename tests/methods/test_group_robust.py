@@ -199,9 +199,16 @@ def test_jtt_draws_the_errors_of_its_first_network_more_often(tiny):
     assert wrong[minority].mean() > 5 * wrong[~minority].mean()
 
 
-def test_jtt_has_its_own_rule_for_drawing():
-    with pytest.raises(ValueError, match="leave out objective, sampling and labelled_only"):
-        JTT(backbone=SmallCNN(2), num_classes=2, sampling="balanced")
+def test_jtt_checkpoints_load_and_its_options_are_checked(tiny, tmp_path):
+    options = {"backbone": SmallCNN(2), "num_classes": 2, "first_epochs": 1, "lr": 0.05}
+    model = JTT(**options)
+    run = trainer(tiny, max_epochs=2)
+    run.fit(model, datamodule=digits())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = JTT.load_from_checkpoint(tmp_path / "a.ckpt", backbone=SmallCNN(2))
+    assert torch.equal(loaded.first.scores, model.first.scores)
+    with pytest.raises(ValueError, match="upweight > 0, got 0"):
+        JTT(**options, upweight=0)
 
 
 def test_text_backbone(tmp_path):
