@@ -17,7 +17,8 @@ def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
     Args:
         batch: ``(images, labels)``, ``(views, labels)``, ``images`` or ``views``; ``images`` is
             ``[B, C, H, W]``, ``views`` a list of ``[B, count, C, H, W]``, ``labels`` int64 ``[B]``.
-            Or a dictionary whose entry ``unlabelled`` is one of these.
+            A third part (groups, image numbers) is left aside. Or a dictionary whose entry
+            ``unlabelled`` is one of these.
 
     Returns:
         The images or the list of views, and the labels or None.
@@ -30,9 +31,12 @@ def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, list | tuple) and len(batch) > 0:
-        if len(batch) == 2 and isinstance(batch[1], Tensor) and batch[1].ndim == 1:
-            inputs, labels = batch
-            return (inputs if isinstance(inputs, Tensor) else list(inputs)), labels
+        if len(batch) in (2, 3) and isinstance(batch[1], Tensor) and batch[1].ndim == 1:
+            inputs, labels = batch[:2]
+            if isinstance(inputs, Tensor):
+                return inputs, labels
+            if isinstance(inputs, list | tuple):
+                return list(inputs), labels
         if all(isinstance(view, Tensor) for view in batch):
             return list(batch), None
     raise TypeError(

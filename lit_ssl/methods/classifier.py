@@ -17,6 +17,7 @@ from lit_ssl.models.backbones import create_backbone
 from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
 from lit_ssl.utils.encoder_weights import load_encoder
 from lit_ssl.utils.hparams import not_plain
+from lit_ssl.utils.labelled import labelled_batch
 from lit_ssl.utils.run_length import epochs_to_steps, total_steps
 
 __all__ = ["ImageClassifier"]
@@ -143,7 +144,7 @@ class ImageClassifier(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
-        images, labels = _labelled(batch)
+        images, labels = labelled_batch(batch, type(self).__name__)
         features = self(images)
         logits = self.classifier(features)
         loss = self._loss(logits, labels)
@@ -221,7 +222,7 @@ class ImageClassifier(pl.LightningModule):
         return self._evaluate(batch, "test", self.test_acc1)
 
     def _evaluate(self, batch: Any, split: str, accuracy: MulticlassAccuracy) -> dict[str, Tensor]:
-        images, labels = _labelled(batch)
+        images, labels = labelled_batch(batch, type(self).__name__)
         features = self(images)
         logits = self.classifier(features)
         accuracy.update(logits, labels)
@@ -293,15 +294,3 @@ def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> tuple[n
             "or give its timm name"
         )
     return network, width
-
-
-def _labelled(batch: Any) -> tuple[Tensor, Tensor]:
-    """Images ``[B, C, H, W]`` and labels ``[B]`` of a batch."""
-    if isinstance(batch, list | tuple) and len(batch) == 2:
-        images, labels = batch
-        if isinstance(images, Tensor) and images.ndim == 4 and isinstance(labels, Tensor):
-            return images, labels
-    raise ValueError(
-        "ImageClassifier trains on labelled batches (images [B, C, H, W], labels [B]): leave out "
-        "the data module's train_transform or give it a SingleView"
-    )

@@ -302,7 +302,7 @@ class MSN(pl.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Features and labels of a labelled batch, for the evaluators."""
-        images, labels = batch
+        images, labels = batch[:2]
         return {"features": self(images), "labels": labels}
 
     test_step = validation_step

@@ -19,8 +19,8 @@ def labelled_batch(batch: Any, who: str) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: if it is another kind of batch.
     """
-    if isinstance(batch, list | tuple) and len(batch) == 2:
-        images, labels = batch
+    if isinstance(batch, list | tuple) and len(batch) in (2, 3):  # the third: groups, numbers
+        images, labels = batch[:2]
         if isinstance(images, Tensor) and images.ndim == 4 and isinstance(labels, Tensor):
             return images, labels
     raise ValueError(

@@ -12,7 +12,7 @@ VIEWS = [torch.rand(4, 2, 3, 8, 8), torch.rand(4, 5, 3, 4, 4)]
 
 
 def test_every_form_of_batch_is_taken_apart():
-    for batch in ((IMAGES, LABELS), [IMAGES, LABELS]):
+    for batch in ((IMAGES, LABELS), [IMAGES, LABELS], (IMAGES, LABELS, LABELS % 2)):
         inputs, labels = split_batch(batch)
         assert inputs is IMAGES
         assert labels is LABELS

@@ -208,7 +208,7 @@ def test_listed_images_are_held_out(toy, tmp_path):
     assert not train & {3, 11, 30}
     everything = tmp_path / "everything.txt"
     everything.write_text("3\n4\n")
-    with pytest.raises(ValueError, match="1 of the 2 images in .* are held out for validation"):
+    with pytest.raises(ValueError, match=r"1 of the 2 images in .* are held out for validation"):
         toy(val_file=str(held), subset=Subset(file=str(everything))).train_dataloader()
     with pytest.raises(ValueError, match="set val_size to 0, not 5"):
         toy(val_file=str(held), val_size=5)
