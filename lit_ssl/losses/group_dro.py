@@ -99,8 +99,9 @@ class GroupDROLoss(nn.Module):
         absent: what a group that is missing in a batch counts as: ``zero``, a loss of 0, as in the
             released code, so that groups that are seldom drawn lose weight; or ``hold``, the
             weighted mean loss of the groups that are there. With balanced sampling both are alike.
-        sync: form the group means over the samples of all processes, so that training on several is
-            exactly training on the concatenated batch. False: each process has weights of its own.
+        gather: form the group means over the samples of all processes, so that training on several
+            is exactly training on the concatenated batch. False: each process has weights of its
+            own, and nothing is communicated.
         gamma: weight of the newest batch in ``running_losses``, which nothing but logging uses.
 
     Attributes:
@@ -134,7 +135,7 @@ class GroupDROLoss(nn.Module):
         group_counts: Sequence[float] | Tensor | None = None,
         normalize: bool = False,
         absent: Literal["zero", "hold"] = "zero",
-        sync: bool = True,
+        gather: bool = True,
         gamma: float = 0.1,
     ) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class GroupDROLoss(nn.Module):
         self.step_size = step_size
         self.normalize = normalize
         self.absent = absent
-        self.sync = sync
+        self.gather = gather
         self.gamma = gamma
         self.register_buffer("_constants", constants, persistent=False)
         self.register_buffer("log_q", torch.zeros(num_groups))
@@ -207,7 +208,7 @@ class GroupDROLoss(nn.Module):
         with torch.autocast(device_type=losses.device.type, enabled=False):
             losses = losses if losses.dtype == torch.float64 else losses.float()
             # Not in evaluation: there, processes may have different numbers of batches.
-            reduce = all_reduce_mean if self.sync and self.training else _as_is
+            reduce = all_reduce_mean if self.gather and self.training else _as_is
             membership = group_membership(groups, self.num_groups)
             means, counts = _group_means(losses, membership, reduce)
             if self.training:

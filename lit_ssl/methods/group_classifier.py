@@ -63,6 +63,9 @@ class GroupRobustClassifier(GroupEvaluation):
         adjustment: C of group DRO's generalisation adjustment ``C / √n_g``; one number, or one per
             group.
         absent: what group DRO makes of groups that a batch lacks.
+        gather: form group DRO's means over all processes; False leaves the training step free of
+            communication, and the group weights to the strategy, which averages buffers (local
+            SGD).
         lr: learning rate.
         weight_decay: of all parameters, as in the released code.
         momentum: of SGD, in [0, 1).
@@ -91,6 +94,7 @@ class GroupRobustClassifier(GroupEvaluation):
         step_size: float = 0.01,
         adjustment: float | list[float] = 0.0,
         absent: Literal["zero", "hold"] = "zero",
+        gather: bool = True,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
         momentum: float = 0.9,
@@ -113,7 +117,9 @@ class GroupRobustClassifier(GroupEvaluation):
         self.objective = objective
         self.sampling = sampling or ("balanced" if objective == "group_dro" else "uniform")
         self.labelled_only = labelled_only
-        self.loss_options = {"step_size": step_size, "adjustment": adjustment, "absent": absent}
+        self.loss_options = {
+            "step_size": step_size, "adjustment": adjustment, "absent": absent, "gather": gather,
+        }  # fmt: skip
         self.lr = lr
         self.weight_decay = weight_decay
         self.momentum = momentum
