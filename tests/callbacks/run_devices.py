@@ -66,7 +66,7 @@ class Ordered(toys.ToyData):
     def train_dataloader(self):
         world, rank = self.trainer.world_size, self.trainer.global_rank
         sampler = DistributedSampler(self.bank, world, rank, shuffle=False)
-        return DataLoader(self.bank, self.batch_size, sampler=sampler)
+        return DataLoader(self.bank, batch_size=self.batch_size, sampler=sampler)
 
 
 class Inspect(pl.Callback):

@@ -67,7 +67,7 @@ class ToyData(pl.LightningDataModule):
 
     def train_dataloader(self):
         collate = self.collate if self.views else None
-        return DataLoader(self.bank, self.batch_size, drop_last=True, collate_fn=collate)
+        return DataLoader(self.bank, batch_size=self.batch_size, drop_last=True, collate_fn=collate)
 
     def val_dataloader(self):
         return DataLoader(self.val, batch_size=5)

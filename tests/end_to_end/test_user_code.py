@@ -84,7 +84,7 @@ def test_method_and_data_that_follow_only_the_contract(lit_ssl, tmp_path, finish
     tested = lit_ssl("test", "--config", "own.yaml", "--ckpt_path=last")
     assert tested.code == 0, tested.err
     assert "What the frozen features are worth (AutoEncoder)" in tested.out
-    assert re.search(r"untrained +│", tested.out)
+    assert re.search(r"untrained +┃", tested.out)
     assert metrics(tested.out, "test")["linear_acc1"] > 0.9
 
 

@@ -62,7 +62,8 @@ def evaluation(**kwargs):
 
 
 def loaders(batch_size=8):
-    return DataLoader(Images(), batch_size), DataLoader(Images(20, 1), batch_size)
+    first = DataLoader(Images(), batch_size=batch_size)
+    return first, DataLoader(Images(20, 1), batch_size=batch_size)
 
 
 def weights(module):
@@ -219,8 +220,10 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
         )  # fmt: skip
         data = Images()
         data.labels[5] = 2  # DDP averages the means of processes: the same number of labels
-        train = DataLoader(data, 32 // devices)  # all of it: Lightning shuffles over processes
-        trainer.fit(evaluation(), train, DataLoader(Images(20, 1), 10))
+        train = DataLoader(
+            data, batch_size=32 // devices
+        )  # all of it: Lightning shuffles over processes
+        trainer.fit(evaluation(), train, DataLoader(Images(20, 1), batch_size=10))
     one, two = (torch.load(tmp_path / f"heads{n}.pt") for n in (1, 2))
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5, msg=key)
