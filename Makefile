@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-slow lint typecheck bench bench-linear bench-msn bench-paws bench-slow-link bench-imagenet-x clean
+.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-paws bench-slow-link bench-imagenet-x clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,6 +20,11 @@ demo: $(VENV)/.demo
 	$(BIN)/lit-ssl fit --config msn/mnist5k.yaml --trainer.default_root_dir $(RUN_DIR)
 	$(BIN)/lit-ssl test --config msn/mnist5k.yaml --config eval/mnist5k.yaml \
 		--trainer.default_root_dir $(RUN_DIR) --ckpt_path last
+
+demo-barack: $(VENV)/.demo
+	$(BIN)/lit-ssl fit --config barack/coloured_mnist.yaml --trainer.default_root_dir $(RUN_DIR)-barack
+	$(BIN)/lit-ssl test --config barack/coloured_mnist.yaml \
+		--trainer.default_root_dir $(RUN_DIR)-barack --ckpt_path last
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu"
