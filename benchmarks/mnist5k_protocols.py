@@ -2,9 +2,9 @@
 
     python benchmarks/mnist5k_protocols.py CHECKPOINT [CHECKPOINT ...]
 
-Each checkpoint of msn/mnist5k (``benchmarks/msn_mnist5k.py`` makes three) goes through the recipes eval/linear_mnist5k.yaml (48 heads, the one
-that validates best is tested) and finetune/mnist5k.yaml (10 labels per class), from the command
-line. Further words for `lit-ssl` may follow after `--`.
+Each checkpoint of msn/mnist5k (``benchmarks/msn_mnist5k.py`` makes three) goes through the recipes
+eval/linear_mnist5k.yaml (48 heads, the one that validates best is tested) and finetune/mnist5k.yaml
+(10 labels per class), from the command line. Further words for `lit-ssl` may follow after `--`.
 """
 
 from __future__ import annotations
