@@ -1,6 +1,6 @@
 """MSN with few labels: pre-training without labels, then 1 to 20 labelled digits per class.
 
-    python examples/msn_low_shot.py               # 3 seeds; a quarter of an hour on two cores
+    python examples/msn_low_shot.py               # 3 seeds; half an hour on one core
 
 Pre-trains the recipe msn/mnist5k.yaml (3,500 digits, no labels) with and without masks, and reports
 the accuracy of a logistic regression on frozen features (the paper's low-shot protocol) on 1,000
