@@ -155,12 +155,18 @@ def read_annotations(
 
 # a user's own table
 
+_WANTED = "expected the columns file_name, label (class index) and one of 0 and 1 per factor"
+
 
 def _read_table(path: Path) -> FactorAnnotations:
     if not path.is_file():
         raise UserError(f"no annotations at {path}.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file, delimiter=delimiter))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no table in UTF-8: {_WANTED}.") from error
     header, body = ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
     body = [row for row in body if row]
     factors = _factor_columns(path, header, body)
@@ -182,15 +188,14 @@ def _read_table(path: Path) -> FactorAnnotations:
 
 
 def _factor_columns(path: Path, header: list[str], body: list[list[str]]) -> list[str]:
-    wanted = "expected the columns file_name, label (class index) and one of 0 and 1 per factor"
     for name in ("file_name", "label"):
         if name not in header:
             hint = did_you_mean(name, header) if header else ""
-            raise UserError(f"{path} has no column {name}: {wanted}.{hint}")
+            raise UserError(f"{path} has no column {name}: {_WANTED}.{hint}")
     factors = [name for name in header if name not in ("file_name", "label")]
     if not factors or not body or len(set(header)) < len(header):
         found = "no images" if header and not body else f"the columns {', '.join(header)}"
-        raise UserError(f"{path} has {found}: {wanted}, and at least one image.")
+        raise UserError(f"{path} has {found}: {_WANTED}, and at least one image.")
     short = next((i for i, row in enumerate(body, start=2) if len(row) != len(header)), None)
     if short is not None:
         raise UserError(
@@ -200,13 +205,13 @@ def _factor_columns(path: Path, header: list[str], body: list[list[str]]) -> lis
 
 
 def _numbers(
-    path: Path, body: list[list[str]], column: int, name: str, what: str, highest: int | None = None
+    path: Path, body: list[list[str]], column: int, name: str, what: str, highest: int = 2**31 - 1
 ) -> np.ndarray:
     """A column of integers ``[N]``, from 0 to ``highest``."""
     values = np.empty(len(body), dtype=np.int64)
     for row, fields in enumerate(body):
         text = fields[column].strip()
-        if not text.isdecimal() or (highest is not None and int(text) > highest):
+        if not text.isdecimal() or int(text) > highest:
             raise UserError(
                 f"column {name} of {path} holds {text!r} in line {row + 2}: expected {what}."
             )

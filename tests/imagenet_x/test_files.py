@@ -136,6 +136,7 @@ def test_own_table(tmp_path):
         ((",night,rain", ""), "values for 2 columns|the columns file_name, label"),
         (("a/1.png,0,1,0", "a/1.png,0,2,0"), "column night of .* holds '2' in line 2: expected 0"),
         (("a/1.png,0", "a/1.png,cat"), "column label of .* holds 'cat' in line 2: expected class"),
+        (("a/1.png,0", "a/1.png,1" + "0" * 20), "column label of .* in line 2: expected class"),
         (("b/1.png", "a/1.png"), "names 1 images twice, e.g. a/1.png"),
         ((",0,0\n", ",0\n"), "line 3 of .* has 3 values for 4 columns"),
         ((TABLE, "file_name,label,x\n"), "has no images"),
@@ -146,6 +147,13 @@ def test_wrong_tables(tmp_path, change, message):
     path = tmp_path / "mine.csv"
     path.write_text(TABLE.replace(*change))
     with pytest.raises(UserError, match=message):
+        read_annotations(str(path))
+
+
+def test_own_table_that_is_no_text(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(TABLE.replace("night", "nächte"), encoding="latin-1")
+    with pytest.raises(UserError, match="is no table in UTF-8: expected the columns file_name"):
         read_annotations(str(path))
 
 
