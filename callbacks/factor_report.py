@@ -159,7 +159,9 @@ class FactorReport(pl.Callback):
 
     def _is_partial(self, trainer: pl.Trainer) -> bool:
         limits: list[Any] = [trainer.limit_val_batches, trainer.limit_test_batches]
-        return self.partial or is_fast_dev_run(trainer) or any(limit != 1.0 for limit in limits)
+        # 1.0 is all batches, but the integer 1 is one batch
+        limited = any(isinstance(limit, int) or limit != 1.0 for limit in limits)
+        return self.partial or is_fast_dev_run(trainer) or limited
 
     def _scores(self, predictions: Predictions, trainer: pl.Trainer) -> FactorScores:
         assert self._metric is not None

@@ -349,9 +349,12 @@ def test_missing_doubled_and_foreign_images(lit_ssl, tmp_path, folder, write_ima
 
 def test_a_trainer_with_limits_makes_a_partial_report(lit_ssl, tmp_path, folder, write_images):
     write_images(tmp_path / "val", range(1, 61))
-    result = lit_ssl(*words(tmp_path, folder, *TIMM), "--trainer.limit_val_batches=2")
-    assert result.code == 0, result.err
-    assert "PARTIAL: 50 are annotated" in result.out
+    for batches in (1, 2):  # 1 is one batch, and not all, which is 1.0
+        result = lit_ssl(*words(tmp_path, folder, *TIMM), f"--trainer.limit_val_batches={batches}")
+        assert result.code == 0, result.err
+        assert "PARTIAL: 50 are annotated" in result.out
+    result = lit_ssl(*words(tmp_path, folder, *TIMM), "--trainer.limit_val_batches=1.0")
+    assert "PARTIAL" not in result.out
     dev = lit_ssl(*words(tmp_path / "val", folder, *TIMM), "--trainer.fast_dev_run=true")
     assert dev.code == 0, dev.err
     assert not (tmp_path / "factors.csv").exists()
