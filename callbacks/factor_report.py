@@ -15,7 +15,7 @@ from lit_ssl.callbacks.contract import data_source, describe, is_fast_dev_run
 from lit_ssl.metrics.factor_scores import ErrorType, FactorScores, RealEmpty
 from lit_ssl.metrics.imagenet_x import ImageNetXMetric
 from lit_ssl.utils.factor_annotations import FactorAnnotations
-from lit_ssl.utils.factor_report import FactorReportData, build_report, write_report
+from lit_ssl.utils.factor_report import FactorReportData, build_report, check_names, write_report
 from lit_ssl.utils.factor_text import print_report
 from lit_ssl.utils.prediction_files import Predictions, read_predictions
 
@@ -88,8 +88,10 @@ class FactorReport(pl.Callback):
         self._metric = ImageNetXMetric(
             annotations, error_type=self.error_type, real_empty=self.real_empty, name=str(name)
         )
+        # before hours of work, not after them
+        check_names([*(other.name for other in self._others), self._metric.name])
         for other in self._others:
-            self._scores(other, trainer)  # before hours of work, not after them
+            self._scores(other, trainer)
         self._finished = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

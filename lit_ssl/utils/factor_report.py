@@ -19,7 +19,14 @@ from lit_ssl.metrics.intervals import DRAWS, LEVEL, holm
 from lit_ssl.utils.prediction_files import write_file
 from lit_ssl.utils.suggest import UserError
 
-__all__ = ["SMALL", "FactorReportData", "build_report", "protocol_lines", "write_report"]
+__all__ = [
+    "SMALL",
+    "FactorReportData",
+    "build_report",
+    "check_names",
+    "protocol_lines",
+    "write_report",
+]
 
 SMALL = 100  # images, below which a factor's numbers say little
 SIGNIFICANT = 0.05
@@ -53,6 +60,19 @@ class FactorReportData:
         return [scores.name for scores in self.scores]
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Check that models can be told apart.
+
+    Raises:
+        UserError: If two have the same name.
+    """
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"two of the models have the same name: {', '.join(names)}; rename a file, the names "
+            "of the files are those in the table."
+        )
+
+
 def build_report(
     scores: Sequence[FactorScores],
     real_empty: str = "drop",
@@ -72,12 +92,7 @@ def build_report(
     Raises:
         UserError: If two models have the same name.
     """
-    names = [one.name for one in scores]
-    if len(set(names)) < len(names):
-        raise UserError(
-            f"two of the models have the same name: {', '.join(names)}; rename a file, the names "
-            "of the files are those in the table."
-        )
+    check_names([one.name for one in scores])
     tables = [one.table(level, draws) for one in scores]
     changes = [scores[0].compare(other, level, draws) for other in scores[1:]]
     ratios = np.stack([table.error_ratio for table in tables])

@@ -20,6 +20,7 @@ from lit_ssl.methods import ImageClassifier, LinearEvaluation, PretrainedClassif
 from lit_ssl.metrics import FactorScores
 from lit_ssl.utils.factor_annotations import read_annotations
 from lit_ssl.utils.prediction_files import read_predictions
+from lit_ssl.utils.suggest import UserError
 
 TIMM = ("timm:test_vit", '{"num_classes": 20, "img_size": 32, "patch_size": 16}')
 FILES = ("factors.csv", "factors.json", "factors.md", "factors.png", "metaclasses.csv")
@@ -370,6 +371,29 @@ def test_other_predictions_are_checked_before_the_run(
     result = lit_ssl(*words(tmp_path, folder, *TIMM, **options))
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "short has no prediction for 1 of the 50 annotated images" in result.err
+
+
+def test_names_are_checked_before_the_run(
+    tmp_path, folder, write_images, predict, write_predictions_file
+):
+    write_images(tmp_path / "val", range(1, 61))
+    path = write_predictions_file(predict(), "predictions")  # as every run's file is called
+    data = ImageNetXDataModule(root=str(tmp_path), annotations=str(folder), transform="vanilla")
+    trainer = pl.Trainer(
+        callbacks=[FactorReport(compare=[str(path), str(path)])], logger=False, accelerator="cpu"
+    )
+
+    class Model(pl.LightningModule):
+        steps = 0
+
+        def validation_step(self, batch, batch_idx):
+            self.steps += 1
+            return {"logits": torch.zeros(len(batch[0]), 20)}
+
+    model = Model()
+    with pytest.raises(UserError, match="same name: predictions, predictions, Model"):
+        trainer.validate(model, data)
+    assert model.steps == 0
 
 
 def test_callback_names_what_it_needs(tmp_path, folder, write_images):
