@@ -123,9 +123,11 @@ def _positions(class_map: str | Sequence[int], classes: int | None, outputs: int
     positions = torch.tensor(list(class_map), dtype=torch.int64)
     outside = outputs is not None and (positions.min() < 0 or positions.max() >= outputs)
     if outside or (classes is not None and len(positions) != classes):
+        each = "class" if classes is None else f"of {classes} classes"
+        below = "" if outputs is None else f", below {outputs}"
         raise ValueError(
             f"class_map has {len(positions)} positions from {int(positions.min())} to "
-            f"{int(positions.max())}: expected one for each of {classes} classes, below {outputs}"
+            f"{int(positions.max())}: expected one for each {each}{below}"
         )
     return positions
 

@@ -295,6 +295,8 @@ def test_class_map_takes_the_named_outputs():
     images = torch.zeros(2, 3, 8, 8)
     assert PretrainedClassifier(Fixed())(images)[0].tolist() == [0, 1, 2, 3]
     assert PretrainedClassifier(Fixed(), class_map=[3, 0])(images)[0].tolist() == [3, 0]
+    with pytest.raises(ValueError, match="from 3 to 4: expected one for each class, below 4"):
+        PretrainedClassifier(Fixed(), class_map=[3, 4])
     background = PretrainedClassifier(Fixed(), class_map="background_first", num_classes=3)
     assert background(images)[0].tolist() == [1, 2, 3]
 
