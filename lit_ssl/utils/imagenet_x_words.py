@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from lit_ssl.utils.suggest import UserError
@@ -87,8 +88,6 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 def _report(args: Namespace) -> None:
-    from pathlib import Path
-
     from lit_ssl.metrics.factor_scores import FactorScores, check_error_type, human_predictions
     from lit_ssl.utils.factor_annotations import read_annotations
     from lit_ssl.utils.factor_report import build_report, write_report
@@ -97,6 +96,8 @@ def _report(args: Namespace) -> None:
 
     if not 0 < args.level < 1:
         raise UserError(f"--level must lie between 0 and 1, not {args.level}.")
+    if args.out and (taken := _file_in_the_way(Path(args.out))):
+        raise UserError(f"--out {args.out}: {taken} is a file; give a folder, new or old.")
     annotations = read_annotations(args.annotations, args.factors, args.keep_prototypes)
     try:
         check_error_type(args.errors, annotations)
@@ -117,3 +118,8 @@ def _report(args: Namespace) -> None:
     if args.out:
         for kind, path in write_report(report, Path(args.out), not args.no_plot).items():
             print(f"{kind + ':':<13}{path}")
+
+
+def _file_in_the_way(folder: Path) -> Path | None:
+    """The file, if any, that is where the folder or one above it should be."""
+    return next((path for path in (folder, *folder.parents) if path.is_file()), None)

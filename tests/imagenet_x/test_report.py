@@ -183,6 +183,8 @@ def test_wrong_words(lit_ssl, folder, two, predict, write_predictions_file, made
     assert "invalid choice" in error("scores", two[0])
     assert "--level must lie between 0 and 1" in error("score", two[0], *base, "--level", "95")
     assert "no folder" in error("score", two[0], "--annotations", "absent")
+    for out in (two[1], two[1] / "o"):
+        assert "b.csv is a file; give a folder" in error("score", two[0], *base, "--out", out)
     short = write_predictions_file(predict(), "short", drop=[made_up.annotated[0]])
     assert "short has no prediction for 1 of the 50" in error("score", short, *base, "--out", "o")
     twice = write_predictions_file(predict(), "twice", double=[7])
