@@ -42,7 +42,7 @@ def read_predictions(
 
     Args:
         path: CSV file with the columns ``file_name``, ``predicted_class`` (class index) and
-            ``predicted_probability`` (may be missing); others are ignored.
+            ``predicted_probability`` (may be missing or empty); others are ignored.
         annotations: Tell the number of an image by its name.
         name: Of the model; None takes the file's.
 
@@ -115,9 +115,12 @@ def _read(
     what: str,
     limit: float,
 ) -> np.ndarray:
-    """A column of numbers from 0 to ``limit`` (for integers: below it)."""
+    """A column of numbers from 0 to ``limit`` (for integers: below it; else NaN where empty)."""
     values = np.empty(len(body), dtype=np.int64 if convert is int else np.float64)
     for row, fields in enumerate(body):
+        if convert is float and not fields[column].strip():
+            values[row] = np.nan  # as write_predictions writes what is not known
+            continue
         try:
             values[row] = convert(fields[column])
             inside = 0 <= values[row] < limit if convert is int else 0 <= values[row] <= limit

@@ -169,6 +169,15 @@ def test_round_trip(folder, predict, tmp_path):
     assert (again.name, again.extra) == ("toy", 0)
 
 
+def test_round_trip_without_probabilities(folder, predict, tmp_path):
+    annotations, predictions = read_annotations(str(folder)), predict()
+    predictions.probability[5:] = np.nan
+    path = write_predictions(tmp_path / "toy.csv", predictions, annotations)
+    again = read_predictions(path, annotations)
+    np.testing.assert_array_equal(again.classes, predictions.classes)
+    np.testing.assert_array_equal(again.probability, predictions.probability)
+
+
 def test_columns_in_any_order_and_no_probability(folder, tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("note,predicted_class,file_name\nx,3,val/ILSVRC2012_val_00000002.JPEG\n")
