@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.group_images import GroupedFiles, GroupImageDataModule
 from lit_ssl.datamodules.partition import Split
@@ -100,11 +101,22 @@ class GroupCSVDataModule(GroupImageDataModule):
                     f"{found.table.path} has no training row: expected 'train' or 0 in column"
                     f" {self.columns[1]!r}."
                 )
+            self._warn_of_stand_in(split)
             return None
         files = found.table.columns[self.columns[0]]
         names = [files[row] for row in rows]
         missing_images(self.root, names, found.table.path, _NAME)
         return GroupedFiles(str(self.root), names, found.labels[rows], found.attributes[rows])
+
+    def _warn_of_stand_in(self, split: Split) -> None:
+        """Say that a missing split is replaced by the other one, which numbers do not show."""
+        other: Split = "test" if split == "val" else "val"
+        if _SPLITS[other] in self._content.splits:
+            rank_zero_warn(
+                f"{self._content.table.path} has no {split} row: the {other} rows take their place,"
+                " so that the test is on the rows that choose the checkpoint. Add"
+                f" {split} rows{', or give val_size' if split == 'val' else ''}."
+            )
 
     @cached_property
     def _content(self) -> _Metadata:

@@ -169,6 +169,13 @@ def test_group_csv_with_unknown_attributes(group_csv):
     assert groups.tolist() == [0, -1, 3]
 
 
+@pytest.mark.parametrize(("split", "other"), [("val", "test"), ("test", "val")])
+def test_group_csv_warns_where_one_split_stands_in_for_another(group_csv, split, other):
+    data = GroupCSVDataModule(root=str(group_csv([row for row in ROWS if row[1] != split])))
+    with pytest.warns(UserWarning, match=f"has no {split} row: the {other} rows take their place"):
+        assert len(data.labels(split)) == 1
+
+
 def test_group_csv_names_and_columns(group_csv):
     rows = [("1.png", 0, "cow", "grass"), ("2.png", 0, "camel", "-1"), ("3.png", 1, "1", "sand")]
     root = group_csv(rows, header=("id", "path", "part", "animal", "ground"))
