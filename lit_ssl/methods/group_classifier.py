@@ -193,8 +193,9 @@ class GroupRobustClassifier(GroupEvaluation):
         """Warn if the worst group cannot be found on the validation rows."""
         if not (data.group_array("val") >= 0).any():
             rank_zero_warn(
-                "no validation row has a known group: val/acc_worst is undefined; select by "
-                "val/acc_avg, and do not expect a robust choice"
+                "no validation row has a known group: val/acc_worst is undefined, and a checkpoint "
+                "chosen by it is that of the first epoch; select by val/acc_avg, and do not expect "
+                "a robust choice"
             )
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -228,3 +230,20 @@ def test_text_backbone(tmp_path):
     assert model.embed_dim == 8
     with pytest.raises(FileNotFoundError, match="is neither a folder nor cached"):
         TextBackbone(str(tmp_path / "none"))
+
+
+def test_warns_that_nothing_can_be_selected_without_groups_in_validation():
+    class Data:
+        groups = np.array([-1, -1])
+
+        def group_array(self, split):
+            assert split == "val"
+            return self.groups
+
+    data = Data()
+    with pytest.warns(UserWarning, match="by it is that of the first epoch; select by"):
+        GroupRobustClassifier.check_validation(data)
+    data.groups = np.array([-1, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GroupRobustClassifier.check_validation(data)
