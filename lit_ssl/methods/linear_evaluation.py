@@ -85,6 +85,7 @@ class LinearEvaluation(pl.LightningModule):
         self.num_classes = classes
         self.weights = weights
         self.online = online
+        self._has_weights = False
         self.momentum = momentum
         self.backbone, width = create_backbone(backbone, backbone_kwargs)
         self.backbone.requires_grad_(False)
@@ -128,9 +129,14 @@ class LinearEvaluation(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Load the ``weights``, if any."""
-        if self.weights is not None:
+        """Load the ``weights``, if any, once: never below heads trained on others."""
+        if self.weights is not None and not self._has_weights:
             load_encoder(self.backbone, self.weights, self.online)
+        self._has_weights = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the backbone of a checkpoint, which its heads were trained on."""
+        self._has_weights = True
 
     # training
 

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from lit_ssl import MSN, PAWS, FineTuning, ImageClassifier
+from lit_ssl import MSN, PAWS, FineTuning, ImageClassifier, LinearEvaluation
 
 KWARGS = {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2}
 MADE = {
@@ -14,6 +14,7 @@ MADE = {
     PAWS: {"num_classes": 3, "proj_output_dim": 8, "pred_hidden_dim": 4},
     ImageClassifier: {"num_classes": 3},
     FineTuning: {"num_classes": 3},
+    LinearEvaluation: {"num_classes": 3},
 }
 
 
@@ -25,7 +26,8 @@ def start(request, tmp_path, tiny):
 
     def make():
         name = "vit_tiny_patch16_224"
-        return method(name, KWARGS, pretrained=str(tmp_path / "net.pth"), **MADE[method])
+        file = "weights" if method is LinearEvaluation else "pretrained"
+        return method(name, KWARGS, **{file: str(tmp_path / "net.pth")}, **MADE[method])
 
     return make, network.patch_embed.proj.weight
 
