@@ -32,6 +32,7 @@ from lit_ssl.cli_output import (
     tell,
     tell_results,
 )
+from lit_ssl.strategies.launch import leave_group_at_exit
 from lit_ssl.utils.configs import resolve_config
 from lit_ssl.utils.errors import debugging, one_line, raised_in
 from lit_ssl.utils.explain import explain, option_names
@@ -335,6 +336,7 @@ def run() -> None:
     """
     quiet()
     first_batch = FirstBatch()
+    leave_group_at_exit()
     try:
         LitSSLCLI(first_batch=first_batch)
     except Exception as error:

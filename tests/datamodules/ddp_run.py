@@ -13,6 +13,7 @@ import torch
 
 from lit_ssl.datamodules import ImageDataModule
 from lit_ssl.datamodules.images import ArrayImages
+from lit_ssl.strategies.launch import leave_group_at_exit
 from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop
 
 
@@ -90,6 +91,7 @@ def main(folder, augment, workers):
 
 
 if __name__ == "__main__":
+    leave_group_at_exit()
     results = {}
     for mode, number in (("worker", 1), ("device", 0)):
         folder = Path(sys.argv[1]) / mode

@@ -195,6 +195,10 @@ class Save(pl.Callback):
         if trainer.is_global_zero:
             torch.save(pl_module.state_dict(), f"weights{trainer.world_size}.pt")
 
+    def teardown(self, trainer, pl_module, stage):
+        if trainer.world_size > 1:  # gloo's threads could abort a process that ends
+            torch.distributed.destroy_process_group()
+
 
 class SGD:
     """A picklable optimiser factory; AdamW would blow up the rounding errors of tiny gradients."""

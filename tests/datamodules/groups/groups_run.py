@@ -12,6 +12,7 @@ import torch
 
 from lit_ssl.datamodules import GroupImageDataModule
 from lit_ssl.datamodules.group_images import GroupedArrays
+from lit_ssl.strategies.launch import leave_group_at_exit
 from lit_ssl.transforms import EvalTransform
 
 
@@ -90,5 +91,6 @@ def main(folder, workers):
 
 
 if __name__ == "__main__":
+    leave_group_at_exit()
     rank, result = main(Path(sys.argv[1]), workers=1)
     (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(result))
