@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lit_ssl.callbacks.contract import data_source, is_fast_dev_run
 from lit_ssl.metrics import GroupScores
-from lit_ssl.utils.prediction_files import write_file
+from lit_ssl.utils.files import write_file
 
 __all__ = ["GroupReport"]
 

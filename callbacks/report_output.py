@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from lit_ssl.utils.files import write_json_and_csv
 
 
 def report_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
@@ -102,13 +102,7 @@ def _set_text(name: str, chosen: dict[str, Any]) -> str:
 
 def write_report(folder: Path, rows: Sequence[dict[str, Any]], protocol: dict[str, Any]) -> None:
     """Write ``report.json`` (rows and protocol) and ``report.csv`` (rows) into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({"protocol": protocol, "rows": list(rows)}, indent=2, ensure_ascii=False)
-    (folder / "report.json").write_text(content + "\n", encoding="utf-8")
-    with (folder / "report.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_json_and_csv(folder, "report", {"protocol": protocol, "rows": list(rows)}, rows)
 
 
 def find_run_files(checkpoint: str | None, folders: Sequence[Path]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from lit_ssl.datamodules.loaders import (
     processed_batches,
     share_of,
 )
-from lit_ssl.datamodules.partition import Partition, Split
+from lit_ssl.datamodules.partition import Partition, Split, splits_of_stage
 from lit_ssl.datamodules.reading import ImageReader
 from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
 from lit_ssl.datamodules.subset import Subset
@@ -166,13 +166,7 @@ class ImageDataModule(ResumingData, pl.LightningDataModule, ABC):
         Args:
             stage: "fit", "validate", "test", "predict" or None for all.
         """
-        needed: dict[str | None, tuple[Split, ...]] = {
-            "fit": ("train", "val"),
-            "validate": ("val",),
-            "test": ("test",),
-            "predict": ("test",),
-        }
-        for split in needed.get(stage, ("train", "val", "test")):
+        for split in splits_of_stage(stage):
             self._splits[split]
 
     def labels(self, split: Split) -> np.ndarray:

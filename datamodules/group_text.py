@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from lit_ssl.datamodules.batches import as_is
 from lit_ssl.datamodules.groups import GroupedData
 from lit_ssl.datamodules.loaders import share_of
-from lit_ssl.datamodules.partition import Split
+from lit_ssl.datamodules.partition import Split, splits_of_stage
 from lit_ssl.datamodules.tokens import Tokens, load_tokenizer, tokenize
 
 __all__ = ["GroupTextDataModule", "Texts"]
@@ -134,13 +134,7 @@ class GroupTextDataModule(GroupedData, pl.LightningDataModule):
         Args:
             stage: "fit", "validate", "test", "predict" or None for all.
         """
-        needed: dict[str | None, tuple[Split, ...]] = {
-            "fit": ("train", "val"),
-            "validate": ("val",),
-            "test": ("test",),
-            "predict": ("test",),
-        }
-        for split in needed.get(stage, ("train", "val", "test")):
+        for split in splits_of_stage(stage):
             if len(self.labels(split)):
                 self._tokenized(split)
         if stage in ("fit", None):

@@ -13,12 +13,27 @@ from lit_ssl.datamodules.reading import ImageReader
 from lit_ssl.datamodules.splits import stratified_split
 from lit_ssl.datamodules.subset import Subset, find_listed
 
-__all__ = ["Partition", "Split"]
+__all__ = ["Partition", "Split", "splits_of_stage"]
 
 Split = Literal["train", "val", "test"]
 
 # Which images are held out must not depend on the seed of a run, else runs cannot be compared.
 _SPLIT_SEED = 0
+
+
+def splits_of_stage(stage: str | None) -> tuple[Split, ...]:
+    """Splits that a stage reads.
+
+    Args:
+        stage: "fit", "validate", "test", "predict" or None for all.
+    """
+    needed: dict[str | None, tuple[Split, ...]] = {
+        "fit": ("train", "val"),
+        "validate": ("val",),
+        "test": ("test",),
+        "predict": ("test",),
+    }
+    return needed.get(stage, ("train", "val", "test"))
 
 
 class Partition:

@@ -11,9 +11,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lit_ssl.methods.first_stage import AttributeStage
 from lit_ssl.methods.group_data import run_folder
 from lit_ssl.metrics.groups import PredictorScores
+from lit_ssl.utils.files import write_file
 from lit_ssl.utils.group_files import write_group_labels
 from lit_ssl.utils.group_weights import group_counts
-from lit_ssl.utils.prediction_files import write_file
 
 __all__ = ["save_predictions"]
 

@@ -16,7 +16,7 @@ from lit_ssl.metrics.factor_comparison import FactorComparison
 from lit_ssl.metrics.factor_scores import FactorScores
 from lit_ssl.metrics.factors import FactorTable
 from lit_ssl.metrics.intervals import DRAWS, LEVEL, holm
-from lit_ssl.utils.prediction_files import write_file
+from lit_ssl.utils.files import write_file
 from lit_ssl.utils.suggest import UserError
 
 __all__ = [

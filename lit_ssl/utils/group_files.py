@@ -8,7 +8,7 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from lit_ssl.utils.prediction_files import write_file
+from lit_ssl.utils.files import write_file
 from lit_ssl.utils.suggest import UserError
 
 __all__ = ["GroupLabels", "read_group_labels", "write_group_labels"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -11,9 +10,10 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from lit_ssl.utils.factor_annotations import FactorAnnotations
+from lit_ssl.utils.files import write_file
 from lit_ssl.utils.suggest import UserError, did_you_mean
 
-__all__ = ["Predictions", "check_coverage", "read_predictions", "write_file", "write_predictions"]
+__all__ = ["Predictions", "check_coverage", "read_predictions", "write_predictions"]
 
 _COLUMNS = ("file_name", "predicted_class", "predicted_probability")
 _EXPECTED = f"expected a CSV file with the columns {', '.join(_COLUMNS)} (the last may be missing)"
@@ -192,25 +192,3 @@ def write_predictions(
             writer.writerow([annotations.file_name(number), predictions.classes[number], shown])
 
     return write_file(path, write)
-
-
-def write_file(path: str | Path, write: Callable[[TextIO], object]) -> Path:
-    """Write a text file beside its place, then put it there: it is never half-written.
-
-    Args:
-        path: File to write; its folder is made.
-        write: Gets the open file.
-
-    Returns:
-        The path.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            write(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from lit_ssl.utils.files import write_json_and_csv
 
 __all__ = ["SweepPoint", "sweep_markdown", "sweep_table", "write_sweep"]
 
@@ -63,13 +63,7 @@ def write_sweep(folder: Path, rows: Sequence[dict[str, Any]], summary: dict[str,
         rows: As in :func:`sweep_table`.
         summary: What else the JSON file says.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({**summary, "heads": list(rows)}, indent=2)
-    (folder / "linear_sweep.json").write_text(content + "\n", encoding="utf-8")
-    with (folder / "linear_sweep.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_json_and_csv(folder, "linear_sweep", {**summary, "heads": list(rows)}, rows)
 
 
 def _ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ import pytest
 
 from lit_ssl.utils import imagenet_x_files
 from lit_ssl.utils.factor_annotations import read_annotations
-from lit_ssl.utils.prediction_files import read_predictions, write_file, write_predictions
+from lit_ssl.utils.files import write_file
+from lit_ssl.utils.prediction_files import read_predictions, write_predictions
 from lit_ssl.utils.suggest import UserError
 
 # ------------------------------------------------------- ImageNet-X's files

@@ -1,0 +1,56 @@
+"""Files that are never half-written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+__all__ = ["write_file", "write_json_and_csv"]
+
+
+def write_file(path: str | Path, write: Callable[[TextIO], object]) -> Path:
+    """Write a text file beside its place, then put it there: it is never half-written.
+
+    Args:
+        path: File to write; its folder is made.
+        write: Gets the open file.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            write(file)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def write_json_and_csv(
+    folder: Path, stem: str, content: Any, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Write ``STEM.json`` and ``STEM.csv`` into a folder.
+
+    Args:
+        folder: Where; made if it is not there.
+        stem: Name of the files.
+        content: Of the JSON file.
+        rows: Of the CSV file, at least one; all with the keys of the first.
+    """
+
+    def write_rows(file: TextIO) -> None:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    write_file(folder / f"{stem}.json", lambda file: file.write(text + "\n"))
+    write_file(folder / f"{stem}.csv", write_rows)
