@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lit_ssl.errors import InputError
+from lit_ssl.imagenet_x.annotation_files import FACTORS, METACLASSES
+from lit_ssl.imagenet_x.annotations import FactorAnnotations, read_annotations
+from lit_ssl.imagenet_x.predictions import Predictions, read_predictions, write_predictions
 from lit_ssl.metrics import FactorScores
-from lit_ssl.utils.factor_annotations import FactorAnnotations, read_annotations
-from lit_ssl.utils.imagenet_x_files import FACTORS, METACLASSES
-from lit_ssl.utils.prediction_files import Predictions, read_predictions, write_predictions
-from lit_ssl.utils.suggest import UserError
 
 IMAGES, ANNOTATED, CLASSES = 50_000, 46_110, 1000
 
@@ -120,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         annotations = read_annotations(options.annotations)
-    except UserError as error:
+    except InputError as error:
         print(f"{error}\n")
         annotations = stand_in()
     print(f"{annotations.source}, {len(annotations.numbers):,} images, one thread\n")

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_ssl import PAWS
+from lit_ssl.contracts.batches import view_major
 from lit_ssl.optim import decay_groups, make_lars
-from lit_ssl.utils.batches import view_major
 
 Batch = tuple[list[Tensor], Tensor, Tensor]
 

@@ -20,7 +20,7 @@ PYTHON = [sys.executable, "-c"]
 COMMANDS = {
     "import lightning.pytorch.cli": [*PYTHON, "import lightning.pytorch.cli"],
     "import lit_ssl": [*PYTHON, "import lit_ssl"],
-    "import lit_ssl.cli": [*PYTHON, "import lit_ssl.cli"],
+    "import lit_ssl.cli.training": [*PYTHON, "import lit_ssl.cli.training"],
     "lit-ssl --help": [SCRIPT, "--help"],
     "lit-ssl configs": [SCRIPT, "configs"],
     "lit-ssl methods": [SCRIPT, "methods"],

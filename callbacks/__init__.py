@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from lit_ssl.callbacks.collapse import CollapseMonitor
-from lit_ssl.callbacks.evaluator import RepresentationEvaluator
-from lit_ssl.callbacks.factor_report import FactorReport
-from lit_ssl.callbacks.features import Features, extract_features
-from lit_ssl.callbacks.group_report import GroupReport
-from lit_ssl.callbacks.knn import KNNEvaluator
-from lit_ssl.callbacks.label_sets import LabelledSet
-from lit_ssl.callbacks.last_layer import LastLayerRefit
-from lit_ssl.callbacks.linear_probe import LinearProbeEvaluator
-from lit_ssl.callbacks.low_shot import LowShotEvaluator
-from lit_ssl.callbacks.report import RepresentationReport
-from lit_ssl.callbacks.seed import StepSeeder
-from lit_ssl.callbacks.soft_nn import SoftNNEvaluator
-from lit_ssl.callbacks.speed import SpeedMonitor
-from lit_ssl.callbacks.sync import SyncMonitor
-from lit_ssl.callbacks.views import ViewLogger
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CollapseMonitor",
-    "FactorReport",
-    "Features",
-    "GroupReport",
-    "KNNEvaluator",
-    "LabelledSet",
-    "LastLayerRefit",
-    "LinearProbeEvaluator",
-    "LowShotEvaluator",
-    "RepresentationEvaluator",
-    "RepresentationReport",
-    "SoftNNEvaluator",
-    "SpeedMonitor",
-    "StepSeeder",
-    "SyncMonitor",
-    "ViewLogger",
-    "extract_features",
-]
+from lit_ssl.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator as RepresentationEvaluator
+    from lit_ssl.callbacks.evaluators.features import Features as Features
+    from lit_ssl.callbacks.evaluators.features import extract_features as extract_features
+    from lit_ssl.callbacks.evaluators.knn import KNNEvaluator as KNNEvaluator
+    from lit_ssl.callbacks.evaluators.linear_probe import (
+        LinearProbeEvaluator as LinearProbeEvaluator,
+    )
+    from lit_ssl.callbacks.evaluators.low_shot import LowShotEvaluator as LowShotEvaluator
+    from lit_ssl.callbacks.evaluators.soft_nn import SoftNNEvaluator as SoftNNEvaluator
+    from lit_ssl.callbacks.last_layer import LastLayerRefit as LastLayerRefit
+    from lit_ssl.callbacks.monitors.collapse import CollapseMonitor as CollapseMonitor
+    from lit_ssl.callbacks.monitors.speed import SpeedMonitor as SpeedMonitor
+    from lit_ssl.callbacks.monitors.sync import SyncMonitor as SyncMonitor
+    from lit_ssl.callbacks.pictures.views import ViewLogger as ViewLogger
+    from lit_ssl.callbacks.reports.factors import FactorReport as FactorReport
+    from lit_ssl.callbacks.reports.groups import GroupReport as GroupReport
+    from lit_ssl.callbacks.reports.labelled_sets import LabelledSet as LabelledSet
+    from lit_ssl.callbacks.reports.representation import (
+        RepresentationReport as RepresentationReport,
+    )
+    from lit_ssl.callbacks.seed import StepSeeder as StepSeeder
+
+__all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -8,6 +8,8 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
+from lit_ssl.errors import InputAttributeError, InputError, InputTypeError
+
 FeatureFunction = Callable[[Tensor], Tensor]
 
 
@@ -39,7 +41,7 @@ def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
                 return list(inputs), labels
         if all(isinstance(view, Tensor) for view in batch):
             return list(batch), None
-    raise TypeError(
+    raise InputTypeError(
         f"cannot read a batch of type {describe(batch)}: expected (images, labels) with images "
         "[B, C, H, W] and labels [B], or (views, labels) with a list of [B, count, C, H, W]; see "
         "docs/design.md, 'Batches'"
@@ -99,7 +101,7 @@ def check_bank(trainer: pl.Trainer, who: str) -> None:
     source = data_source(trainer)
     if not callable(getattr(source, "bank_dataloader", None)):
         kind = "module" if isinstance(source, pl.LightningModule) else "data module"
-        raise AttributeError(
+        raise InputAttributeError(
             f"{who}: {kind} {type(source).__name__} has no bank_dataloader(): expected a method "
             "that serves the training images with the evaluation transform, in order, each once, "
             "as (images, labels); add it or remove the callback"
@@ -130,13 +132,13 @@ def num_classes_of(trainer: pl.Trainer, given: int | None, who: str) -> int:
     count = given if given is not None else getattr(source, "num_classes", None)
     if not count:
         what = "no num_classes" if count is None else "num_classes = 0"
-        raise AttributeError(
+        raise InputAttributeError(
             f"{who}: {type(source).__name__} has {what}, so the data counts as unlabelled: "
             "expected an attribute with the number of classes; add it, give num_classes to the "
             "callback, or remove the callback"
         )
     if count < 2:
-        raise ValueError(f"{who} needs at least two classes, got num_classes={count}")
+        raise InputError(f"{who} needs at least two classes, got num_classes={count}")
     return count
 
 
@@ -163,7 +165,7 @@ def feature_function(pl_module: pl.LightningModule, name: str, who: str) -> Feat
         return pl_module
     method = getattr(pl_module, name, None)
     if not callable(method):
-        raise AttributeError(
+        raise InputAttributeError(
             f"{who}: module {type(pl_module).__name__} has no method {name!r}: feature_method must "
             "name a method that maps images [B, C, H, W] to features [B, D]; use 'forward'?"
         )
@@ -179,7 +181,7 @@ def embed_dim_of(pl_module: pl.LightningModule, who: str) -> int:
     """``embed_dim`` of a module; AttributeError with a clear message if it has none."""
     width = getattr(pl_module, "embed_dim", None)
     if width is None:
-        raise AttributeError(
+        raise InputAttributeError(
             f"{who}: module {type(pl_module).__name__} has no embed_dim: expected an attribute "
             "with the width D of the features that forward(images) returns; add it"
         )

@@ -11,10 +11,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
 from lit_ssl.callbacks.contract import bank_loader, data_source
-from lit_ssl.callbacks.evaluator import on_rank_zero
-from lit_ssl.callbacks.features import _transfer, evaluation_mode, gather_rows
+from lit_ssl.callbacks.evaluators.base import on_rank_zero
+from lit_ssl.callbacks.evaluators.features import _transfer, evaluation_mode, gather_rows
+from lit_ssl.errors import InputError
+from lit_ssl.groups.weights import group_counts, subsample_weights
 from lit_ssl.metrics import fit_linear_probe
-from lit_ssl.utils.group_weights import group_counts, subsample_weights
 
 __all__ = ["LastLayerRefit"]
 
@@ -45,7 +46,7 @@ class LastLayerRefit(pl.Callback):
         layer: str = "classifier",
     ) -> None:
         if rows not in ("train", "val") or subsets < 1:
-            raise ValueError(
+            raise InputError(
                 f"LastLayerRefit needs rows 'train' or 'val' and subsets >= 1, got {rows!r} and "
                 f"{subsets}"
             )
@@ -62,7 +63,7 @@ class LastLayerRefit(pl.Callback):
         """Refit the layer."""
         layer = getattr(pl_module, self.layer, None)
         if not isinstance(layer, nn.Linear) or layer.bias is None:
-            raise ValueError(
+            raise InputError(
                 f"LastLayerRefit: {type(pl_module).__name__}.{self.layer} is no linear layer with "
                 "a bias; name it with layer"
             )
@@ -72,7 +73,7 @@ class LastLayerRefit(pl.Callback):
         names = data.group_names
         empty = [names[g] for g in np.flatnonzero(group_counts(groups, len(names)) == 0)]
         if empty:
-            raise ValueError(
+            raise InputError(
                 f"LastLayerRefit: no {self.rows} row is known to be in the group "
                 f"{' or '.join(empty)}: label some, or choose other rows"
             )

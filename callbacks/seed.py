@@ -9,6 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from lit_ssl.errors import InputError
+
 
 class StepSeeder(pl.Callback):
     """Re-seeds torch's generators before every training batch.
@@ -31,7 +33,7 @@ class StepSeeder(pl.Callback):
 
     def __init__(self, seed: int | None = None) -> None:
         if seed is not None and seed < 0:
-            raise ValueError(f"StepSeeder needs seed >= 0 or None, got {seed}")
+            raise InputError(f"StepSeeder needs seed >= 0 or None, got {seed}")
         self.seed = seed
 
     def on_train_batch_start(

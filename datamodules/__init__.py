@@ -1,57 +1,52 @@
 """Data modules: official layouts on disk, one contract."""
 
-from lit_ssl.datamodules.base import ImageDataModule
-from lit_ssl.datamodules.batches import RawImages
-from lit_ssl.datamodules.celeba import CelebADataModule
-from lit_ssl.datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
-from lit_ssl.datamodules.civilcomments import CivilCommentsDataModule
-from lit_ssl.datamodules.coloured_mnist import ColouredMNISTDataModule
-from lit_ssl.datamodules.decoding import CorruptImageError
-from lit_ssl.datamodules.few_classes import ClassesPerBatchSampler
-from lit_ssl.datamodules.group_csv import GroupCSVDataModule
-from lit_ssl.datamodules.group_images import GroupImageDataModule
-from lit_ssl.datamodules.group_text import GroupTextDataModule
-from lit_ssl.datamodules.image_folder import ImageFolderDataModule
-from lit_ssl.datamodules.imagenet import ImageNetDataModule
-from lit_ssl.datamodules.imagenet_x import ImageNetXDataModule
-from lit_ssl.datamodules.inaturalist import INaturalist2018DataModule
-from lit_ssl.datamodules.loaders import ResumableDataLoader
-from lit_ssl.datamodules.mnist5k import MNIST5kDataModule
-from lit_ssl.datamodules.multinli import MultiNLIDataModule
-from lit_ssl.datamodules.packaged import packaged_lists
-from lit_ssl.datamodules.samplers import EpochSampler, ShardSampler
-from lit_ssl.datamodules.semi_supervised import SemiSupervisedDataModule
-from lit_ssl.datamodules.stratified import ClassStratifiedSampler
-from lit_ssl.datamodules.subset import Subset
-from lit_ssl.datamodules.waterbirds import WaterbirdsDataModule
-from lit_ssl.datamodules.weighted import WeightedEpochSampler
+from __future__ import annotations
 
-__all__ = [
-    "CIFAR10DataModule",
-    "CIFAR100DataModule",
-    "CelebADataModule",
-    "CivilCommentsDataModule",
-    "ClassStratifiedSampler",
-    "ClassesPerBatchSampler",
-    "ColouredMNISTDataModule",
-    "CorruptImageError",
-    "EpochSampler",
-    "GroupCSVDataModule",
-    "GroupImageDataModule",
-    "GroupTextDataModule",
-    "INaturalist2018DataModule",
-    "ImageDataModule",
-    "ImageFolderDataModule",
-    "ImageNetDataModule",
-    "ImageNetXDataModule",
-    "MNIST5kDataModule",
-    "MultiNLIDataModule",
-    "RawImages",
-    "ResumableDataLoader",
-    "SemiSupervisedDataModule",
-    "ShardSampler",
-    "Subset",
-    "WaterbirdsDataModule",
-    "WeightedEpochSampler",
-    "packaged_lists",
-]
+from typing import TYPE_CHECKING
+
+from lit_ssl.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lit_ssl.datamodules.groups.celeba import CelebADataModule as CelebADataModule
+    from lit_ssl.datamodules.groups.civilcomments import (
+        CivilCommentsDataModule as CivilCommentsDataModule,
+    )
+    from lit_ssl.datamodules.groups.coloured_mnist import (
+        ColouredMNISTDataModule as ColouredMNISTDataModule,
+    )
+    from lit_ssl.datamodules.groups.images import GroupImageDataModule as GroupImageDataModule
+    from lit_ssl.datamodules.groups.multinli import MultiNLIDataModule as MultiNLIDataModule
+    from lit_ssl.datamodules.groups.own_table import GroupCSVDataModule as GroupCSVDataModule
+    from lit_ssl.datamodules.groups.text import GroupTextDataModule as GroupTextDataModule
+    from lit_ssl.datamodules.groups.waterbirds import WaterbirdsDataModule as WaterbirdsDataModule
+    from lit_ssl.datamodules.images.cifar import CIFAR10DataModule as CIFAR10DataModule
+    from lit_ssl.datamodules.images.cifar import CIFAR100DataModule as CIFAR100DataModule
+    from lit_ssl.datamodules.images.image_folder import (
+        ImageFolderDataModule as ImageFolderDataModule,
+    )
+    from lit_ssl.datamodules.images.imagenet import ImageNetDataModule as ImageNetDataModule
+    from lit_ssl.datamodules.images.imagenet_x import ImageNetXDataModule as ImageNetXDataModule
+    from lit_ssl.datamodules.images.inaturalist import (
+        INaturalist2018DataModule as INaturalist2018DataModule,
+    )
+    from lit_ssl.datamodules.images.mnist5k import MNIST5kDataModule as MNIST5kDataModule
+    from lit_ssl.datamodules.images.semi_supervised import (
+        SemiSupervisedDataModule as SemiSupervisedDataModule,
+    )
+    from lit_ssl.datamodules.loading.batches import RawImages as RawImages
+    from lit_ssl.datamodules.loading.class_batches import (
+        ClassesPerBatchSampler as ClassesPerBatchSampler,
+    )
+    from lit_ssl.datamodules.loading.image_module import ImageDataModule as ImageDataModule
+    from lit_ssl.datamodules.loading.resumable import ResumableDataLoader as ResumableDataLoader
+    from lit_ssl.datamodules.loading.samplers import EpochSampler as EpochSampler
+    from lit_ssl.datamodules.loading.samplers import ShardSampler as ShardSampler
+    from lit_ssl.datamodules.loading.stratified import (
+        ClassStratifiedSampler as ClassStratifiedSampler,
+    )
+    from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler as WeightedEpochSampler
+    from lit_ssl.datamodules.reading.decoding import CorruptImageError as CorruptImageError
+    from lit_ssl.datamodules.selection.lists import packaged_lists as packaged_lists
+    from lit_ssl.datamodules.selection.subset import Subset as Subset
+
+__all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lit_ssl.imagenet_x.annotations import FactorAnnotations, read_annotations
+from lit_ssl.imagenet_x.output import write_report
+from lit_ssl.imagenet_x.predictions import Predictions, read_predictions
+from lit_ssl.imagenet_x.report import build_report
+from lit_ssl.imagenet_x.text import print_report
 from lit_ssl.metrics import FactorScores
-from lit_ssl.utils.factor_annotations import FactorAnnotations, read_annotations
-from lit_ssl.utils.factor_report import build_report, write_report
-from lit_ssl.utils.factor_text import print_report
-from lit_ssl.utils.prediction_files import Predictions, read_predictions
 
 # factor: share of the images, error of a first model, error of a second one
 SYNTHETIC = {

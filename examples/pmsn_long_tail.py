@@ -186,8 +186,8 @@ def train_on_digits(
 def digit_agreement(folder: Path) -> float:
     """Mutual information of prototypes and classes on the test digits, in %."""
     from lit_ssl import PMSN
+    from lit_ssl.checkpoints.files import newest_checkpoint
     from lit_ssl.datamodules import MNIST5kDataModule
-    from lit_ssl.utils.runs import newest_checkpoint
 
     path = newest_checkpoint([folder]).path
     module = PMSN.load_from_checkpoint(path, weights_only=True).eval()

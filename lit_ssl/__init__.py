@@ -5,83 +5,33 @@ The public names below resolve on first use, so that ``import lit_ssl`` itself l
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-
-_LAZY = {
-    "AttributePredictor": "lit_ssl.methods",
-    "BARACK": "lit_ssl.methods",
-    "DiLoCoStrategy": "lit_ssl.strategies",
-    "FineTuning": "lit_ssl.methods",
-    "FrozenEncoder": "lit_ssl.methods",
-    "GroupDROLoss": "lit_ssl.losses",
-    "GroupRobustClassifier": "lit_ssl.methods",
-    "ImageClassifier": "lit_ssl.methods",
-    "JTT": "lit_ssl.methods",
-    "LinearEvaluation": "lit_ssl.methods",
-    "LocalSGDStrategy": "lit_ssl.strategies",
-    "MSN": "lit_ssl.methods",
-    "MSNLoss": "lit_ssl.losses",
-    "PAWS": "lit_ssl.methods",
-    "PAWSLoss": "lit_ssl.losses",
-    "PMSN": "lit_ssl.methods",
-    "PMSNLoss": "lit_ssl.losses",
-    "RoPAWS": "lit_ssl.methods",
-    "SlowMomentumStrategy": "lit_ssl.strategies",
-    "SuNCEt": "lit_ssl.methods",
-}
-
-__all__ = [
-    "BARACK",
-    "JTT",
-    "MSN",
-    "PAWS",
-    "PMSN",
-    "AttributePredictor",
-    "DiLoCoStrategy",
-    "FineTuning",
-    "FrozenEncoder",
-    "GroupDROLoss",
-    "GroupRobustClassifier",
-    "ImageClassifier",
-    "LinearEvaluation",
-    "LocalSGDStrategy",
-    "MSNLoss",
-    "PAWSLoss",
-    "PMSNLoss",
-    "RoPAWS",
-    "SlowMomentumStrategy",
-    "SuNCEt",
-    "__version__",
-]
+from lit_ssl.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lit_ssl.losses import GroupDROLoss, MSNLoss, PAWSLoss, PMSNLoss
-    from lit_ssl.methods import (
-        BARACK,
-        JTT,
-        MSN,
-        PAWS,
-        PMSN,
-        AttributePredictor,
-        FineTuning,
-        FrozenEncoder,
-        GroupRobustClassifier,
-        ImageClassifier,
-        LinearEvaluation,
-        RoPAWS,
-        SuNCEt,
+    from lit_ssl.losses.group_dro import GroupDROLoss as GroupDROLoss
+    from lit_ssl.losses.msn import MSNLoss as MSNLoss
+    from lit_ssl.losses.paws import PAWSLoss as PAWSLoss
+    from lit_ssl.losses.pmsn import PMSNLoss as PMSNLoss
+    from lit_ssl.methods.classification.finetuning import FineTuning as FineTuning
+    from lit_ssl.methods.classification.frozen_encoder import FrozenEncoder as FrozenEncoder
+    from lit_ssl.methods.classification.image_classifier import ImageClassifier as ImageClassifier
+    from lit_ssl.methods.classification.linear_evaluation import (
+        LinearEvaluation as LinearEvaluation,
     )
-    from lit_ssl.strategies import DiLoCoStrategy, LocalSGDStrategy, SlowMomentumStrategy
+    from lit_ssl.methods.groups.attribute_predictor import AttributePredictor as AttributePredictor
+    from lit_ssl.methods.groups.barack import BARACK as BARACK
+    from lit_ssl.methods.groups.classifier import GroupRobustClassifier as GroupRobustClassifier
+    from lit_ssl.methods.groups.jtt import JTT as JTT
+    from lit_ssl.methods.msn import MSN as MSN
+    from lit_ssl.methods.paws import PAWS as PAWS
+    from lit_ssl.methods.pmsn import PMSN as PMSN
+    from lit_ssl.methods.ropaws import RoPAWS as RoPAWS
+    from lit_ssl.methods.suncet import SuNCEt as SuNCEt
+    from lit_ssl.strategies.diloco import DiLoCoStrategy as DiLoCoStrategy
+    from lit_ssl.strategies.local_sgd import LocalSGDStrategy as LocalSGDStrategy
+    from lit_ssl.strategies.slow_momentum import SlowMomentumStrategy as SlowMomentumStrategy
+    from lit_ssl.version import __version__ as __version__
 
-
-def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = lazy_names(__name__)

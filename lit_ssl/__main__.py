@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from lit_ssl.utils.suggest import UserError, did_you_mean
+from lit_ssl.errors import InputError, did_you_mean
 
 __all__ = ["main"]
 
@@ -51,8 +51,8 @@ def main() -> None:
     words = sys.argv[1:]
     try:
         _dispatch(words)
-    except UserError as error:
-        from lit_ssl.utils.errors import debugging
+    except InputError as error:
+        from lit_ssl.cli.mistakes.one_line import debugging
 
         if debugging():
             raise
@@ -67,22 +67,22 @@ def _dispatch(words: Sequence[str]) -> None:
         if not words:
             sys.exit(2)
     elif first == "--version":
-        from lit_ssl import __version__
+        from lit_ssl.version import __version__
 
         print(f"lit-ssl {__version__}")
     elif first in _LIGHT:
         _LIGHT[first](words[1:])
     elif first in TRAINER_COMMANDS or first.startswith("-"):
-        from lit_ssl.cli import run
+        from lit_ssl.cli.training import run
 
         run()
     else:
         commands = [*TRAINER_COMMANDS, *_LIGHT]
-        raise UserError(f"no command {first!r}.{did_you_mean(first, commands)}")
+        raise InputError(f"no command {first!r}.{did_you_mean(first, commands)}")
 
 
 def _configs(words: Sequence[str]) -> None:
-    from lit_ssl.utils import configs
+    from lit_ssl.cli import recipes as configs
 
     usage = "usage: lit-ssl configs [list | show NAME | copy NAME [DEST]]"
     match list(words):
@@ -98,16 +98,16 @@ def _configs(words: Sequence[str]) -> None:
         case ["copy", name, *rest] if len(rest) <= 1:
             print(configs.copy_config(name, *rest))
         case [word, *_] if word in ("list", "show", "copy"):
-            raise UserError(usage)
+            raise InputError(usage)
         case [word, *_]:
             hint = did_you_mean(word, ["list", "show", "copy"])
-            raise UserError(f"configs has no command {word!r}.{hint}")
+            raise InputError(f"configs has no command {word!r}.{hint}")
 
 
 def _methods(words: Sequence[str]) -> None:
     if words:
-        raise UserError(f"`lit-ssl methods` takes no words, found {' '.join(words)}.")
-    from lit_ssl.utils.catalog import list_methods
+        raise InputError(f"`lit-ssl methods` takes no words, found {' '.join(words)}.")
+    from lit_ssl.cli.catalog import list_methods
 
     methods = list_methods()
     width = max((len(method.name) for method in methods), default=0)
@@ -122,7 +122,7 @@ def _export(words: Sequence[str]) -> None:
 
     class Parser(ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}; {' '.join(self.format_usage().split())}")
+            raise InputError(f"{message}; {' '.join(self.format_usage().split())}")
 
     parser = Parser(
         "lit-ssl export", description="Write the encoder of a checkpoint as timm-named safetensors."
@@ -132,14 +132,14 @@ def _export(words: Sequence[str]) -> None:
     parser.add_argument("--model-name", help="timm name, if the checkpoint does not tell it")
     parser.add_argument("--class", dest="class_path", help="class path of a module made in Python")
     args = parser.parse_args(words)
-    from lit_ssl.utils.export import export_checkpoint
+    from lit_ssl.checkpoints.export import export_checkpoint
 
     how = export_checkpoint(args.checkpoint, args.out, args.model_name, args.class_path)
     print(f"wrote {args.out}; load it with\n  {how}")
 
 
 def _imagenetx(words: Sequence[str]) -> None:
-    from lit_ssl.utils.imagenet_x_words import run
+    from lit_ssl.cli.imagenet_x import run
 
     run(words)
 

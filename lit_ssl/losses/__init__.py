@@ -1,29 +1,28 @@
 """Losses as plain torch modules and functions."""
 
-from lit_ssl.losses.group_dro import GroupDROLoss, GroupDROLossOutput, group_means
-from lit_ssl.losses.msn import MSNLoss, MSNLossOutput, log_sinkhorn
-from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput, class_columns, sharpen
-from lit_ssl.losses.pmsn import PMSNLoss
-from lit_ssl.losses.priors import power_law_prior, uniform_prior
-from lit_ssl.losses.ropaws import RoPAWSLoss, ropaws_predictions
-from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
+from __future__ import annotations
 
-__all__ = [
-    "GroupDROLoss",
-    "GroupDROLossOutput",
-    "MSNLoss",
-    "MSNLossOutput",
-    "NTXentLoss",
-    "PAWSLoss",
-    "PAWSLossOutput",
-    "PMSNLoss",
-    "RoPAWSLoss",
-    "SuNCEtLoss",
-    "class_columns",
-    "group_means",
-    "log_sinkhorn",
-    "power_law_prior",
-    "ropaws_predictions",
-    "sharpen",
-    "uniform_prior",
-]
+from typing import TYPE_CHECKING
+
+from lit_ssl.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lit_ssl.losses.group_dro import GroupDROLoss as GroupDROLoss
+    from lit_ssl.losses.group_dro import GroupDROLossOutput as GroupDROLossOutput
+    from lit_ssl.losses.group_dro import group_means as group_means
+    from lit_ssl.losses.msn import MSNLoss as MSNLoss
+    from lit_ssl.losses.msn import MSNLossOutput as MSNLossOutput
+    from lit_ssl.losses.msn import log_sinkhorn as log_sinkhorn
+    from lit_ssl.losses.paws import PAWSLoss as PAWSLoss
+    from lit_ssl.losses.paws import PAWSLossOutput as PAWSLossOutput
+    from lit_ssl.losses.paws import class_columns as class_columns
+    from lit_ssl.losses.paws import sharpen as sharpen
+    from lit_ssl.losses.pmsn import PMSNLoss as PMSNLoss
+    from lit_ssl.losses.priors import power_law_prior as power_law_prior
+    from lit_ssl.losses.priors import uniform_prior as uniform_prior
+    from lit_ssl.losses.ropaws import RoPAWSLoss as RoPAWSLoss
+    from lit_ssl.losses.ropaws import ropaws_predictions as ropaws_predictions
+    from lit_ssl.losses.suncet import NTXentLoss as NTXentLoss
+    from lit_ssl.losses.suncet import SuNCEtLoss as SuNCEtLoss
+
+__all__, __getattr__, __dir__ = lazy_names(__name__)

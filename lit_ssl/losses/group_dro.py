@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_ssl.utils.distributed import all_reduce_mean, world_size
+from lit_ssl.distributed import all_reduce_mean, world_size
+from lit_ssl.errors import InputError
 
 __all__ = ["GroupDROLoss", "GroupDROLossOutput", "group_means", "group_membership"]
 
@@ -141,7 +142,7 @@ class GroupDROLoss(nn.Module):
         super().__init__()
         constants = _constants(adjustment, num_groups)
         if step_size < 0 or not 0 < gamma <= 1 or absent not in ("zero", "hold"):
-            raise ValueError(
+            raise InputError(
                 "GroupDROLoss needs step_size >= 0, gamma in (0, 1] and absent 'zero' or 'hold', "
                 f"got {step_size}, {gamma} and {absent!r}"
             )
@@ -175,7 +176,7 @@ class GroupDROLoss(nn.Module):
         """
         new = torch.as_tensor(counts, dtype=torch.float32).to(self.group_counts.device)
         if new.shape != (self.num_groups,) or not bool((new >= 0).all() & (new > 0).any()):
-            raise ValueError(
+            raise InputError(
                 f"expected the sizes of {self.num_groups} groups, >= 0 and not all 0, got "
                 f"{new.tolist()}"
             )
@@ -201,7 +202,7 @@ class GroupDROLoss(nn.Module):
             ValueError: if shapes do not fit.
         """
         if losses.ndim != 1 or groups.shape not in (losses.shape, (len(losses), self.num_groups)):
-            raise ValueError(
+            raise InputError(
                 f"GroupDROLoss needs losses [B] and groups [B] or [B, {self.num_groups}], got "
                 f"{list(losses.shape)} and {list(groups.shape)}"
             )
@@ -247,7 +248,7 @@ class GroupDROLoss(nn.Module):
 def _constants(adjustment: float | Sequence[float], num_groups: int) -> Tensor:
     constants = torch.as_tensor(adjustment, dtype=torch.float32)
     if num_groups < 1 or constants.numel() not in (1, num_groups) or bool((constants < 0).any()):
-        raise ValueError(
+        raise InputError(
             "GroupDROLoss needs num_groups >= 1 and an adjustment >= 0, one number or one per "
             f"group, got {num_groups} and {adjustment}"
         )

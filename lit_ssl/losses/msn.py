@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_ssl.utils.distributed import all_reduce_mean, gather_stack
+from lit_ssl.distributed import all_reduce_mean, gather_stack
+from lit_ssl.errors import InputError
 
 __all__ = ["MSNLoss", "MSNLossOutput", "log_sinkhorn"]
 
@@ -100,9 +101,9 @@ class MSNLoss(nn.Module):
     ) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+            raise InputError(f"temperature must be positive, not {temperature}")
         if sinkhorn_iterations < 0:
-            raise ValueError(f"sinkhorn_iterations must not be negative, not {sinkhorn_iterations}")
+            raise InputError(f"sinkhorn_iterations must not be negative, not {sinkhorn_iterations}")
         self.temperature = temperature
         self.sinkhorn_iterations = sinkhorn_iterations
         self.me_max_weight = me_max_weight
@@ -130,7 +131,7 @@ class MSNLoss(nn.Module):
         """
         batch = targets.shape[0]
         if anchors.shape[0] % batch or anchors.shape[0] == 0:
-            raise ValueError(
+            raise InputError(
                 f"{anchors.shape[0]} anchors do not belong to {batch} targets: there must be the "
                 "same number of anchor views for each target, in view-major order"
             )

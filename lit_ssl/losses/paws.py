@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_ssl.utils.distributed import all_gather_rows, all_reduce_mean
+from lit_ssl.distributed import all_gather_rows, all_reduce_mean
+from lit_ssl.errors import InputError
 
 __all__ = ["PAWSLoss", "PAWSLossOutput", "class_columns", "sharpen"]
 
@@ -65,7 +66,7 @@ def class_columns(labels: Tensor, num_classes: int | None = None) -> Tensor:
         return (labels[:, None] == names).float()
     columns = (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
     if labels.device.type == "cpu" and len(labels) and not bool(columns.any(dim=1).all()):
-        raise ValueError(
+        raise InputError(
             f"support labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to "
             f"{num_classes - 1}: every support needs a label, and num_classes must cover them all"
         )
@@ -119,11 +120,11 @@ class PAWSLoss(nn.Module):
             "sharpen_temperature": sharpen_temperature,
         }.items():
             if value <= 0:
-                raise ValueError(f"{name} must be positive, not {value}")
+                raise InputError(f"{name} must be positive, not {value}")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), not {label_smoothing}")
+            raise InputError(f"label_smoothing must lie in [0, 1), not {label_smoothing}")
         if me_max_weight < 0 or target_threshold < 0:
-            raise ValueError(
+            raise InputError(
                 "me_max_weight and target_threshold must not be negative, got "
                 f"{me_max_weight} and {target_threshold}"
             )
@@ -243,24 +244,24 @@ def _check(
     target_supports: Tensor | None,
 ) -> None:
     if anchors.ndim != 3 or len(anchors) < 2 or supports.shape[1:] != anchors.shape[2:]:
-        raise ValueError(
+        raise InputError(
             "PAWSLoss needs anchors [V, B, D] with V >= 2 views and supports [M, D] of the same "
             f"width, got {list(anchors.shape)} and {list(supports.shape)}"
         )
     if labels.shape != supports.shape[:1] or len(labels) == 0:
-        raise ValueError(
+        raise InputError(
             f"PAWSLoss needs one label per support, got {len(supports)} supports and labels of "
             f"shape {list(labels.shape)}"
         )
     if (targets is None) != (target_supports is None):
-        raise ValueError("PAWSLoss needs targets and target_supports together, or neither")
+        raise InputError("PAWSLoss needs targets and target_supports together, or neither")
     if targets is not None and target_supports is not None:
         width = targets.shape[-1]
         if targets.shape[:2] != (2, anchors.shape[1]) or target_supports.shape != (
             len(supports),
             width,
         ):
-            raise ValueError(
+            raise InputError(
                 f"PAWSLoss needs targets [2, {anchors.shape[1]}, D] and target_supports "
                 f"[{len(supports)}, D], got {list(targets.shape)} and "
                 f"{list(target_supports.shape)}"

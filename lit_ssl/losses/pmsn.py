@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_ssl.errors import InputError
 from lit_ssl.losses.msn import MSNLoss, log_sinkhorn
 from lit_ssl.losses.priors import as_prior
 
@@ -62,9 +63,9 @@ class PMSNLoss(MSNLoss):
     ) -> None:
         super().__init__(temperature, sinkhorn_iterations, me_max_weight, entropy_weight, gather)
         if kl_direction not in ("forward", "reverse"):
-            raise ValueError(f"kl_direction must be 'forward' or 'reverse', not {kl_direction!r}")
+            raise InputError(f"kl_direction must be 'forward' or 'reverse', not {kl_direction!r}")
         if sinkhorn_marginal not in ("uniform", "prior"):
-            raise ValueError(
+            raise InputError(
                 f"sinkhorn_marginal must be 'uniform' or 'prior', not {sinkhorn_marginal!r}"
             )
         self.kl_direction = kl_direction
@@ -89,7 +90,7 @@ class PMSNLoss(MSNLoss):
             ValueError: if prior and prediction differ in length.
         """
         if len(mean_probs) != len(self.prior):
-            raise ValueError(
+            raise InputError(
                 f"the prior has {len(self.prior)} entries, but there are {len(mean_probs)} "
                 "prototypes: give one share per prototype"
             )

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_ssl.errors import InputError, InputFileNotFoundError
+
 __all__ = [
     "as_prior",
     "class_count_prior",
@@ -41,9 +43,9 @@ def power_law_prior(num_prototypes: int, exponent: float = 0.25) -> Tensor:
         ValueError: if a value lies outside its range.
     """
     if num_prototypes < 1:
-        raise ValueError(f"a prior needs at least one prototype, got {num_prototypes}")
+        raise InputError(f"a prior needs at least one prototype, got {num_prototypes}")
     if not 0 <= exponent < float("inf"):
-        raise ValueError(f"the exponent of a power-law prior must be at least 0, got {exponent}")
+        raise InputError(f"the exponent of a power-law prior must be at least 0, got {exponent}")
     ranks = torch.arange(1, num_prototypes + 1, dtype=torch.float64)
     return as_prior(ranks**-exponent)
 
@@ -65,23 +67,23 @@ def as_prior(shares: Tensor | Sequence[float], num_prototypes: int | None = None
     try:
         vector = torch.as_tensor(shares, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
+        raise InputError(
             f"a prior is a vector of positive numbers, one per prototype; {error}"
         ) from error
     if vector.ndim != 1 or len(vector) == 0:
-        raise ValueError(
+        raise InputError(
             "a prior is a vector of positive numbers, one per prototype, but this one has the "
             f"shape {list(vector.shape)}"
         )
     if num_prototypes is not None and len(vector) != num_prototypes:
-        raise ValueError(
+        raise InputError(
             f"the prior has {len(vector)} entries for {num_prototypes} prototypes: give one share "
             f"per prototype, or set num_prototypes to {len(vector)}"
         )
     wrong = ~(torch.isfinite(vector) & (vector > 0))
     if wrong.any():
         first = int(wrong.nonzero()[0])
-        raise ValueError(
+        raise InputError(
             f"all shares of a prior must be positive and finite, but {int(wrong.sum())} of "
             f"{len(vector)} are not (number {first} is {vector[first].item():g}); give small "
             "positive shares instead of zeros"
@@ -105,9 +107,9 @@ def read_prior(path: str | Path, num_prototypes: int | None = None) -> Tensor:
     """
     path = Path(path)
     if path.suffix not in _FILES:
-        raise ValueError(f"a prior is read from a {' or '.join(_FILES)} file, not from {path}")
+        raise InputError(f"a prior is read from a {' or '.join(_FILES)} file, not from {path}")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no prior at {path.absolute()}")
+        raise InputFileNotFoundError(f"there is no prior at {path.absolute()}")
     try:
         if path.suffix == ".npy":
             shares = np.load(path, allow_pickle=False)
@@ -115,7 +117,7 @@ def read_prior(path: str | Path, num_prototypes: int | None = None) -> Tensor:
             shares = np.atleast_1d(np.loadtxt(path, dtype=np.float64))
         return as_prior(torch.from_numpy(np.asarray(shares, dtype=np.float64)), num_prototypes)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def class_count_prior(counts: Tensor | Sequence[int], num_prototypes: int) -> Tensor:
@@ -137,7 +139,7 @@ def class_count_prior(counts: Tensor | Sequence[int], num_prototypes: int) -> Te
     if num_prototypes % classes:
         below = num_prototypes // classes * classes
         near = f"{below} or {below + classes}" if below else f"{classes}"
-        raise ValueError(
+        raise InputError(
             f"{num_prototypes} prototypes cannot be shared equally by {classes} classes: set "
             f"num_prototypes to a multiple of {classes}, such as {near}"
         )

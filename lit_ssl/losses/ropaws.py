@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_ssl.distributed import gather_stack, process_rank
+from lit_ssl.errors import InputError
 from lit_ssl.losses.paws import PAWSLoss
-from lit_ssl.utils.distributed import gather_stack, process_rank
 
 __all__ = ["RoPAWSLoss", "ropaws_predictions"]
 
@@ -97,7 +98,7 @@ class RoPAWSLoss(PAWSLoss):
             gather,
         )
         if prior_temperature <= 0 or label_ratio <= 0 or prior_power < 0:
-            raise ValueError(
+            raise InputError(
                 "RoPAWSLoss needs prior_temperature > 0, label_ratio > 0 and prior_power >= 0, got "
                 f"{prior_temperature}, {label_ratio} and {prior_power}"
             )

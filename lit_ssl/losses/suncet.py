@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_ssl.distributed import all_gather_rows, gather_stack, process_rank
+from lit_ssl.errors import InputError
 from lit_ssl.losses.paws import class_columns
-from lit_ssl.utils.distributed import all_gather_rows, gather_stack, process_rank
 
 __all__ = ["NTXentLoss", "SuNCEtLoss"]
 
@@ -37,9 +38,9 @@ class SuNCEtLoss(nn.Module):
     ) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+            raise InputError(f"temperature must be positive, not {temperature}")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), not {label_smoothing}")
+            raise InputError(f"label_smoothing must lie in [0, 1), not {label_smoothing}")
         self.temperature = temperature
         self.label_smoothing = label_smoothing
         self.gather = gather
@@ -89,7 +90,7 @@ class NTXentLoss(nn.Module):
     ) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+            raise InputError(f"temperature must be positive, not {temperature}")
         self.temperature = temperature
         self.detach_others = detach_others
         self.gather = gather
@@ -104,7 +105,7 @@ class NTXentLoss(nn.Module):
             ValueError: if there are not two views.
         """
         if views.ndim != 3 or len(views) != 2:
-            raise ValueError(f"NTXentLoss needs two views [2, B, D], got {list(views.shape)}")
+            raise InputError(f"NTXentLoss needs two views [2, B, D], got {list(views.shape)}")
         with torch.autocast(device_type=views.device.type, enabled=False):
             z = _normalized(views).flatten(0, 1)  # [2B, D], view-major
             others = z.detach() if self.detach_others else z

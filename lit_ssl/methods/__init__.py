@@ -1,33 +1,29 @@
 """One LightningModule per paper, a supervised classifier, and a frozen encoder to evaluate."""
 
-from lit_ssl.methods.attribute_predictor import AttributePredictor
-from lit_ssl.methods.barack import BARACK
-from lit_ssl.methods.classifier import ImageClassifier
-from lit_ssl.methods.finetuning import FineTuning
-from lit_ssl.methods.frozen_encoder import FrozenEncoder
-from lit_ssl.methods.group_classifier import GroupRobustClassifier
-from lit_ssl.methods.jtt import JTT
-from lit_ssl.methods.linear_evaluation import LinearEvaluation
-from lit_ssl.methods.msn import MSN
-from lit_ssl.methods.paws import PAWS
-from lit_ssl.methods.pmsn import PMSN
-from lit_ssl.methods.pretrained import PretrainedClassifier
-from lit_ssl.methods.ropaws import RoPAWS
-from lit_ssl.methods.suncet import SuNCEt
+from __future__ import annotations
 
-__all__ = [
-    "BARACK",
-    "JTT",
-    "MSN",
-    "PAWS",
-    "PMSN",
-    "AttributePredictor",
-    "FineTuning",
-    "FrozenEncoder",
-    "GroupRobustClassifier",
-    "ImageClassifier",
-    "LinearEvaluation",
-    "PretrainedClassifier",
-    "RoPAWS",
-    "SuNCEt",
-]
+from typing import TYPE_CHECKING
+
+from lit_ssl.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lit_ssl.methods.classification.finetuning import FineTuning as FineTuning
+    from lit_ssl.methods.classification.frozen_encoder import FrozenEncoder as FrozenEncoder
+    from lit_ssl.methods.classification.image_classifier import ImageClassifier as ImageClassifier
+    from lit_ssl.methods.classification.linear_evaluation import (
+        LinearEvaluation as LinearEvaluation,
+    )
+    from lit_ssl.methods.classification.pretrained_classifier import (
+        PretrainedClassifier as PretrainedClassifier,
+    )
+    from lit_ssl.methods.groups.attribute_predictor import AttributePredictor as AttributePredictor
+    from lit_ssl.methods.groups.barack import BARACK as BARACK
+    from lit_ssl.methods.groups.classifier import GroupRobustClassifier as GroupRobustClassifier
+    from lit_ssl.methods.groups.jtt import JTT as JTT
+    from lit_ssl.methods.msn import MSN as MSN
+    from lit_ssl.methods.paws import PAWS as PAWS
+    from lit_ssl.methods.pmsn import PMSN as PMSN
+    from lit_ssl.methods.ropaws import RoPAWS as RoPAWS
+    from lit_ssl.methods.suncet import SuNCEt as SuNCEt
+
+__all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -10,14 +10,15 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from lit_ssl.checkpoints.msn import read_msn_weights
+from lit_ssl.errors import InputError
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
+from lit_ssl.models.backbones.vit import ClassTokenViT, draw_kept_patches
 from lit_ssl.models.ema import ema_update_, target_copy
 from lit_ssl.models.heads import ProjectionHead
-from lit_ssl.models.vit import ClassTokenViT, draw_kept_patches
 from lit_ssl.optim import Schedule, decay_groups, linear, set_schedules
-from lit_ssl.utils.checkpoints import read_msn_weights
-from lit_ssl.utils.hparams import not_plain
-from lit_ssl.utils.run_length import epochs_to_steps, total_steps
+from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.trainer.length import epochs_to_steps, total_steps
 
 __all__ = ["MSN"]
 
@@ -112,14 +113,14 @@ class MSN(pl.LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= mask_ratio < 1:
-            raise ValueError(f"mask_ratio must lie in [0, 1), not {mask_ratio}")
+            raise InputError(f"mask_ratio must lie in [0, 1), not {mask_ratio}")
         if num_prototypes < 2 or warmup_epochs < 0:
-            raise ValueError(
+            raise InputError(
                 "MSN needs num_prototypes >= 2 and warmup_epochs >= 0, not "
                 f"{num_prototypes} and {warmup_epochs}"
             )
         if mask_mode not in ("image", "batch"):
-            raise ValueError(f"mask_mode must be 'image' or 'batch', not {mask_mode!r}")
+            raise InputError(f"mask_mode must be 'image' or 'batch', not {mask_mode!r}")
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
         self.mask_ratio = mask_ratio
         self.mask_mode = mask_mode
@@ -324,7 +325,7 @@ class MSN(pl.LightningModule):
         self._has_weights = True
 
     def load_weights(self, path: str) -> None:
-        """Load foreign weights, in a format of :func:`lit_ssl.utils.checkpoints.read_msn_weights`.
+        """Load foreign weights, in a format of :func:`lit_ssl.checkpoints.msn.read_msn_weights`.
 
         A file without an online network initialises it from the target. Heads and prototypes are
         loaded where the file has them.
@@ -347,13 +348,13 @@ class MSN(pl.LightningModule):
             batch[0] if isinstance(batch, tuple) or isinstance(batch[0], list | tuple) else batch
         )
         if not isinstance(views, list | tuple) or any(v.ndim != 5 for v in views):
-            raise ValueError(
+            raise InputError(
                 "MSN trains on multi-view batches: a list of tensors [B, count, C, H, W], one per "
                 "crop size, or (views, labels); give the data module a MultiCrop as train_transform"
             )
         anchors = views[0].shape[1] - 1 + sum(v.shape[1] for v in views[1:])
         if anchors < 1:
-            raise ValueError(
+            raise InputError(
                 "MSN needs the target view and at least one anchor view: set "
                 "count: 2 for the first crop"
             )
@@ -389,7 +390,7 @@ def _make_backbone(backbone: Any, initialization: Any, kwargs: dict[str, Any]) -
     if isinstance(backbone, str):
         return ClassTokenViT.create(backbone, initialization, **kwargs)
     if kwargs:
-        raise ValueError("backbone_kwargs belong to a backbone given by name; this one is a module")
+        raise InputError("backbone_kwargs belong to a backbone given by name; this one is a module")
     if hasattr(backbone, "embed_dim") and hasattr(backbone, "patch_size"):
         return backbone
     return ClassTokenViT(backbone)

@@ -12,14 +12,15 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from lit_ssl.checkpoints.paws import read_paws_weights
+from lit_ssl.contracts.batches import split_two_streams, view_major
+from lit_ssl.errors import InputError
 from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput
-from lit_ssl.models.backbones import create_backbone
+from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.heads import PredictionHead, ProjectionHead
 from lit_ssl.optim import Schedule, decay_groups, is_bias_or_norm, make_lars, set_schedules
-from lit_ssl.utils.batches import split_two_streams, view_major
-from lit_ssl.utils.hparams import not_plain
-from lit_ssl.utils.paws_checkpoints import read_paws_weights
-from lit_ssl.utils.run_length import epochs_to_steps, total_steps
+from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.trainer.length import epochs_to_steps, total_steps
 
 __all__ = ["PAWS", "Embeddings"]
 
@@ -123,7 +124,7 @@ class PAWS(pl.LightningModule):
     ) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS or exclude_mode not in ("ndim", "name"):
-            raise ValueError(
+            raise InputError(
                 "PAWS needs activation 'relu' or 'gelu' and exclude_mode 'ndim' or 'name', not "
                 f"{activation!r} and {exclude_mode!r}"
             )
@@ -337,7 +338,7 @@ class PAWS(pl.LightningModule):
             return
         if (weights.prediction_head is None) != (self.prediction_head is None):
             has, needs = ("a", "True") if weights.prediction_head else ("no", "False")
-            raise ValueError(f"{path} has {has} prediction head: set use_prediction_head={needs}")
+            raise InputError(f"{path} has {has} prediction head: set use_prediction_head={needs}")
         self.projection_head.load_state_dict(weights.projection_head)
         if self.prediction_head is not None and weights.prediction_head is not None:
             self.prediction_head.load_state_dict(weights.prediction_head)

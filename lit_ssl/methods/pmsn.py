@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.losses.pmsn import PMSNLoss
 from lit_ssl.losses.priors import (
     as_prior,
@@ -17,7 +18,6 @@ from lit_ssl.losses.priors import (
     uniform_prior,
 )
 from lit_ssl.methods.msn import MSN
-from lit_ssl.utils.suggest import did_you_mean
 
 __all__ = ["PMSN"]
 
@@ -117,7 +117,7 @@ class PMSN(MSN):
         if not isinstance(self.prior, str) or self.prior in ("power_law", "uniform"):
             return False
         if self.prior != "data" and not self.prior.endswith((".npy", ".txt")):
-            raise ValueError(
+            raise InputError(
                 f"prior must be {', '.join(_NAMES)}, a list of {len(self.prototypes)} positive "
                 f"numbers, or a .npy or .txt file, not {self.prior!r}."
                 + did_you_mean(self.prior, _NAMES)
@@ -129,7 +129,7 @@ class PMSN(MSN):
         data: Any = getattr(self.trainer, "datamodule", None)
         if not callable(getattr(data, "labels", None)) or not hasattr(data, "num_classes"):
             found = "none was given" if data is None else f"{type(data).__name__} is not"
-            raise ValueError(
+            raise InputError(
                 "prior 'data' needs a data module with num_classes and labels('train'), the class "
                 f"indices of its training images: {found}; choose another prior, or give a list"
             )
@@ -137,7 +137,7 @@ class PMSN(MSN):
         counts = np.bincount(labels[labels >= 0], minlength=data.num_classes)
         empty = np.flatnonzero(counts == 0)
         if len(counts) == 0 or len(empty):
-            raise ValueError(
+            raise InputError(
                 f"prior 'data' needs training images of every class, but {type(data).__name__} has "
                 f"none of {len(empty)} of its {len(counts)} classes (labels "
                 f"{', '.join(map(str, empty[:5]))}{', ...' if len(empty) > 5 else ''}); choose "

@@ -7,9 +7,10 @@ from typing import Any, Literal
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from lit_ssl.contracts.batches import split_two_streams, view_major
+from lit_ssl.errors import InputError
 from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
 from lit_ssl.methods.paws import PAWS
-from lit_ssl.utils.batches import split_two_streams, view_major
 
 __all__ = ["SuNCEt"]
 
@@ -84,7 +85,7 @@ class SuNCEt(PAWS):
         pretrained: str | None = None,
     ) -> None:
         if contrastive_weight < 0 or (supervised_epochs is not None and supervised_epochs < 0):
-            raise ValueError(
+            raise InputError(
                 "SuNCEt needs contrastive_weight >= 0 and supervised_epochs >= 0, not "
                 f"{contrastive_weight} and {supervised_epochs}"
             )

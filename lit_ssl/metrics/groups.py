@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lit_ssl.errors import InputError
+
 __all__ = ["GroupAccuracy", "GroupScores", "PredictorQuality", "PredictorScores"]
 
 
@@ -76,7 +78,7 @@ class GroupAccuracy(Metric):
         super().__init__(**kwargs)
         given = None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
         if num_groups < 1 or min_count < 1 or (given is not None and given.shape != (num_groups,)):
-            raise ValueError(
+            raise InputError(
                 "GroupAccuracy needs num_groups >= 1, min_count >= 1 and one weight per group, got "
                 f"{num_groups}, {min_count} and {None if given is None else given.tolist()}"
             )
@@ -105,7 +107,7 @@ class GroupAccuracy(Metric):
             preds = preds.argmax(dim=1)
         fit = groups.shape in (target.shape, (*target.shape, self.num_groups))
         if preds.shape != target.shape or target.ndim != 1 or not fit:
-            raise ValueError(
+            raise InputError(
                 f"expected preds [B] or [B, C], target [B] and groups [B] or [B, {self.num_groups}]"
                 f", got {list(preds.shape)}, {list(target.shape)} and {list(groups.shape)}"
             )
@@ -192,7 +194,7 @@ class PredictorQuality(Metric):
     def __init__(self, num_classes: int, num_attributes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if num_classes < 1 or num_attributes < 1:
-            raise ValueError(
+            raise InputError(
                 "PredictorQuality needs num_classes >= 1 and num_attributes >= 1, got "
                 f"{num_classes} and {num_attributes}"
             )
@@ -216,7 +218,7 @@ class PredictorQuality(Metric):
         if preds.ndim == 2:
             preds = preds.argmax(dim=1)
         if not preds.shape == labels.shape == attributes.shape or preds.ndim != 1:
-            raise ValueError(
+            raise InputError(
                 "expected preds [B] or [B, A], labels [B] and attributes [B], got "
                 f"{list(preds.shape)}, {list(labels.shape)} and {list(attributes.shape)}"
             )

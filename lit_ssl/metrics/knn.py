@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_ssl.errors import InputError
+
 # Similarities of one block: 1024 x 65 536 float32 = 256 MiB.
 _QUERY_CHUNK = 1024
 _BANK_CHUNK = 65_536
@@ -92,7 +94,7 @@ def topk_accuracy(ranked: Tensor, labels: Tensor, k: int = 1) -> float:
         ValueError: If there are no rows, shapes differ or fewer than ``k`` classes are ranked.
     """
     if len(labels) == 0 or ranked.shape[0] != len(labels) or ranked.shape[1] < k:
-        raise ValueError(
+        raise InputError(
             f"topk_accuracy needs ranked [Q, >= {k}] and labels [Q] with Q > 0, got "
             f"{list(ranked.shape)} and {list(labels.shape)}"
         )
@@ -110,23 +112,23 @@ def _check(
     top: int,
 ) -> None:
     if bank.ndim != 2 or queries.ndim != 2 or bank.shape[1] != queries.shape[1]:
-        raise ValueError(
+        raise InputError(
             "knn_predict needs bank [N, D] and queries [Q, D] of one width D, got "
             f"{list(bank.shape)} and {list(queries.shape)}"
         )
     if len(bank) == 0 or bank_labels.shape != bank.shape[:1]:
-        raise ValueError(
+        raise InputError(
             "knn_predict needs a bank of at least one row and one label per row, got "
             f"{len(bank)} rows and labels of shape {list(bank_labels.shape)}"
         )
     if k < 1 or temperature <= 0 or not 1 <= top <= num_classes:
-        raise ValueError(
+        raise InputError(
             f"knn_predict needs k >= 1, temperature > 0 and 1 <= top <= num_classes, got k={k}, "
             f"temperature={temperature}, top={top}, num_classes={num_classes}"
         )
     low, high = int(bank_labels.min()), int(bank_labels.max())
     if low < 0 or high >= num_classes:
-        raise ValueError(
+        raise InputError(
             f"bank_labels run from {low} to {high}, expected 0 to {num_classes - 1}: drop rows "
             "without a label (−1) first, or correct num_classes"
         )

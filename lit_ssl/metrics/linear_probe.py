@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_ssl.errors import InputError
 from lit_ssl.metrics.softmax_regression import check_problem, newton_softmax, principal_basis
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -69,7 +70,7 @@ def fit_linear_probe(
         ValueError: On an empty bank, mismatched shapes or values outside their range.
     """
     if len(penalties) == 0 or not 0 < held_out < 1:
-        raise ValueError(
+        raise InputError(
             f"expected at least one penalty and 0 < held_out < 1, got {list(penalties)}, {held_out}"
         )
     check_problem(features, labels, num_classes, min(penalties))

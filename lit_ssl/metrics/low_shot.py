@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_ssl.errors import InputError
 from lit_ssl.metrics.softmax_regression import fit_softmax_regression
 
 
@@ -44,17 +45,17 @@ def draw_labelled(labels: Tensor, per_class: int, seed: int, allow_fewer: bool =
         ValueError: If nothing is labelled, or a class has fewer than ``per_class`` examples.
     """
     if per_class < 1:
-        raise ValueError(f"per_class must be >= 1, got {per_class}")
+        raise InputError(f"per_class must be >= 1, got {per_class}")
     labels = labels.cpu()
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     shuffled = shuffled[labels[shuffled] >= 0]
     if len(shuffled) == 0:
-        raise ValueError("draw_labelled found no labelled row (all labels are −1 or none is given)")
+        raise InputError("draw_labelled found no labelled row (all labels are −1 or none is given)")
     grouped = shuffled[labels[shuffled].argsort(stable=True)]
     classes, counts = labels[grouped].unique_consecutive(return_counts=True)
     short = counts < per_class
     if short.any() and not allow_fewer:
-        raise ValueError(
+        raise InputError(
             f"cannot draw {per_class} per class: "
             + ", ".join(
                 f"class {c} has {n}"

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_ssl.errors import InputError
+
 __all__ = ["soft_nearest_neighbor"]
 
 # Rows at once: bounds the memory of the similarities.
@@ -71,21 +73,21 @@ def _check(
     query: Tensor, support: Tensor, labels: Tensor, temperature: float, num_classes: int | None
 ) -> int:
     if query.ndim != 2 or support.ndim != 2 or query.shape[1] != support.shape[1]:
-        raise ValueError(
+        raise InputError(
             "soft_nearest_neighbor needs query [Q, D] and support [M, D] of one width D, got "
             f"{list(query.shape)} and {list(support.shape)}"
         )
     if len(support) == 0 or labels.shape != support.shape[:1]:
-        raise ValueError(
+        raise InputError(
             "soft_nearest_neighbor needs at least one support and one label per support, got "
             f"{len(support)} supports and labels of shape {list(labels.shape)}"
         )
     if temperature <= 0:
-        raise ValueError(f"temperature must be positive, not {temperature}")
+        raise InputError(f"temperature must be positive, not {temperature}")
     low, high = int(labels.min()), int(labels.max())
     classes = high + 1 if num_classes is None else num_classes
     if low < 0 or high >= classes:
-        raise ValueError(
+        raise InputError(
             f"support_labels run from {low} to {high}, expected 0 to {classes - 1}: drop rows "
             "without a label (−1) first, or correct num_classes"
         )

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_ssl.errors import InputError
+
 _BLOCK_ROWS = 65_536
 
 
@@ -52,18 +54,18 @@ def fit_softmax_regression(
 def check_problem(features: Tensor, labels: Tensor, num_classes: int, penalty: float) -> None:
     """Raise ValueError with one clear message if the arguments do not make a regression."""
     if features.ndim != 2 or len(features) == 0 or labels.shape != features.shape[:1]:
-        raise ValueError(
+        raise InputError(
             "expected features [N, D] with N > 0 and one label per row, got "
             f"{list(features.shape)} and {list(labels.shape)}"
         )
     low, high = int(labels.min()), int(labels.max())
     if num_classes < 2 or low < 0 or high >= num_classes:
-        raise ValueError(
+        raise InputError(
             f"labels run from {low} to {high} with num_classes={num_classes}, expected at least "
             "two classes and labels from 0 to num_classes − 1; drop rows without a label (−1) first"
         )
     if penalty <= 0:
-        raise ValueError(f"the L2 penalty must be > 0, got {penalty}")
+        raise InputError(f"the L2 penalty must be > 0, got {penalty}")
 
 
 def principal_basis(features: Tensor) -> Tensor:

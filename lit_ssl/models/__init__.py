@@ -1,36 +1,31 @@
 """Networks and parts of networks that timm does not have."""
 
-from lit_ssl.models.backbones import OWN_BACKBONES, create_backbone
-from lit_ssl.models.classifiers import Classifier, load_classifier
-from lit_ssl.models.conv_stem import ConvStem
-from lit_ssl.models.ema import ema_update_, target_copy
-from lit_ssl.models.heads import PredictionHead, ProjectionHead
-from lit_ssl.models.multiplied_resnet import MultipliedResNet50, resnet50w2, resnet50w4
-from lit_ssl.models.probe_features import ProbeFeatures
-from lit_ssl.models.small_cnn import SmallCNN
-from lit_ssl.models.text import TextBackbone
-from lit_ssl.models.vit import ClassTokenViT, draw_kept_patches, keep_count
-from lit_ssl.models.wide_resnet import WideResNet, wide_resnet28_2
+from __future__ import annotations
 
-__all__ = [
-    "OWN_BACKBONES",
-    "ClassTokenViT",
-    "Classifier",
-    "ConvStem",
-    "MultipliedResNet50",
-    "PredictionHead",
-    "ProbeFeatures",
-    "ProjectionHead",
-    "SmallCNN",
-    "TextBackbone",
-    "WideResNet",
-    "create_backbone",
-    "draw_kept_patches",
-    "ema_update_",
-    "keep_count",
-    "load_classifier",
-    "resnet50w2",
-    "resnet50w4",
-    "target_copy",
-    "wide_resnet28_2",
-]
+from typing import TYPE_CHECKING
+
+from lit_ssl.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lit_ssl.models.backbones.by_name import OWN_BACKBONES as OWN_BACKBONES
+    from lit_ssl.models.backbones.by_name import create_backbone as create_backbone
+    from lit_ssl.models.backbones.conv_stem import ConvStem as ConvStem
+    from lit_ssl.models.backbones.multiplied_resnet import MultipliedResNet50 as MultipliedResNet50
+    from lit_ssl.models.backbones.multiplied_resnet import resnet50w2 as resnet50w2
+    from lit_ssl.models.backbones.multiplied_resnet import resnet50w4 as resnet50w4
+    from lit_ssl.models.backbones.small_cnn import SmallCNN as SmallCNN
+    from lit_ssl.models.backbones.text import TextBackbone as TextBackbone
+    from lit_ssl.models.backbones.vit import ClassTokenViT as ClassTokenViT
+    from lit_ssl.models.backbones.vit import draw_kept_patches as draw_kept_patches
+    from lit_ssl.models.backbones.vit import keep_count as keep_count
+    from lit_ssl.models.backbones.wide_resnet import WideResNet as WideResNet
+    from lit_ssl.models.backbones.wide_resnet import wide_resnet28_2 as wide_resnet28_2
+    from lit_ssl.models.classifiers import Classifier as Classifier
+    from lit_ssl.models.classifiers import load_classifier as load_classifier
+    from lit_ssl.models.ema import ema_update_ as ema_update_
+    from lit_ssl.models.ema import target_copy as target_copy
+    from lit_ssl.models.heads import PredictionHead as PredictionHead
+    from lit_ssl.models.heads import ProjectionHead as ProjectionHead
+    from lit_ssl.models.probe_features import ProbeFeatures as ProbeFeatures
+
+__all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -1,4 +1,4 @@
-"""Trained image classifiers by name: timm's, transformers', torchvision's, our checkpoints."""
+"""Trained image classifiers by name: timm's, transformers', torchvision's."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lit_ssl.transforms.preprocessing import Preprocessing, vanilla_preprocessing
-from lit_ssl.utils.runs import find_class, read_checkpoint
-from lit_ssl.utils.suggest import did_you_mean
+from lit_ssl.errors import InputError, InputImportError, did_you_mean
+from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
+from lit_ssl.transforms.preprocessing import Preprocessing
 
-__all__ = ["Classifier", "Preprocessing", "load_classifier", "vanilla_preprocessing"]
+__all__ = ["Classifier", "load_classifier"]
 
 _FORMS = (
-    "timm:NAME, hf:NAME_OR_FOLDER, torchvision:NAME, torchvision:NAME@WEIGHTS, or the path of a "
-    "checkpoint (.ckpt) of this package"
+    "timm:NAME, hf:NAME_OR_FOLDER, torchvision:NAME, torchvision:NAME@WEIGHTS, or (in "
+    "PretrainedClassifier) the path of a checkpoint (.ckpt) of this package"
 )
 
 
@@ -46,9 +46,7 @@ def load_classifier(
 
     Args:
         model: ``timm:NAME``, ``hf:NAME_OR_FOLDER`` (transformers), ``torchvision:NAME`` with the
-            library's best weights or ``torchvision:NAME@WEIGHTS``, or the path of a checkpoint of
-            this package: of ``LinearEvaluation`` (its best head), or of any module with
-            ``logits(images)``.
+            library's best weights or ``torchvision:NAME@WEIGHTS``.
         pretrained: False leaves the weights random, for trying things out.
         model_kwargs: Passed to timm's or torchvision's constructor.
 
@@ -59,14 +57,12 @@ def load_classifier(
     loaders = {"timm": _timm, "hf": _transformers, "torchvision": _torchvision}
     if colon and kind in loaders:
         return loaders[kind](name, pretrained, dict(model_kwargs or {}))
-    if Path(model).suffix == ".ckpt":
-        return _checkpoint(model)
-    raise ValueError(f"model {model!r} is none of {_FORMS}")
+    raise InputError(f"model {model!r} is none of {_FORMS}")
 
 
 def _timm(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
     if not timm.is_model(name) and "/" not in name:
-        raise ValueError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
+        raise InputError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
     try:
         network = timm.create_model(name, pretrained=pretrained, **kwargs)
     except (OSError, RuntimeError) as error:
@@ -108,7 +104,9 @@ def _transformers(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classi
     try:
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
     except ImportError as error:
-        raise ImportError(f"hf:{name} needs transformers: pip install 'lit-ssl[hf]'") from error
+        raise InputImportError(
+            f"hf:{name} needs transformers: pip install 'lit-ssl[hf]'"
+        ) from error
     try:
         processor = AutoImageProcessor.from_pretrained(name)
         if pretrained:
@@ -129,11 +127,11 @@ def _torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classif
     name, _, weights_name = name.partition("@")
     known = models.list_models(module=models)
     if name not in known:
-        raise ValueError(f"torchvision has no classifier {name!r}.{did_you_mean(name, known)}")
+        raise InputError(f"torchvision has no classifier {name!r}.{did_you_mean(name, known)}")
     choices = models.get_model_weights(name)
     if weights_name and weights_name not in choices.__members__:
         hint = did_you_mean(weights_name, choices.__members__)
-        raise ValueError(f"torchvision's {name} has no weights {weights_name!r}.{hint}")
+        raise InputError(f"torchvision's {name} has no weights {weights_name!r}.{hint}")
     weights = choices[weights_name] if weights_name else choices.DEFAULT
     try:
         network = models.get_model(name, weights=weights if pretrained else None, **kwargs)
@@ -147,74 +145,9 @@ def _torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classif
     return Classifier(network, outputs, Preprocessing(steps, text=text), label)
 
 
-class _OwnLogits(nn.Module):
-    """``logits`` of a module of this package, alone."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` to ``[B, outputs]``."""
-        return self.module.logits(images)
-
-
-class _BestHead(nn.Module):
-    """The best of the heads that ``LinearEvaluation`` has trained, on its features."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.kind, index = divmod(module.best_head, module.per_kind)
-        self.extract = module.extract
-        self.head = module.heads[self.kind].select(index)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` to ``[B, outputs]``."""
-        return self.head(self.extract(images)[self.kind])
-
-
-def _checkpoint(path: str) -> Classifier:
-    content = read_checkpoint(path)
-    hparams = content.get("hyper_parameters", {})
-    class_path = hparams.get("_class_path")
-    if class_path is None:
-        raise ValueError(
-            f"{path} was made in Python and does not name its class: load it there, and give the "
-            "module itself as model"
-        )
-    module_class: Any = find_class(class_path)
-    if not hasattr(module_class, "logits") and not hasattr(module_class, "best_head"):
-        raise ValueError(
-            f"{path} holds a {class_path.rpartition('.')[2]}, which has no classifier "
-            "(logits(images)): train one on its features first, with LinearEvaluation, or with "
-            "ImageClassifier and freeze_backbone"
-        )
-    kwargs = hparams.get("backbone_kwargs") or {}
-    # the weights are in the checkpoint
-    changed: dict[str, Any] = {}
-    if "pretrained" in kwargs:
-        changed["backbone_kwargs"] = {**kwargs, "pretrained": False}
-    module = module_class.load_from_checkpoint(
-        path, map_location="cpu", weights_only=True, **changed
-    )
-    preprocessing = _of_data(content.get("datamodule_hyper_parameters", {}))
-    name = f"{class_path.rpartition('.')[2]} ({Path(path).name})"
-    network = _OwnLogits(module) if hasattr(module, "logits") else _BestHead(module)
-    return Classifier(network, int(module.num_classes), preprocessing, name)
-
-
-def _of_data(hparams: Mapping[str, Any]) -> Preprocessing:
-    """The evaluation transform of the data module that a checkpoint was trained on."""
-    transform = hparams.get("eval_transform") or {}
-    options = transform.get("init_args", {}) if isinstance(transform, Mapping) else {}
-    size = options.get("size") or hparams.get("image_size") or 224
-    known = {name: hparams[name] for name in ("mean", "std") if hparams.get(name)}
-    return vanilla_preprocessing(int(size), **known)
-
-
-def _no_weights(name: str, error: Exception) -> ValueError:
+def _no_weights(name: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())
-    return ValueError(
+    return InputError(
         f"{name} cannot be loaded: {type(error).__name__}: {reason[:300]}; for weights that are "
         "downloaded, check the name and the network, or give a local file or folder"
     )

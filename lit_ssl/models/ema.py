@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from lit_ssl.models.vit import without_drop_path
+from lit_ssl.models.backbones.vit import without_drop_path
 
 __all__ = ["ema_update_", "target_copy"]
 

@@ -10,7 +10,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from lit_ssl.models.vit import ClassTokenViT
+from lit_ssl.errors import InputError
+from lit_ssl.models.backbones.vit import ClassTokenViT
 
 __all__ = ["ProbeFeatures"]
 
@@ -48,7 +49,7 @@ class ProbeFeatures:
         has_token = self.vit is not None and self.vit.cls_token is not None
         self.kinds = list(kinds or (["token-1"] if has_token else ["pooled"]))
         if len(set(self.kinds)) < len(self.kinds):
-            raise ValueError(f"each kind of features may be there once, not {self.kinds}")
+            raise InputError(f"each kind of features may be there once, not {self.kinds}")
         parts = [_parse(kind) for kind in self.kinds]
         self._blocks = max(blocks for blocks, _ in parts)
         self._mean = any(mean for _, mean in parts)
@@ -62,16 +63,16 @@ class ProbeFeatures:
     def _check(self, has_token: bool) -> None:
         name = type(self.backbone).__name__
         if (self._blocks or self._mean) and self.vit is None:
-            raise ValueError(
+            raise InputError(
                 f"features {self.kinds} are those of a vision transformer of timm; {name} has "
                 "pooled only"
             )
         if self.vit is None:
             return
         if self._blocks and not has_token:
-            raise ValueError(f"features {self.kinds} need a class token, which this {name} lacks")
+            raise InputError(f"features {self.kinds} need a class token, which this {name} lacks")
         if self._blocks > len(self.vit.blocks):
-            raise ValueError(
+            raise InputError(
                 f"features token-{self._blocks}: this {name} has {len(self.vit.blocks)} blocks"
             )
 
@@ -95,7 +96,7 @@ class ProbeFeatures:
     def _pooled(self, images: Tensor, width: int) -> Tensor:
         features = self.backbone(images)
         if features.shape != (len(images), width):
-            raise ValueError(
+            raise InputError(
                 f"the backbone gives {list(features.shape)} for images {list(images.shape)}; "
                 f"expected pooled features [{len(images)}, {width}]"
             )
@@ -137,7 +138,7 @@ def _parse(kind: str) -> tuple[int, bool]:
         return 0, kind == "mean"
     match = _TOKENS.fullmatch(kind)
     if match is None:
-        raise ValueError(
+        raise InputError(
             f"there are no features {kind!r}: choose from pooled, token-n (n last blocks, such as "
             "token-1), mean and token-n+mean"
         )

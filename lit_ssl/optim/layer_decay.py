@@ -8,7 +8,8 @@ from typing import Any
 from timm.models import group_parameters
 from torch import nn
 
-from lit_ssl.optim.groups import decay_groups, is_bias_or_norm
+from lit_ssl.errors import InputError
+from lit_ssl.optim.param_groups import decay_groups, is_bias_or_norm
 
 __all__ = ["layer_decay_groups"]
 
@@ -46,7 +47,7 @@ def layer_decay_groups(
     """
     matcher: Any = getattr(backbone, "group_matcher", None)
     if matcher is None:
-        raise ValueError(
+        raise InputError(
             f"layer_decay {layer_decay:g} needs a network that tells its layers, as timm's do by "
             f"group_matcher, which {type(backbone).__name__} lacks: set layer_decay to 1"
         )

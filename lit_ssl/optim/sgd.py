@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from lit_ssl.errors import InputError
+
 
 class InnerLrSGD(Optimizer):
     """SGD whose momentum buffer adds up ``lr * gradient`` instead of gradients.
@@ -39,12 +41,12 @@ class InnerLrSGD(Optimizer):
         nesterov: bool = False,
     ) -> None:
         if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
-            raise ValueError(
+            raise InputError(
                 "InnerLrSGD needs lr >= 0, 0 <= momentum < 1 and weight_decay >= 0, got "
                 f"lr={lr}, momentum={momentum}, weight_decay={weight_decay}"
             )
         if nesterov and momentum == 0:
-            raise ValueError("InnerLrSGD: nesterov=True needs momentum > 0")
+            raise InputError("InnerLrSGD: nesterov=True needs momentum > 0")
         defaults = {
             "lr": lr,
             "momentum": momentum,

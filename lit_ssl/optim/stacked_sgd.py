@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from lit_ssl.errors import InputError
+
 __all__ = ["StackedSGD"]
 
 
@@ -39,12 +41,12 @@ class StackedSGD(Optimizer):
         momentum: float = 0.9,
     ) -> None:
         if not learning_rates or len(learning_rates) != len(weight_decays):
-            raise ValueError(
+            raise InputError(
                 "StackedSGD needs one learning rate and one weight decay per model, got "
                 f"{len(learning_rates)} and {len(weight_decays)}"
             )
         if min(*learning_rates, *weight_decays) < 0 or not 0 < momentum < 1:
-            raise ValueError(
+            raise InputError(
                 "StackedSGD needs learning rates and weight decays >= 0, momentum in (0, 1), got "
                 f"{list(learning_rates)}, {list(weight_decays)} and {momentum}"
             )
@@ -54,7 +56,7 @@ class StackedSGD(Optimizer):
         super().__init__(params, {"lr": 1.0, "weight_decay": 1.0, "momentum": momentum})
         sizes = {p.shape[0] if p.ndim else 0 for g in self.param_groups for p in g["params"]}
         if sizes != {len(learning_rates)}:
-            raise ValueError(
+            raise InputError(
                 f"StackedSGD has {len(learning_rates)} learning rates for parameters of "
                 f"{sorted(sizes)} models"
             )

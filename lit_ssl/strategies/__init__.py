@@ -12,8 +12,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lit_ssl.strategies.diloco import DiLoCoStrategy
 from lit_ssl.strategies.local_sgd import LocalSGDStrategy
-from lit_ssl.strategies.rounds import QuadraticSyncRule
 from lit_ssl.strategies.slow_momentum import SlowMomentumStrategy
+from lit_ssl.strategies.sync.rounds import QuadraticSyncRule
 
 __all__ = ["DiLoCoStrategy", "LocalSGDStrategy", "QuadraticSyncRule", "SlowMomentumStrategy"]
 

@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lit_ssl.strategies.averaging import views_of
+from lit_ssl.errors import InputError
 from lit_ssl.strategies.local_sgd import LocalSGDStrategy
-from lit_ssl.strategies.units import SyncUnit
+from lit_ssl.strategies.sync.averaging import views_of
+from lit_ssl.strategies.sync.units import SyncUnit
 
 __all__ = ["DiLoCoStrategy"]
 
@@ -47,10 +48,10 @@ class DiLoCoStrategy(LocalSGDStrategy):
     ) -> None:
         super().__init__(sync_every=sync_every, **kwargs)
         if not 0 <= mix < 1:
-            raise ValueError(f"mix must lie in [0, 1), not {mix}")
+            raise InputError(f"mix must lie in [0, 1), not {mix}")
         count = fragments if isinstance(fragments, int) else len(fragments)
         if not 1 <= count <= sync_every:
-            raise ValueError(
+            raise InputError(
                 f"fragments must be 1 to sync_every ({sync_every}) in number, not {count}"
             )
         self.options = replace(self.options, fragments=fragments, mix=mix)

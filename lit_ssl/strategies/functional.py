@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from lit_ssl.errors import InputError
+
 __all__ = [
     "mix_",
     "nesterov_outer_",
@@ -40,7 +42,7 @@ def weighted_mean_(total: Tensor, weight: float, fallback: Tensor | None = None)
     if weight > 0:
         return total.div_(weight)
     if fallback is None:
-        raise ValueError("the mean of no workers was asked for: give a fallback")
+        raise InputError("the mean of no workers was asked for: give a fallback")
     return total.copy_(fallback)
 
 

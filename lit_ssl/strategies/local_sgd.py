@@ -8,13 +8,14 @@ from typing import Any, Literal
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lit_ssl.strategies import checkpointing, checks
-from lit_ssl.strategies.inner_state import BufferPolicy
+from lit_ssl.strategies.ddp import checks
 from lit_ssl.strategies.options import Options
-from lit_ssl.strategies.recalibration import Recalibration
-from lit_ssl.strategies.rounds import QuadraticSyncRule
-from lit_ssl.strategies.steps import LocalStepsStrategy
-from lit_ssl.strategies.sync import Swap, Synchroniser
+from lit_ssl.strategies.state import saved_state as checkpointing
+from lit_ssl.strategies.sync.batchnorm import Recalibration
+from lit_ssl.strategies.sync.inner_optimizer import BufferPolicy
+from lit_ssl.strategies.sync.local_steps import LocalStepsStrategy
+from lit_ssl.strategies.sync.rounds import QuadraticSyncRule
+from lit_ssl.strategies.sync.synchroniser import Swap, Synchroniser
 
 __all__ = ["LocalSGDStrategy"]
 
@@ -48,7 +49,7 @@ class LocalSGDStrategy(LocalStepsStrategy):
             the round, no traffic), or ``sync`` (ends the round, so it changes the training).
         bn_recalibration_batches: before validation, estimate BatchNorm statistics of those
             parameters from so many last training batches; see
-            :class:`~lit_ssl.strategies.recalibration.Recalibration`.
+            :class:`~lit_ssl.strategies.sync.batchnorm.Recalibration`.
         final_sync: parameters at the end, in the middle of a round: ``average``, ``outer`` (end the
             round) or ``none``.
         group_size: processes (in order of rank, usually those of a node) that average their

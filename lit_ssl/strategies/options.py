@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lit_ssl.strategies.inner_state import BufferPolicy
-from lit_ssl.strategies.rounds import QuadraticSyncRule
-from lit_ssl.strategies.units import Fragments
+from lit_ssl.errors import InputError
+from lit_ssl.strategies.sync.inner_optimizer import BufferPolicy
+from lit_ssl.strategies.sync.rounds import QuadraticSyncRule
+from lit_ssl.strategies.sync.units import Fragments
 
 __all__ = ["Options"]
 
@@ -62,7 +63,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(
+                raise InputError(
                     f"{name} must be one of {list(allowed)}, not {getattr(self, name)!r}"
                 )
         for name, lowest in (
@@ -73,13 +74,13 @@ class Options:
             ("bn_recalibration_batches", 0),
         ):
             if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
+                raise InputError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
         if self.bucket_cap_mb <= 0:
-            raise ValueError(f"bucket_cap_mb must be positive, not {self.bucket_cap_mb}")
+            raise InputError(f"bucket_cap_mb must be positive, not {self.bucket_cap_mb}")
         if self.average_group is not None and self.average_every is None:
-            raise ValueError("average_group needs average_every")
+            raise InputError("average_group needs average_every")
         if self.average_every is not None and not 1 <= self.average_every < self.sync_every:
-            raise ValueError(
+            raise InputError(
                 f"average_every must lie between 1 and sync_every - 1 = {self.sync_every - 1}, not "
                 f"{self.average_every}"
             )
@@ -95,7 +96,7 @@ class Options:
         }
         for name, broken in excluded.items():
             if broken:
-                raise ValueError(
+                raise InputError(
                     f"{name} cannot be combined with these: delay={self.delay}, "
                     f"fragments={self.fragments}, group_size={self.group_size}, "
                     f"warmup_steps={self.warmup_steps}; leave them at their defaults"

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lit_ssl.errors import InputError
 from lit_ssl.strategies.functional import slow_momentum_
 from lit_ssl.strategies.local_sgd import LocalSGDStrategy
-from lit_ssl.strategies.units import SyncUnit
+from lit_ssl.strategies.sync.units import SyncUnit
 
 __all__ = ["SlowMomentumStrategy"]
 
@@ -47,14 +48,14 @@ class SlowMomentumStrategy(LocalSGDStrategy):
     ) -> None:
         super().__init__(sync_every=sync_every, **kwargs)
         if slow_lr <= 0 or not 0 <= slow_momentum < 1:
-            raise ValueError(
+            raise InputError(
                 "slow_lr must be positive and slow_momentum lie in [0, 1), not "
                 f"{slow_lr} and {slow_momentum}"
             )
         if lr_reference not in ("last", "mean", "none"):
-            raise ValueError(f"lr_reference must be 'last', 'mean' or 'none', not {lr_reference!r}")
+            raise InputError(f"lr_reference must be 'last', 'mean' or 'none', not {lr_reference!r}")
         if shard_slow_state and self.options.compression is not None:
-            raise ValueError("shard_slow_state cannot be combined with compression, which needs x0")
+            raise InputError("shard_slow_state cannot be combined with compression, which needs x0")
         self.slow_lr = slow_lr
         self.slow_momentum = slow_momentum
         self.lr_reference = lr_reference

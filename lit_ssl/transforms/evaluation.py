@@ -10,7 +10,8 @@ import torch
 import torchvision.transforms.v2.functional as F
 from torch import Tensor
 
-from lit_ssl.transforms.subset import upload
+from lit_ssl.errors import InputError
+from lit_ssl.transforms.views.some_views import upload
 
 
 class EvalTransform:
@@ -35,14 +36,14 @@ class EvalTransform:
         self, size: int, resize: int | None = None, channels: Literal[1, 3] | None = None
     ) -> None:
         if size < 1:
-            raise ValueError(f"EvalTransform.size must be >= 1 pixel, got {size}.")
+            raise InputError(f"EvalTransform.size must be >= 1 pixel, got {size}.")
         if resize is not None and resize < size:
-            raise ValueError(
+            raise InputError(
                 f"EvalTransform.resize must be at least size = {size}, got {resize}: "
                 "the crop would reach beyond the image."
             )
         if channels not in (None, 1, 3):
-            raise ValueError(f"EvalTransform.channels must be 1 or 3, got {channels}.")
+            raise InputError(f"EvalTransform.channels must be 1 or 3, got {channels}.")
         self.size = size
         self.resize = size if resize is None else resize
         self.channels = channels
@@ -73,7 +74,7 @@ class EvalTransform:
 def _with_channels(image: Tensor, channels: int) -> Tensor:
     found = image.shape[-3]
     if found not in (1, 3):
-        raise ValueError(f"images with {found} channels cannot be given {channels} channels.")
+        raise InputError(f"images with {found} channels cannot be given {channels} channels.")
     if channels == 1:
         return F.rgb_to_grayscale(image)
     return image.expand(*image.shape[:-3], 3, -1, -1)
@@ -91,12 +92,12 @@ def _statistics(
 ) -> tuple[Tensor, Tensor]:
     channels = images.shape[-3]
     if len(mean) != len(std) or len(mean) not in (1, channels):
-        raise ValueError(
+        raise InputError(
             f"mean and std must have 1 or {channels} values for images with {channels} channels, "
             f"got {len(mean)} and {len(std)}."
         )
     if min(std) <= 0:
-        raise ValueError(f"std must be positive, got {list(std)}.")
+        raise InputError(f"std must be positive, got {list(std)}.")
     return _per_channel(tuple(mean), images.device), _per_channel(tuple(std), images.device)
 
 

@@ -12,8 +12,9 @@ from timm.data import rand_augment_transform
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from lit_ssl.transforms.multicrop import SingleView
-from lit_ssl.transforms.spec import CropSpec
+from lit_ssl.errors import InputError
+from lit_ssl.transforms.views.multicrop import SingleView
+from lit_ssl.transforms.views.spec import CropSpec
 
 __all__ = ["RandAugmentView"]
 
@@ -40,7 +41,7 @@ class RandAugmentView(SingleView):
         try:
             self._augment = rand_augment_transform(policy, options)
         except (AssertionError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"timm knows no RandAugment policy {policy!r}: give one such as "
                 "rand-m9-mstd0.5-inc1 (magnitude 9, its standard deviation 0.5)"
             ) from error
@@ -59,7 +60,7 @@ class RandAugmentView(SingleView):
             ValueError: if the image has not three channels.
         """
         if len(image) != 3:
-            raise ValueError(
+            raise InputError(
                 f"RandAugmentView needs images with 3 channels, got {len(image)}: use SingleView"
             )
         view = to_pil_image(super().__call__(image, seed))
@@ -77,7 +78,7 @@ class RandAugmentView(SingleView):
         Raises:
             ValueError: always.
         """
-        raise ValueError("RandAugmentView works on single images in workers: set augment: worker")
+        raise InputError("RandAugmentView works on single images in workers: set augment: worker")
 
     def __repr__(self) -> str:
         return f"RandAugmentView({self.crop}, {self.policy!r})"

@@ -38,7 +38,8 @@ def test_splits_come_whole_in_order_and_without_duplicates(runs):
         (labels, sums), (alone, sums_alone) = (runs[n]["order"][split] for n in (2, 1))
         assert len(labels) == count
         assert labels == alone
-        assert sums == pytest.approx(sums_alone)
+        # kernels may round in another way for batches of another size
+        assert sums == pytest.approx(sums_alone, rel=1e-5)
 
 
 def test_evaluators_agree_with_one_process(runs):

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from lit_ssl.callbacks import LinearProbeEvaluator
-from lit_ssl.callbacks.linear_probe import ProbeClassifier
+from lit_ssl.callbacks.evaluators.linear_probe import ProbeClassifier
 
 
 def test_probe_learns_without_touching_the_module(toys, make_trainer):

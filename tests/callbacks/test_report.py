@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_ssl.callbacks import RepresentationReport, ViewLogger, report_features
+from lit_ssl.callbacks import RepresentationReport, ViewLogger
+from lit_ssl.callbacks.reports import kinds as report_features
 from lit_ssl.metrics import draw_labelled, fit_linear_probe, knn_predict, low_shot_accuracies
 
 

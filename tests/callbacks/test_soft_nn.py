@@ -87,7 +87,7 @@ def test_supports_are_the_labelled_images_only(make_trainer, monkeypatch):
         seen.append((support.shape, labels.bincount().tolist()))
         return soft_nearest_neighbor(query, support, labels, *rest)
 
-    monkeypatch.setattr("lit_ssl.callbacks.soft_nn.soft_nearest_neighbor", spy)
+    monkeypatch.setattr("lit_ssl.callbacks.evaluators.soft_nn.soft_nearest_neighbor", spy)
     trainer = make_trainer(callbacks=[SoftNNEvaluator()], limit_val_batches=2)
     result = trainer.validate(Embeds(), data, verbose=False)[0]
     assert seen == [((20, 784), [2] * 10)]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 
-from lit_ssl.callbacks import SpeedMonitor, speed
+from lit_ssl.callbacks import SpeedMonitor
+from lit_ssl.callbacks.monitors import speed
 
 
 class Clock:

@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lit_ssl.callbacks import SyncMonitor, sync, sync_advice
-from lit_ssl.callbacks.sync_advice import Advice, StepClock
+from lit_ssl.callbacks import SyncMonitor
+from lit_ssl.callbacks.monitors import sync, sync_advice
+from lit_ssl.callbacks.monitors.sync_advice import Advice, StepClock
 from lit_ssl.strategies import LocalSGDStrategy, SlowMomentumStrategy
 
 CPU = torch.device("cpu")

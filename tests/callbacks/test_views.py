@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from lit_ssl.callbacks import ViewLogger
-from lit_ssl.callbacks.view_grid import draw_dropped, view_grid
+from lit_ssl.callbacks.pictures.view_grid import draw_dropped, view_grid
 
 
 def test_dropped_patches_turn_grey_and_kept_ones_stay():

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from lit_ssl.utils.runs import newest_checkpoint, run_folders
+from lit_ssl.checkpoints.files import newest_checkpoint, run_folders
 
 BASE = ["--config", "recipe.yaml"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lit_ssl.utils import configs
-from lit_ssl.utils.suggest import UserError
+from lit_ssl.cli import recipes as configs
+from lit_ssl.errors import InputError
 
 
 @pytest.fixture
@@ -47,12 +47,12 @@ def test_later_configs_and_typed_values_win(packaged, built, workdir):
 
 
 def test_unknown_recipe_names_near_ones(packaged, workdir):
-    with pytest.raises(UserError, match=r"--config toy/digit: no such .* mean toy/digits\.yaml\?"):
+    with pytest.raises(InputError, match=r"--config toy/digit: no such .* mean toy/digits\.yaml\?"):
         configs.resolve_config("toy/digit")
-    with pytest.raises(UserError, match=r"Did you mean recipe\.yaml\?"):
+    with pytest.raises(InputError, match=r"Did you mean recipe\.yaml\?"):
         configs.resolve_config("recipes.yaml")
     (workdir / "folder").mkdir()
-    with pytest.raises(UserError, match="is a folder, not a config file"):
+    with pytest.raises(InputError, match="is a folder, not a config file"):
         configs.resolve_config("folder")
 
 

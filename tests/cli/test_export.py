@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 
 import lit_ssl as package
-from lit_ssl.utils.export import export_encoder
-from lit_ssl.utils.runs import newest_checkpoint
-from lit_ssl.utils.suggest import UserError
+from lit_ssl.checkpoints.export import export_encoder
+from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.errors import InputError
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"img_size": 8, "patch_size": 4, "depth": 2, "embed_dim": 12, "num_heads": 2}
@@ -162,7 +162,7 @@ def test_grey_images_have_no_colour_normalisation(tmp_path):
 
 def test_other_network_of_the_same_names(tmp_path):
     encoder = timm.create_model(NAME, num_classes=0, **ARGS)
-    with pytest.raises(UserError, match=r"has shape \[1, 5, 12\], not \[1, 17, 12\]"):
+    with pytest.raises(InputError, match=r"has shape \[1, 5, 12\], not \[1, 17, 12\]"):
         export_encoder(encoder, tmp_path / "x.safetensors", NAME, {**ARGS, "img_size": 16})
-    with pytest.raises(UserError, match=r"their weights differ, e\.g\. blocks\.1"):
+    with pytest.raises(InputError, match=r"their weights differ, e\.g\. blocks\.1"):
         export_encoder(encoder, tmp_path / "x.safetensors", NAME, {**ARGS, "depth": 1})

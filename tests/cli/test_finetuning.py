@@ -11,8 +11,8 @@ import timm
 import torch
 from PIL import Image
 
+from lit_ssl.cli.recipes import packaged_config
 from lit_ssl.models import ProjectionHead
-from lit_ssl.utils.configs import packaged_config
 
 ONE_STEP = ["--trainer.fast_dev_run=true", "--trainer.precision=32-true"]
 SMALL = {"depth": 2, "embed_dim": 24, "num_heads": 2}

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from lit_ssl.cli.recipes import packaged_config
 from lit_ssl.datamodules import Subset
-from lit_ssl.utils.configs import packaged_config
 
 ONE_STEP = ["--trainer.fast_dev_run=true", "--trainer.precision=32-true"]
 DIGITS = ["--config=paws/mnist5k.yaml", "--data.dataset.batch_size=16"]

@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
+from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.cli.recipes import packaged_config
 from lit_ssl.strategies import LocalSGDStrategy, SlowMomentumStrategy
-from lit_ssl.utils.configs import packaged_config
-from lit_ssl.utils.runs import newest_checkpoint
 
 IMAGENET = ("ddp", "local_sgd", "slowmo", "post_local")
 QUICK = [

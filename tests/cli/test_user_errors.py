@@ -6,8 +6,8 @@ import types
 
 import pytest
 
-from lit_ssl.utils.errors import one_line
-from lit_ssl.utils.suggest import UserError
+from lit_ssl.cli.mistakes.one_line import one_line
+from lit_ssl.errors import InputError
 
 BASE = ["fit", "--config", "recipe.yaml"]
 
@@ -42,7 +42,7 @@ def raised(source, module):
         ("raise ValueError('bug')", "torch.optimistic", None),
         ("raise ValueError('theirs')", "toy_project", None),
         ("open('missing.txt')", "toy_project", None),
-        ("open('missing.txt')", "lit_ssl.cli", None),
+        ("open('missing.txt')", "lit_ssl.cli.training", None),
         ("raise RuntimeError('bug')", "torch.nn.x", None),
         ("raise ValueError('bug')", "lit_ssl_like.x", None),
     ],
@@ -57,7 +57,7 @@ def test_one_line_only_for_what_was_meant(workdir, source, module, shown):
 
 
 def test_our_own_error_is_its_text():
-    assert one_line(UserError("do this")) == "do this"
+    assert one_line(InputError("do this")) == "do this"
 
 
 def test_missing_data_folder(lit_ssl):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import lit_ssl as package
-from lit_ssl.utils import configs
+from lit_ssl.cli import recipes as configs
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 
 from lit_ssl.datamodules import ImageDataModule
-from lit_ssl.datamodules.images import ArrayImages
+from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms import EvalTransform
-from lit_ssl.utils.hparams import not_plain
 
 
 class ToyModel(pl.LightningModule):

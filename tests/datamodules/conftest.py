@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lit_ssl.datamodules import ImageDataModule
-from lit_ssl.datamodules.images import ArrayImages
+from lit_ssl.datamodules.reading.images import ArrayImages
 from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop
 
 

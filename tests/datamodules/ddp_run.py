@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from lit_ssl.datamodules import ImageDataModule
-from lit_ssl.datamodules.images import ArrayImages
-from lit_ssl.strategies.launch import leave_group_at_exit
+from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop
 
 

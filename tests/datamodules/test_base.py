@@ -14,8 +14,8 @@ from lightning.fabric.utilities import move_data_to_device
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from lit_ssl.datamodules import CorruptImageError, ImageFolderDataModule, RawImages, Subset
-from lit_ssl.datamodules.images import ArrayImages, FileImages
-from lit_ssl.datamodules.reading import ImageReader
+from lit_ssl.datamodules.reading.images import ArrayImages, FileImages
+from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.transforms import CropSpec, EvalTransform, SingleView, normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

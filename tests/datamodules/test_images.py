@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from lit_ssl.datamodules import CorruptImageError
-from lit_ssl.datamodules.decoding import read_image
-from lit_ssl.datamodules.images import ArrayImages, FileImages, PackedStrings
-from lit_ssl.datamodules.reading import ImageReader
+from lit_ssl.datamodules.reading.decoding import read_image
+from lit_ssl.datamodules.reading.images import ArrayImages, FileImages, PackedStrings
+from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 
 
 def test_packed_strings():

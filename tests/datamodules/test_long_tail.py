@@ -9,8 +9,8 @@ import pytest
 
 from lit_ssl.__main__ import main
 from lit_ssl.datamodules import MNIST5kDataModule, Subset
-from lit_ssl.datamodules.images import FileImages
-from lit_ssl.datamodules.long_tail import long_tail_counts
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.selection.long_tail import long_tail_counts
 
 BALANCED = np.tile(np.arange(10), 5000)
 

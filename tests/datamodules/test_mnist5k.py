@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lit_ssl.datamodules import MNIST5kDataModule
-from lit_ssl.datamodules import mnist5k as module
+from lit_ssl.datamodules.images import mnist5k as module
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lit_ssl.datamodules import EpochSampler, ShardSampler
-from lit_ssl.datamodules.seeding import (
+from lit_ssl.seeding import (
     batch_seed,
     hash_integers,
     keyed_permutation,

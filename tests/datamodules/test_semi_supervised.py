@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lit_ssl.datamodules import CIFAR10DataModule, SemiSupervisedDataModule, Subset, packaged_lists
-from lit_ssl.datamodules.subset import read_lines
+from lit_ssl.datamodules.selection.subset import read_lines
 from lit_ssl.transforms import CropSpec, MultiCrop, SingleView
 
 
@@ -231,7 +231,7 @@ def test_a_shipped_list_picks_images_of_cifar(monkeypatch):
 
     class Cifar(CIFAR10DataModule):
         def load_images(self, split):
-            from lit_ssl.datamodules.images import ArrayImages
+            from lit_ssl.datamodules.reading.images import ArrayImages
 
             return ArrayImages(torch.zeros(50_000, 3, 1, 1, dtype=torch.uint8), labels)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lit_ssl.datamodules import Subset
-from lit_ssl.datamodules.images import FileImages
-from lit_ssl.datamodules.splits import stratified_split
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.selection.stratified_split import stratified_split
 
 LABELS = np.repeat([0, 1, 2], [50, 30, 3])
 NAMES = [f"n{label}/n{label}_{index}.JPEG" for index, label in enumerate(LABELS)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_ssl.utils.configs import list_configs
+from lit_ssl.cli.recipes import list_configs
 
 IMAGENET = [name for name in list_configs() if name.startswith("msn/imagenet")]
 # timm name, patch size, patches of a 224-pixel view, images per process (arXiv 2204.07141)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from lit_ssl.utils.configs import list_configs
+from lit_ssl.cli.recipes import list_configs
 
 RECIPES = [name for name in list_configs() if name.startswith("msn/")]
 

@@ -14,9 +14,9 @@ from PIL import Image
 # Here, because Lightning's log handler keeps the error stream of the moment when it is imported.
 from lit_ssl import cli  # noqa: F401
 from lit_ssl.__main__ import main
-from lit_ssl.utils.factor_annotations import FactorAnnotations
-from lit_ssl.utils.imagenet_x_files import FACTORS, METACLASSES
-from lit_ssl.utils.prediction_files import Predictions
+from lit_ssl.imagenet_x.annotation_files import FACTORS, METACLASSES
+from lit_ssl.imagenet_x.annotations import FactorAnnotations
+from lit_ssl.imagenet_x.predictions import Predictions
 
 IMAGES, CLASSES = 60, 20
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from lit_ssl.imagenet_x.annotations import FactorAnnotations
 from lit_ssl.metrics import FactorAccuracy, ImageNetXMetric
-from lit_ssl.utils.factor_annotations import FactorAnnotations
 
 
 def main(folder, rank):

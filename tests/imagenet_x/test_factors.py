@@ -7,6 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from lit_ssl.imagenet_x.annotations import read_annotations
+from lit_ssl.imagenet_x.factor_table import calibration_error
+from lit_ssl.imagenet_x.scores import human_predictions
 from lit_ssl.metrics import (
     FactorScores,
     compare_factors,
@@ -14,9 +17,6 @@ from lit_ssl.metrics import (
     holm,
     wilson_interval,
 )
-from lit_ssl.metrics.factor_scores import human_predictions
-from lit_ssl.metrics.factors import calibration_error
-from lit_ssl.utils.factor_annotations import read_annotations
 
 # ------------------------------------------------------- the definitions, image by image
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_ssl.utils import imagenet_x_files
-from lit_ssl.utils.factor_annotations import read_annotations
-from lit_ssl.utils.files import write_file
-from lit_ssl.utils.prediction_files import read_predictions, write_predictions
-from lit_ssl.utils.suggest import UserError
+from lit_ssl.errors import InputError
+from lit_ssl.files import write_file
+from lit_ssl.imagenet_x import annotation_files as imagenet_x_files
+from lit_ssl.imagenet_x.annotations import read_annotations
+from lit_ssl.imagenet_x.predictions import read_predictions, write_predictions
 
 # ------------------------------------------------------- ImageNet-X's files
 
@@ -57,21 +57,21 @@ def test_found_in_the_installed_package_without_importing_it(tmp_path, folder, m
 
 def test_nothing_is_installed(monkeypatch, tmp_path):
     monkeypatch.setattr(imagenet_x_files, "_installed", lambda: [])
-    with pytest.raises(UserError, match=r"not installed: .*lit-ssl\[imagenet-x\].*CC BY-NC"):
+    with pytest.raises(InputError, match=r"not installed: .*lit-ssl\[imagenet-x\].*CC BY-NC"):
         read_annotations()
-    with pytest.raises(UserError, match=r"no folder .*absent"):
+    with pytest.raises(InputError, match=r"no folder .*absent"):
         read_annotations(str(tmp_path / "absent"))
-    with pytest.raises(UserError, match=r"has no imagenet_x_val_top_factor\.jsonl"):
+    with pytest.raises(InputError, match=r"has no imagenet_x_val_top_factor\.jsonl"):
         read_annotations(str(tmp_path))
 
 
 def test_incomplete_and_broken_files(folder):
     (folder / "prototypical_paths.csv").rename(folder / "p.csv")
-    with pytest.raises(UserError, match=r"lacks prototypical_paths\.csv"):
+    with pytest.raises(InputError, match=r"lacks prototypical_paths\.csv"):
         read_annotations(str(folder))
     (folder / "p.csv").rename(folder / "prototypical_paths.csv")
     (folder / "imagenet_x_val_multi_factor.jsonl").write_text('{"file_name": "x.JPEG"}\n')
-    with pytest.raises(UserError, match="are not those of ImageNet-X: KeyError"):
+    with pytest.raises(InputError, match="are not those of ImageNet-X: KeyError"):
         read_annotations(str(folder))
 
 
@@ -147,14 +147,14 @@ def test_own_table(tmp_path):
 def test_wrong_tables(tmp_path, change, message):
     path = tmp_path / "mine.csv"
     path.write_text(TABLE.replace(*change))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         read_annotations(str(path))
 
 
 def test_own_table_that_is_no_text(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text(TABLE.replace("night", "nächte"), encoding="latin-1")
-    with pytest.raises(UserError, match="is no table in UTF-8: expected the columns file_name"):
+    with pytest.raises(InputError, match="is no table in UTF-8: expected the columns file_name"):
         read_annotations(str(path))
 
 
@@ -209,16 +209,16 @@ ROW = "ILSVRC2012_val_00000001.JPEG,3,0.5\n"
 def test_wrong_predictions(folder, tmp_path, text, message):
     path = tmp_path / "p.csv"
     path.write_text(text.replace("H\n", "file_name,predicted_class,predicted_probability\n"))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         read_predictions(path, read_annotations(str(folder)))
 
 
 def test_predictions_that_are_no_text(folder, tmp_path):
     annotations = read_annotations(str(folder))
     (tmp_path / "p.csv").write_bytes(b"\x93NUMPY\x01\x00\xff\xfe" * 9)
-    with pytest.raises(UserError, match="is no text with comma-separated values"):
+    with pytest.raises(InputError, match="is no text with comma-separated values"):
         read_predictions(tmp_path / "p.csv", annotations)
-    with pytest.raises(UserError, match=r"no predictions at .*absent.csv"):
+    with pytest.raises(InputError, match=r"no predictions at .*absent.csv"):
         read_predictions(tmp_path / "absent.csv", annotations)
 
 
@@ -231,7 +231,7 @@ def test_a_user_may_annotate_a_part_of_the_images(tmp_path):
     assert predictions.classes[1:].tolist() == [0, 2, 700]
     assert predictions.extra == 1
     path.write_text("file_name,predicted_class\nother.png,1\n")
-    with pytest.raises(UserError, match="names 1 images that are not in the annotations"):
+    with pytest.raises(InputError, match="names 1 images that are not in the annotations"):
         read_predictions(path, annotations)
 
 

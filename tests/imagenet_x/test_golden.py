@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lit_ssl.imagenet_x.annotations import FactorAnnotations
+from lit_ssl.imagenet_x.predictions import Predictions
 from lit_ssl.metrics import FactorScores
-from lit_ssl.utils.factor_annotations import FactorAnnotations
-from lit_ssl.utils.prediction_files import Predictions
 
 _BESIDE = Path(__file__).parents[3] / "shared" / "golden" / "robustness"
 FOLDER = Path(os.environ.get("LIT_SSL_NC_GOLDEN") or _BESIDE)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from lit_ssl.errors import InputError
+from lit_ssl.imagenet_x.annotations import read_annotations
 from lit_ssl.metrics import FactorAccuracy, FactorScores, ImageNetXMetric, factor_table
-from lit_ssl.utils.factor_annotations import read_annotations
-from lit_ssl.utils.suggest import UserError
 
 
 @pytest.fixture
@@ -78,11 +78,11 @@ def test_the_first_of_equal_logits_wins(annotations):
 def test_missing_predictions_are_an_error_or_are_counted(annotations, logits):
     metric = ImageNetXMetric(annotations, name="half")
     metric.update(logits[:150], NUMBERS[:150])
-    with pytest.raises(UserError, match=r"half has no prediction for 50 of the 200 annotated"):
+    with pytest.raises(InputError, match=r"half has no prediction for 50 of the 200 annotated"):
         metric.compute()
     partial = ImageNetXMetric(annotations, partial=True)
     partial.update(logits[:0], NUMBERS[:0])
-    with pytest.raises(UserError, match="200 of the 200"):  # also then, something must be there
+    with pytest.raises(InputError, match="200 of the 200"):  # also then, something must be there
         partial.compute()
     partial.update(logits[:150], NUMBERS[:150])
     assert partial.table().images == 150

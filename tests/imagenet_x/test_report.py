@@ -10,13 +10,14 @@ import sys
 import numpy as np
 import pytest
 
+from lit_ssl.errors import InputError
+from lit_ssl.imagenet_x.annotations import read_annotations
+from lit_ssl.imagenet_x.output import write_report
+from lit_ssl.imagenet_x.plot import draw_report, figure_pixels
+from lit_ssl.imagenet_x.predictions import Predictions
+from lit_ssl.imagenet_x.report import build_report, protocol_lines
+from lit_ssl.imagenet_x.text import markdown
 from lit_ssl.metrics import FactorScores
-from lit_ssl.utils.factor_annotations import read_annotations
-from lit_ssl.utils.factor_plot import draw_report, figure_pixels
-from lit_ssl.utils.factor_report import build_report, protocol_lines, write_report
-from lit_ssl.utils.factor_text import markdown
-from lit_ssl.utils.prediction_files import Predictions
-from lit_ssl.utils.suggest import UserError
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_report_sorts_marks_and_compares(scores):
     table = single.tables[0]
     inside = (table.error_ratio_low <= 1) & (table.error_ratio_high >= 1)
     assert single.differs[0].tolist() == (~inside).tolist()
-    with pytest.raises(UserError, match="same name: first, first"):
+    with pytest.raises(InputError, match="same name: first, first"):
         build_report([scores[0], scores[0]])
 
 

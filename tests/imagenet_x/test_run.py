@@ -16,11 +16,11 @@ import yaml
 
 from lit_ssl.callbacks import FactorReport
 from lit_ssl.datamodules import ImageNetXDataModule
+from lit_ssl.errors import InputError
+from lit_ssl.imagenet_x.annotations import read_annotations
+from lit_ssl.imagenet_x.predictions import read_predictions
 from lit_ssl.methods import ImageClassifier, LinearEvaluation, PretrainedClassifier
 from lit_ssl.metrics import FactorScores
-from lit_ssl.utils.factor_annotations import read_annotations
-from lit_ssl.utils.prediction_files import read_predictions
-from lit_ssl.utils.suggest import UserError
 
 TIMM = ("timm:test_vit", '{"num_classes": 20, "img_size": 32, "patch_size": 16}')
 FILES = ("factors.csv", "factors.json", "factors.md", "factors.png", "metaclasses.csv")
@@ -393,7 +393,7 @@ def test_names_are_checked_before_the_run(
             return {"logits": torch.zeros(len(batch[0]), 20)}
 
     model = Model()
-    with pytest.raises(UserError, match="same name: predictions, predictions, Model"):
+    with pytest.raises(InputError, match="same name: predictions, predictions, Model"):
         trainer.validate(model, data)
     assert model.steps == 0
 
@@ -416,7 +416,7 @@ def test_callback_names_what_it_needs(tmp_path, folder, write_images):
 
 
 def test_recipes_are_complete():
-    from lit_ssl.utils.configs import list_configs, packaged_config
+    from lit_ssl.cli.recipes import list_configs, packaged_config
 
     names = [name for name in list_configs() if name.startswith("imagenetx/")]
     assert len(names) == 3

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from lit_ssl import distributed
 from lit_ssl.losses import NTXentLoss, PAWSLoss, RoPAWSLoss, SuNCEtLoss, class_columns
-from lit_ssl.utils import distributed
 
 # temperature, sharpening, smoothing, weight of me-max, number of small views
 CASES = {

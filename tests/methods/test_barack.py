@@ -12,10 +12,10 @@ import torch
 from lit_ssl import BARACK, AttributePredictor, GroupRobustClassifier
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.datamodules import ColouredMNISTDataModule
-from lit_ssl.methods.first_stage import hold_out
+from lit_ssl.errors import InputError
+from lit_ssl.groups.label_files import read_group_labels
+from lit_ssl.methods.groups.stages import hold_out
 from lit_ssl.models import SmallCNN
-from lit_ssl.utils.group_files import read_group_labels
-from lit_ssl.utils.suggest import UserError
 
 OPTIONS = {
     "num_classes": 2, "lr": 0.05, "weight_decay": 1e-2, "step_size": 0.05, "adjustment": 2.0,
@@ -234,7 +234,7 @@ def test_an_attribute_without_labels_stops_before_anything_is_written(tiny, tmp_
     only_red[only_red % 2 == 0] = -1
     data.group_array = lambda split: only_red if split == "train" else groups(split)
     for model in (barack(), predictor()):
-        with pytest.raises(UserError, match=r"training rows with a known attribute has green"):
+        with pytest.raises(InputError, match=r"training rows with a known attribute has green"):
             trainer(tiny, tmp_path / "run").fit(model, datamodule=data)
     assert not (tmp_path / "run").exists()
 

@@ -9,8 +9,8 @@ import torch
 from lit_ssl import BARACK
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.datamodules import ColouredMNISTDataModule
+from lit_ssl.errors import InputError
 from lit_ssl.models import SmallCNN
-from lit_ssl.utils.suggest import UserError
 
 
 class Save(pl.Callback):
@@ -57,5 +57,5 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
 
 
 def test_a_strategy_that_would_wait_for_the_idle_network_is_refused(tiny):
-    with pytest.raises(UserError, match="ddp_find_unused_parameters_true"):
+    with pytest.raises(InputError, match="ddp_find_unused_parameters_true"):
         fit(tiny, 1, "ddp")

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lit_ssl import MSN, ImageClassifier
+from lit_ssl.checkpoints.export import export_encoder
 from lit_ssl.optim import MultiStep, Schedule
-from lit_ssl.utils.export import export_encoder
 
 
 class Net(nn.Module):

@@ -11,10 +11,10 @@ import torchvision
 from safetensors.torch import save_file
 
 from lit_ssl import MSN, PAWS, ImageClassifier
+from lit_ssl.checkpoints.encoders import load_encoder, read_encoder_weights
+from lit_ssl.checkpoints.export import export_encoder
 from lit_ssl.methods import SuNCEt
 from lit_ssl.models import ClassTokenViT
-from lit_ssl.utils.encoder_weights import load_encoder, read_encoder_weights
-from lit_ssl.utils.export import export_encoder
 
 KWARGS = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from lit_ssl import JTT, GroupRobustClassifier
 from lit_ssl.datamodules import ColouredMNISTDataModule
+from lit_ssl.errors import InputError
+from lit_ssl.groups.weights import balanced_weights, subsample_weights
 from lit_ssl.losses import GroupDROLoss
 from lit_ssl.models import SmallCNN, TextBackbone
-from lit_ssl.utils.group_weights import balanced_weights, subsample_weights
-from lit_ssl.utils.suggest import UserError
 
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 3, -1])
 
@@ -116,7 +116,7 @@ def test_labelled_only_trains_on_labelled_rows(tiny):
 
 
 def test_missing_group_labels_are_explained(tiny):
-    with pytest.raises(UserError, match=r"3,040 of 3,200 training rows have no known .*BARACK"):
+    with pytest.raises(InputError, match=r"3,040 of 3,200 training rows have no known .*BARACK"):
         trainer(tiny).fit(classifier(), datamodule=digits(group_label_fraction=0.05))
 
 

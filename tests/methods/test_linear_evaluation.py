@@ -15,7 +15,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lit_ssl.methods.linear_evaluation import LinearEvaluation
+from lit_ssl.methods.classification.linear_evaluation import LinearEvaluation
 from lit_ssl.metrics import ProbeHead
 from lit_ssl.optim import Schedule
 from lit_ssl.optim.sgd import InnerLrSGD

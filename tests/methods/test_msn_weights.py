@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from lit_ssl import MSN
-from lit_ssl.utils.checkpoints import read_msn_weights
+from lit_ssl.checkpoints.msn import read_msn_weights
 
 
 def official_checkpoint(module: MSN) -> dict:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule, Subset
-from lit_ssl.datamodules.images import ArrayImages
+from lit_ssl.datamodules.reading.images import ArrayImages
 from lit_ssl.methods import PAWS
 from lit_ssl.models import ProjectionHead
 from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop

@@ -9,8 +9,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from lit_ssl.checkpoints.paws import read_paws_weights
 from lit_ssl.methods import PAWS, SuNCEt
-from lit_ssl.utils.paws_checkpoints import read_paws_weights
 
 
 def official_checkpoint(module):

@@ -8,7 +8,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from lit_ssl.models import ClassTokenViT, draw_kept_patches, keep_count
-from lit_ssl.models.vit import _is_plain
+from lit_ssl.models.backbones.vit import _is_plain
 
 
 def small_vit(**kwargs) -> VisionTransformer:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lit_ssl.__main__ import main
-from lit_ssl.utils.configs import describe_config, list_configs, packaged_config
+from lit_ssl.cli.recipes import describe_config, list_configs, packaged_config
 
 # presets change a recipe and are complete only together with one
 PRESETS = ("trainer/", "eval/")

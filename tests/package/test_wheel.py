@@ -41,7 +41,9 @@ def test_same_files_as_the_tree(wheel):
         for pattern in ("*.py", "*.yaml"):
             for path in (ROOT / folder).rglob(pattern):
                 expected.add(prefix + path.relative_to(ROOT).as_posix())
-    lists = [path for path in (ROOT / "datamodules" / "lists").rglob("*") if path.is_file()]
+    lists = [
+        path for path in (ROOT / "datamodules" / "selection" / "lists").rglob("*") if path.is_file()
+    ]
     assert len(lists) >= 9
     expected |= {f"lit_ssl/{path.relative_to(ROOT).as_posix()}" for path in lists}
     found = {name for name in wheel if ".dist-info/" not in name}

@@ -21,9 +21,9 @@ from lit_ssl.strategies import (
     LocalSGDStrategy,
     QuadraticSyncRule,
     SlowMomentumStrategy,
-    compression,
 )
-from lit_ssl.strategies.compression import CompressedSum, make_codec
+from lit_ssl.strategies.sync import compression
+from lit_ssl.strategies.sync.compression import CompressedSum, make_codec
 
 
 def fit(strategy, rank, world, optimizer=SGD, steps=12, cls=GoldenModule, data=None, **options):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lit_ssl.__main__ import main
-from lit_ssl.cli import LitSSLCLI
+from lit_ssl.cli.training import LitSSLCLI
 from lit_ssl.strategies import DiLoCoStrategy, LocalSGDStrategy, SlowMomentumStrategy
 
 RECIPE = """\

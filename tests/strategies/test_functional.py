@@ -15,7 +15,7 @@ from lit_ssl.strategies.functional import (
     slow_momentum_,
     weighted_mean_,
 )
-from lit_ssl.strategies.inner_state import averaged_states, reset_
+from lit_ssl.strategies.sync.inner_optimizer import averaged_states, reset_
 
 SHAPES = {"W1": (7, 5), "b1": (7,), "W2": (3, 7), "b2": (3,)}
 

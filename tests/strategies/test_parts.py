@@ -19,15 +19,15 @@ from lit_ssl.strategies import (
     QuadraticSyncRule,
     SlowMomentumStrategy,
 )
-from lit_ssl.strategies.averaging import flat_dtype, pack_, unpack_
-from lit_ssl.strategies.compression import BFloat16Codec, Int8Codec
-from lit_ssl.strategies.extras import assign_by_prefix, collect, fingerprints
-from lit_ssl.strategies.inner_state import choose_policy, reset_
-from lit_ssl.strategies.launch import attempt_store
-from lit_ssl.strategies.recalibration import Recalibration
-from lit_ssl.strategies.rng import get_rng, set_rng
-from lit_ssl.strategies.rounds import Round, SyncSchedule
-from lit_ssl.strategies.units import SyncUnit, split_fragments
+from lit_ssl.strategies.ddp.attempts import attempt_store
+from lit_ssl.strategies.state.rng import get_rng, set_rng
+from lit_ssl.strategies.sync.averaging import flat_dtype, pack_, unpack_
+from lit_ssl.strategies.sync.batchnorm import Recalibration
+from lit_ssl.strategies.sync.buffers import assign_by_prefix, collect, fingerprints
+from lit_ssl.strategies.sync.compression import BFloat16Codec, Int8Codec
+from lit_ssl.strategies.sync.inner_optimizer import choose_policy, reset_
+from lit_ssl.strategies.sync.rounds import Round, SyncSchedule
+from lit_ssl.strategies.sync.units import SyncUnit, split_fragments
 
 # rounds
 

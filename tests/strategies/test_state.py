@@ -187,4 +187,4 @@ def test_what_cannot_work_is_refused(case):
     assert "number 1 of 2 would hold no parameters" in messages["empty"]
     assert "group_size=2 does not divide the 1 processes" in messages["groups"]
     assert "length is unknown" in messages["endless"]
-    assert all(m.startswith("ValueError") for k, m in messages.items() if k != "warnings")
+    assert all(m.startswith("InputError") for k, m in messages.items() if k != "warnings")

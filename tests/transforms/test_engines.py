@@ -9,8 +9,8 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from lit_ssl.transforms import CropSpec
-from lit_ssl.transforms.device import make_batched_views
-from lit_ssl.transforms.worker import make_views
+from lit_ssl.transforms.views.device import make_batched_views
+from lit_ssl.transforms.views.worker import make_views
 
 BASE = CropSpec(size=24, count=12, scale=(0.3, 1.0))
 OPERATIONS = {
@@ -144,7 +144,7 @@ def test_chunks_do_not_change_the_result(make_image, draw, monkeypatch):
     images = torch.stack([make_image(3, 30, 30, seed=i) for i in range(7)])
     params = draw(spec, [(30, 30)] * 7)
     whole = make_batched_views(images, params, spec)
-    monkeypatch.setattr("lit_ssl.transforms.device._CHUNK_VALUES_CPU", 3 * 3 * 16 * 30 * 2)
+    monkeypatch.setattr("lit_ssl.transforms.views.device._CHUNK_VALUES_CPU", 3 * 3 * 16 * 30 * 2)
     torch.testing.assert_close(make_batched_views(images, params, spec), whole, atol=1e-6, rtol=0)
 
 

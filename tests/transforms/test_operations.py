@@ -8,9 +8,9 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from lit_ssl.transforms import CropSpec
-from lit_ssl.transforms.blur import _by_matrices, _by_shifts, gaussian_blur
-from lit_ssl.transforms.color import shift_hue
-from lit_ssl.transforms.geometry import crop_resize, resize_weights
+from lit_ssl.transforms.views.blur import _by_matrices, _by_shifts, gaussian_blur
+from lit_ssl.transforms.views.color import shift_hue
+from lit_ssl.transforms.views.geometry import crop_resize, resize_weights
 
 
 @pytest.mark.parametrize("sides", [(17, 23), (64, 64), (300, 211)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lit_ssl.utils.group_files import GroupLabels, read_group_labels, write_group_labels
-from lit_ssl.utils.suggest import UserError
+from lit_ssl.errors import InputError
+from lit_ssl.groups.label_files import GroupLabels, read_group_labels, write_group_labels
 
 HARD = "row,attribute,source\n0,1,known\n1,0,predicted\n2,1,predicted\n"
 
@@ -65,10 +65,10 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 def test_wrong_files(content, message, tmp_path):
     (tmp_path / "a.csv").write_text(content)
     rows = 1 if content.count("\n") == 2 else 3
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(InputError, match=message):
         read_group_labels(tmp_path / "a.csv", rows, 2)
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match="no group labels at"):
+    with pytest.raises(InputError, match="no group labels at"):
         read_group_labels(tmp_path / "none.csv", 3, 2)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lit_ssl.datamodules import GroupImageDataModule
-from lit_ssl.datamodules.group_images import GroupedArrays
+from lit_ssl.datamodules.groups.images import GroupedArrays
 from lit_ssl.transforms import EvalTransform
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from lit_ssl.datamodules import GroupImageDataModule
-from lit_ssl.datamodules.group_images import GroupedArrays
-from lit_ssl.strategies.launch import leave_group_at_exit
+from lit_ssl.datamodules.groups.images import GroupedArrays
+from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.transforms import EvalTransform
 
 

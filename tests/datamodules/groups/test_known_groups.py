@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lit_ssl.utils.group_files import GroupLabels, write_group_labels
-from lit_ssl.utils.suggest import UserError
+from lit_ssl.errors import InputError
+from lit_ssl.groups.label_files import GroupLabels, write_group_labels
 
 TRUE = np.arange(43) % 2 * 3 + np.arange(43) // 2 % 3
 
@@ -73,7 +73,7 @@ def test_values_of_the_fraction(toy):
     for value in (0, 1.5, -0.1):
         with pytest.raises(ValueError, match=rf"must be in \(0, 1\], got {value}"):
             toy(group_label_fraction=value)
-    with pytest.raises(UserError, match=r"group_label_fraction 0.001 of the 43 training .* none"):
+    with pytest.raises(InputError, match=r"group_label_fraction 0.001 of the 43 training .* none"):
         toy(group_label_fraction=0.001).setup("fit")
     with pytest.raises(ValueError, match="ToyGroups takes no classes_per_batch"):
         toy(classes_per_batch=2)
@@ -84,7 +84,7 @@ def test_values_of_the_fraction(toy):
 
 def test_setup_says_what_is_known(toy, monkeypatch):
     said = []
-    monkeypatch.setattr("lit_ssl.datamodules.groups.rank_zero_info", said.append)
+    monkeypatch.setattr("lit_ssl.datamodules.groups.data.rank_zero_info", said.append)
     data = toy(group_label_fraction=0.1)
     data.setup("fit")
     data.setup("test")
@@ -150,9 +150,9 @@ def test_file_of_other_rows(toy, tmp_path):
     labels = labels_for(toy())
     shifted = GroupLabels(np.roll(labels.attributes, 1), labels.known)
     path = write_group_labels(tmp_path / "groups.csv", shifted)
-    with pytest.raises(UserError, match=r"gives \d+ training rows another known attribute than"):
+    with pytest.raises(InputError, match=r"gives \d+ training rows another known attribute than"):
         toy(group_labels=str(path)).setup("fit")
-    with pytest.raises(UserError, match=r"no group labels at .*nowhere.csv"):
+    with pytest.raises(InputError, match=r"no group labels at .*nowhere.csv"):
         toy(group_labels=str(tmp_path / "nowhere.csv")).setup("fit")
 
 

@@ -15,8 +15,8 @@ from lit_ssl.datamodules import (
     Subset,
     WaterbirdsDataModule,
 )
-from lit_ssl.datamodules.group_images import CropThenResize, SquareThenCrop
-from lit_ssl.utils.suggest import UserError
+from lit_ssl.datamodules.groups.images import CropThenResize, SquareThenCrop
+from lit_ssl.errors import InputError
 
 ROWS = [
     ("a/1.png", "train", 0, 0),
@@ -77,16 +77,18 @@ def test_waterbirds_errors(waterbirds, tmp_path):
         WaterbirdsDataModule(root=str(waterbirds)).setup("fit")
     text = (folder / "metadata.csv").read_text()
     (folder / "metadata.csv").write_text(text.replace(",1,0,1,/o", ",1,0,5,/o"))
-    with pytest.raises(UserError, match=r"1 unknown value in column 'place' \(line 2: '5'\)"):
+    with pytest.raises(InputError, match=r"1 unknown value in column 'place' \(line 2: '5'\)"):
         WaterbirdsDataModule(root=str(waterbirds)).setup("fit")
     (folder / "metadata.csv").write_text(text.replace("place,", "places,"))
-    with pytest.raises(UserError, match=r"no column 'place', .*Did you mean places\?"):
+    with pytest.raises(InputError, match=r"no column 'place', .*Did you mean places\?"):
         WaterbirdsDataModule(root=str(waterbirds)).setup("fit")
     (folder / "metadata.csv").write_text(text.rpartition(",")[0])
-    with pytest.raises(UserError, match=r"line 9 of .* has 5 of 6 columns: the file is incomplete"):
+    with pytest.raises(
+        InputError, match=r"line 9 of .* has 5 of 6 columns: the file is incomplete"
+    ):
         WaterbirdsDataModule(root=str(waterbirds)).setup("fit")
     (folder / "metadata.csv").write_text(text.splitlines()[0] + "\n")
-    with pytest.raises(UserError, match="has no rows below its header"):
+    with pytest.raises(InputError, match="has no rows below its header"):
         WaterbirdsDataModule(root=str(waterbirds)).setup("fit")
 
 
@@ -120,7 +122,7 @@ def test_celeba(celeba, kind):
 @pytest.mark.parametrize("kind", ["csv", "txt"])
 def test_celeba_errors(celeba, kind):
     root = celeba(kind)
-    with pytest.raises(UserError, match=r"no column 'Blond_Hiar', .*Did you mean Blond_Hair\?"):
+    with pytest.raises(InputError, match=r"no column 'Blond_Hiar', .*Did you mean Blond_Hair\?"):
         CelebADataModule(root=str(root), target="Blond_Hiar").setup("fit")
     with pytest.raises(ValueError, match="must differ, both are 'Male'"):
         CelebADataModule(root=str(root), target="Male")
@@ -129,15 +131,15 @@ def test_celeba_errors(celeba, kind):
     first = "000002.jpg,-1" if kind == "csv" else "000002.jpg -1"
     attributes.write_text(text.replace(first, first[:-2] + " 7"))
     line = 3 if kind == "csv" else 4
-    with pytest.raises(UserError, match=rf"column 'Blond_Hair' \(line {line}: '7'\): expected -1"):
+    with pytest.raises(InputError, match=rf"column 'Blond_Hair' \(line {line}: '7'\): expected -1"):
         CelebADataModule(root=str(root)).setup("fit")
     attributes.write_text(text.rstrip()[:-3])
-    with pytest.raises(UserError, match="of 4 columns: the file is incomplete"):
+    with pytest.raises(InputError, match="of 4 columns: the file is incomplete"):
         CelebADataModule(root=str(root)).setup("fit")
     attributes.write_text(text)
     parts = root / f"list_eval_partition.{kind}"
     parts.write_text("\n".join(parts.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(UserError, match=r"1 of the 6 images .* first 000006.jpg"):
+    with pytest.raises(InputError, match=r"1 of the 6 images .* first 000006.jpg"):
         CelebADataModule(root=str(root)).setup("fit")
     parts.unlink()
     with pytest.raises(FileNotFoundError, match="csv or list_eval_partition"):
@@ -199,24 +201,24 @@ def test_group_csv_errors(group_csv):
     bad = [*ROWS, ("b/6.png", "train", 1, "red"), ("b/7.png", "train", 0, -2)]
     root = str(group_csv(bad))
     expected = r"2 unknown values in column 'a' \(line 7: 'red', line 8: '-2'\): expected numbers"
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(InputError, match=expected):
         GroupCSVDataModule(root=root).setup("fit")
-    with pytest.raises(UserError, match=r"\(line 8: '-2'\): expected blue or red, or a number"):
+    with pytest.raises(InputError, match=r"\(line 8: '-2'\): expected blue or red, or a number"):
         GroupCSVDataModule(root=root, attribute_names=["blue", "red"]).setup("fit")
     root = str(group_csv([*ROWS, ("b/6.png", "dev", 1, 0)]))
-    with pytest.raises(UserError, match=r"column 'split' \(line 7: 'dev'\): expected train, val"):
+    with pytest.raises(InputError, match=r"column 'split' \(line 7: 'dev'\): expected train, val"):
         GroupCSVDataModule(root=root).setup("fit")
     root = str(group_csv([*ROWS, ("b/8.png", "train", "", 0)]))
-    with pytest.raises(UserError, match=r"1 unknown value in column 'y' \(line 7: ''\)"):
+    with pytest.raises(InputError, match=r"1 unknown value in column 'y' \(line 7: ''\)"):
         GroupCSVDataModule(root=root).setup("fit")
     root = str(group_csv([*ROWS, ("b/9.png", "train", 1, 0)], skip=["b/9.png"]))
     with pytest.raises(FileNotFoundError, match=r"1 of the 4 images .* are not in .*: b/9.png"):
         GroupCSVDataModule(root=root).setup("fit")
     root = str(group_csv([row for row in ROWS if row[1] != "train"]))
-    with pytest.raises(UserError, match="has no training row: expected 'train' or 0 in column 's"):
+    with pytest.raises(InputError, match="has no training row: expected 'train' or 0 in column 's"):
         GroupCSVDataModule(root=root).setup("fit")
     root = str(group_csv([(*row[:3], "") for row in ROWS]))
-    with pytest.raises(UserError, match="has no attribute at all in column 'a'"):
+    with pytest.raises(InputError, match="has no attribute at all in column 'a'"):
         GroupCSVDataModule(root=root).setup("fit")
     with pytest.raises(FileNotFoundError, match=r"expected table.csv in"):
         _ = GroupCSVDataModule(root=root, metadata="table.csv").num_classes

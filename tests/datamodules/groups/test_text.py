@@ -9,9 +9,9 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
 from lit_ssl.datamodules import CivilCommentsDataModule, MultiNLIDataModule
-from lit_ssl.datamodules.multinli import has_negation
-from lit_ssl.datamodules.tokens import Tokens
-from lit_ssl.utils.suggest import UserError
+from lit_ssl.datamodules.groups.multinli import has_negation
+from lit_ssl.errors import InputError
+from lit_ssl.text.tokens import Tokens
 
 PAD, UNK, CLS, SEP, A, CAT, NO = 0, 1, 2, 3, 5, 6, 7
 DOG, SAT, ON, NEVER, S, DOT, COMMA, YOU, ARE, BAD, GOOD = 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18
@@ -103,7 +103,7 @@ def test_length_and_padding(comments):
 
 def test_texts_are_tokenized_once_and_let_go(comments, monkeypatch):
     counted = []
-    from lit_ssl.datamodules import group_text
+    from lit_ssl.datamodules.groups import text as group_text
 
     tokenize = group_text.tokenize
     monkeypatch.setattr(
@@ -124,13 +124,13 @@ def test_civilcomments_errors(comments, civilcomments):
     path = civilcomments / "all_data_with_identities.csv"
     text = path.read_text()
     path.write_text(text.replace("good cat.,train,0.0", "good cat.,train,none"))
-    with pytest.raises(UserError, match=r"'toxicity' \(line 3: 'none'\): expected a number"):
+    with pytest.raises(InputError, match=r"'toxicity' \(line 3: 'none'\): expected a number"):
         comments().setup("fit")
     path.write_text(text.replace(",val,1.0", ",dev,1.0"))  # the third comment takes two lines
-    with pytest.raises(UserError, match=r"'split' \(line 8: 'dev'\): expected train, val or test"):
+    with pytest.raises(InputError, match=r"'split' \(line 8: 'dev'\): expected train, val or test"):
         comments().setup("fit")
     path.write_text(text.replace("other_religions", "others"))
-    with pytest.raises(UserError, match="no column 'other_religions'"):
+    with pytest.raises(InputError, match="no column 'other_religions'"):
         comments().setup("fit")
     path.unlink()
     with pytest.raises(FileNotFoundError, match="CivilComments: expected all_data_with_identities"):
@@ -144,7 +144,7 @@ def test_no_tokenizer(civilcomments, tmp_path, content):
     if content:
         folder.mkdir()
     data = CivilCommentsDataModule(root=str(civilcomments), tokenizer=str(folder))
-    with pytest.raises(UserError, match=r"No tokenizer at .*nothing': expected a folder with"):
+    with pytest.raises(InputError, match=r"No tokenizer at .*nothing': expected a folder with"):
         data.setup("fit")
 
 
@@ -189,10 +189,10 @@ def test_multinli_errors(pairs, multinli):
     metadata = multinli / "data" / "metadata_random.csv"
     text = metadata.read_text()
     metadata.write_text(text.replace("0,2,0,0", "1,2,0,0"))
-    with pytest.raises(UserError, match=r"1 of the 5 rows .* another label than .* first line 2"):
+    with pytest.raises(InputError, match=r"1 of the 5 rows .* another label than .* first line 2"):
         pairs().setup("fit")
     metadata.write_text(text.replace("6,1,0,2", "7,1,0,2"))
-    with pytest.raises(UserError, match=r"\(line 6: '7'\): expected one of the 7 rows"):
+    with pytest.raises(InputError, match=r"\(line 6: '7'\): expected one of the 7 rows"):
         pairs().setup("fit")
     metadata.write_text(text.replace("0,2,0,0", "0,2,1,0"))
     with pytest.warns(UserWarning, match="differ about negation in 1 rows; the file counts"):
@@ -200,7 +200,7 @@ def test_multinli_errors(pairs, multinli):
     metadata.write_text(text)
     path = multinli / "multinli_1.0" / "multinli_1.0_dev_matched.jsonl"
     path.write_text('{"gold_label": "neutral"}\n')
-    with pytest.raises(UserError, match=r"line 1 of .*dev_matched.jsonl is no pair .KeyError"):
+    with pytest.raises(InputError, match=r"line 1 of .*dev_matched.jsonl is no pair .KeyError"):
         pairs().setup("fit")
     path.unlink()
     with pytest.raises(

@@ -1,0 +1,1 @@
+"""Evaluation of a representation while it trains."""

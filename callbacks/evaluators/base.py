@@ -1,0 +1,185 @@
+"""Base of the callbacks that measure the quality of frozen features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from lit_ssl.callbacks.contract import (
+    check_bank,
+    data_source,
+    feature_function,
+    is_unlabelled,
+    num_classes_of,
+)
+from lit_ssl.callbacks.evaluators.features import Features, Split, clear_features, extract_features
+from lit_ssl.errors import InputError
+
+Result = TypeVar("Result")
+
+
+class RepresentationEvaluator(pl.Callback, ABC):
+    """Runs a measurement at the end of validation and test, and logs what it returns.
+
+    A subclass writes :meth:`evaluate`; the values are logged as ``val/<name>`` and ``test/<name>``.
+    Nothing happens while the trainer checks its own sanity. The features of one evaluation are
+    computed once, however many evaluators ask for them. Where the data module has no classes
+    (``num_classes`` 0), an evaluator is off, and says so.
+
+    Args:
+        every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
+            ``trainer.validate`` and ``trainer.test`` always evaluate.
+        feature_method: Method of the module that maps images to features.
+        num_classes: Number of classes; None takes the data module's.
+
+    Example:
+        >>> class MeanNorm(RepresentationEvaluator):
+        ...     def evaluate(self, trainer, pl_module, split):
+        ...         queries = self.labelled(trainer, pl_module, split)
+        ...         return {"mean_norm": queries.features.norm(dim=1).mean().item()}
+    """
+
+    needs_bank: ClassVar[bool] = True
+    on_progress_bar: ClassVar[tuple[str, ...]] = ()  # names of values
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        feature_method: str = "forward",
+        num_classes: int | None = None,
+    ) -> None:
+        if every_n_epochs < 1:
+            raise InputError(f"every_n_epochs must be >= 1, got {every_n_epochs}")
+        self.every_n_epochs = every_n_epochs
+        self.feature_method = feature_method
+        self.num_classes = num_classes
+        self.is_off = False
+
+    @abstractmethod
+    def evaluate(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
+    ) -> dict[str, float]:
+        """Measure the current weights; called on every process.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The module.
+            split: ``val`` or ``test``.
+
+        Returns:
+            Values by name, the same on every process.
+        """
+
+    def labelled(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
+    ) -> Features:
+        """Features and labels of the labelled samples of a split (:func:`labelled_only`)."""
+        who = type(self).__name__
+        extracted = extract_features(trainer, pl_module, split, self.feature_method, who)
+        return labelled_only(extracted, num_classes_of(trainer, self.num_classes, who), split, who)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Complain at the start, not after the first epoch, if a contract is not met."""
+        if stage == "predict":
+            return
+        who = type(self).__name__
+        self.is_off = is_unlabelled(trainer, self.num_classes)
+        if self.is_off:
+            data = type(data_source(trainer)).__name__
+            rank_zero_warn(f"{who} is off: {data} has no classes (num_classes = 0)")
+            return
+        num_classes_of(trainer, self.num_classes, who)
+        feature_function(pl_module, self.feature_method, who)
+        if self.needs_bank:
+            check_bank(trainer, who)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop features of earlier weights."""
+        clear_features(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop features of earlier weights."""
+        clear_features(trainer)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate and log, when it is due."""
+        if self._is_due(trainer):
+            self._log(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate and log."""
+        self._log(trainer, pl_module, "test")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Free the memory of the features."""
+        clear_features(trainer)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Free the memory of the features."""
+        clear_features(trainer)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
+        epoch = trainer.current_epoch + 1
+        return (
+            trainer.state.fn != "fit"
+            or epoch % self.every_n_epochs == 0
+            or epoch == trainer.max_epochs
+        )
+
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
+        if self.is_off:
+            return
+        for name, value in self.evaluate(trainer, pl_module, split).items():
+            # All processes hold equal values; syncing them again only keeps Lightning from warning.
+            shown = name in self.on_progress_bar
+            pl_module.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)
+
+
+def labelled_only(extracted: Features, num_classes: int, split: str, who: str) -> Features:
+    """Keep the samples that have a label.
+
+    Args:
+        extracted: Features of a split.
+        num_classes: Number of classes, for the range check.
+        split: Name of the split, for the message.
+        who: Name of the callback, for the message.
+
+    Returns:
+        The samples whose label is not −1.
+
+    Raises:
+        ValueError: If none is left, or labels lie outside ``[0, num_classes)``.
+    """
+    known = extracted.labels >= 0
+    if not known.any():
+        raise InputError(
+            f"{who} needs labels, but all {len(known)} labels of the {split} split are −1; serve "
+            "labels in the data module or remove the callback"
+        )
+    highest = int(extracted.labels.max())
+    if highest >= num_classes:
+        raise InputError(
+            f"{who}: the {split} split has label {highest} but num_classes is {num_classes}; "
+            "labels must lie in [0, num_classes)"
+        )
+    return Features(extracted.features[known], extracted.labels[known])
+
+
+def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], Result]) -> Result:
+    """Compute on one process and give the result to all, so that all act on the same numbers.
+
+    Args:
+        trainer: The running trainer.
+        compute: Called on rank zero only; the result must be picklable.
+
+    Returns:
+        Rank zero's result, on every process.
+    """
+    result = compute() if trainer.is_global_zero else None
+    return trainer.strategy.broadcast(result)  # type: ignore[return-value]

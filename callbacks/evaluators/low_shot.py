@@ -1,0 +1,113 @@
+"""Low-shot accuracy during training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, tensor
+
+from lit_ssl.callbacks.contract import is_fast_dev_run, num_classes_of
+from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, on_rank_zero
+from lit_ssl.callbacks.evaluators.features import Split
+from lit_ssl.errors import InputError
+from lit_ssl.metrics import draw_labelled, low_shot_accuracies
+
+
+class LowShotEvaluator(RepresentationEvaluator):
+    """Accuracy of logistic regression on a few labelled images per class (MSN's protocol).
+
+    The labelled images are drawn from the bank; the draws stay the same for the whole run and are
+    nested (1 per class is part of 2 per class). For each number n of images per class it logs
+    ``val/lowshot_n_acc1`` (mean over the draws, in [0, 1]) and ``val/lowshot_n_std`` (sample
+    standard deviation), and the same under ``test/``.
+
+    Args:
+        shots: Labelled images per class, each >= 1.
+        draws: Random draws to average over, >= 1; seeded 0, 1, ….
+        l2: Regularisation x of :func:`lit_ssl.metrics.fit_low_shot`, > 0.
+        every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
+        feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``. MSN's
+            published numbers use its ``features`` (before the final norm).
+        num_classes: Number of classes; None takes the data module's.
+
+    Raises:
+        ValueError: If a value lies outside its range.
+
+    Source: MSN, arXiv 2204.07141, appendix A.2. The paper uses fixed lists of ImageNet images
+    instead of random draws: for its protocol make the bank such a list (``subset`` of the data
+    module), give its images per class as ``shots`` and ``draws: 1``, and average over the lists.
+    """
+
+    def __init__(
+        self,
+        shots: Sequence[int] = (1, 2, 5),
+        draws: int = 3,
+        l2: float = 0.0025,
+        every_n_epochs: int = 1,
+        feature_method: str = "forward",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs, feature_method, num_classes)
+        if not shots or min(shots) < 1 or draws < 1 or l2 <= 0:
+            raise InputError(
+                "LowShotEvaluator needs shots >= 1, draws >= 1 and l2 > 0, got "
+                f"shots={list(shots)}, draws={draws}, l2={l2}"
+            )
+        self.shots = tuple(shots)
+        self.draws = draws
+        self.l2 = l2
+
+    def evaluate(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
+    ) -> dict[str, float]:
+        """Low-shot accuracies on a split; see the class."""
+        bank = self.labelled(trainer, pl_module, "bank")
+        queries = self.labelled(trainer, pl_module, split)
+        classes = num_classes_of(trainer, self.num_classes, "LowShotEvaluator")
+        if not is_fast_dev_run(trainer):
+            warn_about_short_classes(bank.labels, max(self.shots), "LowShotEvaluator")
+
+        def compute() -> dict[str, float]:
+            on_device = queries.features.to(pl_module.device)
+            values: dict[str, float] = {}
+            for n in self.shots:
+                supports = draw_supports(bank.labels, n, self.draws)
+                mean, std = mean_and_std(
+                    low_shot_accuracies(
+                        bank.features,
+                        bank.labels,
+                        on_device,
+                        queries.labels,
+                        classes,
+                        supports,
+                        self.l2,
+                    )
+                )
+                values |= {f"lowshot_{n}_acc1": mean, f"lowshot_{n}_std": std}
+            return values
+
+        return on_rank_zero(trainer, compute)
+
+
+def draw_supports(labels: Tensor, per_class: int, draws: int) -> list[Tensor]:
+    """Rows of the labelled images of each draw; all of a class where it has too few."""
+    return [draw_labelled(labels, per_class, seed, allow_fewer=True) for seed in range(draws)]
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 for one value)."""
+    column = tensor(values)
+    return column.mean().item(), column.std().item() if len(values) > 1 else 0.0
+
+
+def warn_about_short_classes(labels: Tensor, per_class: int, who: str, of: str = "bank") -> None:
+    """Warn, once per text, if a class has fewer labelled images than the protocol draws."""
+    counts = labels.bincount()
+    short = ((counts > 0) & (counts < per_class)).sum().item()
+    if short:
+        rank_zero_warn(
+            f"{who}: {short} classes of the {of} have fewer than {per_class} labelled images; all "
+            "of theirs are used, so the numbers are not exact n-shot results"
+        )

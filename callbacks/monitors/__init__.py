@@ -1,0 +1,1 @@
+"""Health and speed of a run."""

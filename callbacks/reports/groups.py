@@ -1,0 +1,153 @@
+"""The table that says how a classifier does in each group, and what labels it took."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from lit_ssl.callbacks.contract import data_source, is_fast_dev_run
+from lit_ssl.errors import InputAttributeError
+from lit_ssl.files import write_file
+from lit_ssl.metrics import GroupScores
+
+__all__ = ["GroupReport"]
+
+_COLUMNS = ("group", "training_rows", "known_in_training", "test_rows", "accuracy")
+
+
+class _Row(NamedTuple):
+    group: str
+    training_rows: int | None  # None where the groups of the test are not those of the training
+    known_in_training: int | None
+    test_rows: int
+    accuracy: float | None
+
+
+class GroupReport(pl.Callback):
+    """Prints accuracy by group after ``trainer.test``; writes ``group_report.json`` and ``.csv``.
+
+    For a module that keeps ``group_scores["test"]``, such as
+    :class:`lit_ssl.methods.GroupRobustClassifier`. Under the table stands what it took: the
+    training rows whose attribute the method used, and the validation rows whose group selected the
+    checkpoint; both count, and a method that used few of the former may owe its result to the
+    latter.
+
+    Args:
+        output: folder of the two files; None takes the run's (``trainer.log_dir``).
+    """
+
+    def __init__(self, output: str | None = None) -> None:
+        self.output = output
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print and write."""
+        scores = getattr(pl_module, "group_scores", {}).get("test")
+        if scores is None:
+            raise InputAttributeError(
+                f"GroupReport: {type(pl_module).__name__} has no group_scores['test']; use it with "
+                "GroupRobustClassifier, BARACK or JTT, or remove the callback"
+            )
+        folder = Path(self.output or trainer.log_dir or trainer.default_root_dir)
+        data = data_source(trainer)
+        rows = group_rows(data, scores)
+        used = getattr(pl_module, "uses_groups", True) or any(
+            getattr(callback, "uses_training_groups", False)
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        )
+        summary = summarise(data, scores, used)
+        self._show(rows, summary, type(pl_module).__name__)
+        if not is_fast_dev_run(trainer):
+            self._write(folder, rows, summary)
+
+    @rank_zero_only
+    def _show(self, rows: Sequence[_Row], summary: dict[str, Any], method: str) -> None:
+        table = Table(title=f"{method}: accuracy by group, %", title_justify="left")
+        table.add_column("group")
+        for header in ("training rows", "known", "test rows", "accuracy"):
+            table.add_column(header, justify="right")
+        worst = summary["worst_group"]
+        for row in rows:
+            numbers = (row.training_rows, row.known_in_training, row.test_rows)
+            cells = ["" if n is None else f"{n:,}" for n in numbers]
+            shown = "–" if row.accuracy is None else f"{100 * row.accuracy:.1f}"
+            table.add_row(
+                row.group, *cells, f"[bold]{shown}[/bold]" if row.group == worst else shown
+            )
+        console = Console(highlight=False)
+        console.print(table)
+        for line in summary_lines(summary):
+            console.print(line, markup=False, soft_wrap=True)
+
+    @rank_zero_only
+    def _write(self, folder: Path, rows: Sequence[_Row], summary: dict[str, Any]) -> None:
+        content = {**summary, "groups": [row._asdict() for row in rows]}
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        write_file(folder / "group_report.json", lambda file: file.write(text + "\n"))
+        write_file(
+            folder / "group_report.csv",
+            lambda file: csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows]),
+        )
+        print(f"group report: {folder / 'group_report.json'}", flush=True)
+
+
+def group_rows(data: Any, scores: GroupScores) -> list[_Row]:
+    """One row per group of the test."""
+    names = data.eval_group_names or data.group_names
+    training: list[int | None] = [None] * len(names)
+    known = list(training)
+    if not data.eval_group_names:
+        training = _counts(data.true_group_array("train"), len(names))
+        known = _counts(np.where(data.known("train"), data.group_array("train"), -1), len(names))
+    return [
+        _Row(str(name), training[g], known[g], int(scores.sizes[g]), _plain(scores.per_group[g]))
+        for g, name in enumerate(names)
+    ]
+
+
+def summarise(data: Any, scores: GroupScores, uses_groups: bool) -> dict[str, Any]:
+    """Worst and average accuracy, and the label budget."""
+    names = data.eval_group_names or data.group_names
+    worst = int(scores.worst_group)
+    return {
+        "worst": _plain(scores.worst),
+        "worst_group": str(names[worst]) if worst >= 0 else None,
+        "average": _plain(scores.average),
+        "adjusted_average": _plain(scores.adjusted),
+        "headline_average": "adjusted_average" if data.adjusted_average else "average",
+        "training_rows": len(data.labels("train")),
+        "training_group_labels": data.num_labelled if uses_groups else 0,
+        "validation_group_labels": int(data.known("val").sum()),
+    }
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """The lines under the table."""
+    percent = {
+        name: "–" if summary[name] is None else f"{100 * summary[name]:.1f}"
+        for name in ("worst", "average", "adjusted_average")
+    }
+    used, rows = summary["training_group_labels"], summary["training_rows"]
+    return [
+        f"worst {percent['worst']} ({summary['worst_group']}), average {percent['average']}, "
+        f"weighted as in training {percent['adjusted_average']}",
+        f"group labels: {used:,} of {rows:,} training rows ({100 * used / max(1, rows):.1f} %) and "
+        f"{summary['validation_group_labels']:,} validation rows",
+    ]
+
+
+def _counts(groups: np.ndarray, size: int) -> list[int | None]:
+    return np.bincount(groups[groups >= 0], minlength=size).tolist()
+
+
+def _plain(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,142 @@
+"""The kinds of features that a report compares: trained, untrained, raw pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lit_ssl.callbacks.contract import feature_function
+from lit_ssl.callbacks.evaluators.base import labelled_only
+from lit_ssl.callbacks.evaluators.features import Features, Split, collect_features
+from lit_ssl.distributed import is_distributed
+
+_MAX_PIXEL_BYTES = 2 * 2**30
+
+# Features of a split by one method of the module.
+Source = Callable[[Split, str], Features]
+
+
+class Asked(NamedTuple):
+    """What a report needs of each kind of features.
+
+    Attributes:
+        bank: Whether the bank is needed.
+        queries: The evaluated split.
+        supports: The split with the supports of soft nearest neighbours; None: they are not asked.
+        method: Method of the module for k-NN, linear and low-shot.
+        embedding: Method of the module for soft nearest neighbours.
+    """
+
+    bank: bool
+    queries: Split
+    supports: Split | None
+    method: str
+    embedding: str
+
+
+class Kind(NamedTuple):
+    """Features of one kind; all samples have a label.
+
+    Attributes:
+        bank: Of the training images.
+        queries: Of the evaluated split.
+        supports: Of the labelled images, for soft nearest neighbours.
+        asked: Of the evaluated split, for soft nearest neighbours.
+        bank_labels: Of all images of the bank, −1 where unknown.
+    """
+
+    bank: Features | None
+    queries: Features | None
+    supports: Features | None
+    asked: Features | None
+    bank_labels: Tensor | None
+
+
+class TooManyPixelsError(Exception):
+    """Raw pixels would take too much memory."""
+
+
+def collect_kind(asked: Asked, source: Source, classes: int, who: str) -> Kind:
+    """All features of one kind; a split is passed through the network once per method.
+
+    Args:
+        asked: What is needed.
+        source: Gives it.
+        classes: Number of classes.
+        who: Name of the callback, for messages.
+    """
+    raw: dict[tuple[Split, str], Features] = {}
+    labelled: dict[tuple[Split, str], Features] = {}
+
+    def known(split: Split, method: str) -> Features:
+        key = split, method
+        if key not in labelled:
+            raw[key] = source(split, method)
+            labelled[key] = labelled_only(raw[key], classes, split, who)
+        return labelled[key]
+
+    bank = queries = supports = answers = labels = None
+    if asked.bank:
+        bank, queries = known("bank", asked.method), known(asked.queries, asked.method)
+        labels = raw["bank", asked.method].labels
+    if asked.supports is not None:
+        supports = known(asked.supports, asked.embedding)
+        answers = known(asked.queries, asked.embedding)
+    return Kind(bank, queries, supports, answers, labels)
+
+
+def network_source(trainer: pl.Trainer, module: pl.LightningModule, who: str) -> Source:
+    """Features of a module beside the one that is evaluated."""
+
+    def source(split: Split, method: str) -> Features:
+        function = feature_function(module, method, who)
+        return collect_features(trainer, module, split, function, who)
+
+    return source
+
+
+def pixel_source(trainer: pl.Trainer, pl_module: pl.LightningModule, rows: int, who: str) -> Source:
+    """Flattened normalised images, whatever the method.
+
+    Args:
+        trainer: The running trainer.
+        pl_module: The module, which is not asked.
+        rows: How many of them are kept at once.
+        who: Name of the callback, for messages.
+    """
+    found: dict[Split, Features] = {}
+
+    def source(split: Split, method: str) -> Features:
+        if split not in found:
+            function = partial(_pixels, rows)
+            found[split] = collect_features(trainer, pl_module, split, function, who)
+        return found[split]
+
+    return source
+
+
+def _pixels(rows: int, images: Tensor) -> Tensor:
+    flat = images.flatten(1)
+    size = 4 * rows * flat.shape[1]
+    if size > _MAX_PIXEL_BYTES:
+        raise TooManyPixelsError(
+            f"{rows:,} images of {flat.shape[1]:,} values would take {size / 2**30:.0f} GiB"
+        )
+    return flat
+
+
+def on_device(
+    module: pl.LightningModule | None, trainer: pl.Trainer, device: torch.device
+) -> pl.LightningModule:
+    """Move a copy to the device, in the trainer's precision, with rank zero's weights."""
+    assert module is not None
+    module = trainer.precision_plugin.convert_module(module.to(device))  # type: ignore[assignment]
+    if is_distributed():
+        for value in module.state_dict().values():
+            torch.distributed.broadcast(value, src=0)
+    return module

@@ -1,0 +1,319 @@
+"""One table that says what a representation is worth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+
+from lit_ssl.callbacks.contract import (
+    check_bank,
+    embedding_method,
+    feature_function,
+    is_fast_dev_run,
+    num_classes_of,
+)
+from lit_ssl.callbacks.evaluators.base import on_rank_zero
+from lit_ssl.callbacks.evaluators.features import (
+    Split,
+    clear_features,
+    extract_features,
+    support_split,
+)
+from lit_ssl.callbacks.evaluators.low_shot import warn_about_short_classes
+from lit_ssl.callbacks.reports.kinds import (
+    Asked,
+    Kind,
+    TooManyPixelsError,
+    collect_kind,
+    network_source,
+    on_device,
+    pixel_source,
+)
+from lit_ssl.callbacks.reports.labelled_sets import LabelledSet, check_names, find_positions
+from lit_ssl.callbacks.reports.measurements import PROTOCOLS, Measurements
+from lit_ssl.callbacks.reports.output import (
+    find_run_files,
+    print_report,
+    protocol_text,
+    report_table,
+    write_report,
+)
+from lit_ssl.errors import InputError
+
+_WHO = "RepresentationReport"
+
+
+class RepresentationReport(pl.Callback):
+    """Compares trained features with untrained ones and with raw pixels, in one table.
+
+    After ``trainer.test`` and ``trainer.validate`` it prints the accuracy of each kind of features
+    under each protocol, and where the run's files lie, and writes ``report.json`` and
+    ``report.csv`` (accuracies in [0, 1]). All kinds share the data and the labelled draws. Nothing
+    is chosen on the images that are reported.
+
+    The protocols: ``knn``; ``linear`` (logistic regression on the bank, its L2 chosen inside the
+    bank); ``low_shot`` (MSN: logistic regression on a few images per class, and on ``label_sets``);
+    ``soft_nn`` (PAWS-NN: soft nearest neighbours over all images of the data module's
+    ``support_dataloader()`` if it has one, else of the bank; over a few of them per class; and,
+    where they are the bank, over ``label_sets``).
+
+    The untrained row is the module as it was built, copied before Lightning loads a checkpoint
+    (``trainer.test(model, ckpt_path=...)``, ``lit-ssl test --ckpt_path ...``) or before ``fit``. It
+    is left out, with a note, when the module was trained before the callback saw it.
+
+    Args:
+        shots: Labelled images per class, each >= 1; may be empty.
+        draws: Random draws of labelled images, >= 1; seeded 0, 1, ….
+        k: Neighbours that vote, >= 1.
+        temperature: Sharpness of the k-NN vote, > 0.
+        l2: Low-shot regularisation x (:func:`lit_ssl.metrics.fit_low_shot`), > 0.
+        baselines: Further kinds. ``pixels`` are the flattened normalised images; they are left out
+            when those of the bank would take more than 2 GiB.
+        feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``.
+        num_classes: Number of classes; None takes the data module's.
+        output: Folder of the two files; None takes the run's (``trainer.log_dir``).
+        protocols: Which of the above to measure; those left out cost nothing.
+        label_sets: Further choices of labelled images by name, such as official lists
+            (:class:`LabelledSet`); over several lists the mean and the standard deviation.
+        soft_nn_temperature: τ of soft nearest neighbours, > 0.
+        soft_nn_feature_method: Method of the module for soft nearest neighbours; None: ``embed`` of
+            modules that have it (PAWS: all of the network, prediction head included), else
+            ``feature_method``.
+
+    Raises:
+        ValueError: If a value lies outside its range.
+    """
+
+    def __init__(
+        self,
+        shots: Sequence[int] = (1, 2, 5),
+        draws: int = 5,
+        k: int = 20,
+        temperature: float = 0.07,
+        l2: float = 0.0025,
+        baselines: Sequence[Literal["untrained", "pixels"]] = ("untrained", "pixels"),
+        feature_method: str = "forward",
+        num_classes: int | None = None,
+        output: str | None = None,
+        protocols: Sequence[Literal["knn", "linear", "low_shot", "soft_nn"]] = PROTOCOLS,
+        label_sets: Mapping[str, LabelledSet] | None = None,
+        soft_nn_temperature: float = 0.1,
+        soft_nn_feature_method: str | None = None,
+    ) -> None:
+        if min(*shots, draws, k, 1) < 1 or min(temperature, l2, soft_nn_temperature) <= 0:
+            raise InputError(
+                f"{_WHO} needs shots, draws, k >= 1 and temperature, l2, soft_nn_temperature > 0, "
+                f"got {list(shots)}, {draws}, {k}, {temperature}, {l2}, {soft_nn_temperature}"
+            )
+        if not protocols or set(protocols) - set(PROTOCOLS):
+            raise InputError(
+                f"{_WHO} needs some of the protocols {list(PROTOCOLS)}, got {list(protocols)}"
+            )
+        if unknown := set(baselines) - {"untrained", "pixels"}:
+            raise InputError(
+                f"{_WHO} knows the baselines 'untrained' and 'pixels', got {sorted(unknown)}"
+            )
+        sets = dict(label_sets or {})
+        check_names(sets, [str(n) for n in shots], _WHO)
+        self.measurements = Measurements(
+            tuple(protocols), tuple(shots), draws, k, temperature, l2, soft_nn_temperature, sets
+        )
+        self.baselines = tuple(baselines)
+        self.feature_method = feature_method
+        self.num_classes = num_classes
+        self.output = output
+        self.soft_nn_feature_method = soft_nn_feature_method
+        self._untrained: pl.LightningModule | None = None
+        self._notes: list[str] = []
+        self._finished: tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check the contracts and copy the module while it is still untrained."""
+        if stage == "predict":
+            return
+        num_classes_of(trainer, self.num_classes, _WHO)
+        asked = self._asked(trainer, pl_module, "val")
+        if asked.bank:
+            check_bank(trainer, _WHO)
+            feature_function(pl_module, asked.method, _WHO)
+        if asked.supports is not None:
+            feature_function(pl_module, asked.embedding, _WHO)
+        if stage != "fit":  # a list that is not there shows before the network runs
+            m = self.measurements
+            m.positions = find_positions(trainer, m.sets, m.draws, _WHO)
+        self._finished = None
+        # Lightning calls setup before it restores weights. A trainer that has made steps has
+        # trained this module already.
+        untouched = trainer.global_step == 0
+        if "untrained" in self.baselines and self._untrained is None and untouched:
+            self._untrained = copy.deepcopy(pl_module).cpu()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop features of earlier weights."""
+        clear_features(trainer)
+
+    on_test_start = on_validation_start
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure, in ``trainer.validate`` only."""
+        if trainer.state.fn == "validate":
+            self._report(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure."""
+        self._report(trainer, pl_module, "test")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Free the memory of the features."""
+        clear_features(trainer)
+
+    on_test_end = on_validation_end
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Print the report, after Lightning's own table of metrics."""
+        if self._finished is None:
+            return
+        rows, protocol, files = self._finished
+        self._finished = None
+        if trainer.progress_bar_callback is not None:  # else it is drawn again, below the report
+            trainer.progress_bar_callback.teardown(trainer, pl_module, stage)
+        title = f"What the frozen features are worth ({type(pl_module).__name__})"
+        lines = [protocol_text(protocol), *protocol["notes"]]
+        print_report(report_table(rows, title), lines, files)
+
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
+        self._notes = []
+        classes = num_classes_of(trainer, self.num_classes, _WHO)
+        asked = self._asked(trainer, pl_module, split)
+        trained = partial(extract_features, trainer, pl_module, who=_WHO)
+        kind = collect_kind(asked, trained, classes, _WHO)
+        self._check_sizes(trainer, kind)
+        measure = partial(self._measure, trainer, pl_module.device, classes)
+        rows = [{"features": "trained", **measure(kind)}]
+        for name in self.baselines:
+            baseline = self._baseline(name, trainer, pl_module, asked, classes, kind)
+            if baseline is not None:
+                rows.append({"features": name, **measure(baseline)})
+        self._finish(trainer, rows, self._protocol(trainer, asked, kind))
+
+    def _asked(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> Asked:
+        protocols = set(self.measurements.protocols)
+        supports = support_split(trainer, _WHO) if "soft_nn" in protocols else None
+        embedding = self.soft_nn_feature_method or embedding_method(pl_module, self.feature_method)
+        return Asked(bool(protocols - {"soft_nn"}), split, supports, self.feature_method, embedding)
+
+    def _check_sizes(self, trainer: pl.Trainer, kind: Kind) -> None:
+        """Warn of classes with too few images; leave sets out where only some batches are read."""
+        if is_fast_dev_run(trainer):
+            self.measurements.positions = {}
+            return
+        shots = max(self.measurements.shots, default=0)
+        if kind.bank is not None and "low_shot" in self.measurements.protocols:
+            warn_about_short_classes(kind.bank.labels, shots, _WHO)
+        elif kind.supports is not None:
+            warn_about_short_classes(kind.supports.labels, shots, _WHO, "labelled images")
+
+    def _measure(
+        self, trainer: pl.Trainer, device: torch.device, classes: int, kind: Kind
+    ) -> dict[str, float]:
+        """All accuracies of one kind of features; computed on rank zero."""
+        return on_rank_zero(trainer, lambda: self.measurements(kind, classes, device, _WHO))
+
+    def _baseline(
+        self,
+        name: str,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        asked: Asked,
+        classes: int,
+        trained: Kind,
+    ) -> Kind | None:
+        """Features of a baseline, or None with a note that says why."""
+        if name == "pixels":
+            known = trained.bank or trained.supports
+            rows = 0 if known is None else len(known.labels)
+            try:
+                source = pixel_source(trainer, pl_module, rows, _WHO)
+                return collect_kind(asked, source, classes, _WHO)
+            except TooManyPixelsError as error:
+                self._notes.append(f"No pixels row: {error}.")
+                return None
+        note = on_rank_zero(trainer, lambda: self._why_not_untrained(pl_module))
+        if note is not None:
+            self._notes.append(f"No untrained row: {note}.")
+            return None
+        module = on_device(self._untrained, trainer, pl_module.device)
+        try:
+            return collect_kind(asked, network_source(trainer, module, _WHO), classes, _WHO)
+        finally:
+            module.cpu()
+
+    def _why_not_untrained(self, pl_module: pl.LightningModule) -> str | None:
+        if self._untrained is None:
+            return "the module had been trained before this callback saw it"
+        before, now = self._untrained.state_dict(), pl_module.state_dict()
+        if before.keys() != now.keys():
+            return "the module built its layers after setup (configure_model)"
+        if all(torch.equal(before[name].cpu(), now[name].cpu()) for name in now):
+            return "the module still has the weights it was built with (give ckpt_path)"
+        return None
+
+    def _protocol(self, trainer: pl.Trainer, asked: Asked, kind: Kind) -> dict[str, Any]:
+        m = self.measurements
+        queries = kind.queries or kind.asked
+        assert queries is not None
+        supports = kind.supports
+        soft_nn = None
+        if supports is not None:
+            soft_nn = {
+                "feature_method": asked.embedding,
+                "temperature": m.soft_nn_temperature,
+                "supports": len(supports.labels),
+                "are_bank": asked.supports == "bank",
+            }
+        return {
+            "split": asked.queries,
+            "bank": None if kind.bank is None else len(kind.bank.labels),
+            "queries": len(queries.labels),
+            "feature_method": self.feature_method,
+            "k": m.k,
+            "temperature": m.temperature,
+            "l2": m.l2,
+            "draws": m.draws,
+            "shots": list(m.shots),
+            "protocols": list(m.protocols),
+            "soft_nn": soft_nn,
+            "label_sets": {
+                name: {**vars(m.sets[name]), "images": [len(rows) for rows in draws]}
+                for name, draws in m.positions.items()
+            },
+            "checkpoint": _checkpoint(trainer),
+            "notes": self._notes,
+        }
+
+    def _finish(
+        self, trainer: pl.Trainer, rows: list[dict[str, Any]], protocol: dict[str, Any]
+    ) -> None:
+        run = Path(trainer.log_dir or trainer.default_root_dir)  # asks all processes
+        if not trainer.is_global_zero:
+            return
+        folders = [run, Path(trainer.default_root_dir)]
+        files = find_run_files(protocol["checkpoint"], folders)
+        if not is_fast_dev_run(trainer):
+            folder = Path(self.output) if self.output else run
+            write_report(folder, rows, protocol)
+            files = {"report": str(folder / "report.json"), **files}
+        self._finished = rows, protocol, files
+
+
+def _checkpoint(trainer: pl.Trainer) -> str | None:
+    """The file with the weights: a run's checkpoint, or what the module has read itself."""
+    read = getattr(trainer.lightning_module, "weights", None)
+    path = trainer.ckpt_path or (read if isinstance(read, str) else None)
+    return str(path) if path else None

@@ -1,0 +1,1 @@
+"""Data modules whose rows have groups."""

@@ -1,0 +1,297 @@
+"""Classes crossed with an attribute: what data modules with groups share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Subset as DatasetSubset
+
+from lit_ssl.datamodules.groups.known import (
+    KnownAttributes,
+    checked_groups,
+    choose_labelled,
+    from_file,
+    soft_groups,
+)
+from lit_ssl.datamodules.groups.loaders import GroupLoader, GroupTrainingLoader
+from lit_ssl.datamodules.loading.resumable import ResumingData, check_share, processed_batches
+from lit_ssl.datamodules.loading.samplers import ShardSampler
+from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler
+from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.errors import InputError
+
+__all__ = ["GroupedData"]
+
+
+class GroupedData(ResumingData, ABC):
+    """Part of a data module whose rows have a class y and an attribute a: the group y · A + a.
+
+    Batches are `(inputs, labels, groups)`; groups are int64 `[B]`, −1 where the attribute is
+    unknown, or float32 `[B, G]` where they are predicted probabilities. Attributes of training rows
+    are known as far as `group_label_fraction` lets them be; validation and test rows keep theirs.
+
+    Attributes:
+        adjusted_average: Whether the average accuracy of this data set is by custom that of the
+            groups, weighted by their true sizes in training.
+        eval_group_names: Names of the groups that validation and test batches carry, where these
+            are not the training groups but may overlap: then they are bool `[B, len(names)]`.
+    """
+
+    adjusted_average: ClassVar[bool] = False
+    eval_group_names: Sequence[str] | None = None
+    group_format: ClassVar[str] = "{label}, {attribute}"
+
+    if TYPE_CHECKING:  # what ImageDataModule or GroupTextDataModule gives
+        batch_size: int
+        num_workers: int
+        drop_last: bool
+
+        @property
+        def class_names(self) -> Sequence[str]: ...  # noqa: D102
+        def labels(self, split: Split) -> np.ndarray: ...  # noqa: D102
+        def shard(self) -> tuple[int, int]: ...  # noqa: D102
+        def run_seed(self) -> int: ...  # noqa: D102
+        def _loader_arguments(self) -> dict[str, Any]: ...
+
+    def _init_groups(self, fraction: float, seed: int, file: str | None) -> None:
+        if not 0 < fraction <= 1:
+            raise InputError(f"group_label_fraction must be in (0, 1], got {fraction}.")
+        self.group_label_fraction = fraction
+        self.group_label_seed = seed
+        self.group_labels = file
+        self._weights: np.ndarray | None = None
+        self._replaced: np.ndarray | None = None
+        self._reported = False
+
+    # What a data set gives
+
+    @property
+    @abstractmethod
+    def attribute_names(self) -> Sequence[str]:
+        """Names of the attribute's values, in the order of their numbers."""
+
+    @abstractmethod
+    def attribute_array(self, split: Split) -> np.ndarray:
+        """Return the attributes in the data, int64 `[N]`, −1 where the data do not say."""
+
+    @abstractmethod
+    def _rows(self, split: Split, training: bool = False) -> Dataset:
+        """Return a data set that gives batches (inputs, rows)."""
+
+    # Groups
+
+    @property
+    def num_attributes(self) -> int:
+        """Number A of values of the attribute."""
+        return len(self.attribute_names)
+
+    @property
+    def num_groups(self) -> int:
+        """Number G = C · A of groups."""
+        return len(self.class_names) * self.num_attributes
+
+    @property
+    def group_names(self) -> list[str]:
+        """Names of the groups: group y · A + a is class y with attribute a."""
+        return [
+            self.group_format.format(label=label, attribute=attribute)
+            for label in self.class_names
+            for attribute in self.attribute_names
+        ]
+
+    def true_group_array(self, split: Split) -> np.ndarray:
+        """Return the groups in the data, for reports only: int64 `[N]`, −1 where unknown."""
+        return self._groups_of(split, self.attribute_array(split))
+
+    def group_array(self, split: Split) -> np.ndarray:
+        """Return the groups that a run may know: int64 `[N]`, −1 unknown.
+
+        In training these are the rows that `group_label_fraction` chooses or, with `group_labels`,
+        what this file says (the most probable where it holds probabilities). `set_groups` does not
+        change them.
+        """
+        if split != "train":
+            return self.true_group_array(split)
+        return self._groups_of("train", self._training.attributes)
+
+    def soft_group_array(self) -> np.ndarray | None:
+        """Return the probabilities in `group_labels` by group, float32 `[N, G]`, or None."""
+        probabilities = self._training.probabilities
+        if probabilities is None:
+            return None
+        return soft_groups(probabilities, self.labels("train"), len(self.class_names))
+
+    def known(self, split: Split) -> np.ndarray:
+        """Return which rows of a split have a true attribute that the run may use: bool `[N]`."""
+        if split != "train":
+            return self.attribute_array(split) >= 0
+        return self._training.known
+
+    @property
+    def num_labelled(self) -> int:
+        """Number of training rows with a true attribute that the run may use."""
+        return int(self._training.known.sum())
+
+    def group_counts(self, split: Split) -> np.ndarray:
+        """Return the sizes of the groups in `group_array(split)`: int64 `[G]`."""
+        groups = self.group_array(split)
+        return np.bincount(groups[groups >= 0], minlength=self.num_groups)
+
+    def set_groups(self, groups: np.ndarray | None) -> None:
+        """Let training and bank batches carry other groups from the next pass of a loader on.
+
+        Args:
+            groups: int64 `[N]` in the order of the training rows, −1 unknown; or float32 `[N, G]`,
+                probabilities of the groups; None: those of `group_array` or `soft_group_array`.
+
+        Raises:
+            ValueError: They do not belong to these rows: another number, or another class.
+        """
+        if groups is not None:
+            shape = len(self.class_names), self.num_attributes
+            groups = checked_groups(groups, self.labels("train"), *shape)
+        self._replaced = groups
+
+    def set_sampling(self, weights: np.ndarray | None) -> None:
+        """Draw training rows with replacement from the next epoch on, as many as there are.
+
+        The order stays a pure function of seed, epoch and weights; a run that resumes in the middle
+        of an epoch has to set the same weights before it goes on.
+
+        Args:
+            weights: `[N]`, >= 0: probabilities are proportional to them, rows with 0 never come.
+                None: each row once an epoch.
+
+        Raises:
+            ValueError: Another number, a negative or infinite one, or only zeros.
+        """
+        if weights is not None:
+            weights = np.array(weights, dtype=np.float64)
+            count = len(self.labels("train"))
+            valid = weights.shape == (count,) and np.isfinite(weights).all()
+            if not valid or (weights < 0).any() or not weights.any():
+                raise InputError(
+                    f"Sampling weights must be {count} finite numbers >= 0, one for each training"
+                    f" row and not all 0, got {list(weights.shape)} with values"
+                    f" {np.unique(weights)[:5]}."
+                )
+        self._weights = weights
+
+    # Loaders
+
+    def train_dataloader(self) -> GroupTrainingLoader:
+        """Return the loader of training batches, which resumes in the middle of an epoch."""
+        dataset = self._rows("train", training=True)
+        replicas, rank = self.shard()
+        sampler = WeightedEpochSampler(
+            dataset, lambda: self._weights, replicas, rank, self.run_seed(), self.drop_last
+        )
+        full = check_share(sampler, self.batch_size)
+        loader = GroupTrainingLoader(
+            dataset,
+            targets=lambda: self._targets("train"),
+            sampler=sampler,
+            drop_last=self.drop_last and full,
+            processed=lambda: processed_batches(self.trainer),
+            persistent_workers=self.num_workers > 0,
+            **self._loader_arguments(),
+        )
+        self.resume([loader])
+        return loader
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Return the loader of validation batches; an empty list if there are no rows for it."""
+        if not len(self.labels("val")):
+            return []
+        return self._group_loader("val", keep_workers=True)
+
+    def test_dataloader(self) -> DataLoader:
+        """Return the loader of test batches."""
+        return self._group_loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """Return the loader of test batches."""
+        return self.test_dataloader()
+
+    def bank_dataloader(self, positions: np.ndarray | None = None) -> DataLoader:
+        """Return a loader of the training rows, evaluation transform, in order, each once.
+
+        With several processes, row `i` of the loader on process `r` of `W` is training row
+        `r + i * W`; nothing is padded.
+
+        Args:
+            positions: int64, positions in `labels("train")` of the rows to serve; None: all.
+        """
+        return self._group_loader("train", positions=positions)
+
+    def _group_loader(
+        self, split: Split, keep_workers: bool = False, positions: np.ndarray | None = None
+    ) -> GroupLoader:
+        dataset = self._rows(split)
+        if positions is not None:
+            dataset = DatasetSubset(dataset, positions.tolist())
+        replicas, rank = self.shard()
+        return GroupLoader(
+            dataset,
+            targets=lambda: self._targets(split),
+            sampler=ShardSampler(dataset, replicas, rank) if replicas > 1 else None,
+            persistent_workers=keep_workers and self.num_workers > 0,
+            **self._loader_arguments(),
+        )
+
+    def _targets(self, split: Split) -> tuple[np.ndarray, ...]:
+        labels = self.labels(split)
+        if split != "train":
+            return labels, self.eval_group_array(split)
+        groups = self.soft_group_array() if self._replaced is None else self._replaced
+        return labels, self.group_array("train") if groups is None else groups
+
+    def eval_group_array(self, split: Split) -> np.ndarray:
+        """Return what validation and test batches carry as groups.
+
+        Returns:
+            int64 `[N]`, as `group_array`; with `eval_group_names` bool `[N, len(names)]`.
+        """
+        return self.group_array(split)
+
+    # The attributes of training rows
+
+    @cached_property
+    def _training(self) -> KnownAttributes:
+        true = self.attribute_array("train")
+        if self.group_labels is not None:
+            return from_file(self.group_labels, true, self.num_attributes)
+        return choose_labelled(true, self.group_label_fraction, self.group_label_seed)
+
+    def _groups_of(self, split: Split, attributes: np.ndarray) -> np.ndarray:
+        return np.where(attributes < 0, -1, self.labels(split) * self.num_attributes + attributes)
+
+    def report_groups(self) -> None:
+        """Say once how many group labels the run uses, and warn of groups that training lacks."""
+        if self._reported:
+            return
+        self._reported = True
+        groups, known = self.group_array("train"), self.known("train")
+        counts = np.bincount(groups[known], minlength=self.num_groups)
+        sizes = zip(self.group_names, counts.tolist(), strict=True)
+        text = (
+            f"Group labels: {int(known.sum()):,} of {len(known):,} training rows"
+            f" ({'; '.join(f'{name}: {size:,}' for name, size in sizes)})"
+        )
+        if len(val := self.known("val")):
+            text += f", {int(val.sum()):,} of {len(val):,} validation rows"
+        rank_zero_info(f"{text}.")
+        true = self.true_group_array("train")
+        present = np.bincount(true[true >= 0], minlength=self.num_groups)
+        if (true >= 0).all() and not present.all():
+            lacking = [self.group_names[group] for group in np.flatnonzero(present == 0)]
+            rank_zero_warn(
+                f"No training row is in the group {' or '.join(lacking)}: nothing can be learnt"
+                " about it. Check the split and the subset; accuracy there is that of a guess."
+            )

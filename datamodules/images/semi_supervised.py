@@ -1,0 +1,245 @@
+"""An unlabelled stream and a class-stratified labelled stream over one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+from lit_ssl.datamodules.loading.image_module import ImageDataModule
+from lit_ssl.datamodules.loading.resumable import ResumingData
+from lit_ssl.datamodules.loading.stratified import ClassStratifiedSampler
+from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.datamodules.selection.subset import Subset
+from lit_ssl.errors import InputError
+from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.transforms import MultiCrop, SingleView
+
+__all__ = ["SemiSupervisedDataModule"]
+
+
+class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
+    """Composes an image data module with a stream of labelled support images out of it (PAWS).
+
+    A training batch is a dictionary of two multi-view batches: `unlabelled`, which is what
+    `dataset` serves (all of its training images, the labelled ones included), and `support`, which
+    holds `images_per_class` images of each of `classes_per_batch` classes, drawn afresh in every
+    step from the images of `subset`. An epoch is one pass over the unlabelled images. Everything
+    else (validation, test, bank) is that of `dataset`.
+
+    Args:
+        dataset: Any image data module; its `train_transform` makes the unlabelled views, and its
+            `augment`, `num_workers` and seed hold for both streams.
+        subset: Which of its training images have a label. None: all of them. `file` may be the name
+            of a packaged list, such as paws/cifar10_4000_split152.
+        classes_per_batch: Classes in a support batch of all processes together; None takes all.
+        images_per_class: Images of each of them in a support batch of all processes together.
+        unique_classes_per_rank: True divides the classes over the processes (many classes); False
+            divides the images of each class.
+        support_views: Views of each support image, like the first crop of `dataset`'s
+            `train_transform`.
+        support_transform: Views of the support images, in place of `support_views` like the first
+            crop.
+
+    Raises:
+        ValueError: `support_views` is below 1 or does not go with `support_transform`.
+
+    Attributes:
+        num_classes: Number of classes.
+        class_names: Their names, in the order of the labels.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        image_size: Height and width of images after the evaluation transform.
+        in_channels: Number of channels.
+        batch_size: Unlabelled images per batch and process.
+        num_workers: Worker processes of each of the two loaders.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataModule,
+        *,
+        subset: Subset | None = None,
+        classes_per_batch: int | None = None,
+        images_per_class: int = 7,
+        unique_classes_per_rank: bool = False,
+        support_views: int = 1,
+        support_transform: MultiCrop | SingleView | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            logger=False,
+            ignore=not_plain(dataset=dataset, subset=subset, support_transform=support_transform),
+        )
+        if support_views < 1 or (support_views > 1 and support_transform is not None):
+            raise InputError(
+                f"support_views must be at least 1, and 1 with a support_transform (whose count"
+                f" says how many), got {support_views}."
+            )
+        self.dataset = dataset
+        self.subset = subset
+        self.classes_per_batch = classes_per_batch
+        self.images_per_class = images_per_class
+        self.unique_classes_per_rank = unique_classes_per_rank
+        self.support_views = support_views
+        self.support_transform = support_transform
+
+    def prepare_data(self) -> None:
+        """Prepare the data set."""
+        self.dataset.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the images of a stage, and the labelled ones, so that errors show before training.
+
+        Args:
+            stage: "fit", "validate", "test", "predict" or None for all.
+        """
+        self.dataset.trainer = self.trainer
+        self.dataset.setup(stage)
+        if stage in ("fit", None):
+            _ = self.support_recipe
+            self._support_sampler(num_batches=1)
+
+    @cached_property
+    def support_positions(self) -> np.ndarray:
+        """Positions of the labelled images in `labels("train")`, int64, ascending."""
+        if self.subset is None:
+            return np.arange(len(self.dataset.labels("train")))
+        return self.dataset.positions(self.subset)
+
+    @property
+    def support_recipe(self) -> MultiCrop | SingleView:
+        """The views of the support images."""
+        if self.support_transform is not None:
+            return self.support_transform
+        recipe = self.dataset.train_transform
+        if not isinstance(recipe, MultiCrop):
+            raise InputError(
+                "SemiSupervisedDataModule needs a MultiCrop as train_transform of its dataset, the"
+                f" large views first, got {recipe!r}."
+            )
+        return MultiCrop([replace(recipe.crops[0], count=self.support_views)])
+
+    # Loaders
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Return both loaders; they resume together in the middle of an epoch."""
+        unlabelled = self.dataset.train_dataloader()
+        sampler = self._support_sampler(max(1, len(unlabelled)))
+        support = self.dataset.training_loader(sampler, self.support_recipe, sampler.batch_size)
+        self.resume([unlabelled, support])
+        return CombinedLoader({"unlabelled": unlabelled, "support": support}, "min_size")
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Return the data set's loader of validation batches."""
+        return self.dataset.val_dataloader()
+
+    def test_dataloader(self) -> DataLoader:
+        """Return the data set's loader of test batches."""
+        return self.dataset.test_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        """Return the data set's loader of test batches."""
+        return self.dataset.predict_dataloader()
+
+    def bank_dataloader(self) -> DataLoader:
+        """Return the data set's loader of all its training images, evaluation transform."""
+        return self.dataset.bank_dataloader()
+
+    def support_dataloader(self) -> DataLoader:
+        """Return a loader of the labelled images, evaluation transform, in order, each once.
+
+        With several processes, sample `i` of the loader on process `r` of `W` is labelled image
+        `r + i * W`; nothing is padded.
+        """
+        return self.dataset.bank_dataloader(self.support_positions)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make the views where that was left to the device, scale to [0, 1] and normalise.
+
+        Args:
+            batch: A batch of the data set, or a dictionary with `unlabelled` and `support`.
+            dataloader_idx: Index of the loader, unused.
+        """
+        if not isinstance(batch, dict):
+            return self.dataset.on_after_batch_transfer(batch, dataloader_idx)
+        images, labels = batch["support"]
+        return {
+            "unlabelled": self.dataset.on_after_batch_transfer(batch["unlabelled"], dataloader_idx),
+            "support": (self.dataset.finish(images, self.support_recipe), labels),
+        }
+
+    def _support_sampler(self, num_batches: int) -> ClassStratifiedSampler:
+        replicas, rank = self.dataset.shard()
+        return ClassStratifiedSampler(
+            self.dataset.labels("train")[self.support_positions],
+            self.images_per_class,
+            self.classes_per_batch,
+            num_batches,
+            replicas,
+            rank,
+            self.unique_classes_per_rank,
+            self.dataset.run_seed(),
+            self.support_positions,
+        )
+
+    # What callbacks and the command line ask a data module
+
+    def labels(self, split: Split) -> np.ndarray:
+        """Return the labels of a split of the data set, all of them; see `ImageDataModule`."""
+        return self.dataset.labels(split)
+
+    def positions(self, subset: Subset | Mapping[str, Any]) -> np.ndarray:
+        """Return which training images of the data set a subset picks; see `ImageDataModule`."""
+        return self.dataset.positions(subset)
+
+    @property
+    def num_corrupt(self) -> int:
+        """Number of unreadable images met so far."""
+        return self.dataset.num_corrupt
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.dataset.num_classes
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.dataset.class_names
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel."""
+        return self.dataset.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel."""
+        return self.dataset.std
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of images after the evaluation transform."""
+        return self.dataset.image_size
+
+    @property
+    def in_channels(self) -> int:
+        """Number of channels."""
+        return self.dataset.in_channels
+
+    @property
+    def batch_size(self) -> int:
+        """Unlabelled images per batch and process."""
+        return self.dataset.batch_size
+
+    @property
+    def num_workers(self) -> int:
+        """Worker processes of each of the two loaders."""
+        return self.dataset.num_workers

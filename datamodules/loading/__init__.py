@@ -1,0 +1,1 @@
+"""From rows to batches: the base modules, loaders and samplers."""

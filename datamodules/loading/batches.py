@@ -1,0 +1,142 @@
+"""Data sets that hand finished batches to the loader: views, raw images or evaluation images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate, get_worker_info
+
+from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
+from lit_ssl.seeding import sample_seeds
+
+__all__ = ["EvaluationSet", "RawImages", "RawSet", "ViewSet", "as_is"]
+
+Key = tuple[int, int] | int
+
+
+class RawImages(NamedTuple):
+    """Undistorted training images whose views are made on the device.
+
+    Sizes and seeds are NumPy arrays, which Lightning leaves on the CPU: that is where the
+    parameters of the views are drawn, and fetching them back from the device would stall it.
+
+    Attributes:
+        images: uint8 `[B, C, H, W]`; smaller images lie in the upper left corner, the rest is 0.
+        sizes: int64 `[B, 2]`, true height and width of each image; None if all fill the tensor.
+        seeds: int64 `[B]`, one seed per sample and epoch.
+    """
+
+    images: Tensor
+    sizes: np.ndarray | None
+    seeds: np.ndarray
+
+
+def as_is(batch: Any) -> Any:
+    """Return the batch: the data sets here collate themselves."""
+    return batch
+
+
+def _split_keys(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices and seeds; plain indices (from a foreign sampler) get the seed of epoch 0."""
+    if keys and isinstance(keys[0], tuple):
+        pairs = np.asarray(keys, dtype=np.int64)
+        return pairs[:, 0], pairs[:, 1]
+    indices = np.asarray(keys, dtype=np.int64)
+    return indices, sample_seeds(0, 0, indices)
+
+
+class _BatchedSet(Dataset):
+    """Base of the data sets here: the loader fetches whole batches through `__getitems__`."""
+
+    def __init__(self, reader: ImageReader) -> None:
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, key: Key) -> Any:
+        """Return a batch of one."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[Key]) -> Any:
+        """Return a batch; keys are indices or pairs (index, seed)."""
+        raise NotImplementedError
+
+
+class ViewSet(_BatchedSet):
+    """Views made in the workers.
+
+    Args:
+        reader: Images of the training split.
+        recipe: `MultiCrop` or `SingleView`: maps (uint8 `[C, H, W]`, seed) to uint8 views.
+    """
+
+    def __init__(self, reader: ImageReader, recipe: Callable[[Tensor, int], Any]) -> None:
+        super().__init__(reader)
+        self.recipe = recipe
+
+    def __getitems__(self, keys: Sequence[Key]) -> Any:
+        """Return (views, labels): views is one uint8 tensor `[B, ...]` or a list of them."""
+        samples = []
+        for index, seed in zip(*_split_keys(keys), strict=True):
+            image, label = self.reader.read(int(index))
+            samples.append((self.recipe(image, int(seed)), label))
+        return default_collate(samples)
+
+
+class RawSet(_BatchedSet):
+    """Undistorted training images for views on the device.
+
+    Args:
+        reader: Images of the training split.
+        canvas: Side of the square on which images of different sizes travel; larger ones are
+            shrunk.
+    """
+
+    def __init__(self, reader: ImageReader, canvas: int) -> None:
+        super().__init__(reader)
+        self.canvas = canvas
+
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[RawImages, Tensor]:
+        """Return (RawImages, labels int64 `[B]`)."""
+        indices, seeds = _split_keys(keys)
+        batch = self.reader.read_batch(indices)
+        if batch is not None:
+            return RawImages(batch[0], None, seeds), batch[1]
+        canvas = torch.zeros(len(indices), 3, self.canvas, self.canvas, dtype=torch.uint8)
+        if get_worker_info() is not None:
+            # while it is empty, else the full tensor is copied on its way out
+            canvas.share_memory_()
+        sizes = np.empty((len(indices), 2), dtype=np.int64)
+        labels = torch.empty(len(indices), dtype=torch.int64)
+        for row, index in enumerate(indices):
+            image, labels[row] = self.reader.read(int(index), self.canvas)
+            height, width = sizes[row] = image.shape[-2:]
+            canvas[row, :, :height, :width] = image
+        return RawImages(canvas, sizes, seeds), labels
+
+
+class EvaluationSet(_BatchedSet):
+    """Images with the evaluation transform.
+
+    Args:
+        reader: Images of one split.
+        transform: Maps uint8 `[..., C, H, W]` to uint8 `[..., C, size, size]`.
+    """
+
+    def __init__(self, reader: ImageReader, transform: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(reader)
+        self.transform = transform
+
+    def __getitems__(self, keys: Sequence[Key]) -> Any:
+        """Return (images uint8 `[B, C, size, size]`, labels int64 `[B]`)."""
+        indices, _ = _split_keys(keys)
+        batch = self.reader.read_batch(indices)
+        if batch is not None:
+            return self.transform(batch[0]), batch[1]
+        samples = [self.reader.read(int(index)) for index in indices]
+        return default_collate([(self.transform(image), label) for image, label in samples])

@@ -1,0 +1,214 @@
+"""A training loader that continues in the middle of an epoch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch.distributed as dist
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from lit_ssl.datamodules.loading.samplers import EpochSampler
+from lit_ssl.errors import InputError
+
+__all__ = [
+    "ResumableDataLoader",
+    "ResumingData",
+    "check_share",
+    "processed_batches",
+    "share_of",
+]
+
+
+class ResumableDataLoader(DataLoader):
+    """`DataLoader` over an `EpochSampler` whose position is part of Lightning's checkpoints.
+
+    Lightning stores `state_dict()` of the training loader with its loops and hands it back when it
+    resumes. The state is an epoch and the number of batches done in it: a state from the end of an
+    epoch starts the next one at its beginning. Batches that were already used are not read again.
+
+    Args:
+        args: Arguments of `torch.utils.data.DataLoader`.
+        processed: Function that returns how many batches of this epoch the training loop has
+            finished. A batch that was fetched but not finished (an error inside the training step)
+            is then given again after resuming. None: every batch that was fetched counts as done.
+        kwargs: Keyword arguments of `torch.utils.data.DataLoader`.
+    """
+
+    def __init__(
+        self, *args: Any, processed: Callable[[], int | None] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._processed = processed
+        self._resume: dict[str, int] | None = None
+        self._shift = 0  # Lightning's number of the epoch minus ours
+        self._epoch = self._order_epoch = self._batches = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # Lightning calls iter() before it tells the sampler the epoch. Workers start to read at
+        # once, so everything waits for the first next().
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[Any]:
+        sampler = self.sampler
+        if not isinstance(sampler, EpochSampler):  # Trainer(overfit_batches=...) takes it away
+            yield from super().__iter__()
+            return
+        resume = self._resume
+        if resume is not None and resume["epoch"] != sampler.epoch and self._finished_batches():
+            # Resumed at the end of an epoch, Trainer(max_steps=...) asks once more for that epoch.
+            return
+        self._resume = None
+        self._epoch, self._batches = sampler.epoch, 0
+        self._order_epoch = sampler.epoch - self._shift
+        if resume is not None:
+            in_the_middle = resume["epoch"] == sampler.epoch
+            if in_the_middle and resume["batches"]:
+                self._check_order(resume)
+            self._batches = resume["batches"] if in_the_middle else 0
+            self._order_epoch = resume["order_epoch"] + (not in_the_middle)
+            # After such a request Lightning counts that epoch twice.
+            self._shift = sampler.epoch - self._order_epoch
+        sampler.start_at(self._order_epoch, self._batches * (self.batch_size or 1))
+        for batch in super().__iter__():
+            self._batches += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position in the epoch and what the order of the epoch depends on.
+
+        Returns:
+            Plain integers, so that the checkpoint loads with `weights_only=True`.
+        """
+        if self._resume is not None:
+            return dict(self._resume)
+        finished = self._finished_batches()
+        return {
+            "epoch": self._epoch,
+            "order_epoch": self._order_epoch,
+            "batches": self._batches if finished is None else min(self._batches, finished),
+            **self._order(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue at a stored position as soon as that epoch is iterated.
+
+        If seed, number of samples, batch size or number of processes have changed by then, the
+        number of batches is kept, and a warning says that they are not the missing ones.
+
+        Args:
+            state_dict: What `state_dict()` returned.
+        """
+        self._resume = dict(state_dict)
+
+    def _finished_batches(self) -> int | None:
+        return None if self._processed is None else self._processed()
+
+    def _check_order(self, saved: dict[str, int]) -> None:
+        now = self._order()
+        changed = [f"{key} {saved[key]} -> {now[key]}" for key in now if saved[key] != now[key]]
+        if changed:
+            warnings.warn(
+                "The checkpoint is from the middle of an epoch and the order of the samples has"
+                f" changed since ({', '.join(changed)}): some samples of this epoch come twice and"
+                " some not at all. Keep these values to continue exactly.",
+                stacklevel=2,
+            )
+
+    def _order(self) -> dict[str, int]:
+        sampler = self.sampler
+        if not isinstance(sampler, EpochSampler):
+            return {}
+        return {
+            "seed": sampler.seed,
+            "samples": sampler.dataset_size,
+            "batch_size": self.batch_size or 1,
+            "processes": sampler.num_replicas,
+        }
+
+
+class ResumingData:
+    """Part of a data module whose training loaders continue in the middle of an epoch.
+
+    Lightning restores loaders by itself, but not if a module has asked for
+    `trainer.estimated_stepping_batches` in `configure_optimizers`, which makes them too early.
+    """
+
+    trainer: pl.Trainer | None
+    _waiting: list[dict[str, int]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the positions of the training loaders, for the checkpoint."""
+        return {"loaders": [loader.state_dict() for loader in self._running_loaders()]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the training continue at stored positions."""
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        self._waiting = state_dict["loaders"]
+        if loaders := self._running_loaders():
+            self.resume(loaders)
+
+    def resume(self, loaders: list[ResumableDataLoader]) -> None:
+        """Hand the positions that were loaded, if any, to training loaders.
+
+        Args:
+            loaders: In the order of `trainer.train_dataloader`.
+        """
+        for loader, state in zip(loaders, self._waiting or [], strict=False):
+            loader.load_state_dict(state)
+        self._waiting = None
+
+    def _running_loaders(self) -> list[ResumableDataLoader]:
+        running = None if self.trainer is None else self.trainer.train_dataloader
+        loaders = running.values() if isinstance(running, dict) else [running]
+        return [loader for loader in loaders if isinstance(loader, ResumableDataLoader)]
+
+
+def check_share(sampler: EpochSampler, batch_size: int) -> bool:
+    """Whether each process has a full batch of training images; warns if it has only a part of one.
+
+    Args:
+        sampler: Of the training images.
+        batch_size: Images per batch and process.
+
+    Raises:
+        ValueError: There are fewer training images than processes.
+    """
+    share = len(sampler)
+    if share == 0:
+        raise InputError(
+            f"No training batch: {sampler.dataset_size} training images for"
+            f" {sampler.num_replicas} processes. Use fewer processes, or drop_last: false."
+        )
+    if share < batch_size and sampler.drop_last:
+        rank_zero_warn(
+            f"Only {share} training images per process, but batch_size is {batch_size}: each epoch"
+            f" is one batch of {share}."
+        )
+    return share >= batch_size
+
+
+def processed_batches(trainer: pl.Trainer | None) -> int | None:
+    """Return how many batches of this epoch the training loop has finished; None without one."""
+    if trainer is None:
+        return None
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    return progress.processed  # type: ignore[attr-defined]
+
+
+def share_of(trainer: pl.Trainer | None) -> tuple[int, int]:
+    """Return the number of processes that share the data, and the rank of this one.
+
+    Args:
+        trainer: Without one, the process group counts, if there is one.
+    """
+    if trainer is not None:
+        share = trainer.distributed_sampler_kwargs or {}
+        return share.get("num_replicas", 1), share.get("rank", 0)
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size(), dist.get_rank()
+    return 1, 0

@@ -1,0 +1,1 @@
+"""Which rows: splits, subsets, long tails, lists."""

@@ -1,0 +1,71 @@
+"""Class-stratified choices that never change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lit_ssl.errors import InputError
+from lit_ssl.seeding import keyed_permutation
+
+__all__ = ["choose_per_class", "proportional_counts", "stratified_split"]
+
+
+def choose_per_class(labels: np.ndarray, count: Callable[[int], int], seed: int) -> np.ndarray:
+    """Choose a number of samples from each class at random.
+
+    Args:
+        labels: int64 `[N]`; −1 (unknown) counts as one more class.
+        count: How many to choose, as a function of the class.
+        seed: Seed of the choice.
+
+    Returns:
+        int64 indices of the chosen samples, ascending.
+    """
+    order = keyed_permutation(len(labels), seed)
+    shuffled = labels[order]
+    chosen = [order[shuffled == name][: count(int(name))] for name in np.unique(labels)]
+    return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *chosen]))
+
+
+def proportional_counts(labels: np.ndarray, total: int) -> dict[int, int]:
+    """Divide a number over the classes in proportion to their sizes (largest remainders).
+
+    Args:
+        labels: int64 `[N]`.
+        total: Number to divide, 0 ... N.
+
+    Returns:
+        Class → count; the counts sum to `total` and none exceeds the size of its class.
+    """
+    names, sizes = np.unique(labels, return_counts=True)
+    exact = sizes * total / max(len(labels), 1)
+    counts = np.floor(exact).astype(np.int64)
+    missing = total - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def stratified_split(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split into a rest and a stratified held-out part.
+
+    Args:
+        labels: int64 `[N]`.
+        held_out: Size of the held-out part.
+        seed: Seed of the split.
+
+    Returns:
+        int64 indices of the rest and of the held-out part, both ascending.
+
+    Raises:
+        ValueError: Fewer than `held_out + 1` samples.
+    """
+    if not 0 <= held_out < max(len(labels), 1):
+        raise InputError(
+            f"Cannot hold out {held_out} of {len(labels)} training images: val_size must be at"
+            " least 0 and smaller than the number of training images."
+        )
+    counts = proportional_counts(labels, held_out)
+    chosen = choose_per_class(labels, counts.__getitem__, seed)
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

@@ -1,0 +1,232 @@
+"""Subsets of the training images: fractions, numbers per class, long tails, lists in files."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO
+
+import numpy as np
+
+from lit_ssl.datamodules.reading.images import Images
+from lit_ssl.datamodules.selection.lists import find_list
+from lit_ssl.datamodules.selection.long_tail import long_tail_counts
+from lit_ssl.datamodules.selection.stratified_split import choose_per_class, proportional_counts
+from lit_ssl.errors import InputError
+
+__all__ = ["Subset", "find_listed", "read_lines"]
+
+_SHOWN = 5
+_CHOICES = ("fraction", "per_class", "exponential", "power_law", "file")
+
+
+@dataclass
+class Subset:
+    """Which training images to use. Exactly one of the first five.
+
+    Args:
+        fraction: Share of the images, in (0, 1], drawn from each class in proportion to its size
+            and at least one from each.
+        per_class: Number of images drawn from each class, >= 1.
+        exponential: Long tail `n_c = n_max * f ** (-c / (C - 1))` over the C classes; this is f,
+            the size of the largest class by that of the smallest, >= 1.
+        power_law: Long tail `n_c = n_max * (c + 1) ** -a`; this is a, >= 0.
+        file: Text file (plain, .gz or .xz) with one training image a line: either its index (0 is
+            the first image of the official training set), or its file name, as in ImageNet's
+            low-shot lists, or its path below the training folder, with or without the name of that
+            folder. A label after the name, as in the lists of ImageNet-LT, is ignored. Lists of
+            PAWS come with the package: `paws/cifar10_4000_split152` (and 73, 91, 321, 401),
+            `paws/imagenet_1percent`, `paws/imagenet_10percent`.
+        seed: Seed of the draw; no effect with `file`.
+        min_per_class: Images that a long tail leaves to each class, >= 1.
+        permute_classes: Let the seed choose which classes of a long tail are the large ones; else
+            the first are.
+    """
+
+    fraction: float | None = None
+    per_class: int | None = None
+    exponential: float | None = None
+    power_law: float | None = None
+    file: str | None = None
+    seed: int = 0
+    min_per_class: int = 1
+    permute_classes: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in _CHOICES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"A subset needs exactly one of {', '.join(_CHOICES[:-1])} and {_CHOICES[-1]}, got"
+                f" {' and '.join(given) or 'none'}."
+            )
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise InputError(f"subset.fraction must be in (0, 1], got {self.fraction}.")
+        if self.per_class is not None and self.per_class < 1:
+            raise InputError(f"subset.per_class must be at least 1, got {self.per_class}.")
+        if self.exponential is not None and not 1 <= self.exponential < float("inf"):
+            raise InputError(f"subset.exponential must be at least 1, got {self.exponential}.")
+        if self.power_law is not None and not 0 <= self.power_law < float("inf"):
+            raise InputError(f"subset.power_law must be at least 0, got {self.power_law}.")
+        if self.min_per_class < 1:
+            raise InputError(f"subset.min_per_class must be at least 1, got {self.min_per_class}.")
+        if not self._long_tailed and (self.min_per_class != 1 or self.permute_classes):
+            raise InputError(
+                "subset.min_per_class and subset.permute_classes belong to a long tail: set"
+                f" exponential or power_law, not {given[0]}."
+            )
+
+    @property
+    def _long_tailed(self) -> bool:
+        return self.exponential is not None or self.power_law is not None
+
+    def select(
+        self, images: Images, allowed: np.ndarray, class_name: Callable[[int], str]
+    ) -> np.ndarray:
+        """Choose from the training images.
+
+        Args:
+            images: The complete official training set, to which indices and names in a file refer.
+            allowed: int64, ascending: the images that are not held out for validation.
+            class_name: Name of a class, for messages.
+
+        Returns:
+            int64 indices into `images`, ascending, a subset of `allowed`.
+
+        Raises:
+            ValueError: A class has fewer than `per_class` or `min_per_class` images, a long tail
+                is asked of images without labels, or the file names images that do not exist, are
+                ambiguous or are held out for validation.
+            FileNotFoundError: The file does not exist.
+        """
+        if self.file is not None:
+            return _select_listed(self.file, images, allowed)
+        labels = images.labels[allowed]
+        if self.per_class is not None:
+            _check_class_sizes(labels, self.per_class, class_name)
+            count = self.per_class
+            return allowed[choose_per_class(labels, lambda _: count, self.seed)]
+        if self._long_tailed:
+            order_seed = self.seed if self.permute_classes else None
+            counts = long_tail_counts(
+                labels, self.exponential, self.power_law, self.min_per_class, order_seed, class_name
+            )
+            return allowed[choose_per_class(labels, counts.__getitem__, self.seed)]
+        assert self.fraction is not None
+        counts = proportional_counts(labels, round(self.fraction * len(labels)))
+        return allowed[choose_per_class(labels, lambda name: max(1, counts[name]), self.seed)]
+
+
+def read_lines(path: str) -> list[str]:
+    """Return the lines of a text file that are not empty, stripped.
+
+    Args:
+        path: Plain text, .gz or .xz; or the name of a packaged list.
+
+    Raises:
+        FileNotFoundError: No such file.
+    """
+    found = find_list(path)
+    openers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
+    opener = openers.get(found.suffix, open)
+    with opener(found, "rt", encoding="utf-8") as file:
+        return [line.strip() for line in file if line.strip()]
+
+
+def _check_class_sizes(labels: np.ndarray, wanted: int, class_name: Callable[[int], str]) -> None:
+    names, sizes = np.unique(labels, return_counts=True)
+    small = [
+        f"{class_name(int(n))} ({size})"
+        for n, size in zip(names, sizes, strict=True)
+        if size < wanted
+    ]
+    if small:
+        raise InputError(
+            f"subset.per_class={wanted}, but {len(small)} classes have fewer training images:"
+            f" {_first(small)}. Lower per_class, or use fraction."
+        )
+
+
+def find_listed(path: str, images: Images) -> np.ndarray:
+    """Return which images a list names.
+
+    Args:
+        path: As `Subset.file`.
+        images: The complete official training set.
+
+    Returns:
+        int64 indices into `images`, ascending, each once.
+
+    Raises:
+        ValueError: The file is empty, or names images that do not exist or are ambiguous.
+        FileNotFoundError: No such file.
+    """
+    entries = read_lines(path)
+    if not entries:
+        raise InputError(f"The list {path} is empty.")
+    if all(entry.lstrip("-").isdigit() for entry in entries):
+        found = {entry: int(entry) for entry in entries if 0 <= int(entry) < len(images)}
+    else:
+        found = _find_names(path, entries, images)
+    missing = [entry for entry in entries if entry not in found]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the {len(entries)} images in {path} are not among the"
+            f" {len(images)} training images: {_first(missing)}. Check that the list belongs to"
+            " this data set and that the training folder is complete."
+        )
+    return np.unique(np.fromiter(found.values(), dtype=np.int64))
+
+
+def _select_listed(path: str, images: Images, allowed: np.ndarray) -> np.ndarray:
+    chosen = find_listed(path, images)
+    held_out = np.setdiff1d(chosen, allowed)
+    if len(held_out):
+        raise InputError(
+            f"{len(held_out)} of the {len(chosen)} images in {path} are held out for validation."
+            " Set val_size: 0 (and no val_file) to train on all that are listed."
+        )
+    return chosen
+
+
+def _find_names(path: str, entries: list[str], images: Images) -> dict[str, int]:
+    if images.name(0) is None:
+        raise InputError(
+            f"{path} lists names ({_first(entries)}), but the images of this data set have no file"
+            " names: list indices of training images, one a line."
+        )
+    wanted = {entry: _readings(entry) for entry in entries}
+    names = {name for readings in wanted.values() for name in readings}
+    positions: dict[str, int] = {}
+    several = set()
+    for index in range(len(images)):
+        name = images.name(index) or ""
+        for key in {name, name.rpartition("/")[2]} & names:
+            if key in positions:
+                several.add(key)
+            positions[key] = index
+    keys = {
+        entry: next((name for name in readings if name in positions), None)
+        for entry, readings in wanted.items()
+    }
+    if ambiguous := sorted(several & set(keys.values())):
+        raise InputError(
+            f"{len(ambiguous)} names in {path} fit several training images:"
+            f" {_first(ambiguous)}. List paths below the training folder (class/name) instead."
+        )
+    return {entry: positions[key] for entry, key in keys.items() if key is not None}
+
+
+def _readings(entry: str) -> list[str]:
+    """Names that a line may mean: as it is, without a label, without its first folder."""
+    *rest, last = entry.rsplit(maxsplit=1)
+    names = [entry, *rest] if last.lstrip("-").isdigit() else [entry]
+    paths = [str(PurePosixPath(name)) for name in names]
+    return paths + [path.partition("/")[2] for path in paths if "/" in path]
+
+
+def _first(items: Iterable[str]) -> str:
+    listed = list(items)
+    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")

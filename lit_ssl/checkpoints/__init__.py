@@ -1,0 +1,1 @@
+"""Files of weights: read, recognise, fit to a network, export."""

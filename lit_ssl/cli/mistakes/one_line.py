@@ -1,0 +1,69 @@
+"""Tell mistakes of a person, which one line explains, from bugs, which need their traceback."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+from lit_ssl.errors import InputError
+
+__all__ = ["debugging", "one_line", "raised_in"]
+
+# Errors of these packages that speak of a batch size, a number of workers, a learning rate, a name.
+_DELIBERATE: dict[str, type[Exception]] = {
+    "lightning": ValueError,
+    "timm": RuntimeError,
+    "torch.optim": ValueError,
+    "torch.utils.data": ValueError,
+}
+_FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+_PROGRAM = ("lit_ssl.cli", "lit_ssl.__main__")
+
+
+def debugging() -> bool:
+    """Whether ``LIT_SSL_DEBUG`` asks for tracebacks."""
+    return os.environ.get("LIT_SSL_DEBUG", "0") not in ("", "0")
+
+
+def one_line(error: BaseException) -> str | None:
+    """The message for an error that happened before training, if it is a person's to repair.
+
+    These are: :class:`~lit_ssl.errors.InputError`, at any time; before training also errors of
+    values that Lightning, timm or torch's optimisers and loaders raise themselves, files that one
+    of our modules could not open, and Lightning's ``MisconfigurationException``.
+
+    Returns:
+        The message in one line, or None: then the traceback should be shown.
+    """
+    message = " ".join(_without_worker(str(error)).split())
+    if isinstance(error, InputError):
+        return message
+    modules = _modules(error)
+    module = modules[-1] if modules else ""
+    foreign = any(
+        isinstance(error, kind) and f"{module}.".startswith(f"{name}.")
+        for name, kind in _DELIBERATE.items()
+    )
+    ours = [n for n in modules if n.startswith("lit_ssl.") and not n.startswith(_PROGRAM)]
+    our_file = isinstance(error, _FILES) and ours
+    if foreign or our_file or type(error).__name__ == "MisconfigurationException":
+        return f"{message} (LIT_SSL_DEBUG=1 shows where)"
+    return None
+
+
+def _without_worker(text: str) -> str:
+    """The message itself, where a loader's worker has put its traceback around it."""
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        return text.rstrip().splitlines()[-1].partition(": ")[2]
+    return text
+
+
+def raised_in(error: BaseException) -> str:
+    """Name of the module whose code raised an exception; empty if it was never raised."""
+    return next(reversed(_modules(error)), "")
+
+
+def _modules(error: BaseException) -> list[str]:
+    """Modules that an exception passed through, outermost first."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return [str(frame.f_globals.get("__name__", "")) for frame in frames]

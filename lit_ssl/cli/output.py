@@ -1,0 +1,213 @@
+"""What a run of ``lit-ssl`` prints and leaves on the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, RichModelSummary
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_summary import get_human_readable_count
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich import get_console
+from rich.table import Table
+from torch import Tensor
+
+from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
+
+__all__ = [
+    "FirstBatch",
+    "LastCheckpoint",
+    "ParameterSummary",
+    "SaveConfig",
+    "drop_placeholder",
+    "quiet",
+    "quiet_about",
+    "remove_unused_run",
+    "save_predictions",
+    "short",
+    "tell",
+    "tell_results",
+]
+
+# What Lightning says in every run and nobody can act upon.
+_OFFERS_AND_NOTES = (
+    "Tip: For seamless cloud",
+    "TPU available: False",
+    "Loading `train_dataloader` to estimate",
+)
+_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\)",  # about Lightning's own code
+    r"The dirpath has changed from",  # it always has: each run has a folder of its own
+    r"Total length of `list` across ranks is zero",  # data without images for validation
+    r"Precision \S+-mixed is not supported by the model summary",  # its parameters have 32 bits
+)
+_LEFT_BY_A_START = ("config.yaml", "hparams.yaml")
+
+
+@rank_zero_only
+def tell(line: str) -> None:
+    """Print a line, on one process."""
+    print(line, flush=True)
+
+
+def short(path: str | Path) -> str:
+    """The path, relative to the working folder if it lies below it."""
+    relative = os.path.relpath(path) if "://" not in str(path) else str(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def quiet() -> None:
+    """Silence what Lightning says in every run and nobody can act upon."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not any(text in record.getMessage() for text in _OFFERS_AND_NOTES)
+    )
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def quiet_about(datamodule: pl.LightningDataModule, command: str | None) -> None:
+    """Silence advice that does not apply to the data module, or to the command."""
+    if command != "fit":  # there, the state of callbacks that only train is of no use
+        warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
+    # Reading files has workers by default: 0 is set on purpose, or the images lie in memory.
+    kinds = (ImageDataModule, SemiSupervisedDataModule)
+    if isinstance(datamodule, kinds) and datamodule.num_workers == 0:
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+
+
+def drop_placeholder(trainer: pl.Trainer) -> None:
+    """Keep the curve ``hp_metric``, a placeholder of −1, out of TensorBoard."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger._default_hp_metric = False
+
+
+class FirstBatch(pl.Callback):
+    """Notes that a batch is done: errors from then on are not shortened to one line."""
+
+    seen = False
+
+    def _on_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self.seen = self.seen or not trainer.sanity_checking
+
+    on_train_batch_end = on_validation_batch_end = _on_batch_end
+    on_test_batch_end = on_predict_batch_end = _on_batch_end
+
+
+class LastCheckpoint(pl.Callback):
+    """Makes ``last.ckpt`` the end of the run.
+
+    ``ModelCheckpoint(save_last=True)`` writes it together with its other checkpoints, so without
+    this a run that ends between two of them would lose its last epochs.
+    """
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save again what is out of date."""
+        for callback in trainer.checkpoint_callbacks:
+            if (
+                isinstance(callback, ModelCheckpoint)
+                and callback.save_last is True
+                and callback.last_model_path
+                and callback._last_global_step_saved != trainer.global_step
+            ):
+                trainer.save_checkpoint(callback.last_model_path)
+
+
+class ParameterSummary(RichModelSummary):
+    """Table of the module's parts and their parameters; FLOPs only where they were measured."""
+
+    @staticmethod
+    def summarize(
+        summary_data: list[tuple[str, list[str]]],
+        total_parameters: int,
+        trainable_parameters: int,
+        model_size: float,
+        total_training_modes: dict[str, int],
+        total_flops: int = 0,
+        **summarize_kwargs: Any,
+    ) -> None:
+        """Print it."""
+        columns = [column for column in summary_data if total_flops or column[0] != "FLOPs"]
+        table = Table(header_style=summarize_kwargs.get("header_style", "bold magenta"))
+        for name, _ in columns:
+            table.add_column(name, justify="right" if name in ("Params", "FLOPs") else "left")
+        for row in zip(*(values for _, values in columns), strict=True):
+            table.add_row(*row)
+        total, trained = map(get_human_readable_count, (total_parameters, trainable_parameters))
+        console = get_console()
+        console.print(table)
+        console.print(f"{trained} of {total} parameters are trained ({model_size:,.0f} MB)")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the configuration where the run logs.
+
+    Without a logger only ``fit`` saves it, and only in a ``default_root_dir`` of its own: in the
+    working folder it could replace a file of the user.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Save it."""
+        own_folder = os.path.abspath(trainer.default_root_dir) != os.getcwd()
+        if trainer.loggers or (stage == "fit" and own_folder):
+            super().setup(trainer, pl_module, stage)
+
+
+@rank_zero_only
+def remove_unused_run(trainer: pl.Trainer) -> None:
+    """Delete the log folder of a run that stopped before its first batch.
+
+    A folder that holds more than a start leaves there is not touched.
+    """
+    for logger in trainer.loggers:
+        folder = Path(getattr(logger, "log_dir", None) or "")
+        if not folder.name or not folder.is_dir():
+            continue
+        names = [entry.name for entry in folder.iterdir() if entry.name not in _LEFT_BY_A_START]
+        if len(names) <= 1 and all(name.startswith("events.out.tfevents.") for name in names):
+            shutil.rmtree(folder)
+            if not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
+
+
+def tell_results(trainer: pl.Trainer) -> None:
+    """Say how a training ended, and where its checkpoints and logs lie."""
+    values = trainer.callback_metrics.items()
+    shown = [f"{n} {v:.4g}" for n, v in values if n.startswith("val") and not n.endswith("_std")]
+    if shown:
+        tell(f"results: {', '.join(shown)}")
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    folders = [str(getattr(c, "dirpath", None) or "") for c in trainer.checkpoint_callbacks]
+    for folder in dict.fromkeys(folder for folder in folders if os.path.isdir(folder)):
+        tell(f"checkpoints: {short(folder)}")
+    for logger in trainer.loggers:
+        if logs := getattr(logger, "log_dir", None) or logger.save_dir:
+            tell(f"logs: {short(logs)}")
+
+
+def save_predictions(trainer: pl.Trainer) -> None:
+    """Write what ``predict`` returned to ``predictions.pt``, unless a callback does so.
+
+    Tensors of all batches are joined. With several processes each writes its share, of every W-th
+    image, to ``predictions_RANK.pt``.
+    """
+    predictions: Sequence[Any] = trainer.predict_loop.predictions
+    has_writer = any(isinstance(c, BasePredictionWriter) for c in trainer.callbacks)  # type: ignore[attr-defined]
+    folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all processes
+    if not predictions or has_writer or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    joinable = all(isinstance(rows, Tensor) and rows.ndim for rows in predictions)
+    name = f"predictions_{trainer.global_rank}.pt" if trainer.world_size > 1 else "predictions.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(torch.cat(list(predictions)) if joinable else predictions, folder / name)
+    tell(f"predictions: {short(folder / name)}")

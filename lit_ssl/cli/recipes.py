@@ -1,0 +1,106 @@
+"""Packaged YAML recipes: list, read, copy, and find them by their short path."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+from lit_ssl.errors import InputError, did_you_mean
+
+__all__ = ["copy_config", "describe_config", "list_configs", "packaged_config", "resolve_config"]
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def _root() -> Path:
+    return Path(str(files("lit_ssl.cli_configs")))
+
+
+def list_configs() -> list[str]:
+    """Names of all packaged recipes, sorted, e.g. ``msn/mnist5k.yaml``."""
+    root = _root()
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.yaml"))
+
+
+def packaged_config(name: str) -> Path:
+    """File of a packaged recipe.
+
+    Args:
+        name: its name with or without ``.yaml``.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    known = list_configs()
+    for candidate in (name, f"{name}.yaml"):
+        if candidate in known:
+            return _root() / candidate
+    raise InputError(
+        f"no packaged config {name!r}.{did_you_mean(name, known)} `lit-ssl configs` lists them."
+    )
+
+
+def resolve_config(value: str) -> str:
+    """What ``--config VALUE`` stands for: a file here if there is one, else a packaged recipe.
+
+    Args:
+        value: a path; a name such as ``msn/mnist5k``; a URL, ``-`` or YAML text, which are returned
+            as they are.
+
+    Raises:
+        InputError: if neither a file nor a recipe of that name exists.
+    """
+    if value == "-" or "://" in value or value.lstrip()[:1] in ("{", "["):
+        return value
+    path = Path(value).expanduser()
+    if path.is_file():
+        return str(path)
+    known = list_configs()
+    for candidate in (value, f"{value}.yaml"):
+        if candidate in known:
+            return str(_root() / candidate)
+    folder = path.parent
+    here = [str(folder / p.name) for p in folder.glob("*") if p.suffix in _SUFFIXES]
+    typed = value if value.endswith(_SUFFIXES) else f"{value}.yaml"
+    problem = "is a folder, not a config file" if path.is_dir() else "no such config file"
+    raise InputError(
+        f"--config {value}: {problem}, here or among the packaged ones."
+        f"{did_you_mean(typed, [*known, *here], list_up_to=0)} `lit-ssl configs` lists them."
+    )
+
+
+def describe_config(name: str) -> str:
+    """Description of a packaged recipe: its first comment line, empty if it has none."""
+    for line in packaged_config(name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            return line.lstrip("# ").rstrip()
+        if line.strip():
+            break
+    return ""
+
+
+def copy_config(name: str, destination: str | Path = ".") -> Path:
+    """Copy a packaged recipe to edit it; an existing file is never overwritten.
+
+    Args:
+        name: its name with or without ``.yaml``.
+        destination: folder, or path of the new file.
+
+    Returns:
+        The path of the copy.
+
+    Raises:
+        InputError: if there is no such recipe, or the destination exists.
+    """
+    source = packaged_config(name)
+    target = Path(destination).expanduser()
+    if target.is_dir():
+        target = target / source.name
+    if target.exists():
+        raise InputError(
+            f"{target} exists: give another destination, `lit-ssl configs copy NAME DEST`."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return target

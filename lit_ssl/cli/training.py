@@ -1,0 +1,348 @@
+"""The training commands of ``lit-ssl``: fit, validate, test and predict on LightningCLI.
+
+Nothing imports this module but ``lit_ssl.__main__``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from functools import cached_property
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Checkpoint, RichModelSummary
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from lit_ssl.callbacks import StepSeeder
+from lit_ssl.checkpoints.files import (
+    explain_misfit,
+    find_class,
+    newest_checkpoint,
+    read_checkpoint,
+    run_folders,
+)
+from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
+from lit_ssl.cli.mistakes.sentences import explain, option_names
+from lit_ssl.cli.objects import Instantiator, ModuleInstantiator, import_components
+from lit_ssl.cli.output import (
+    FirstBatch,
+    LastCheckpoint,
+    ParameterSummary,
+    SaveConfig,
+    drop_placeholder,
+    quiet,
+    quiet_about,
+    remove_unused_run,
+    save_predictions,
+    short,
+    tell,
+    tell_results,
+)
+from lit_ssl.cli.recipes import resolve_config
+from lit_ssl.errors import InputError
+from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
+
+__all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
+
+# Every run is reproducible unless another seed, or `--seed_everything true`, is asked for.
+DEFAULT_SEED = 0
+
+_CONFIG_WORDS = ("--config", "-c")
+
+
+class _ParseError(Exception):
+    """What jsonargparse says about a wrong entry, before it is put into one line."""
+
+
+class LitSSLParser(LightningArgumentParser):
+    """Parser that raises instead of printing its usage, and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Hand the message on; parsers nested in others keep their own way of failing."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise _ParseError(message) from ex
+
+    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
+        """As in Lightning, but a class may be missing: a checkpoint can name the model."""
+        return super().add_lightning_class_args(*args, **{**kwargs, "required": False})
+
+
+class LitSSLCLI(LightningCLI):
+    """LightningCLI with named recipes, one-line errors, and a command line that always wins.
+
+    Differences from LightningCLI:
+
+    - ``--config msn/mnist5k`` finds the packaged recipe when there is no such file here;
+    - what is typed, or stands in a config, beats the hyper-parameters of ``--ckpt_path``, which in
+      turn beat the defaults;
+    - ``--ckpt_path last`` finds the newest checkpoint of earlier runs;
+    - a model that takes ``num_classes`` gets the data module's, unless it is given;
+    - ``StepSeeder`` is always among the callbacks, so that resumed runs continue identically.
+
+    Args:
+        args: command line, or a parsed configuration; None: ``sys.argv``.
+        first_batch: told when the first batch is done.
+        **kwargs: passed to LightningCLI.
+
+    Raises:
+        InputError: for wrong entries, with the one line to print.
+    """
+
+    def __init__(
+        self, args: ArgsType = None, first_batch: FirstBatch | None = None, **kwargs: Any
+    ) -> None:
+        import_components()
+        self.first_batch = first_batch or FirstBatch()
+        self.config_files: list[str] = []
+        self.argv: list[str] = []
+        self.parsed_args: dict[str, Any] | Namespace | None = None
+        self.stored: dict[str, Any] = {}
+        self.failure: Exception | None = None
+        self._num_classes: tuple[int | None, int | None] = (None, None)  # given, of the data
+        defaults: dict[str, Any] = {
+            "subclass_mode_model": True,
+            "subclass_mode_data": True,
+            "auto_configure_optimizers": False,
+            "save_config_callback": SaveConfig,
+            "save_config_kwargs": {"overwrite": True},
+            "seed_everything_default": DEFAULT_SEED,
+            "parser_class": LitSSLParser,
+        }
+        super().__init__(
+            pl.LightningModule, pl.LightningDataModule, args=args, **{**defaults, **kwargs}
+        )
+
+    # parsing
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let ``num_classes`` flow from the data module to models that take it."""
+        parser.link_arguments(
+            "data.num_classes",
+            "model.init_args.num_classes",
+            compute_fn=self._choose_num_classes,
+            apply_on="instantiate",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the command line after resolving the names of recipes.
+
+        Raises:
+            InputError: for a wrong entry.
+        """
+        if args is None or isinstance(args, list):
+            self.argv = self._resolve_configs(sys.argv[1:] if args is None else args)
+        else:
+            self.parsed_args = args
+        self.config = self._parse(defaults=True)
+
+    def _parse(self, defaults: bool) -> Namespace:
+        try:
+            if self.parsed_args is not None:
+                return self.parser.parse_object(self.parsed_args, defaults=defaults)
+            return self.parser.parse_args(self.argv, defaults=defaults)
+        except _ParseError as error:
+            raise InputError(self._explain(str(error))) from error
+
+    def _explain(self, message: str) -> str:
+        parsers = getattr(self, "_subcommand_parsers", {})
+        parser = next((parsers[word] for word in self.argv if word in parsers), self.parser)
+        options = [name.lstrip("-") for action in parser._actions for name in action.option_strings]
+        return explain(message, options, self.argv, self.config_files)
+
+    def _resolve_configs(self, words: list[str]) -> list[str]:
+        resolved: list[str] = []
+        for word in words:
+            name, is_pair, value = word.partition("=")
+            if resolved and resolved[-1] in _CONFIG_WORDS:
+                word = self._config_file(word)
+            elif is_pair and name in _CONFIG_WORDS:
+                word = f"{name}={self._config_file(value)}"
+            resolved.append(word)
+        return resolved
+
+    def _config_file(self, value: str) -> str:
+        file = resolve_config(value)
+        self.config_files.append(file)
+        return file
+
+    @cached_property
+    def given(self) -> Namespace:
+        """What the command line and the configs set, without any defaults."""
+        given = self._parse(defaults=False)
+        command = self.config.get("subcommand")
+        return given.get(command, Namespace()) if command else given
+
+    # checkpoints
+
+    def _parse_ckpt_path(self) -> None:
+        """Fill in what the checkpoint knows and nobody has given; replaces Lightning's rule."""
+        command = self.config.get("subcommand")
+        if not command:
+            return
+        if self.config[command].get("ckpt_path") == "last":
+            self.config[command]["ckpt_path"] = self._last_checkpoint(command)
+        path = self.config[command].get("ckpt_path")
+        elsewhere = path in (None, "best", "hpc") or "://" in path or path.startswith("registry")
+        if not elsewhere and not os.path.isdir(path):
+            self._merge_checkpoint(command, path)
+        needed = [name for name in ("model", "data") if not self.config[command].get(name)]
+        if needed:
+            raise InputError(self._explain(f"arguments are required: {', '.join(needed)}"))
+
+    def _last_checkpoint(self, command: str) -> str | None:
+        folders = run_folders(self.config[command].trainer.as_dict())
+        path, damaged = newest_checkpoint(folders)
+        for file in damaged:
+            tell(f"passing over {short(file)}: it is incomplete")
+        where = " or ".join(map(short, folders))
+        if path is not None:
+            tell(f"--ckpt_path last: {short(path)}")
+            return str(path)
+        if command != "fit":
+            raise InputError(f"--ckpt_path last: no checkpoint under {where}.")
+        tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
+        return None
+
+    def _merge_checkpoint(self, command: str, path: str) -> None:
+        stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
+        class_path = stored.pop("_class_path", None)
+        if class_path is None:  # made in Python: the modules are those of the command line
+            return
+        model_class = find_class(class_path)
+        asked = self.config[command].get("model")
+        if asked and find_class(asked.class_path) is not model_class:
+            return
+        given = self.given.get("model.init_args") or Namespace()
+        accepted = set(option_names(model_class)) - set(given.as_dict())
+        self.stored = {name: value for name, value in stored.items() if name in accepted}
+        model = {"class_path": class_path, "init_args": self.stored}
+        try:
+            self.config = self.parser.parse_object({command: {"model": model}}, self.config)
+        except _ParseError as error:
+            raise InputError(f"hyper-parameters of {path}: {self._explain(str(error))}") from error
+
+    # number of classes
+
+    def _choose_num_classes(self, num_classes: int | None) -> int | None:
+        """The number given to the model, else the checkpoint's, else the data module's."""
+        model = self._get(self.config, "model")
+        given = self.given.get("model.init_args.num_classes")
+        chosen = given if given is not None else self.stored.get("num_classes")
+        self._num_classes = (given, num_classes)
+        if chosen is None:
+            chosen = num_classes
+        return model.get("init_args.num_classes") if chosen is None else chosen
+
+    def check_num_classes(self, model_class: type, chosen: int | None) -> None:
+        """Compare a ``num_classes`` that was given to the model with the data module's.
+
+        Args:
+            model_class: class of the model.
+            chosen: what it is going to get.
+
+        Raises:
+            InputError: if they differ, or if a model that needs the number gets none.
+        """
+        given, num_classes = self._num_classes
+        data = self._get(self.config, "data").class_path.rpartition(".")[2]
+        if None not in (given, num_classes) and given != num_classes:
+            raise InputError(
+                f"model.num_classes is {given}, but {data} has {num_classes} classes; leave it out "
+                "and the model takes the number from the data."
+            )
+        parameter = inspect.signature(model_class).parameters.get("num_classes")
+        if chosen is None and parameter is not None and parameter.default is parameter.empty:
+            raise InputError(
+                f"{model_class.__name__} needs num_classes, and {data} does not know it: give "
+                "--model.num_classes."
+            )
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; an error of a constructor comes out as it was raised."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            if self.failure is None or raised_in(error).partition(".")[0] != "jsonargparse":
+                raise
+            raise self.failure from self.failure.__cause__
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()  # the two of these classes are replaced below
+        model, data = ModuleInstantiator(self, "model"), ModuleInstantiator(self, "data")
+        self.parser.add_instantiator(model, pl.LightningModule, subclasses=True)
+        self.parser.add_instantiator(data, pl.LightningDataModule, subclasses=True)
+        self.parser.add_instantiator(Instantiator(self), object, subclasses=True)
+
+    # running
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer, with the callbacks that every run has."""
+        given = self._get(self.config_init, "trainer")
+        callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
+        callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+        if given.get("fast_dev_run"):  # save_last would write a file all the same
+            callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
+        else:
+            callbacks.append(LastCheckpoint())
+        if not any(isinstance(callback, StepSeeder) for callback in callbacks):
+            callbacks.append(StepSeeder())
+        trainer = super().instantiate_trainer(
+            **{**kwargs, "callbacks": [*callbacks, self.first_batch]}
+        )
+        trainer.callbacks = [  # type: ignore[attr-defined]
+            ParameterSummary(callback._max_depth, **callback._summarize_kwargs)
+            if type(callback) is RichModelSummary
+            else callback
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        ]
+        if given.get("logger") in (None, True):
+            drop_placeholder(trainer)
+        quiet_about(self.datamodule, self.subcommand)
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if not self.first_batch.seen:
+                remove_unused_run(self.trainer)
+            if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
+                config = self.config[subcommand]
+                message = explain_misfit(config.ckpt_path, config.model.as_dict())
+                raise InputError(message) from error
+            raise
+
+    def after_fit(self) -> None:
+        """Say how the training ended, and where its files lie."""
+        tell_results(self.trainer)
+
+    def after_predict(self) -> None:
+        """Keep the predictions."""
+        save_predictions(self.trainer)
+
+
+def run() -> None:
+    """Run the command in ``sys.argv``; a mistake of the user ends it with one line and status 2.
+
+    ``LIT_SSL_DEBUG=1`` shows every error with its traceback.
+    """
+    quiet()
+    first_batch = FirstBatch()
+    leave_group_at_exit()
+    try:
+        LitSSLCLI(first_batch=first_batch)
+    except Exception as error:
+        late = first_batch.seen and not isinstance(error, InputError)
+        line = None if late else one_line(error)
+        if line is None or debugging():
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)

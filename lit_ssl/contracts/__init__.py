@@ -1,0 +1,1 @@
+"""What a method, a data module and a callback may expect of each other."""

@@ -1,0 +1,85 @@
+"""A person's mistakes: the error that one line explains, and the nearest valid name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+
+__all__ = [
+    "InputAttributeError",
+    "InputError",
+    "InputFileNotFoundError",
+    "InputImportError",
+    "InputTypeError",
+    "did_you_mean",
+    "listed",
+    "nearest",
+]
+
+
+class InputError(ValueError):
+    """A mistake that a person can mend; its message says how.
+
+    ``lit-ssl`` prints it in one line, without a traceback. The classes below are the same for code
+    that expects one of Python's other errors.
+    """
+
+
+class InputFileNotFoundError(InputError, FileNotFoundError):
+    """A file or folder that should be there is not."""
+
+
+class InputImportError(InputError, ImportError):
+    """A package that has to be installed first."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An object of another kind than expected."""
+
+
+class InputAttributeError(InputError, AttributeError):
+    """An object without what is asked of it by contract."""
+
+
+def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:
+    """The valid names closest to ``name``, best first, upper and lower case alike.
+
+    Args:
+        name: what was typed.
+        valid: names to choose from.
+        count: return at most so many; those clearly farther away than the best are left out.
+    """
+    scores = {v: SequenceMatcher(None, name.lower(), v.lower()).ratio() for v in set(valid)}
+    best = max(scores.values(), default=0.0)
+    close = [v for v, score in scores.items() if score >= max(0.6, best - 0.05)]
+    return sorted(close, key=lambda v: (-scores[v], v))[:count]
+
+
+def did_you_mean(name: str, valid: Iterable[str], list_up_to: int = 12) -> str:
+    """The end of an error message: `` Did you mean x?``, or all valid names if they are few.
+
+    Args:
+        name: what was typed.
+        valid: names to choose from.
+        list_up_to: without a near name, list the valid ones if there are at most so many.
+
+    Returns:
+        A sentence that begins with a space, or an empty string.
+    """
+    valid = sorted(set(valid))
+    matches = nearest(name, valid)
+    if matches:
+        return f" Did you mean {' or '.join(matches)}?"
+    if 0 < len(valid) <= list_up_to:
+        return f" Valid: {', '.join(valid)}."
+    return ""
+
+
+def listed(items: Sequence[object], count: int = 5) -> str:
+    """The first items in one line, and whether there are more: ``a, b, c, …``.
+
+    Args:
+        items: what to list.
+        count: show at most so many.
+    """
+    return ", ".join(map(str, items[:count])) + (", …" if len(items) > count else "")

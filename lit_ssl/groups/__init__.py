@@ -1,0 +1,1 @@
+"""Groups of rows: arithmetic, weights, and files of labels."""

@@ -1,0 +1,1 @@
+"""ImageNet-X: accuracy by factor of variation, from annotations and predictions."""

@@ -1,0 +1,142 @@
+"""Two models on the same images: what changes, by factor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lit_ssl.imagenet_x.factor_table import checked_factors
+from lit_ssl.imagenet_x.intervals import (
+    DRAWS,
+    LEVEL,
+    check_bootstrap,
+    draw_tables,
+    holm,
+    nan_quantiles,
+    ratio,
+)
+
+__all__ = ["FactorComparison", "compare_factors"]
+
+
+@dataclass(frozen=True, eq=False)
+class FactorComparison:
+    """What changes from model a to model b on the same images; see :func:`compare_factors`.
+
+    Attributes:
+        factors: Names, F of them.
+        count: Images per factor, int64 ``[F]``.
+        accuracy: Accuracy of b minus that of a, ``[F]``, with ``accuracy_low``, ``accuracy_high``,
+            ``accuracy_p`` (two-sided) and ``accuracy_p_holm`` (corrected for F factors).
+        error_ratio: Error ratio of b minus that of a, with the same companions.
+        average: Accuracy of b minus that of a on all images, with ``average_interval`` and
+            ``average_p``.
+        level: Of the intervals.
+    """
+
+    factors: tuple[str, ...]
+    count: np.ndarray
+    accuracy: np.ndarray
+    accuracy_low: np.ndarray
+    accuracy_high: np.ndarray
+    accuracy_p: np.ndarray
+    accuracy_p_holm: np.ndarray
+    error_ratio: np.ndarray
+    error_ratio_low: np.ndarray
+    error_ratio_high: np.ndarray
+    error_ratio_p: np.ndarray
+    error_ratio_p_holm: np.ndarray
+    average: float
+    average_interval: tuple[float, float]
+    average_p: float
+    level: float
+
+
+def compare_factors(
+    correct_a: np.ndarray,
+    correct_b: np.ndarray,
+    members: np.ndarray,
+    factors: Sequence[str] | None = None,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> FactorComparison:
+    """Paired comparison of two models on the same images.
+
+    The bootstrap draws images, each with the outcomes of both models. A p value is twice the share
+    of draws on the far side of zero, at least 2 / (draws + 1); ``_holm`` values hold for all
+    factors together.
+
+    Args:
+        correct_a: Whether model a classifies each image correctly, bool ``[N]``.
+        correct_b: The same for model b, in the same order.
+        members: Which factors each image has, bool ``[N, F]``.
+        factors: Names; None numbers them.
+        level: Of the intervals, in (0, 1).
+        draws: Of the bootstrap, >= 100.
+        seed: Of the bootstrap.
+
+    Returns:
+        Differences, b minus a.
+
+    Raises:
+        ValueError: If shapes or values do not fit.
+    """
+    check_bootstrap(level, draws)
+    correct_a, members, names = checked_factors(correct_a, members, factors)
+    correct_b, _, _ = checked_factors(correct_b, members, names)
+    outcome = 2 * correct_a.astype(np.int64) + correct_b
+    inside = np.stack([members[outcome == k].sum(axis=0) for k in range(4)], axis=1)
+    total = np.bincount(outcome, minlength=4)
+    cells = np.concatenate([inside, total - inside], axis=1)
+    accuracy, error_ratio, average = _differences(cells)
+    drawn = [_differences(part) for part in draw_tables(cells, draws, seed)]
+    drawn_accuracy = np.concatenate([part[0] for part in drawn])
+    drawn_ratio = np.concatenate([part[1] for part in drawn])
+    drawn_average = np.concatenate([part[2][:, :1] for part in drawn])
+    (acc_low, acc_high), acc_p = _summary(drawn_accuracy, level)
+    (ratio_low, ratio_high), ratio_p = _summary(drawn_ratio, level)
+    (mean_low, mean_high), mean_p = _summary(drawn_average, level)
+    return FactorComparison(
+        names,
+        inside.sum(axis=1),
+        accuracy,
+        acc_low,
+        acc_high,
+        acc_p,
+        holm(acc_p),
+        error_ratio,
+        ratio_low,
+        ratio_high,
+        ratio_p,
+        holm(ratio_p),
+        float(average[0]),
+        (float(mean_low[0]), float(mean_high[0])),
+        float(mean_p[0]),
+        level,
+    )
+
+
+def _differences(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differences b − a of accuracy, error ratio and average from counts ``[..., F, 8]``.
+
+    Cells: in the factor, then outside; within each, outcomes 2a + b.
+    """
+    inside, outside = cells[..., :4], cells[..., 4:]
+    everything, n_inside = inside + outside, inside.sum(axis=-1)
+    n = everything.sum(axis=-1)
+    a, b = (ratio(inside[..., i] + inside[..., 3], n_inside) for i in (2, 1))
+    mean_a, mean_b = (ratio(everything[..., i] + everything[..., 3], n) for i in (2, 1))
+    ratios = ratio(1 - b, 1 - mean_b) - ratio(1 - a, 1 - mean_a)
+    return b - a, ratios, mean_b - mean_a
+
+
+def _summary(drawn: np.ndarray, level: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Interval and two-sided p value of differences ``[R, F]``."""
+    low, high = nan_quantiles(drawn, [(1 - level) / 2, (1 + level) / 2])
+    valid = (~np.isnan(drawn)).sum(axis=0)
+    nearer = np.minimum((drawn <= 0).sum(axis=0), (drawn >= 0).sum(axis=0))
+    p = np.minimum(2 * (nearer + 1) / (valid + 1), 1.0)
+    return (low, high), np.where(valid > 0, p, np.nan)

@@ -1,0 +1,202 @@
+"""ImageNet-X: which of the ways in which images differ from their class's prototypes cost most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_ssl.errors import InputError
+from lit_ssl.imagenet_x.annotations import FactorAnnotations, FactorKind, read_annotations
+from lit_ssl.imagenet_x.comparison import FactorComparison
+from lit_ssl.imagenet_x.factor_table import FactorTable
+from lit_ssl.imagenet_x.intervals import DRAWS, LEVEL
+from lit_ssl.imagenet_x.predictions import Predictions, write_predictions
+from lit_ssl.imagenet_x.scores import ErrorType, FactorScores, RealEmpty, check_error_type
+
+__all__ = ["ImageNetXMetric"]
+
+
+class ImageNetXMetric(Metric):
+    """Collects predictions by image number and scores them by factor.
+
+    An image that comes twice, as where a sampler pads its data, counts once, so that several
+    processes give exactly the result of one, in any order and any batches.
+
+    Args:
+        annotations: ``auto``, a folder or a CSV file (:func:`read_annotations`), or the annotations
+            themselves.
+        which_factor: ``top`` or ``multi``. The two differ a lot; do not mix them in a table.
+        error_type: What is correct; see :class:`FactorScores`.
+        keep_prototypes: Count the prototypical images too.
+        real_empty: Images without any ReaL label; see :class:`FactorScores`.
+        partial: Whether annotated images may lack a prediction.
+        name: Of the model, for tables.
+        level: Of the confidence intervals.
+        draws: Of the bootstrap.
+        kwargs: Passed to ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = ImageNetXMetric()  # doctest: +SKIP
+        >>> metric.update(logits, image_number)  # doctest: +SKIP
+        >>> metric.compute()["error_ratio"]  # doctest: +SKIP
+
+    Source: arXiv 2211.01866, sections 2 and 3.
+    """
+
+    full_state_update = False
+    higher_is_better = None
+    is_differentiable = False
+    classes: Tensor
+    probability: Tensor
+
+    def __init__(
+        self,
+        annotations: str | FactorAnnotations = "auto",
+        which_factor: FactorKind = "top",
+        error_type: ErrorType = "class",
+        keep_prototypes: bool = False,
+        real_empty: RealEmpty = "drop",
+        partial: bool = False,
+        name: str = "model",
+        level: float = LEVEL,
+        draws: int = DRAWS,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(annotations, str):
+            annotations = read_annotations(annotations, which_factor, keep_prototypes)
+        check_error_type(error_type, annotations)
+        if real_empty not in ("drop", "wrong"):
+            raise InputError(f"real_empty must be drop or wrong, not {real_empty!r}")
+        self.annotations = annotations
+        self.error_type: ErrorType = error_type
+        self.real_empty: RealEmpty = real_empty
+        self.partial = partial
+        self.name = name
+        self.level = level
+        self.draws = draws
+        self._scores: FactorScores | None = None
+        self._table: FactorTable | None = None
+        # Image n at n. At 0 is what had no valid number, so that nobody has to wait for a check.
+        size = annotations.size + 1
+        classes = torch.full((size,), -1, dtype=torch.int32)
+        self.add_state("classes", classes, dist_reduce_fx="max")
+        self.add_state("probability", torch.full((size,), -1.0), dist_reduce_fx="max")
+
+    def update(
+        self, preds: Tensor, image_number: Tensor, probability: Tensor | None = None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            preds: Logits ``[B, C]`` (the first of equal ones wins), or classes ``[B]``, integers.
+            image_number: 1 … size, integers ``[B]``; ImageNet's is the number in the file name.
+            probability: Of the predicted class, ``[B]``; from logits it is computed.
+
+        Raises:
+            ValueError: If shapes or types do not fit.
+        """
+        if preds.ndim == 2 and preds.is_floating_point():
+            if not self.annotations.fits(preds.shape[1]):
+                raise InputError(
+                    f"logits have {preds.shape[1]} classes, the annotations "
+                    f"{self.annotations.num_classes}: map the outputs of the model first"
+                )
+            if probability is None:
+                probability = preds.float().softmax(dim=1).amax(dim=1)
+            preds = _first_largest(preds)
+        if preds.ndim != 1 or preds.is_floating_point() or preds.shape != image_number.shape:
+            raise InputError(
+                "expected logits [B, C] or integer classes [B], and image numbers [B]; got "
+                f"{list(preds.shape)} ({preds.dtype}) and {list(image_number.shape)}"
+            )
+        inside = (image_number >= 1) & (image_number <= self.annotations.size)
+        rows = torch.where(inside, image_number, 0).to(self.classes.device, torch.int64)
+        self.classes[rows] = preds.to(self.classes.device, self.classes.dtype)
+        if probability is not None:
+            self.probability[rows] = probability.detach().to(self.probability)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores over all processes.
+
+        Returns:
+            On the CPU, float64: ``accuracy``, ``error_ratio``, each with ``_low`` and ``_high``,
+            and ``count``, per factor ``[F]``; ``average``, ``worst_factor`` (its accuracy),
+            ``worst_classes`` (100 of them), ``calibration_error``.
+
+        Raises:
+            InputError: If annotated images lack a prediction (unless ``partial``).
+            ValueError: If ``update`` got image numbers that do not exist.
+        """
+        scores = FactorScores(
+            self._predictions(), self.annotations, self.error_type, self.real_empty, self.partial
+        )
+        table = scores.table(self.level, self.draws)
+        self._scores, self._table = scores, table
+        values: dict[str, Any] = {
+            "accuracy": table.accuracy,
+            "accuracy_low": table.accuracy_low,
+            "accuracy_high": table.accuracy_high,
+            "error_ratio": table.error_ratio,
+            "error_ratio_low": table.error_ratio_low,
+            "error_ratio_high": table.error_ratio_high,
+            "average": table.average,
+            "worst_factor": table.worst_accuracy,
+            "worst_classes": scores.worst_classes(),
+            "calibration_error": scores.calibration()[0],
+        }
+        tensors = {name: torch.as_tensor(v, dtype=torch.float64) for name, v in values.items()}
+        return {**tensors, "count": torch.from_numpy(table.count)}
+
+    def _predictions(self) -> Predictions:
+        classes = self.classes.cpu().numpy().astype(np.int64)
+        probability = self.probability.cpu().numpy().astype(np.float64)
+        if classes[0] >= 0:
+            raise InputError(
+                f"update got image numbers outside of 1 … {self.annotations.size}; ImageNet's are "
+                "those in the file names"
+            )
+        if self.annotations.files is None and classes.max() >= self.annotations.num_classes:
+            raise InputError(
+                f"update got class {classes.max()}, there are {self.annotations.num_classes}"
+            )
+        probability[probability < 0] = np.nan
+        return Predictions(self.name, classes, probability)
+
+    def scores(self) -> FactorScores:
+        """Everything else that can be asked: tables of metaclasses, comparisons, calibration."""
+        self.compute()
+        assert self._scores is not None
+        return self._scores
+
+    def table(self) -> FactorTable:
+        """Accuracy and error ratio per factor, with their intervals."""
+        self.compute()
+        assert self._table is not None
+        return self._table
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write all predictions, of images without annotations too, in the official format."""
+        return write_predictions(path, self.scores().predictions, self.annotations)
+
+    def compare(self, other: ImageNetXMetric | FactorScores) -> FactorComparison:
+        """What changes from this model to another on the same images, with p values."""
+        theirs = other if isinstance(other, FactorScores) else other.scores()
+        return self.scores().compare(theirs, self.level, self.draws)
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        super().reset()
+        self._scores = self._table = None
+
+
+def _first_largest(logits: Tensor) -> Tensor:
+    """Position of each row's largest value, the first of equal ones, which argmax leaves open."""
+    largest = (logits == logits.amax(dim=1, keepdim=True)) | logits.isnan()
+    positions = torch.arange(logits.shape[1], device=logits.device)
+    return torch.where(largest, positions, logits.shape[1]).amin(dim=1)

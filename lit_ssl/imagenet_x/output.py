@@ -1,0 +1,133 @@
+"""The files of a report on factors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from lit_ssl.files import write_file
+from lit_ssl.imagenet_x.comparison import FactorComparison
+from lit_ssl.imagenet_x.plot import draw_report, save_figure
+from lit_ssl.imagenet_x.report import FactorReportData, summary
+from lit_ssl.imagenet_x.scores import FactorScores
+from lit_ssl.imagenet_x.text import markdown
+
+__all__ = ["write_report"]
+
+
+def write_report(report: FactorReportData, folder: Path, plot: bool = True) -> dict[str, Path]:
+    """Write ``factors.csv``, ``.json``, ``.md``, ``.png`` and ``metaclasses.csv`` into a folder.
+
+    Each file appears when it is complete.
+
+    Args:
+        report: What to write.
+        folder: Where to.
+        plot: Whether to draw ``factors.png`` (needs matplotlib).
+
+    Returns:
+        The files by kind.
+    """
+
+    def rows(file: TextIO) -> None:
+        _write_rows(file, [row for table in _long(report) for row in table])
+
+    files = {
+        "table": write_file(folder / "factors.csv", rows),
+        "markdown": write_file(folder / "factors.md", lambda file: file.write(markdown(report))),
+        "json": write_file(
+            folder / "factors.json", lambda file: json.dump(_content(report), file, indent=2)
+        ),
+    }
+    if report.scores[0].annotations.metaclasses:
+        groups = [row for scores in report.scores for row in _group_rows(scores)]
+        files["metaclasses"] = write_file(
+            folder / "metaclasses.csv", lambda file: _write_rows(file, groups)
+        )
+    if plot:
+        files["plot"] = save_figure(draw_report(report), folder / "factors.png")
+    return files
+
+
+def _write_rows(file: TextIO, rows: Sequence[dict[str, Any]]) -> None:
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _long(report: FactorReportData) -> list[list[dict[str, Any]]]:
+    """One row per model and factor."""
+    return [
+        [
+            {
+                "model": name,
+                "factor": table.factors[f],
+                "images": int(table.count[f]),
+                "accuracy": float(table.accuracy[f]),
+                "accuracy_low": float(table.accuracy_low[f]),
+                "accuracy_high": float(table.accuracy_high[f]),
+                "error_ratio": float(table.error_ratio[f]),
+                "error_ratio_low": float(table.error_ratio_low[f]),
+                "error_ratio_high": float(table.error_ratio_high[f]),
+            }
+            for f in report.order
+        ]
+        for name, table in zip(report.names, report.tables, strict=True)
+    ]
+
+
+def _group_rows(scores: FactorScores) -> list[dict[str, Any]]:
+    groups = scores.metaclasses()
+    factors = scores.annotations.factors
+    return [
+        {
+            "model": scores.name,
+            "metaclass": name,
+            "images": int(groups.count[g]),
+            "accuracy": float(groups.average[g]),
+            **{f"accuracy_{f}": float(groups.accuracy[g, i]) for i, f in enumerate(factors)},
+            **{f"images_{f}": int(groups.factor_count[g, i]) for i, f in enumerate(factors)},
+        }
+        for g, name in enumerate(groups.names)
+    ]
+
+
+def _content(report: FactorReportData) -> dict[str, Any]:
+    pairs = zip(report.scores, report.tables, _long(report), strict=True)
+    models = [{**summary(s, t), "factors": rows} for s, t, rows in pairs]
+    changes = [
+        {
+            "from": report.names[0],
+            "to": name,
+            "accuracy": change.average,
+            "accuracy_low": change.average_interval[0],
+            "accuracy_high": change.average_interval[1],
+            "accuracy_p": change.average_p,
+            "factors": [_change_row(change, f) for f in report.order],
+        }
+        for name, change in zip(report.names[1:], report.changes, strict=True)
+    ]
+    return _without_nan({"protocol": report.protocol, "models": models, "changes": changes})
+
+
+def _change_row(change: FactorComparison, f: int) -> dict[str, Any]:
+    names = [
+        f"{kind}{part}"
+        for kind in ("accuracy", "error_ratio")
+        for part in ("", "_low", "_high", "_p", "_p_holm")
+    ]
+    values = {name: float(getattr(change, name)[f]) for name in names}
+    return {"factor": change.factors[f], "images": int(change.count[f]), **values}
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with null for NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,194 @@
+"""Predictions of a classifier as CSV, in the official format of ImageNet-X."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import numpy as np
+
+from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.files import write_file
+from lit_ssl.imagenet_x.annotations import FactorAnnotations
+
+__all__ = ["Predictions", "check_coverage", "read_predictions", "write_predictions"]
+
+_COLUMNS = ("file_name", "predicted_class", "predicted_probability")
+_EXPECTED = f"expected a CSV file with the columns {', '.join(_COLUMNS)} (the last may be missing)"
+
+
+class Predictions(NamedTuple):
+    """One model's predictions, by image number.
+
+    Attributes:
+        name: Of the model.
+        classes: int64 ``[size + 1]``: of image n at n; −1 where there is none.
+        probability: Of the predicted class, float64 ``[size + 1]``, NaN where there is none.
+        extra: Rows of a file about images that a user's annotations do not name.
+    """
+
+    name: str
+    classes: np.ndarray
+    probability: np.ndarray
+    extra: int = 0
+
+
+def read_predictions(
+    path: str | Path, annotations: FactorAnnotations, name: str | None = None
+) -> Predictions:
+    """Read predictions.
+
+    Args:
+        path: CSV file with the columns ``file_name``, ``predicted_class`` (class index) and
+            ``predicted_probability`` (may be missing or empty); others are ignored.
+        annotations: Tell the number of an image by its name.
+        name: Of the model; None takes the file's.
+
+    Raises:
+        InputError: If the file cannot be read, names an image twice or an unknown one, or holds
+            something that is no class. Images that it does not name are for
+            :func:`check_coverage`.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"no predictions at {path}: {_EXPECTED}.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            header = [field.strip() for field in next(rows, [])]
+            body = [row for row in rows if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no text with comma-separated values: {_EXPECTED}.") from error
+    for column in _COLUMNS[:2]:
+        if column not in header:
+            raise InputError(f"{path} has no column {column}: {_EXPECTED}.{_hint(column, header)}")
+    width = max(header.index(column) for column in _COLUMNS if column in header) + 1
+    if short := next((i for i, row in enumerate(body, start=2) if len(row) < width), None):
+        raise InputError(f"{path} ends in the middle of line {short}: {_EXPECTED}.")
+    names = [row[header.index("file_name")] for row in body]
+    numbers = annotations.find_numbers(names)
+    _check_names(path, names, numbers, annotations)
+    classes = np.full(annotations.size + 1, -1, dtype=np.int64)
+    probability = np.full(annotations.size + 1, np.nan)
+    where = header.index("predicted_class")
+    limit = annotations.num_classes if annotations.files is None else 2**31
+    classes[numbers] = _read(path, body, where, int, "class indices", limit)
+    if "predicted_probability" in header:
+        where = header.index("predicted_probability")
+        probability[numbers] = _read(path, body, where, float, "numbers from 0 to 1", 1.0)
+    classes[0], probability[0] = -1, np.nan  # where the unknown names went
+    return Predictions(name or path.stem, classes, probability, int((numbers == 0).sum()))
+
+
+def _hint(column: str, header: list[str]) -> str:
+    return did_you_mean(column, header) if header else " It is empty."
+
+
+def _check_names(
+    path: Path, names: list[str], numbers: np.ndarray, annotations: FactorAnnotations
+) -> None:
+    unknown = np.flatnonzero(numbers == 0)
+    if len(unknown) and (annotations.files is None or len(unknown) == len(names)):
+        like = annotations.file_name(1)
+        raise InputError(
+            f"{path} names {len(unknown):,} images that are not in the annotations, e.g. "
+            f"{names[unknown[0]]}: expected names such as {like}."
+        )
+    times = np.bincount(numbers, minlength=annotations.size + 1)
+    times[0] = 0
+    doubled = np.flatnonzero(times > 1)
+    if len(doubled):
+        raise InputError(
+            f"{path} has {len(doubled):,} images more than once, e.g. "
+            f"{annotations.file_name(int(doubled[0]))} ({times[doubled[0]]} times): keep one row "
+            "per image (samplers that pad their data write some twice)."
+        )
+
+
+def _read(
+    path: Path,
+    body: list[list[str]],
+    column: int,
+    convert: Callable[[str], float],
+    what: str,
+    limit: float,
+) -> np.ndarray:
+    """A column of numbers from 0 to ``limit`` (for integers: below it; else NaN where empty)."""
+    values = np.empty(len(body), dtype=np.int64 if convert is int else np.float64)
+    for row, fields in enumerate(body):
+        if convert is float and not fields[column].strip():
+            values[row] = np.nan  # as write_predictions writes what is not known
+            continue
+        try:
+            values[row] = convert(fields[column])
+            inside = 0 <= values[row] < limit if convert is int else 0 <= values[row] <= limit
+        except (ValueError, OverflowError):
+            inside = False
+        if not inside:
+            below = f" from 0 to {limit - 1}" if convert is int else ""
+            raise InputError(
+                f"line {row + 2} of {path} holds {fields[column]!r}: expected {what}{below}."
+            )
+    return values
+
+
+def check_coverage(
+    predictions: Predictions, annotations: FactorAnnotations, partial: bool = False
+) -> int:
+    """Count the annotated images that have a prediction.
+
+    Args:
+        predictions: Of one model.
+        annotations: Say which images count.
+        partial: Whether some may be missing.
+
+    Returns:
+        How many have one.
+
+    Raises:
+        InputError: If some have none and ``partial`` is not set, or if none has one.
+    """
+    missing = annotations.numbers[predictions.classes[annotations.numbers] < 0]
+    total = len(annotations.numbers)
+    if len(missing) and (not partial or len(missing) == total):
+        rest = (
+            "an accuracy over the others would not be comparable; predict all images, or allow "
+            "it (partial) and read n in the table"
+        )
+        raise InputError(
+            f"{predictions.name} has no prediction for {len(missing):,} of the {total:,} annotated "
+            f"images, e.g. {annotations.file_name(int(missing[0]))}: {rest}."
+        )
+    return total - len(missing)
+
+
+def write_predictions(
+    path: str | Path, predictions: Predictions, annotations: FactorAnnotations
+) -> Path:
+    """Write all predictions in the official format; the file appears when it is complete.
+
+    ImageNet's images come by class, then by number: the official package needs this order.
+
+    Args:
+        path: CSV file.
+        predictions: Of one model.
+        annotations: Name the images.
+
+    Returns:
+        The path.
+    """
+    order = np.flatnonzero(predictions.classes >= 0)
+    if annotations.files is None:
+        order = order[np.argsort(annotations.labels[order - 1], kind="stable")]
+
+    def write(file: TextIO) -> None:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for number in order.tolist():
+            p = predictions.probability[number]
+            shown = "" if np.isnan(p) else repr(round(float(p), 9))
+            writer.writerow([annotations.file_name(number), predictions.classes[number], shown])
+
+    return write_file(path, write)

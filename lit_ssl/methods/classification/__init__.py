@@ -1,0 +1,1 @@
+"""Supervised training on labels: from scratch, fine-tuned, or on frozen features."""

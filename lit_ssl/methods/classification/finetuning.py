@@ -1,0 +1,188 @@
+"""Fine-tuning of a pre-trained backbone, whole."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_ssl.checkpoints.projections import read_first_projection
+from lit_ssl.contracts.labelled import labelled_batch
+from lit_ssl.errors import InputError
+from lit_ssl.methods.classification.image_classifier import ImageClassifier
+from lit_ssl.optim import set_schedules
+from lit_ssl.optim.layer_decay import layer_decay_groups
+from lit_ssl.transforms.mixing import BatchMixing
+
+__all__ = ["FineTuning"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class FineTuning(ImageClassifier):
+    """Trains a pre-trained backbone and a new classifier on labelled images.
+
+    An :class:`ImageClassifier` with what fine-tuning adds: a classifier that starts at zero, the
+    first layer of the projection head kept below it, learning rates that fall with the depth of a
+    layer, mixup and CutMix. The defaults are PAWS' recipe; the one of vision transformers is
+    ``optimizer: AdamW`` with ``layer_decay``, ``mixup``, ``cutmix``, ``label_smoothing`` and
+    ``drop_path_rate`` among ``backbone_kwargs``.
+
+    Args:
+        backbone: as in :class:`ImageClassifier`.
+        backbone_kwargs: as in :class:`ImageClassifier`.
+        num_classes: as in :class:`ImageClassifier`.
+        pretrained: as in :class:`ImageClassifier`.
+        layer_decay: factor in (0, 1] of the learning rate for each layer below the classifier; 1:
+            the same for all.
+        mixup: α of mixup; 0 switches it off.
+        cutmix: α of CutMix; 0 switches it off. With both on, each batch gets one of them.
+        head_std: standard deviation of the classifier's initial weights.
+        proj_hidden_dim: width of the projection head's first layer (linear, BatchNorm, activation),
+            to keep it between backbone and classifier, as PAWS does; None: the classifier takes the
+            backbone's features.
+        activation: of that layer, ``relu`` (PAWS) or ``gelu`` (MSN).
+        lr: peak learning rate, of the classifier where ``layer_decay`` is below 1.
+        start_lr: learning rate of the first step, with a warm-up.
+        warmup_epochs: length of the linear warm-up in epochs (fractions allowed).
+        weight_decay: of all weights but biases, norms and what timm's model excludes.
+        kwargs: further arguments of :class:`ImageClassifier`.
+
+    Raises:
+        ValueError: for values outside their ranges, or a ``layer_decay`` for a backbone that does
+            not tell its layers.
+
+    Source: PAWS, arXiv 2104.13963, released code; MAE, arXiv 2111.06377, table 9, which MSN follows
+    (arXiv 2204.07141, appendix A.4).
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "resnet50",
+        backbone_kwargs: dict[str, Any] | None = None,
+        num_classes: int | None = None,
+        pretrained: str | None = None,
+        layer_decay: float = 1.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        head_std: float = 0.0,
+        proj_hidden_dim: int | None = None,
+        activation: Literal["relu", "gelu"] = "relu",
+        lr: float = 0.02,
+        start_lr: float = 0.0,
+        warmup_epochs: float = 0.0,
+        weight_decay: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            backbone,
+            backbone_kwargs,
+            num_classes,
+            pretrained=pretrained,
+            lr=lr,
+            start_lr=start_lr,
+            warmup_epochs=warmup_epochs,
+            weight_decay=weight_decay,
+            **kwargs,
+        )
+        if not 0 < layer_decay <= 1 or head_std < 0 or activation not in _ACTIVATIONS:
+            raise InputError(
+                "FineTuning needs layer_decay in (0, 1], head_std >= 0 and activation 'relu' or "
+                f"'gelu', not {layer_decay}, {head_std} and {activation!r}"
+            )
+        self.layer_decay = layer_decay
+        self.mixing = BatchMixing(mixup, cutmix) if mixup or cutmix else None
+        self.proj_hidden_dim = proj_hidden_dim
+        self.classifier: nn.Module = _make_classifier(  # type: ignore[assignment]
+            self.embed_dim, proj_hidden_dim, self.num_classes, _ACTIVATIONS[activation], head_std
+        )
+        if layer_decay < 1:
+            self._layer_groups()  # an unfit backbone is told now, not after reading the data
+
+    # training
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """One step; returns loss and features."""
+        if self.mixing is None:
+            return super().training_step(batch, batch_idx)
+        images, labels = labelled_batch(batch, type(self).__name__)
+        images, targets = self.mixing(images, self._soft_targets(labels))
+        features = self(images)
+        log_probs = self.classifier(features).float().log_softmax(dim=1)
+        loss = -(targets * log_probs).sum() / targets.sum().clamp(min=1e-6)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
+        self.log("train/lr", self._lr(), batch_size=len(labels))
+        return {"loss": loss, "features": features.detach()}
+
+    def _soft_targets(self, labels: Tensor) -> Tensor:
+        """Smoothed targets ``[B, num_classes]``, all 0 where the label is not known."""
+        one_hot = F.one_hot(labels.clamp(min=0), self.num_classes).float()
+        smooth = (1 - self.label_smoothing) * one_hot + self.label_smoothing / self.num_classes
+        return smooth * (labels != -1)[:, None]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum, or ``optimizer``, on one or more groups for each layer."""
+        if self.layer_decay == 1:
+            return super().configure_optimizers()
+        self._schedule = None  # another fit may be of another length
+        groups = self._layer_groups()
+        if self.optimizer_factory is not None:
+            optimizer = self.optimizer_factory(groups)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
+        set_schedules(optimizer, self.schedule(0), self.weight_decay)
+        return optimizer
+
+    def _layer_groups(self) -> list[dict[str, Any]]:
+        head = self.classifier.named_parameters(prefix="classifier")
+        return layer_decay_groups(
+            self.backbone, head, self.weight_decay, self.layer_decay, self._is_undecayed
+        )
+
+    # weights
+
+    def load_backbone(self, path: str) -> None:
+        """Load weights into the backbone, and into the projection layer where one is kept.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read, its weights do not fit, or it has no such layer.
+        """
+        super().load_backbone(path)
+        if self.proj_hidden_dim is None:
+            return
+        first = read_first_projection(path)
+        expected = (self.proj_hidden_dim, self.embed_dim)
+        if tuple(first["fc1.weight"].shape) != expected:
+            raise InputError(
+                f"the first projection layer in {path} has weights "
+                f"{list(first['fc1.weight'].shape)}, not {list(expected)}: set proj_hidden_dim to "
+                f"{len(first['fc1.weight'])}"
+            )
+        # the classifier is not in the file
+        self.classifier.load_state_dict(first, strict=False)
+
+
+def _make_classifier(
+    embed_dim: int,
+    hidden_dim: int | None,
+    num_classes: int,
+    activation: type[nn.Module],
+    std: float,
+) -> nn.Module:
+    """Linear layer, with ``fc1, bn1, act1`` below it where a projection layer is kept."""
+    linear = nn.Linear(hidden_dim or embed_dim, num_classes)
+    nn.init.normal_(linear.weight, std=std)
+    nn.init.zeros_(linear.bias)
+    if hidden_dim is None:
+        return linear
+    layers = {
+        "fc1": nn.Linear(embed_dim, hidden_dim),
+        "bn1": nn.BatchNorm1d(hidden_dim),
+        "act1": activation(),
+        "linear": linear,
+    }
+    return nn.Sequential(OrderedDict(layers))

@@ -1,0 +1,141 @@
+"""A trained network as it is, to evaluate it without the recipe that trained it."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import timm
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from lit_ssl.checkpoints.encoders import load_encoder
+from lit_ssl.errors import InputError
+from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.models.backbones.vit import ClassTokenViT
+from lit_ssl.trainer.hparams import not_plain
+
+__all__ = ["FrozenEncoder"]
+
+
+class FrozenEncoder(pl.LightningModule):
+    """A backbone with the weights of a file, for evaluation only.
+
+    ``lit-ssl validate`` and ``test`` run any evaluation callback on it; there is nothing to fit.
+    Vision transformers give their class token, positions are interpolated for images of another
+    size; other networks their pooled features.
+
+    Args:
+        backbone: timm name of any model; ``resnet50w2``, ``resnet50w4``, ``wide_resnet`` or
+            ``wide_resnet28_2``; or a module with ``forward(images) -> [B, D]`` and D as
+            ``embed_dim`` or ``num_features``.
+        backbone_kwargs: arguments of a backbone given by name, e.g. ``img_size``, ``in_chans``, or
+            ``pretrained: true`` for timm's own weights.
+        weights: checkpoint of a run, official checkpoint, or any other file of
+            :func:`lit_ssl.checkpoints.encoders.read_encoder_weights`; None: those that the
+            backbone has.
+        online: take the trained backbone of MSN instead of its slow copy.
+
+    Raises:
+        ValueError: if there is no backbone of that name, or the weights are not those of it.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "vit_small_patch16_224",
+        backbone_kwargs: dict[str, Any] | None = None,
+        weights: str | None = None,
+        online: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=not_plain(backbone=backbone))
+        self.weights = weights
+        self.online = online
+        self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
+        self.backbone.requires_grad_(False)
+        own_weights = (backbone_kwargs or {}).get("pretrained") or not isinstance(backbone, str)
+        self._is_random = weights is None and not own_weights
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network, with timm's (or torchvision's) parameter names."""
+        return getattr(self.backbone, "vit", self.backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``; of a ViT the normed class token."""
+        return self.backbone(images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features as MSN's protocols take them: a ViT's class token before the final norm.
+
+        Args:
+            images: ``[B, C, H, W]``.
+
+        Returns:
+            ``[B, embed_dim]``; for other networks those of :meth:`forward`.
+        """
+        if isinstance(self.backbone, ClassTokenViT):
+            return self.backbone(images, norm=False)
+        return self(images)
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Stay in eval mode, so that BatchNorm and dropout do not change the features."""
+        return super().train(False)
+
+    def setup(self, stage: str) -> None:
+        """Load the weights.
+
+        Raises:
+            ValueError: if it is to be trained, or the weights do not fit.
+        """
+        if stage == "fit":
+            self._refuse()
+        if self.weights is not None:
+            load_encoder(self.backbone, self.weights, self.online)
+        elif self._is_random:
+            rank_zero_warn(
+                "FrozenEncoder has random weights: give weights (a file), or pretrained: true in "
+                "backbone_kwargs for timm's own"
+            )
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Features and labels of a labelled batch, for the evaluators."""
+        images, labels = batch[:2]
+        return {"features": self(images), "labels": labels}
+
+    test_step = validation_step
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
+        return self(batch if isinstance(batch, Tensor) else batch[0])
+
+    def training_step(self, batch: Any, batch_idx: int) -> NoReturn:
+        """Refuse."""
+        self._refuse()
+
+    def configure_optimizers(self) -> NoReturn:
+        """Refuse."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise InputError(
+            "FrozenEncoder has nothing to train: run `lit-ssl validate` or `lit-ssl test` with it; "
+            "to train a classifier on its weights use LinearEvaluation, or ImageClassifier with "
+            "pretrained: FILE"
+        )
+
+
+def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> tuple[nn.Module, int]:
+    """The network and its width; ViTs with a class token are pooled by it, as MSN trains them."""
+    by_name = isinstance(backbone, str) and "global_pool" not in kwargs
+    if by_name and timm.models.is_model_in_modules(str(backbone), ["vision_transformer", "deit"]):
+        try:
+            network, width = create_backbone(backbone, {"global_pool": "token", **kwargs})
+        except AssertionError:  # it has no class token
+            network, width = create_backbone(backbone, kwargs)
+    else:
+        network, width = create_backbone(backbone, kwargs)
+    if type(network) is VisionTransformer and network.global_pool == "token":
+        return ClassTokenViT(network), width
+    return network, width

@@ -1,0 +1,297 @@
+"""Supervised image classification: a baseline and a probe for the other methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import timm
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_ssl.checkpoints.encoders import load_encoder
+from lit_ssl.contracts.labelled import labelled_batch
+from lit_ssl.errors import InputError
+from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
+from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.trainer.length import epochs_to_steps, total_steps
+
+__all__ = ["ImageClassifier"]
+
+
+class ImageClassifier(pl.LightningModule):
+    """Supervised classifier: a backbone and a linear layer, cross-entropy.
+
+    Batches are ``(images, labels)``; labels of −1 do not count. The learning rate rises linearly,
+    then falls at milestones, or along a cosine where there are none. ``forward(images)`` gives the
+    backbone's features, :meth:`logits` the scores of the classes.
+
+    With ``freeze_backbone`` it is a linear probe: only the classifier is trained, and the backbone
+    stays in eval mode, so that BatchNorm and dropout do not move its features.
+
+    Args:
+        backbone: timm name of any model; ``resnet50w2``, ``resnet50w4``, ``wide_resnet`` or
+            ``wide_resnet28_2``; or a module with ``forward(images) -> [B, D]`` and D as
+            ``embed_dim`` or ``num_features``.
+        backbone_kwargs: arguments of a backbone given by name, e.g. ``in_chans``, ``img_size``,
+            ``drop_path_rate``, ``pretrained: true`` for timm's own weights.
+        num_classes: number of classes, ≥ 2; ``lit-ssl`` takes it from the data module.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        lr: peak learning rate.
+        start_lr: learning rate of the first step.
+        final_lr: where the cosine ends.
+        warmup_epochs: length of the linear warm-up in epochs (fractions allowed).
+        milestones: epochs at which the learning rate is multiplied by ``milestone_factor``; None: a
+            cosine over the whole run.
+        milestone_factor: > 0.
+        weight_decay: of all weights but biases, norms and what timm's model excludes.
+        momentum: of SGD (Nesterov), in (0, 1).
+        optimizer: replaces SGD, e.g. ``AdamW``; learning rate and weight decay stay those above.
+        freeze_backbone: train the classifier only.
+        pretrained: file with weights of the backbone: any of
+            :func:`lit_ssl.checkpoints.encoders.read_encoder_weights`, such as a checkpoint of
+            another run, the output of ``lit-ssl export`` or an official checkpoint.
+
+    Raises:
+        ValueError: for values outside their ranges, or a backbone whose width is not known.
+
+    Source: learning-rate schedule, SGD with Nesterov momentum and initial weights as in arXiv
+    1706.02677, sections 2.2 and 5.1.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "resnet50",
+        backbone_kwargs: dict[str, Any] | None = None,
+        num_classes: int | None = None,
+        label_smoothing: float = 0.0,
+        lr: float = 0.1,
+        start_lr: float = 0.01,
+        final_lr: float = 0.0,
+        warmup_epochs: float = 5.0,
+        milestones: Sequence[float] | None = None,
+        milestone_factor: float = 0.1,
+        weight_decay: float = 1e-4,
+        momentum: float = 0.9,
+        optimizer: OptimizerCallable | None = None,
+        freeze_backbone: bool = False,
+        pretrained: str | None = None,
+    ) -> None:
+        super().__init__()
+        _check(num_classes, label_smoothing, momentum, milestones, milestone_factor)
+        assert num_classes is not None
+        self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.lr = lr
+        self.start_lr = start_lr
+        self.final_lr = final_lr
+        self.warmup_epochs = warmup_epochs
+        self.milestones = milestones
+        self.milestone_factor = milestone_factor
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.optimizer_factory = optimizer
+        self.freeze_backbone = freeze_backbone
+        self.pretrained = pretrained
+        self._has_weights = False
+
+        self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
+        self.classifier = nn.Linear(self.embed_dim, num_classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+        if freeze_backbone:
+            self.backbone.requires_grad_(False)
+        self.val_acc1 = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
+        self.test_acc1 = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
+        self._schedule: Schedule | MultiStep | None = None
+        self.train()  # a frozen backbone is in eval mode from the start
+
+    # features and scores
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network to keep, with timm's parameter names."""
+        return self.backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
+            features = self.backbone(images)
+        if features.ndim != 2:
+            raise InputError(
+                f"the backbone gives {list(features.shape)} for images {list(images.shape)}; "
+                "ImageClassifier needs pooled features [B, embed_dim]"
+            )
+        return features
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Scores of the classes: ``[B, C, H, W]`` → ``[B, num_classes]``."""
+        return self.classifier(self(images))
+
+    def train(self, mode: bool = True) -> ImageClassifier:
+        """Switch to training or evaluation; a frozen backbone stays in eval mode."""
+        super().train(mode)
+        if self.freeze_backbone:
+            self.backbone.eval()
+        return self
+
+    # training
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """One step; returns loss and features."""
+        images, labels = labelled_batch(batch, type(self).__name__)
+        features = self(images)
+        logits = self.classifier(features)
+        loss = self._loss(logits, labels)
+        known = labels != -1
+        hits = (logits.detach().argmax(dim=1) == labels) & known
+        # A plain mean: a metric object would make the host wait for the device.
+        values = {"train/acc1": hits.sum() / known.sum().clamp(min=1), "train/lr": self._lr()}
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
+        self.log_dict(values, batch_size=len(labels))
+        return {"loss": loss, "features": features.detach()}
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        total = F.cross_entropy(
+            logits.float(),
+            labels,
+            ignore_index=-1,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        return total / (labels != -1).sum().clamp(min=1)
+
+    def _lr(self) -> float:
+        return self.schedule(self.trainer.global_step)
+
+    @property
+    def schedule(self) -> Schedule | MultiStep:
+        """Learning rate as a function of the optimiser step (from 0).
+
+        Raises:
+            ValueError: if the run or its epochs have no known length.
+        """
+        if self._schedule is None:
+            total = total_steps(self.trainer, "ImageClassifier")
+            warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
+            if self.milestones is None:
+                self._schedule = Schedule(self.start_lr, self.lr, self.final_lr, total, warmup)
+            else:
+                steps = [epochs_to_steps(self.trainer, m, "milestones") for m in self.milestones]
+                self._schedule = MultiStep(
+                    self.start_lr, self.lr, tuple(steps), self.milestone_factor, warmup
+                )
+        return self._schedule
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum (or ``optimizer``) on decayed and undecayed groups."""
+        self._schedule = None  # another fit may be of another length
+        named = ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+        groups = decay_groups(named, self.weight_decay, exclude=self._is_undecayed)
+        if self.optimizer_factory is not None:
+            optimizer = self.optimizer_factory(groups)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
+        set_schedules(optimizer, self.schedule(0), self.weight_decay)
+        return optimizer
+
+    def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
+        excluded: set[str] = getattr(self.backbone, "no_weight_decay", set)()
+        return parameter.ndim <= 1 or name.removeprefix("backbone.") in excluded
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Set this step's learning rate, then step."""
+        set_schedules(optimizer, self._lr(), self.weight_decay)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    # evaluation
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Log loss and accuracy; returns features and labels."""
+        return self._evaluate(batch, "val", self.val_acc1)
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Log loss and accuracy; returns features and labels."""
+        return self._evaluate(batch, "test", self.test_acc1)
+
+    def _evaluate(self, batch: Any, split: str, accuracy: MulticlassAccuracy) -> dict[str, Tensor]:
+        images, labels = labelled_batch(batch, type(self).__name__)
+        features = self(images)
+        logits = self.classifier(features)
+        accuracy.update(logits, labels)
+        size = len(labels)
+        self.log(f"{split}/acc1", accuracy, prog_bar=True, batch_size=size)
+        self.log(f"{split}/loss", self._loss(logits, labels), batch_size=size, sync_dist=True)
+        return {"features": features, "labels": labels}
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Probabilities ``[B, num_classes]`` of ``images`` or ``(images, labels)``."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self.logits(images).float().softmax(dim=1)
+
+    # weights
+
+    def setup(self, stage: str) -> None:
+        """Load the ``pretrained`` weights, once: a test after a fit keeps what was trained."""
+        if self.pretrained and not self._has_weights:
+            self.load_backbone(self.pretrained)
+        self._has_weights = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the weights of a checkpoint from being overwritten."""
+        self._has_weights = True
+
+    def load_backbone(self, path: str) -> None:
+        """Load weights into the backbone; see the argument ``pretrained``.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read, or its weights do not fit.
+        """
+        load_encoder(self.backbone, path)
+
+
+def _check(
+    num_classes: int | None,
+    label_smoothing: float,
+    momentum: float,
+    milestones: Sequence[float] | None,
+    factor: float,
+) -> None:
+    if num_classes is None:
+        raise InputError(
+            "ImageClassifier needs num_classes: give it (lit-ssl takes it from data modules that "
+            "know it)"
+        )
+    if num_classes < 2:
+        raise InputError(f"ImageClassifier needs at least 2 classes, not num_classes={num_classes}")
+    if not 0 <= label_smoothing < 1 or not 0 < momentum < 1:
+        raise InputError(
+            "label_smoothing must lie in [0, 1) and momentum in (0, 1), not "
+            f"{label_smoothing} and {momentum}"
+        )
+    if milestones is not None and list(milestones) != sorted(set(milestones)):
+        raise InputError(f"milestones must be increasing epochs, not {list(milestones)}")
+    if factor <= 0:
+        raise InputError(f"milestone_factor must be positive, not {factor}")
+
+
+def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> tuple[nn.Module, int]:
+    """Network and its width; residual branches start switched off, as in arXiv 1706.02677."""
+    if isinstance(backbone, str) and timm.models.is_model_in_modules(backbone, ["resnet"]):
+        kwargs = {"zero_init_last": True, **kwargs}
+    network, width = create_backbone(backbone, kwargs)
+    if getattr(network, "num_classes", 0):
+        raise InputError(
+            f"{type(network).__name__} has a classifier of its own: build it with num_classes=0, "
+            "or give its timm name"
+        )
+    return network, width

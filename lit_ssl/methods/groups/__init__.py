@@ -1,0 +1,1 @@
+"""Classifiers that are robust over groups."""

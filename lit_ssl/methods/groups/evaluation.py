@@ -1,0 +1,93 @@
+"""Accuracy by group of a classifier, in validation and test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_ssl.groups.weights import group_counts
+from lit_ssl.methods.groups.group_data import split_groups
+from lit_ssl.metrics.groups import GroupAccuracy, GroupScores
+
+__all__ = ["GroupEvaluation"]
+
+
+class GroupEvaluation(pl.LightningModule):
+    """The evaluation of a module with ``forward`` to features and a ``classifier`` on them.
+
+    Logs ``acc_worst``, ``acc_avg``, ``acc_adj`` and ``acc_group_G`` of the validation and test
+    rows; where these carry groups of their own that may overlap (``eval_group_names`` of the data
+    module), by those.
+
+    Attributes:
+        group_scores: of the last validation (``val``) and test (``test``).
+    """
+
+    classifier: nn.Linear
+    val_groups: GroupAccuracy
+    test_groups: GroupAccuracy
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group_scores: dict[str, GroupScores] = {}
+
+    def set_metrics(self, data: Any) -> None:
+        """Make the metrics for the groups of a data module."""
+        names = data.eval_group_names or data.group_names
+        weights = None
+        if not data.eval_group_names:
+            weights = group_counts(data.true_group_array("train"), len(names))
+        self.val_groups = GroupAccuracy(len(names), weights)
+        self.test_groups = GroupAccuracy(len(names), weights)
+
+    def logits(self, inputs: Any) -> Tensor:
+        """Scores of the classes: a batch of inputs → ``[B, num_classes]``."""
+        return self.classifier(self(inputs))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Count; returns features and labels."""
+        return self._evaluate(batch, "val", self.val_groups)
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Count; returns features and labels."""
+        return self._evaluate(batch, "test", self.test_groups)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracies by group."""
+        self._log_groups("val", self.val_groups)
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracies by group."""
+        self._log_groups("test", self.test_groups)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Probabilities ``[B, num_classes]`` of ``(inputs, …)``."""
+        inputs = batch[0] if isinstance(batch, list | tuple) else batch
+        return self.logits(inputs).float().softmax(dim=1)
+
+    def _evaluate(self, batch: Any, split: str, metric: GroupAccuracy) -> dict[str, Tensor]:
+        inputs, labels, groups = split_groups(batch, type(self).__name__)
+        features = self(inputs)
+        logits = self.classifier(features).float()
+        metric.update(logits, labels, groups)
+        loss = F.cross_entropy(logits, labels, ignore_index=-1)
+        self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
+        return {"features": features, "labels": labels}
+
+    def _log_groups(self, split: str, metric: GroupAccuracy) -> None:
+        scores = metric.compute()
+        metric.reset()
+        self.group_scores[split] = scores
+        values = {"acc_worst": scores.worst, "acc_avg": scores.average}
+        if not scores.adjusted.isnan():
+            values["acc_adj"] = scores.adjusted
+        for group, accuracy in enumerate(scores.per_group):
+            if scores.sizes[group]:
+                values[f"acc_group_{group}"] = accuracy
+        # All processes hold equal values; syncing them only keeps Lightning from warning.
+        for name, value in values.items():
+            shown = name == "acc_worst"
+            self.log(f"{split}/{name}", value.item(), prog_bar=shown, sync_dist=True)

@@ -1,0 +1,1 @@
+"""Backbones that timm does not have, and the one way to any by name."""

@@ -1,0 +1,99 @@
+"""Many linear-probe heads trained at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_ssl.errors import InputError
+from lit_ssl.models.probe_head import ProbeHead
+
+__all__ = ["ProbeHeads", "probe_losses"]
+
+
+class ProbeHeads(nn.Module):
+    """Stack of :class:`ProbeHead` on the same features: all heads in one batched product.
+
+    Heads share no parameter, so each of them trains as it would alone, and one whose weights
+    overflow leaves the others as they are. All start from the same weights.
+
+    Args:
+        num_heads: Number of heads H, >= 1.
+        embed_dim: Width D of the features, >= 1.
+        num_classes: Number of classes C, >= 1.
+
+    Raises:
+        ValueError: If a size is below 1.
+
+    Attributes:
+        norm_weight: Of the LayerNorms, ``[H, D]``.
+        norm_bias: Likewise.
+        weight: Of the linear layers, ``[H, C, D]``.
+        bias: Likewise, ``[H, C]``.
+
+    Example:
+        >>> ProbeHeads(5, 4, 3)(torch.randn(2, 4)).shape
+        torch.Size([5, 2, 3])
+    """
+
+    def __init__(self, num_heads: int, embed_dim: int, num_classes: int) -> None:
+        super().__init__()
+        if num_heads < 1:
+            raise InputError(f"num_heads must be >= 1, got {num_heads}")
+        first = ProbeHead(embed_dim, num_classes)
+        self.eps = first.norm.eps
+        self.norm_weight = _stacked(first.norm.weight, num_heads)
+        self.norm_bias = _stacked(first.norm.bias, num_heads)
+        self.weight = _stacked(first.linear.weight, num_heads)
+        self.bias = _stacked(first.linear.bias, num_heads)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``[B, D]`` to logits ``[H, B, C]``, in the precision of the weights."""
+        with torch.autocast(features.device.type, enabled=False):
+            rows = features.to(self.weight.dtype)
+            rows = F.layer_norm(rows, rows.shape[1:], eps=self.eps)  # the same for all heads
+            rows = rows * self.norm_weight[:, None] + self.norm_bias[:, None]
+            rows = F.normalize(rows, dim=2)
+            return torch.baddbmm(self.bias[:, None], rows, self.weight.transpose(1, 2))
+
+    @torch.no_grad()
+    def finite(self) -> Tensor:
+        """Whether all weights of a head are finite: bool ``[H]``."""
+        return torch.stack([p.isfinite().flatten(1).all(dim=1) for p in self.parameters()]).all(0)
+
+    def select(self, index: int) -> ProbeHead:
+        """A copy of one head.
+
+        Args:
+            index: Which, 0 … H − 1.
+        """
+        classes, width = self.weight.shape[1:]
+        head = ProbeHead(width, classes).to(self.weight)
+        with torch.no_grad():
+            head.norm.weight.copy_(self.norm_weight[index])
+            head.norm.bias.copy_(self.norm_bias[index])
+            head.linear.weight.copy_(self.weight[index])
+            head.linear.bias.copy_(self.bias[index])
+        return head
+
+
+def _stacked(values: Tensor, num_heads: int) -> nn.Parameter:
+    return nn.Parameter(values.detach().expand(num_heads, *values.shape).clone())
+
+
+def probe_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of each head.
+
+    Args:
+        logits: ``[H, B, C]``.
+        labels: int64 ``[B]``, −1 where unknown, which do not count.
+
+    Returns:
+        ``[H]``; their sum gives each head the gradient of its own loss.
+    """
+    heads, rows = logits.shape[:2]
+    each = F.cross_entropy(
+        logits.flatten(0, 1), labels.repeat(heads), ignore_index=-1, reduction="none"
+    )
+    return each.view(heads, rows).sum(dim=1) / (labels != -1).sum().clamp(min=1)

@@ -1,0 +1,1 @@
+"""What surrounds the strategies: processes, their groups, checks and uneven data."""

@@ -1,0 +1,1 @@
+"""State of a strategy in a checkpoint."""

@@ -1,0 +1,1 @@
+"""Local steps and what is synchronised between them."""

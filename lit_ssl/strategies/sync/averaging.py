@@ -1,0 +1,203 @@
+"""Averages over processes: flat buffers, chunked all-reduce, and a table with a row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lit_ssl.strategies.sync.compression import Codec, CompressedSum
+
+__all__ = ["Averager", "InFlight", "all_gather_flat", "flat_dtype", "pack_", "unpack_", "views_of"]
+
+
+def flat_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    """float64 if all tensors are, else float32: averages are never taken in half precision."""
+    doubles = bool(tensors) and all(t.dtype == torch.float64 for t in tensors)
+    return torch.float64 if doubles else torch.float32
+
+
+def views_of(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """One view into a flat buffer for each tensor, in order, with its shape."""
+    sizes = [t.numel() for t in tensors]
+    pieces = flat[: sum(sizes)].split(sizes) if sizes else ()
+    return [piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)]
+
+
+@torch.no_grad()
+def pack_(flat: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """Copy tensors one after the other into the beginning of a flat buffer."""
+    if tensors:
+        torch._foreach_copy_(views_of(flat, tensors), list(tensors))
+    return flat
+
+
+@torch.no_grad()
+def unpack_(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy a flat buffer back into tensors, in place: storage and memory format stay."""
+    if tensors:
+        torch._foreach_copy_(list(tensors), views_of(flat, tensors))
+
+
+def all_gather_flat(out: Tensor, piece: Tensor, group: Any = None) -> None:
+    """Gather equal pieces of all processes into one flat tensor."""
+    # PyTorch 2.14 renamed the function and warns about the old name.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(out, piece, group=group)
+
+
+@dataclass
+class InFlight:
+    """An average that was started and is not finished.
+
+    Args:
+        flat: ``[parameters | others | table]``; sums, once the works are done.
+        numel: number of parameter elements.
+        table_at: where the table begins.
+        works: handles of the collectives.
+        compressed: exchange of the parameters, if they are compressed.
+    """
+
+    flat: Tensor
+    numel: int
+    table_at: int
+    works: list[Any] = field(default_factory=list)
+    compressed: CompressedSum | None = None
+    waited: bool = False
+
+
+class Averager:
+    """Averages flat buffers over processes and counts the traffic.
+
+    The parameters of a buffer are averaged in ``group`` (peers of other nodes, or all processes),
+    all else over all processes. Each process also hands in a row of numbers, and gets everyone's.
+
+    Args:
+        rank: number of this process.
+        world_size: number of processes.
+        chunk_bytes: size of the pieces that are sent one after the other.
+        group: process group of the parameters; None: all.
+        group_ranks: ranks in it.
+        codec: compresses parameters; None: send them as they are.
+        skip_nonfinite: give a process with inf or NaN the weight 0.
+    """
+
+    WEIGHT, NONFINITE, PERIOD, SCALE, RATES = range(5)  # columns; learning rates come last
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        chunk_bytes: int,
+        group: Any = None,
+        group_ranks: Sequence[int] | None = None,
+        codec: Codec | None = None,
+        skip_nonfinite: bool = False,
+    ) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.chunk_bytes = chunk_bytes
+        self.group = group
+        self.group_ranks = list(range(world_size) if group_ranks is None else group_ranks)
+        self.codec = codec
+        self.skip_nonfinite = skip_nonfinite
+        self.bytes_sent = 0
+
+    def reduce(
+        self, flat: Tensor, group: Any = None, size: int | None = None, op: Any = None
+    ) -> list[Any]:
+        """Start all-reducing a flat tensor, in place and in chunks; returns the handles."""
+        size = self.world_size if size is None else size
+        self.bytes_sent += round(2 * (size - 1) / size * flat.numel() * flat.element_size())
+        step = max(1, self.chunk_bytes // flat.element_size())
+        op = dist.ReduceOp.SUM if op is None else op
+        return [
+            dist.all_reduce(chunk, op=op, group=group, async_op=True)
+            for chunk in flat.split(step)
+            if chunk.numel()
+        ]
+
+    @torch.no_grad()
+    def start(
+        self,
+        flat: Tensor,
+        numel: int,
+        row: Sequence[float],
+        x0: Tensor | None = None,
+        error: Tensor | None = None,
+    ) -> InFlight:
+        """Start averaging what was packed into a buffer.
+
+        Args:
+            flat: ``[parameters | others | room for the table]``.
+            numel: number of parameter elements.
+            row: this process's numbers, in the order of the columns; NONFINITE is filled in.
+            x0: parameters at the start of the round, with a codec.
+            error: error feedback of the codec; holds the new error afterwards.
+        """
+        table_at = flat.numel() - self.world_size * len(row)
+        values, table = flat[:table_at], flat[table_at:].zero_().view(self.world_size, -1)
+        flight = InFlight(flat, numel, table_at)
+        # One pass without a temporary tensor: both ends are NaN if anything is.
+        bad = ~torch.isfinite(torch.stack(torch.aminmax(values))).all()
+        table[self.rank] = torch.tensor(row, dtype=flat.dtype)
+        table[self.rank, self.NONFINITE] = bad.to(flat.dtype)
+        if self.codec is not None and x0 is not None:
+            torch.sub(x0, values[:numel], out=values[:numel])
+        if self.skip_nonfinite:
+            values.masked_fill_(bad, 0)
+            table[self.rank, self.WEIGHT].masked_fill_(bad, 0)
+        if row[self.WEIGHT] != 1:
+            values.mul_(row[self.WEIGHT])
+        if self.codec is not None and x0 is not None and error is not None:
+            flight.works = self.reduce(flat[numel:])
+            flight.compressed = CompressedSum(flat[:numel], error, self.codec, self.group)
+            self.bytes_sent += flight.compressed.bytes_sent
+        elif self.group is None:
+            flight.works = self.reduce(flat)
+        else:
+            flight.works = self.reduce(flat[numel:])
+            flight.works += self.reduce(flat[:numel], self.group, len(self.group_ranks))
+        return flight
+
+    def wait(self, flight: InFlight) -> None:
+        """Finish the communication of an average; its sums are then in the buffer."""
+        if flight.waited:
+            return
+        for work in flight.works:
+            work.wait()
+        if flight.compressed is not None:
+            flight.compressed.finish()
+        flight.works, flight.compressed, flight.waited = [], None, True
+
+    @torch.no_grad()
+    def finish(self, flight: InFlight) -> tuple[list[list[float]], float, float]:
+        """Wait for an average.
+
+        Returns:
+            The table, and the total weights behind the parameters' and the others' sums.
+        """
+        self.wait(flight)
+        table = flight.flat[flight.table_at :].view(self.world_size, -1).tolist()
+        weights = [row[self.WEIGHT] for row in table]
+        return table, sum(weights[rank] for rank in self.group_ranks), sum(weights)
+
+    @torch.no_grad()
+    def mean(self, tensors: Sequence[Tensor], group: Any = None, size: int | None = None) -> Tensor:
+        """Equally weighted mean of tensors, at once and uncompressed, as a new flat buffer.
+
+        Args:
+            tensors: local values; they are not changed.
+            group: processes to average over; None: all.
+            size: their number.
+        """
+        size = self.world_size if size is None else size
+        total = sum(t.numel() for t in tensors)
+        flat = torch.empty(total, dtype=flat_dtype(tensors), device=tensors[0].device)
+        for work in self.reduce(pack_(flat, tensors), group, size):
+            work.wait()
+        return flat.div_(size)

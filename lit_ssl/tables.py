@@ -1,0 +1,144 @@
+"""Columns of metadata files, with errors that name the line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.files import layout_error
+
+__all__ = ["Table", "read_table"]
+
+_SHOWN = 5
+_SHORT = 16
+
+
+class Table(NamedTuple):
+    """Some columns of a file.
+
+    Attributes:
+        path: The file.
+        columns: Name → values, stripped, one per row.
+        lines: int64 `[N]`, the line of the file on which each row ends, from 1.
+    """
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def codes(
+        self, column: str, known: Mapping[str, int], expected: str | None = None
+    ) -> np.ndarray:
+        """Translate a column.
+
+        Args:
+            column: Its name.
+            known: Number of each value that may occur; floats of integers ("1.0") count as these.
+            expected: What to say was expected; None lists the values.
+
+        Returns:
+            int64 `[N]`.
+
+        Raises:
+            InputError: Other values occur; it says which, how many and on which lines.
+        """
+        values = self.columns[column]
+        found = [known.get(value, known.get(value.removesuffix(".0"))) for value in values]
+        if wrong := [row for row, code in enumerate(found) if code is None]:
+            expected = expected or " or ".join(sorted(value for value in known if value))
+            raise self.error(wrong, f"column {column!r}", values, f"expected {expected}")
+        return np.array(found, dtype=np.int64)
+
+    def numbers(self, column: str) -> np.ndarray:
+        """Read a column of numbers: float64 `[N]`, empty values as 0.
+
+        Raises:
+            InputError: A value is no number.
+        """
+        values = self.columns[column]
+        try:
+            return np.array([float(value or 0) for value in values], dtype=np.float64)
+        except ValueError:
+            wrong = [row for row, value in enumerate(values) if not _is_number(value)]
+            raise self.error(wrong, f"column {column!r}", values, "expected a number") from None
+
+    def error(
+        self, rows: Sequence[int], where: str, values: Sequence[str], expected: str
+    ) -> InputError:
+        """Return an error about the values of some rows."""
+        listed = ", ".join(f"line {self.lines[row]}: {values[row]!r}" for row in rows[:_SHOWN])
+        more = ", …" if len(rows) > _SHOWN else ""
+        return InputError(
+            f"{self.path} has {len(rows):,} unknown value{'s' * (len(rows) > 1)} in {where}"
+            f" ({listed}{more}): {expected}. Correct the file, or name another column."
+        )
+
+
+def read_table(path: Path, wanted: Sequence[str], data_set: str) -> Table:
+    """Read columns of a CSV file.
+
+    Args:
+        path: The file.
+        wanted: Names of the columns to keep.
+        data_set: Name of the data set, for messages.
+
+    Raises:
+        FileNotFoundError: No such file.
+        InputError: It is no CSV file, a column is missing, a row is cut short, or it has no rows.
+    """
+    if not path.is_file():
+        raise layout_error(data_set, path.parent, f"{path.name} in {path.parent}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _columns(path, csv.reader(file), wanted, data_set)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{data_set}: {path} is no text with comma-separated values ({error}). Get the file"
+            " again."
+        ) from error
+
+
+def _columns(path: Path, reader: Iterator[list[str]], wanted: Sequence[str], name: str) -> Table:
+    header = [field.strip() for field in next(reader, [])]
+    if missing := [column for column in wanted if column not in header]:
+        raise InputError(
+            f"{name}: {path} has no column {missing[0]!r}, its columns are"
+            f" {', '.join(map(repr, header[:50])) or 'missing'}."
+            f"{did_you_mean(missing[0], header, list_up_to=0)}"
+        )
+    places = [header.index(column) for column in wanted]
+    columns: list[list[str]] = [[] for _ in wanted]
+    lines: list[int] = []
+    shared: dict[str, str] = {}  # short values repeat; one copy of each saves most of the memory
+    for fields in reader:
+        if not fields:
+            continue
+        line = reader.line_num  # type: ignore[attr-defined]
+        if len(fields) < len(header):
+            raise InputError(
+                f"{name}: line {line} of {path} has {len(fields)} of {len(header)} columns: the"
+                " file is incomplete. Get it again."
+            )
+        for column, place in zip(columns, places, strict=True):
+            value = fields[place].strip()
+            column.append(value if len(value) > _SHORT else shared.setdefault(value, value))
+        lines.append(line)
+    if not lines:
+        raise InputError(f"{name}: {path} has no rows below its header. Get the file again.")
+    return Table(path, dict(zip(wanted, columns, strict=True)), np.array(lines, dtype=np.int64))
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value or 0)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""View recipes, and the two engines that run them."""
