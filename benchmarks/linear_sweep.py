@@ -29,7 +29,6 @@ from torch import Tensor
 from lit_ssl.metrics import ProbeHead, ProbeHeads, probe_losses
 from lit_ssl.models import ProbeFeatures, create_backbone
 from lit_ssl.optim import StackedSGD
-from lit_ssl.optim.sgd import InnerLrSGD
 
 Step = Callable[[Tensor], None]
 
@@ -56,7 +55,7 @@ def one_pass(heads: int, width: int, options: argparse.Namespace) -> Step:
 def single(rate: float, width: int, options: argparse.Namespace) -> Step:
     """A step of one head on features ``[B, D]``."""
     module = ProbeHead(width, options.classes).to(options.device)
-    optimizer = InnerLrSGD(module.parameters(), lr=rate, nesterov=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=rate, momentum=0.9, nesterov=True)
 
     def step(features: Tensor) -> None:
         loss = F.cross_entropy(module(features), options.labels)

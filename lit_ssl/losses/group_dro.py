@@ -80,10 +80,15 @@ def _as_is(x: Tensor) -> Tensor:
 class GroupDROLoss(nn.Module):
     """Group distributionally robust optimisation, the online algorithm, in log-space.
 
-    In training mode each call first moves the group weights, ``q_g ∝ q_g exp(η (L_g + C_g /
-    √n_g))``, and then returns ``Σ_g q_g L_g`` with the new ones. In eval mode they stay. The
-    arithmetic is float32 (float64 for float64 losses), also under autocast, and the buffers stay
-    float32 whatever the module is converted to.
+    Losses ``l [B]`` and shares ``m [B, G]`` in the groups, of all processes::
+
+        L = (l @ m) / m.sum(0)                                   # [G], 0 where a group is absent
+        q = q * exp(step_size * (L + adjustment / sqrt(n)))      # [G], in training only
+        q = q / q.sum()
+        loss = (q * L).sum()
+
+    The arithmetic is float32 (float64 for float64 losses), also under autocast, and the buffers
+    stay float32 whatever the module is converted to.
 
     Three choices differ from the released code, where the results depend on accidents: the constant
     ``Σ_g q_g C_g / √n_g`` is not part of the loss (same gradient); an adjustment also counts if it

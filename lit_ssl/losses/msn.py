@@ -69,10 +69,15 @@ def log_sinkhorn(
 class MSNLoss(nn.Module):
     """Cross-entropy between two views' assignments to prototypes, with mean-entropy maximisation.
 
-    ``loss = CE(sharpen(p⁺), p) + me_max_weight · KL(p̄ ‖ uniform) + entropy_weight · mean H(p)``,
-    with ``p = softmax(cos(anchor, prototypes) / temperature)`` and p̄ the mean of all anchor
-    predictions on all processes. The arithmetic is float32 (float64 for float64 inputs) whatever
-    the autocast state.
+    Anchors ``a [V·B, D]``, targets ``t [B, D]``, prototypes ``q [K, D]``, all of length one::
+
+        p  = softmax(a @ q.T / temperature)                      # [V·B, K] predictions
+        p⁺ = softmax(t @ q.T / temperature / sharpen)            # [B, K] without gradient
+        p⁺ = sinkhorn(p⁺); p̄ = p.mean(0)                         # both over all processes
+        ce = -(p⁺[i] * log p[v·B + i]).sum(1).mean()             # over views v and images i
+        loss = ce + me_max_weight * KL(p̄ ‖ uniform) + entropy_weight * H(p).mean()
+
+    The arithmetic is float32 (float64 for float64 inputs) whatever the autocast state.
 
     Args:
         temperature: τ > 0 of the anchor predictions.

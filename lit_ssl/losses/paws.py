@@ -76,12 +76,17 @@ def class_columns(labels: Tensor, num_classes: int | None = None) -> Tensor:
 class PAWSLoss(nn.Module):
     """Two views of an image must get the same soft label from the labelled supports.
 
-    A prediction is ``p = softmax(cos(query, supports) / τ) · Y`` with the smoothed labels Y. The
-    target of one large view is the sharpened prediction of the other, that of a small view the mean
-    of both. ``loss = CE(target, p) + me_max_weight · −H(p̄)``, p̄ being the mean of the sharpened
-    anchor predictions on all processes. The gradient reaches the anchors and their supports, on
-    whatever process these are. The arithmetic is float32 (float64 for float64 inputs) whatever the
-    autocast state.
+    Views ``z [V, B, D]``, the two large ones first, supports ``s [M, D]`` of all processes, all of
+    length one, and smoothed labels ``y [M, K]``::
+
+        p = softmax(z @ s.T / temperature) @ y                   # [V, B, K]
+        sharp = p ** (1 / sharpen), rows divided by their sum
+        target = [sharp[1], sharp[0], mean of both, ...]         # [V, B, K] without gradient
+        ce = -(target * log p).sum(2).mean(); p̄ = sharp.mean((0, 1))    # p̄ over all processes
+        loss = ce + me_max_weight * -H(p̄)
+
+    The gradient reaches the anchors and their supports, on whatever process these are. The
+    arithmetic is float32 (float64 for float64 inputs) whatever the autocast state.
 
     Args:
         temperature: τ > 0 of the predictions.

@@ -18,8 +18,12 @@ __all__ = ["PMSNLoss"]
 class PMSNLoss(MSNLoss):
     """MSN's loss with any prior π over the prototypes in the place of the uniform one.
 
-    ``loss = CE(sharpen(p⁺), p) + me_max_weight · KL(p̄ ‖ π) + entropy_weight · mean H(p)``. With a
-    uniform π this is :class:`MSNLoss`. The output's ``me_max`` holds the divergence.
+    With p, p⁺ and p̄ of :class:`MSNLoss` and the prior ``π [K]``::
+
+        p⁺ = sinkhorn(p⁺, towards uniform or π)                  # off by default
+        loss = ce + me_max_weight * KL(p̄ ‖ π) + entropy_weight * H(p).mean()
+
+    With a uniform π this is :class:`MSNLoss`. The output's ``me_max`` holds the divergence.
 
     Args:
         prior: ``[K]`` positive shares of the prototypes; they are divided by their sum. Builders
@@ -61,7 +65,13 @@ class PMSNLoss(MSNLoss):
         kl_direction: Literal["forward", "reverse"] = "forward",
         sinkhorn_marginal: Literal["uniform", "prior"] = "uniform",
     ) -> None:
-        super().__init__(temperature, sinkhorn_iterations, me_max_weight, entropy_weight, gather)
+        super().__init__(
+            temperature=temperature,
+            sinkhorn_iterations=sinkhorn_iterations,
+            me_max_weight=me_max_weight,
+            entropy_weight=entropy_weight,
+            gather=gather,
+        )
         if kl_direction not in ("forward", "reverse"):
             raise InputError(f"kl_direction must be 'forward' or 'reverse', not {kl_direction!r}")
         if sinkhorn_marginal not in ("uniform", "prior"):

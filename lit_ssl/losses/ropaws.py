@@ -26,9 +26,14 @@ def ropaws_predictions(
 ) -> Tensor:
     """Class masses of queries that are classified by the supports and by each other.
 
-    ``p = (I − C_U)⁻¹ C_L Y``: C holds the similarity weights of supports (L) and other queries (U),
-    each row scaled by the prior that the query belongs to a known class, which is high where it is
-    close to a support. What is missing in a row to 1 is the mass outside of the known classes.
+    Queries ``z [n, D]``, supports ``s [M, D]``, labels ``y [M, K]``, ``r = label_ratio · n / M``::
+
+        prior = exp((max_j z @ s.T - 1) / prior_temperature)     # [n] belongs to a known class
+        logits = [z @ s.T / τ + log r, z @ z.T / τ without self] # [n, M + n]
+        C_L, C_U = prior[:, None] * softmax(logits)              # [n, M] and [n, n]
+        p = inverse(I - C_U) @ C_L @ y                           # [n, K]
+
+    What is missing in a row to 1 is the mass outside of the known classes.
 
     Args:
         queries: ``[n, D]``, normalised, of all processes.
@@ -90,12 +95,12 @@ class RoPAWSLoss(PAWSLoss):
         label_ratio: float = 5.0,
     ) -> None:
         super().__init__(
-            temperature,
-            sharpen_temperature,
-            label_smoothing,
-            me_max_weight,
-            target_threshold,
-            gather,
+            temperature=temperature,
+            sharpen_temperature=sharpen_temperature,
+            label_smoothing=label_smoothing,
+            me_max_weight=me_max_weight,
+            target_threshold=target_threshold,
+            gather=gather,
         )
         if prior_temperature <= 0 or label_ratio <= 0 or prior_power < 0:
             raise InputError(

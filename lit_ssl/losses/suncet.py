@@ -16,10 +16,13 @@ __all__ = ["NTXentLoss", "SuNCEtLoss"]
 class SuNCEtLoss(nn.Module):
     """Pulls labelled images of one class together, against all others of the batch.
 
-    For each image i the cross-entropy of the labels with
-    ``softmax over j ≠ i (cos(z_i, z_j) / τ) · Y``: without smoothing, minus the log of the share of
-    its own class. The arithmetic is float32 (float64 for float64 inputs) whatever the autocast
-    state.
+    Images ``z [M, D]`` of length one and smoothed labels ``y [M, K]``, of all processes::
+
+        p = softmax(z @ z.T / temperature, without i = j) @ y    # [M, K]
+        loss = -(y * log p).sum(1).mean()
+
+    Without smoothing, minus the log of the share of the own class. The arithmetic is float32
+    (float64 for float64 inputs) whatever the autocast state.
 
     Args:
         temperature: τ > 0.
@@ -72,6 +75,11 @@ class SuNCEtLoss(nn.Module):
 
 class NTXentLoss(nn.Module):
     """Normalised temperature-scaled cross-entropy between two views (SimCLR).
+
+    Both views of the images, ``z [2B, D]`` of length one, view-major::
+
+        log_p = log_softmax(z @ z.T / temperature, without i = j)    # [2B, 2B]
+        loss = -log_p[i, (i + B) % 2B].mean()
 
     Args:
         temperature: τ > 0.

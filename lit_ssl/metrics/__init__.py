@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from lit_ssl.metrics.low_shot import preprocess_rows as preprocess_rows
     from lit_ssl.metrics.soft_nn import soft_nearest_neighbor as soft_nearest_neighbor
     from lit_ssl.metrics.softmax_regression import fit_softmax_regression as fit_softmax_regression
-    from lit_ssl.models.probe_head import ProbeHead as ProbeHead
-    from lit_ssl.models.probe_heads import ProbeHeads as ProbeHeads
-    from lit_ssl.models.probe_heads import probe_losses as probe_losses
+    from lit_ssl.models.probes import ProbeHead as ProbeHead
+    from lit_ssl.models.probes import ProbeHeads as ProbeHeads
+    from lit_ssl.models.probes import probe_losses as probe_losses
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -15,10 +15,16 @@ __all__ = ["StackedSGD"]
 
 
 class StackedSGD(Optimizer):
-    """Nesterov :class:`~lit_ssl.optim.sgd.InnerLrSGD` on parameters stacked along their first axis.
+    """Nesterov SGD on parameters stacked along their first axis, in one operation for all models.
 
-    Slice i of every parameter belongs to model i and is updated with ``learning_rates[i]`` and
-    ``weight_decays[i]``, in one operation for all. Each model moves as it would alone.
+    Slice i of every parameter belongs to model i, which moves as it would alone::
+
+        g = gradient + weight_decays[i] * p
+        v = momentum * v + learning_rates[i] * g          # the learning rate inside the buffer
+        p = p - learning_rates[i] * g - momentum * v
+
+    At a constant learning rate this is ``torch.optim.SGD``. Under a schedule it differs: a gradient
+    keeps the learning rate of the step it came in.
 
     In the parameter groups, ``lr`` multiplies all learning rates and ``weight_decay`` all weight
     decays: 1 at first; a schedule changes them.
@@ -31,6 +37,8 @@ class StackedSGD(Optimizer):
 
     Raises:
         ValueError: If a value lies outside its range, or the numbers of models differ.
+
+    Source: the SGD of MSN's linear evaluation (arXiv 2204.07141, appendix A.3, released code).
     """
 
     def __init__(

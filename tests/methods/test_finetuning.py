@@ -13,7 +13,7 @@ from torch import nn
 from lit_ssl import MSN, PAWS, ImageClassifier
 from lit_ssl.checkpoints.projections import read_first_projection
 from lit_ssl.methods.classification.finetuning import FineTuning
-from lit_ssl.optim.layer_decay import layer_decay_groups
+from lit_ssl.optim.param_groups import layer_decay_groups
 
 TINY_VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
 NET = {"stem_width": 4, "channels": [4, 8, 8, 16]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -18,7 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from lit_ssl.methods.classification.linear_evaluation import LinearEvaluation
 from lit_ssl.metrics import ProbeHead
 from lit_ssl.optim import Schedule
-from lit_ssl.optim.sgd import InnerLrSGD
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "optim"))
+from inner_lr_sgd import InnerLrSGD
 
 RATES, DECAYS = [0.5, 4.0], [0.0, 0.02]
 

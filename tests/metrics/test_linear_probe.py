@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from lit_ssl.metrics import ProbeHead, fit_linear_probe
-from lit_ssl.optim.sgd import InnerLrSGD
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "optim"))
+from inner_lr_sgd import InnerLrSGD
 
 GOLDEN = Path(__file__).parents[1] / "golden/msn/linear_probe.npz"
 

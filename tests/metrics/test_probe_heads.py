@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from lit_ssl.metrics import ProbeHead
-from lit_ssl.models.probe_heads import ProbeHeads, probe_losses
+from lit_ssl.models.probes import ProbeHeads, probe_losses
 from lit_ssl.optim.stacked_sgd import StackedSGD
 
 

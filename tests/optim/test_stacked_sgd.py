@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 
-from lit_ssl.optim.sgd import InnerLrSGD
 from lit_ssl.optim.stacked_sgd import StackedSGD
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "optim"))
+from inner_lr_sgd import InnerLrSGD
 
 RATES, DECAYS = [0.1, 2.0, 6.4], [0.0, 0.03, 0.1]
 

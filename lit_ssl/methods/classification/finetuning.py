@@ -14,7 +14,7 @@ from lit_ssl.contracts.labelled import labelled_batch
 from lit_ssl.errors import InputError
 from lit_ssl.methods.classification.image_classifier import ImageClassifier
 from lit_ssl.optim import set_schedules
-from lit_ssl.optim.layer_decay import layer_decay_groups
+from lit_ssl.optim.param_groups import layer_decay_groups
 from lit_ssl.transforms.mixing import BatchMixing
 
 __all__ = ["FineTuning"]

@@ -26,8 +26,7 @@ from lit_ssl.methods.classification.sweep_output import (
 )
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.probe_features import ProbeFeatures
-from lit_ssl.models.probe_head import ProbeHead
-from lit_ssl.models.probe_heads import ProbeHeads, probe_losses
+from lit_ssl.models.probes import ProbeHead, ProbeHeads, probe_losses
 from lit_ssl.optim import Schedule, set_schedules
 from lit_ssl.optim.stacked_sgd import StackedSGD
 from lit_ssl.trainer.hparams import not_plain

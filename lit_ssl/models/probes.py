@@ -1,4 +1,4 @@
-"""Many linear-probe heads trained at once."""
+"""The heads of linear probes: MSN's, and many of them trained at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,47 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_ssl.errors import InputError
-from lit_ssl.models.probe_head import ProbeHead
 
-__all__ = ["ProbeHeads", "probe_losses"]
+__all__ = ["ProbeHead", "ProbeHeads", "probe_losses"]
+
+
+class ProbeHead(nn.Module):
+    """LayerNorm, L2 normalisation, linear classifier.
+
+    Trained with SGD whose momentum buffer adds up ``lr * gradient`` (Nesterov 0.9, lr 6.4, cosine
+    to 0, no weight decay, batch 8192 or more) on the class token before the final norm of a frozen
+    encoder; :class:`lit_ssl.optim.StackedSGD` does so for many heads.
+
+    Args:
+        embed_dim: Width D of the features, >= 1.
+        num_classes: Number of classes C, >= 1.
+
+    Raises:
+        ValueError: If a size is below 1.
+
+    Example:
+        >>> ProbeHead(4, 3)(torch.randn(2, 4)).shape
+        torch.Size([2, 3])
+
+    Source: MSN, arXiv 2204.07141, appendix A.3 (its released evaluation code).
+    """
+
+    def __init__(self, embed_dim: int, num_classes: int) -> None:
+        super().__init__()
+        if embed_dim < 1 or num_classes < 1:
+            raise InputError(
+                f"embed_dim and num_classes must be >= 1, got {embed_dim} and {num_classes}"
+            )
+        self.norm = nn.LayerNorm(embed_dim)
+        self.linear = nn.Linear(embed_dim, num_classes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``[B, D]`` to logits ``[B, C]``."""
+        with torch.autocast(features.device.type, enabled=False):
+            rows = features.to(self.linear.weight.dtype)
+            return self.linear(F.normalize(self.norm(rows), dim=1))
 
 
 class ProbeHeads(nn.Module):

@@ -1,4 +1,4 @@
-"""Momentum SGD with the learning rate inside the momentum buffer."""
+"""Momentum SGD with the learning rate inside the momentum buffer: one model's StackedSGD."""
 
 from __future__ import annotations
 
