@@ -156,7 +156,13 @@ class MSNLoss(nn.Module):
             loss = cross_entropy + self.me_max_weight * me_max
             if self.entropy_weight:
                 loss = loss + self.entropy_weight * entropy
-        return MSNLossOutput(loss, cross_entropy, me_max, entropy, target_probs)
+        return MSNLossOutput(
+            loss=loss,
+            cross_entropy=cross_entropy,
+            me_max=me_max,
+            entropy=entropy,
+            target_probs=target_probs,
+        )
 
     @torch.no_grad()
     def log_targets(

@@ -188,7 +188,13 @@ class PAWSLoss(nn.Module):
             mean_probs = sharpen(log_probs, self.sharpen_temperature).mean(dim=(0, 1))
             me_max = self.regularizer(all_reduce_mean(mean_probs) if self.gather else mean_probs)
             loss = consistency + self.me_max_weight * me_max if self.me_max_weight else consistency
-        return PAWSLossOutput(loss, consistency, me_max, log_probs.detach().exp(), wanted)
+        return PAWSLossOutput(
+            loss=loss,
+            consistency=consistency,
+            me_max=me_max,
+            probs=log_probs.detach().exp(),
+            targets=wanted,
+        )
 
     def log_probs(self, queries: Tensor, supports: Tensor, columns: Tensor) -> Tensor:
         """Log of the soft nearest-neighbour predictions ``[..., K]``.

@@ -154,7 +154,14 @@ class MSN(pl.LightningModule):
         self.prototypes.requires_grad_(freeze_prototypes_steps != -1)
         self.target_backbone = target_copy(self.backbone)
         self.target_head = target_copy(self.projection_head)
-        self.loss = MSNLoss(temperature, sinkhorn_iterations, me_max_weight, entropy_weight, gather)
+        self.loss_options: dict[str, Any] = {
+            "temperature": temperature,
+            "sinkhorn_iterations": sinkhorn_iterations,
+            "me_max_weight": me_max_weight,
+            "entropy_weight": entropy_weight,
+            "gather": gather,
+        }
+        self.loss = MSNLoss(**self.loss_options)
         self._total_steps = 0
         self._warmup_steps = 0.0
 
@@ -257,7 +264,13 @@ class MSN(pl.LightningModule):
         """
         step = self.trainer.global_step
         total = self.schedule_stretch * self._total_steps
-        lr = Schedule(self.start_lr, self.lr, self.final_lr, total, self._warmup_steps)(step + 1)
+        lr = Schedule(
+            start=self.start_lr,
+            peak=self.lr,
+            final=self.final_lr,
+            total=total,
+            warmup=self._warmup_steps,
+        )(step + 1)
         decay = Schedule(0.0, self.weight_decay, self.final_weight_decay, total)(step + 1)
         set_schedules(optimizer, lr, decay)  # the reference counts these steps from 1
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

@@ -153,14 +153,15 @@ class PAWS(pl.LightningModule):
         self.prediction_head = (
             PredictionHead(proj_output_dim, pred_hidden_dim, kind) if use_prediction_head else None
         )
-        self.loss = PAWSLoss(
-            temperature,
-            sharpen_temperature,
-            label_smoothing,
-            me_max_weight,
-            target_threshold,
-            gather,
-        )
+        self.loss_options: dict[str, Any] = {
+            "temperature": temperature,
+            "sharpen_temperature": sharpen_temperature,
+            "label_smoothing": label_smoothing,
+            "me_max_weight": me_max_weight,
+            "target_threshold": target_threshold,
+            "gather": gather,
+        }
+        self.loss = PAWSLoss(**self.loss_options)
         self._schedule: Schedule | None = None
 
     # ---------------------------------------------------------------- features
@@ -284,13 +285,19 @@ class PAWS(pl.LightningModule):
         """LARS (or ``optimizer``) on decayed and undecayed groups."""
         total = total_steps(self.trainer, type(self).__name__)
         warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
-        self._schedule = Schedule(self.start_lr, self.lr, self.final_lr, total, warmup)
+        self._schedule = Schedule(
+            start=self.start_lr, peak=self.lr, final=self.final_lr, total=total, warmup=warmup
+        )
         exclude = is_bias_or_norm if self.exclude_mode == "ndim" else _named_bias_or_bn
         groups = decay_groups(self.named_parameters(), self.weight_decay, exclude)
         if self.optimizer_factory is not None:
             return self.optimizer_factory(groups)
         return make_lars(
-            groups, self.lr, self.momentum, self.trust_coefficient, self.lr_in_momentum
+            groups,
+            lr=self.lr,
+            momentum=self.momentum,
+            trust_coefficient=self.trust_coefficient,
+            lr_in_momentum=self.lr_in_momentum,
         )
 
     def optimizer_step(

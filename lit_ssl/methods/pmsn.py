@@ -78,16 +78,8 @@ class PMSN(MSN):
         self.prior_exponent = prior_exponent
         # Here, so that wrong values show at once; the shares of `data` and of a file come later.
         known = uniform_prior(len(self.prototypes)) if self._comes_later() else self.make_prior()
-        self.loss = PMSNLoss(
-            known,
-            self.loss.temperature,
-            sinkhorn_iterations,
-            me_max_weight,
-            self.loss.entropy_weight,
-            self.loss.gather,
-            kl_direction,
-            sinkhorn_marginal,
-        )
+        self.loss_options |= {"kl_direction": kl_direction, "sinkhorn_marginal": sinkhorn_marginal}
+        self.loss = PMSNLoss(known, **self.loss_options)
 
     def setup(self, stage: str) -> None:
         """Set the prior when a fit starts (a checkpoint that is resumed brings its own)."""

@@ -34,15 +34,9 @@ class RoPAWS(PAWS):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        paws = self.loss
-        self.loss = RoPAWSLoss(
-            paws.temperature,
-            paws.sharpen_temperature,
-            paws.label_smoothing,
-            paws.me_max_weight,
-            paws.target_threshold,
-            paws.gather,
-            prior_temperature,
-            prior_power,
-            label_ratio,
-        )
+        self.loss_options |= {
+            "prior_temperature": prior_temperature,
+            "prior_power": prior_power,
+            "label_ratio": label_ratio,
+        }
+        self.loss = RoPAWSLoss(**self.loss_options)

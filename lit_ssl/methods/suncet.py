@@ -90,11 +90,11 @@ class SuNCEt(PAWS):
                 f"{contrastive_weight} and {supervised_epochs}"
             )
         super().__init__(
-            backbone,
-            backbone_kwargs,
-            num_classes,
-            proj_hidden_dim,
-            proj_output_dim,
+            backbone=backbone,
+            backbone_kwargs=backbone_kwargs,
+            num_classes=num_classes,
+            proj_hidden_dim=proj_hidden_dim,
+            proj_output_dim=proj_output_dim,
             use_prediction_head=False,
             activation=activation,
             temperature=temperature,

@@ -82,9 +82,11 @@ def fit_linear_probe(
         best, accuracy = descending[len(descending) // 2], float("nan")
     else:
         scored, fitted = order[:cut].to(features.device), order[cut:].to(features.device)
-        best, accuracy = _choose(features, labels, num_classes, descending, fitted, scored)
+        best, accuracy = _choose(
+            features, labels, num_classes, penalties=descending, fitted=fitted, scored=scored
+        )
     mean, scale, path = _fit_path(features, labels, num_classes, [best])
-    return LinearProbe(mean, scale, path[0], best, accuracy)
+    return LinearProbe(mean, scale, weights=path[0], penalty=best, held_out_accuracy=accuracy)
 
 
 def _choose(
