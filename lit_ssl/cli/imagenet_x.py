@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from lit_ssl.cli.mistakes.one_line import LineParser
 from lit_ssl.errors import InputError
 
 __all__ = ["run"]
@@ -15,11 +15,6 @@ _SHORT = {
     "score": "table of accuracy and error ratio by factor, one column per file",
     "compare": "the same, and what changes from the first file to each other, with p values",
 }
-
-
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; {' '.join(self.format_usage().split())}")
 
 
 def run(words: Sequence[str]) -> None:
@@ -40,7 +35,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = _Parser(
+    parser = LineParser(
         "lit-ssl imagenetx",
         description="Which kinds of image does a model fail on? From files of predictions.",
     )

@@ -1,14 +1,26 @@
-"""Packaged YAML recipes: list, read, copy, and find them by their short path."""
+"""Packaged recipes and the methods that they train, read without importing anything heavy."""
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
+from lit_ssl import methods
 from lit_ssl.errors import InputError, did_you_mean
 
-__all__ = ["copy_config", "describe_config", "list_configs", "packaged_config", "resolve_config"]
+__all__ = [
+    "MethodInfo",
+    "copy_config",
+    "describe_config",
+    "list_configs",
+    "list_methods",
+    "packaged_config",
+    "resolve_config",
+]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -104,3 +116,32 @@ def copy_config(name: str, destination: str | Path = ".") -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     return target
+
+
+class MethodInfo(NamedTuple):
+    """One method: class name, first line of its docstring, and the recipes that use it."""
+
+    name: str
+    summary: str
+    configs: list[str]
+
+
+def list_methods() -> list[MethodInfo]:
+    """All public LightningModules of ``lit_ssl.methods``, sorted by name."""
+    folder = Path(str(files("lit_ssl.methods")))
+    public = set(methods.__all__)
+    summaries: dict[str, str] = {}
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name in public:
+                summaries[node.name] = (ast.get_docstring(node) or "").split("\n")[0]
+    return [MethodInfo(name, summaries[name], _recipes_of(name)) for name in sorted(summaries)]
+
+
+def _recipes_of(name: str) -> list[str]:
+    uses = re.compile(rf"^\s*(?:model|class_path):\s*(?:[\w.]+\.)?{name}\s*(?:#.*)?$", re.MULTILINE)
+    return [
+        config
+        for config in list_configs()
+        if uses.search(packaged_config(config).read_text(encoding="utf-8"))
+    ]

@@ -81,12 +81,41 @@ def test_version_and_help(lit_ssl):
     assert lit_ssl() == (2, "", shown.out)
 
 
-@pytest.mark.parametrize("word", ["configs", "methods", "--version", "--help"])
-def test_cheap_words_import_no_framework(word):
+PREDICTIONS = "file_name,predicted_class,predicted_probability\na.jpg,3,0.9\nb.jpg,4,0.8\n"
+ANNOTATIONS = "file_name,label,pose,texture\na.jpg,3,1,0\nb.jpg,5,0,1\n"
+SCORE = "score a.csv --annotations own.csv"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "configs",
+        "configs show msn/mnist5k",
+        "methods",
+        "--version",
+        "--help",
+        f"imagenetx {SCORE}",
+        f"imagenetx {SCORE} --out tables --no-plot",
+        "imagenetx compare a.csv b.csv --annotations own.csv",
+        "fitt",
+        "--config msn/mnist5k.yaml fit",
+    ],
+)
+def test_cheap_words_import_no_framework(line, tmp_path):
+    (tmp_path / "own.csv").write_text(ANNOTATIONS)
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text(PREDICTIONS)
     code = (
-        f"import sys; sys.argv = ['lit-ssl', {word!r}]; from lit_ssl.__main__ import main; main();"
-        "heavy = {'torch', 'lightning', 'timm', 'numpy', 'torchvision', 'jsonargparse'};"
+        f"import sys; sys.argv = ['lit-ssl', *{line.split()!r}]\n"
+        "from lit_ssl.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert stop.code == 2 and 'fit' in sys.argv[-1], stop.code\n"
+        "heavy = {'torch', 'lightning', 'timm', 'torchvision', 'torchmetrics', 'jsonargparse'}\n"
+        "heavy |= {'matplotlib'} | (set() if 'imagenetx' in sys.argv else {'numpy', 'rich'})\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
+    assert done.stdout or line[0] == "-" or line == "fitt"

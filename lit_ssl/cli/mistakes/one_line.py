@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import traceback
+from argparse import ArgumentParser
+from typing import NoReturn
 
 from lit_ssl.errors import InputError
 
-__all__ = ["debugging", "one_line", "raised_in"]
+__all__ = ["LineParser", "debugging", "one_line", "raised_in"]
 
 # Errors of these packages that speak of a batch size, a number of workers, a learning rate, a name.
 _DELIBERATE: dict[str, type[Exception]] = {
@@ -18,6 +20,14 @@ _DELIBERATE: dict[str, type[Exception]] = {
 }
 _FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 _PROGRAM = ("lit_ssl.cli", "lit_ssl.__main__")
+
+
+class LineParser(ArgumentParser):
+    """Parser whose errors are an :class:`~lit_ssl.errors.InputError`, with the usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise it."""
+        raise InputError(f"{message}; {' '.join(self.format_usage().split())}")
 
 
 def debugging() -> bool:

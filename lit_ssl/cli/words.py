@@ -1,0 +1,161 @@
+"""The words of ``lit-ssl``, in one table: what each does, and the function that does it.
+
+The functions import what they need themselves, so that a word that needs no training framework
+starts without one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from lit_ssl.cli.mistakes.one_line import LineParser
+from lit_ssl.errors import InputError, did_you_mean
+
+__all__ = ["WORDS", "help_text", "run_word"]
+
+
+class Word(NamedTuple):
+    """A word: the section of the help that it stands in, its line there, and its function."""
+
+    section: str
+    help: str
+    run: Callable[[Sequence[str]], None]
+
+
+def run_word(words: Sequence[str]) -> None:
+    """Run the command line.
+
+    Args:
+        words: what follows ``lit-ssl``.
+
+    Raises:
+        InputError: for a word that does not exist, or what its function refuses.
+    """
+    first = words[0] if words else ""
+    if first in ("", "-h", "--help", "help"):
+        print(help_text(), end="", file=sys.stdout if words else sys.stderr)
+        if not words:
+            sys.exit(2)
+    elif first == "--version":
+        from lit_ssl.version import __version__
+
+        print(f"lit-ssl {__version__}")
+    elif first in WORDS:
+        WORDS[first].run(words[1:])
+    elif first.startswith("-"):
+        raise InputError("options come after the command: lit-ssl fit --config ... --model.lr ...")
+    else:
+        raise InputError(f"no command {first!r}.{did_you_mean(first, WORDS)}")
+
+
+def help_text() -> str:
+    """What ``lit-ssl --help`` prints."""
+    lines = ["usage: lit-ssl COMMAND ..."]
+    section = ""
+    for name, word in WORDS.items():
+        if word.section != section:
+            section = word.section
+            lines += ["", f"{section}:"]
+        lines.append(f"  {name:<10} " + word.help.replace("\n", f"\n{'':<13}"))
+    lines += ["", "  --version  print the version", "  --help     print this text", ""]
+    return "\n".join([*lines, "LIT_SSL_DEBUG=1 shows errors with their traceback.", ""])
+
+
+def _train(words: Sequence[str]) -> None:
+    from lit_ssl.cli.training import run
+
+    run()
+
+
+def _configs(words: Sequence[str]) -> None:
+    from lit_ssl.cli import recipes
+
+    usage = "usage: lit-ssl configs [list | show NAME | copy NAME [DEST]]"
+    match list(words):
+        case ["-h" | "--help"]:
+            print(usage)
+        case [] | ["list"]:
+            names = recipes.list_configs()
+            width = max(map(len, names), default=0)
+            for name in names:
+                print(f"{name:<{width}}  {recipes.describe_config(name)}".rstrip())
+        case ["show", name]:
+            print(recipes.packaged_config(name).read_text(encoding="utf-8"), end="")
+        case ["copy", name, *rest] if len(rest) <= 1:
+            print(recipes.copy_config(name, *rest))
+        case [word, *_] if word in ("list", "show", "copy"):
+            raise InputError(usage)
+        case [word, *_]:
+            hint = did_you_mean(word, ["list", "show", "copy"])
+            raise InputError(f"configs has no command {word!r}.{hint}")
+
+
+def _methods(words: Sequence[str]) -> None:
+    from lit_ssl.cli.recipes import list_methods
+
+    if words:
+        raise InputError(f"`lit-ssl methods` takes no words, found {' '.join(words)}.")
+    methods = list_methods()
+    width = max((len(method.name) for method in methods), default=0)
+    for name, summary, configs in methods:
+        print(f"{name:<{width}}  {summary}")
+        if configs:
+            print(f"{'':<{width}}  recipes: {', '.join(configs)}")
+
+
+def _export(words: Sequence[str]) -> None:
+    parser = LineParser(
+        "lit-ssl export", description="Write the encoder of a checkpoint as timm-named safetensors."
+    )
+    parser.add_argument("checkpoint", help="checkpoint of a run")
+    parser.add_argument("out", help="file to write, .safetensors")
+    parser.add_argument("--model-name", help="timm name, if the checkpoint does not tell it")
+    parser.add_argument("--class", dest="class_path", help="class path of a module made in Python")
+    args = parser.parse_args(words)
+    from lit_ssl.checkpoints.export import export_checkpoint
+
+    how = export_checkpoint(args.checkpoint, args.out, args.model_name, args.class_path)
+    print(f"wrote {args.out}; load it with\n  {how}")
+
+
+def _imagenetx(words: Sequence[str]) -> None:
+    from lit_ssl.cli.imagenet_x import run
+
+    run(words)
+
+
+WORDS = {
+    "fit": Word(
+        "Train and evaluate",
+        "train a method:   lit-ssl fit --config msn/mnist5k.yaml --model.lr 1e-3",
+        _train,
+    ),
+    "validate": Word(
+        "Train and evaluate", "run the evaluation of a checkpoint on the validation data", _train
+    ),
+    "test": Word("Train and evaluate", "the same on the test data", _train),
+    "predict": Word(
+        "Train and evaluate",
+        "run a checkpoint over the prediction data and write predictions.pt\n"
+        "Options of these: lit-ssl fit --help; of a class: lit-ssl fit --model.help MSN",
+        _train,
+    ),
+    "configs": Word(
+        "Look around",
+        "list the packaged recipes; configs show NAME; configs copy NAME [DEST]",
+        _configs,
+    ),
+    "methods": Word("Look around", "list the methods", _methods),
+    "export": Word(
+        "Use the result",
+        "write the encoder of a checkpoint for timm: lit-ssl export CKPT OUT.safetensors",
+        _export,
+    ),
+    "imagenetx": Word(
+        "Use the result",
+        "score files of predictions by kind of image: lit-ssl imagenetx score A.csv [B.csv]",
+        _imagenetx,
+    ),
+}
