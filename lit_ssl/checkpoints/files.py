@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,15 +15,12 @@ from lit_ssl.errors import InputError, did_you_mean
 
 __all__ = [
     "Newest",
-    "explain_misfit",
     "find_class",
     "newest_checkpoint",
     "read_checkpoint",
-    "run_folders",
 ]
 
 _MAX_DEPTH = 4
-_SHOWN = 3
 
 
 class Newest(NamedTuple):
@@ -31,33 +28,6 @@ class Newest(NamedTuple):
 
     path: Path | None
     damaged: list[Path]
-
-
-def run_folders(trainer: Mapping[str, Any]) -> list[Path]:
-    """Folders where runs with these trainer arguments put their checkpoints.
-
-    Args:
-        trainer: arguments of the Trainer as in a config file: ``default_root_dir``, ``logger`` and
-            ``callbacks`` are used, classes as ``{class_path, init_args}``.
-
-    Returns:
-        Folders on this machine, without those of remote file systems; they need not exist.
-    """
-    given_root = trainer.get("default_root_dir")
-    root = str(given_root or os.getcwd())
-    folders = [root] if given_root else [f"{root}/lightning_logs", f"{root}/checkpoints"]
-    for logger in _as_list(trainer.get("logger")):
-        options = _init_args(logger)
-        name = options.get("name", options.get("project", "lightning_logs"))
-        parts = [str(options.get("save_dir") or root), name or "", options.get("version") or ""]
-        if isinstance(parts[-1], int):
-            parts[-1] = f"version_{parts[-1]}"
-        if options:
-            folders.append("/".join(part for part in parts if part))
-    for callback in _as_list(trainer.get("callbacks")):
-        if dirpath := _init_args(callback).get("dirpath"):
-            folders.append(str(dirpath))
-    return [Path(f).expanduser() for f in dict.fromkeys(folders) if "://" not in f]
 
 
 def newest_checkpoint(folders: Iterable[Path]) -> Newest:
@@ -93,17 +63,6 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
         children[:] = [c for c in children if not deep and not c.endswith(".ckpt") and c[0] != "."]
 
 
-def _as_list(value: Any) -> list[Any]:
-    if value is None or isinstance(value, bool):
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _init_args(value: Any) -> Mapping[str, Any]:
-    options = value.get("init_args") if isinstance(value, Mapping) else None
-    return options or {}
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a Lightning checkpoint without executing anything in it; weights stay on the disk.
 
@@ -122,52 +81,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{path} is no Lightning checkpoint: it has no state_dict.")
     return checkpoint
-
-
-def explain_misfit(path: str | Path, model: Mapping[str, Any]) -> str:
-    """Say why the weights of a checkpoint do not fit a module, as far as its options tell.
-
-    Args:
-        path: the checkpoint.
-        model: ``class_path`` and ``init_args`` of the module.
-
-    Returns:
-        One line: what differs, and how to repeat the options of the run that wrote the checkpoint.
-    """
-    path = Path(path)
-    stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
-    there = _flat({"class_path": stored.pop("_class_path", model["class_path"]), **stored})
-    here = _flat({"class_path": model["class_path"], **(model.get("init_args") or {})})
-    different = [
-        f"{name} is {here.get(name)!r}, there {value!r}"
-        for name, value in there.items()
-        if not name.startswith("_") and here.get(name) != value
-    ]
-    what = "; ".join(different[:_SHOWN]) or "its options are the same"
-    saved = path.absolute().parent.parent / "config.yaml"
-    how = f"give --config {_near(saved)}" if saved.exists() else "repeat them"
-    name = model["class_path"].rpartition(".")[2]
-    return (
-        f"the weights in {_near(path)} do not fit this {name}: {what}. To take the options of that "
-        f"run, {how}."
-    )
-
-
-def _near(path: Path) -> str:
-    """The path from the working folder, if it lies below it."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def find_class(class_path: str) -> type:

@@ -6,9 +6,12 @@ import pkgutil
 from importlib import import_module
 from typing import Any, Protocol
 
-from lightning.pytorch.cli import LightningCLI, _InstantiatorFn
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningCLI
 
-__all__ = ["Instantiator", "ModuleInstantiator", "import_components"]
+from lit_ssl.trainer.private import lightning_instantiator
+
+__all__ = ["Instantiator", "ModuleInstantiator", "class_parser", "import_components"]
 
 
 def import_components() -> None:
@@ -17,6 +20,13 @@ def import_components() -> None:
         package = import_module(f"lit_ssl.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
+
+
+def class_parser(class_type: type) -> ArgumentParser:
+    """A parser with the options that a class takes, and those that it hands on to its parents."""
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_class_arguments(class_type, fail_untyped=False)
+    return parser
 
 
 class Program(Protocol):
@@ -57,7 +67,8 @@ class ModuleInstantiator(Instantiator):
     def __init__(self, cli: Program, key: str) -> None:
         super().__init__(cli)
         assert isinstance(cli, LightningCLI)
-        self.lightning = _InstantiatorFn(cli=cli, key=key)
+        self.key = key
+        self.build_for_lightning = lightning_instantiator(cli, key)
 
     def __call__(
         self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
@@ -68,6 +79,8 @@ class ModuleInstantiator(Instantiator):
     def build(self, class_type: type, *args: Any, links: dict, **kwargs: Any) -> Any:
         """Call the class where Lightning finds its hyper-parameters."""
         links = {key: value for key, value in links.items() if key.rpartition(".")[2] in kwargs}
-        if self.lightning.key == "model" and "num_classes" in kwargs:
+        if self.key == "model" and "num_classes" in kwargs:
             self.cli.check_num_classes(class_type, kwargs["num_classes"])
-        return self.lightning(class_type, *args, applied_instantiation_links=links, **kwargs)
+        return self.build_for_lightning(
+            class_type, *args, applied_instantiation_links=links, **kwargs
+        )

@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
+from lit_ssl.trainer.private import is_up_to_date, quiet_hp_metric
 
 __all__ = [
     "FirstBatch",
@@ -88,7 +89,7 @@ def drop_placeholder(trainer: pl.Trainer) -> None:
     """Keep the curve ``hp_metric``, a placeholder of −1, out of TensorBoard."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger._default_hp_metric = False
+            quiet_hp_metric(logger)
 
 
 class FirstBatch(pl.Callback):
@@ -117,7 +118,7 @@ class LastCheckpoint(pl.Callback):
                 isinstance(callback, ModelCheckpoint)
                 and callback.save_last is True
                 and callback.last_model_path
-                and callback._last_global_step_saved != trainer.global_step
+                and not is_up_to_date(callback, trainer.global_step)
             ):
                 trainer.save_checkpoint(callback.last_model_path)
 

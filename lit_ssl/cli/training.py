@@ -6,7 +6,6 @@ Nothing imports this module but ``lit_ssl.__main__``.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from functools import cached_property
 from typing import Any, NoReturn
@@ -17,15 +16,8 @@ from lightning.pytorch.callbacks import Checkpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_ssl.callbacks import StepSeeder
-from lit_ssl.checkpoints.files import (
-    explain_misfit,
-    find_class,
-    newest_checkpoint,
-    read_checkpoint,
-    run_folders,
-)
+from lit_ssl.cli.mistakes.entries import wrong_entry
 from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
-from lit_ssl.cli.mistakes.sentences import explain, option_names
 from lit_ssl.cli.objects import Instantiator, ModuleInstantiator, import_components
 from lit_ssl.cli.output import (
     FirstBatch,
@@ -37,13 +29,13 @@ from lit_ssl.cli.output import (
     quiet_about,
     remove_unused_run,
     save_predictions,
-    short,
-    tell,
     tell_results,
 )
 from lit_ssl.cli.recipes import resolve_config
+from lit_ssl.cli.resume import explain_misfit, is_file_here, last_checkpoint, stored_model
 from lit_ssl.errors import InputError
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
+from lit_ssl.trainer.private import option_types, subcommand_parsers, summary_options
 
 __all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
 
@@ -101,7 +93,6 @@ class LitSSLCLI(LightningCLI):
     ) -> None:
         import_components()
         self.first_batch = first_batch or FirstBatch()
-        self.config_files: list[str] = []
         self.argv: list[str] = []
         self.parsed_args: dict[str, Any] | Namespace | None = None
         self.stored: dict[str, Any] = {}
@@ -149,29 +140,29 @@ class LitSSLCLI(LightningCLI):
                 return self.parser.parse_object(self.parsed_args, defaults=defaults)
             return self.parser.parse_args(self.argv, defaults=defaults)
         except _ParseError as error:
-            raise InputError(self._explain(str(error))) from error
+            raise InputError(self._explain(error, self.parsed_args or self.argv)) from error
 
-    def _explain(self, message: str) -> str:
-        parsers = getattr(self, "_subcommand_parsers", {})
-        parser = next((parsers[word] for word in self.argv if word in parsers), self.parser)
-        options = [name.lstrip("-") for action in parser._actions for name in action.option_strings]
-        return explain(message, options, self.argv, self.config_files)
+    def _explain(self, error: _ParseError, entries: dict[str, Any] | Namespace | list[str]) -> str:
+        """Name the wrong entry, or what the parser says where all of them look right."""
+        found: Any = entries.as_dict() if isinstance(entries, Namespace) else entries
+        parsers = subcommand_parsers(self)
+        command = next((word for word in parsers if word in found), None)
+        if command is not None:
+            found = found[1:] if isinstance(found, list) else found[command]
+        options = option_types(self.parser if command is None else parsers[command])
+        line = wrong_entry(options, found, linked=["model.num_classes"])
+        return line or " ".join(str(error).split())
 
     def _resolve_configs(self, words: list[str]) -> list[str]:
         resolved: list[str] = []
         for word in words:
             name, is_pair, value = word.partition("=")
             if resolved and resolved[-1] in _CONFIG_WORDS:
-                word = self._config_file(word)
+                word = resolve_config(word)
             elif is_pair and name in _CONFIG_WORDS:
-                word = f"{name}={self._config_file(value)}"
+                word = f"{name}={resolve_config(value)}"
             resolved.append(word)
         return resolved
-
-    def _config_file(self, value: str) -> str:
-        file = resolve_config(value)
-        self.config_files.append(file)
-        return file
 
     @cached_property
     def given(self) -> Namespace:
@@ -187,53 +178,42 @@ class LitSSLCLI(LightningCLI):
         command = self.config.get("subcommand")
         if not command:
             return
-        if self.config[command].get("ckpt_path") == "last":
-            self.config[command]["ckpt_path"] = self._last_checkpoint(command)
-        path = self.config[command].get("ckpt_path")
-        elsewhere = path in (None, "best", "hpc") or "://" in path or path.startswith("registry")
-        if not elsewhere and not os.path.isdir(path):
-            self._merge_checkpoint(command, path)
+        config = self.config[command]
+        if config.get("ckpt_path") == "last":
+            config["ckpt_path"] = last_checkpoint(config.trainer.as_dict(), command)
+        if is_file_here(config.get("ckpt_path")):
+            self._merge_checkpoint(command, config.ckpt_path)
         needed = [name for name in ("model", "data") if not self.config[command].get(name)]
         if needed:
-            raise InputError(self._explain(f"arguments are required: {', '.join(needed)}"))
-
-    def _last_checkpoint(self, command: str) -> str | None:
-        folders = run_folders(self.config[command].trainer.as_dict())
-        path, damaged = newest_checkpoint(folders)
-        for file in damaged:
-            tell(f"passing over {short(file)}: it is incomplete")
-        where = " or ".join(map(short, folders))
-        if path is not None:
-            tell(f"--ckpt_path last: {short(path)}")
-            return str(path)
-        if command != "fit":
-            raise InputError(f"--ckpt_path last: no checkpoint under {where}.")
-        tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
-        return None
+            classes = " ".join(f"--{name} CLASS" for name in needed)
+            raise InputError(
+                f"{' and '.join(needed)} missing: give --config NAME (`lit-ssl configs` lists "
+                f"recipes) or {classes}."
+            )
 
     def _merge_checkpoint(self, command: str, path: str) -> None:
-        stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
-        class_path = stored.pop("_class_path", None)
-        if class_path is None:  # made in Python: the modules are those of the command line
-            return
-        model_class = find_class(class_path)
         asked = self.config[command].get("model")
-        if asked and find_class(asked.class_path) is not model_class:
-            return
         given = self.given.get("model.init_args") or Namespace()
-        accepted = set(option_names(model_class)) - set(given.as_dict())
-        self.stored = {name: value for name, value in stored.items() if name in accepted}
-        model = {"class_path": class_path, "init_args": self.stored}
+        found = stored_model(path, asked and asked.class_path, given.as_dict())
+        if found is None:
+            return
+        class_path, self.stored = found
+        entries = {command: {"model": {"class_path": class_path, "init_args": self.stored}}}
         try:
-            self.config = self.parser.parse_object({command: {"model": model}}, self.config)
+            self.config = self.parser.parse_object(entries, self.config)
         except _ParseError as error:
-            raise InputError(f"hyper-parameters of {path}: {self._explain(str(error))}") from error
+            line = self._explain(error, entries)
+            raise InputError(f"hyper-parameters of {path}: {line}") from error
+
+    def _part(self, config: Namespace, key: str) -> Any:
+        """A part of the configuration, e.g. ``model``, of the command if there is one."""
+        return (config[self.subcommand] if self.subcommand else config).get(key)
 
     # number of classes
 
     def _choose_num_classes(self, num_classes: int | None) -> int | None:
         """The number given to the model, else the checkpoint's, else the data module's."""
-        model = self._get(self.config, "model")
+        model = self._part(self.config, "model")
         given = self.given.get("model.init_args.num_classes")
         chosen = given if given is not None else self.stored.get("num_classes")
         self._num_classes = (given, num_classes)
@@ -252,7 +232,7 @@ class LitSSLCLI(LightningCLI):
             InputError: if they differ, or if a model that needs the number gets none.
         """
         given, num_classes = self._num_classes
-        data = self._get(self.config, "data").class_path.rpartition(".")[2]
+        data = self._part(self.config, "data").class_path.rpartition(".")[2]
         if None not in (given, num_classes) and given != num_classes:
             raise InputError(
                 f"model.num_classes is {given}, but {data} has {num_classes} classes; leave it out "
@@ -285,7 +265,7 @@ class LitSSLCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer, with the callbacks that every run has."""
-        given = self._get(self.config_init, "trainer")
+        given = self._part(self.config_init, "trainer")
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         if given.get("fast_dev_run"):  # save_last would write a file all the same
@@ -298,7 +278,7 @@ class LitSSLCLI(LightningCLI):
             **{**kwargs, "callbacks": [*callbacks, self.first_batch]}
         )
         trainer.callbacks = [  # type: ignore[attr-defined]
-            ParameterSummary(callback._max_depth, **callback._summarize_kwargs)
+            ParameterSummary(**summary_options(callback))
             if type(callback) is RichModelSummary
             else callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
@@ -330,19 +310,21 @@ class LitSSLCLI(LightningCLI):
 
 
 def run() -> None:
-    """Run the command in ``sys.argv``; a mistake of the user ends it with one line and status 2.
+    """Run the command in ``sys.argv``.
 
-    ``LIT_SSL_DEBUG=1`` shows every error with its traceback.
+    Raises:
+        InputError: with the one line that explains a mistake of the user, before the first batch is
+            done; with ``LIT_SSL_DEBUG=1`` every error comes out as it was raised.
     """
     quiet()
     first_batch = FirstBatch()
     leave_group_at_exit()
     try:
         LitSSLCLI(first_batch=first_batch)
+    except InputError:
+        raise
     except Exception as error:
-        late = first_batch.seen and not isinstance(error, InputError)
-        line = None if late else one_line(error)
-        if line is None or debugging():
+        line = None if first_batch.seen or debugging() else one_line(error)
+        if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        raise InputError(line) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lit_ssl.trainer.private import built_by_cli
+
 __all__ = ["not_plain"]
 
 
@@ -15,9 +17,7 @@ def not_plain(**arguments: Any) -> list[str]:
     LightningCLI builds the module, Lightning stores the parsed configuration (class path and
     arguments) instead of the objects; then nothing needs to be left out.
     """
-    from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-
-    if _given_hyperparameters.get() is not None:
+    if built_by_cli():
         return []
     return [name for name, value in arguments.items() if not _is_plain(value)]
 

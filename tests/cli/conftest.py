@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 
 # Here, because Lightning's log handler keeps the error stream of the moment when it is imported.
-from lit_ssl import cli
 from lit_ssl.__main__ import main
+from lit_ssl.cli.training import LitSSLCLI
 
 RECIPE = """\
 # Toy recipe
@@ -84,7 +84,7 @@ def built(lit_ssl, monkeypatch):
     def run(*words):
         found = []
         monkeypatch.setattr(
-            cli.LitSSLCLI, "_run_subcommand", lambda self, subcommand: found.append(self)
+            LitSSLCLI, "_run_subcommand", lambda self, subcommand: found.append(self)
         )
         result = lit_ssl(*words)
         assert (result.code, result.err.count("error:")) == (0, 0), result.err

@@ -9,7 +9,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from lit_ssl.checkpoints.files import newest_checkpoint, run_folders
+from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.cli.resume import run_folders
 
 BASE = ["--config", "recipe.yaml"]
 

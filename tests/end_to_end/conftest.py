@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 # Here, because Lightning's log handler keeps the error stream of the moment when it is imported.
-from lit_ssl import cli
 from lit_ssl.__main__ import main
 from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.cli.training import LitSSLCLI
 
 # The recipe on the embedded digits, with a network and a length that take seconds.
 TINY = (
@@ -112,7 +112,7 @@ def built(lit_ssl, monkeypatch):
 
     def run(*words):
         found = []
-        monkeypatch.setattr(cli.LitSSLCLI, "_run_subcommand", lambda self, _: found.append(self))
+        monkeypatch.setattr(LitSSLCLI, "_run_subcommand", lambda self, _: found.append(self))
         result = lit_ssl(*words)
         assert result.code == 0, result.err
         return found[0]

@@ -23,7 +23,7 @@ _PROGRAM = ("lit_ssl.cli", "lit_ssl.__main__")
 
 
 class LineParser(ArgumentParser):
-    """Parser whose errors are an :class:`~lit_ssl.errors.InputError`, with the usage in one line."""
+    """Parser whose errors are an ``InputError``, with the usage in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise it."""

@@ -1,0 +1,252 @@
+"""Find the wrong entry of a command line or a config, by the options of the classes it speaks of.
+
+The parser has the last word on what is valid. When it has refused, its message is a tree of every
+type that it tried; this search goes through the entries itself, in the order in which they count,
+and stops at the first that no class takes. So a valid configuration is never in question here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from lit_ssl.cli.mistakes.types import (
+    Kind,
+    accepts,
+    choices,
+    class_called,
+    in_words,
+    item_type,
+    kinds,
+)
+from lit_ssl.cli.objects import class_parser
+from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.trainer.private import option_types, required_options
+
+__all__ = ["wrong_entry"]
+
+_OF_AN_OBJECT = ("class_path", "init_args", "dict_kwargs")
+_WITHOUT_VALUE = ("h", "help", "print_config")
+
+
+def wrong_entry(
+    options: Mapping[str, Any], entries: Sequence[str] | Mapping[str, Any], linked: Sequence[str]
+) -> str | None:
+    """Say in one line which entry is wrong, where it stands, and which valid name is nearest.
+
+    Args:
+        options: the types of the command's options, e.g. of ``trainer.max_epochs``.
+        entries: what the parser refused: the words of the command line, or a loaded configuration.
+        linked: options that get their value from another, and so may be left out.
+
+    Returns:
+        The line; None if every entry is known and has the right type.
+    """
+    search = _Search(options)
+    try:
+        if isinstance(entries, Mapping):
+            search.options(entries, options)
+        else:
+            search.words(entries)
+        search.required(linked)
+    except InputError as found:
+        return str(found)
+    return None
+
+
+@dataclass
+class _Object:
+    """What is known of an object that the entries describe."""
+
+    class_type: type
+    handed: int = 0
+    given: set[str] = field(default_factory=set)
+
+
+class _Search:
+    """Goes through entries in their order, and knows the classes named so far."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.all_options = options
+        self.typed = False
+        self.file: str | None = None
+        self.objects: dict[str, _Object] = {}  # by path, items of lists as callbacks[2]
+        self.lengths: dict[str, int] = {}  # of the lists, by path
+
+    def fail(self, text: str) -> NoReturn:
+        raise InputError(text + (f" (in {self.file})" if self.file else ""))
+
+    def words(self, words: Sequence[str]) -> None:
+        """The command line, after its first word."""
+        rest = list(words)
+        while rest:
+            name, is_pair, value = rest.pop(0).partition("=")
+            key = name.lstrip("-")
+            if key == name:
+                self.fail(f"unexpected {name!r}: options are written --name value.")
+            if not is_pair and key not in _WITHOUT_VALUE and rest and not rest[0].startswith("--"):
+                is_pair, value = "=", rest.pop(0)
+            if key in ("c", "config"):
+                self.config(value)
+            elif not key.endswith(".help"):
+                self.typed, self.file = True, None
+                tree: Any = value if is_pair else None
+                for part in reversed(key.split(".")):
+                    tree = {part: tree}
+                self.options(tree, self.all_options)
+
+    def config(self, value: str) -> None:
+        """A file, or a configuration that was typed as such."""
+        if value == "-" or "://" in value:
+            return
+        is_file = Path(value).is_file()
+        try:
+            tree = yaml.safe_load(Path(value).read_text(encoding="utf-8") if is_file else value)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split()).replace(' in "<unicode string>",', " in")
+            self.fail(f"{value if is_file else 'the config'} is no valid YAML: {reason}")
+        self.typed, self.file = False, value if is_file else None
+        if isinstance(tree, dict):
+            self.options(tree, self.all_options)
+
+    def options(
+        self, tree: Mapping[str, Any], options: Mapping[str, Any], path: str = "", owner: str = ""
+    ) -> None:
+        """Entries of the command, or of an object.
+
+        Args:
+            tree: the entries.
+            options: valid names, with their types.
+            path: where they stand.
+            owner: name of the object's class.
+        """
+        for key, value in tree.items():
+            name = str(key).removesuffix("+")
+            here = f"{path}.{name}" if path else name
+            group = {k[len(name) + 1 :]: t for k, t in options.items() if k.startswith(f"{name}.")}
+            if options.get(name) is not None:
+                self.value(value, options[name], here, append=name != key)
+            elif group and isinstance(value, Mapping):
+                self.options(value, group, here, owner)
+            elif name not in options and owner:
+                place = self.shown(path)
+                self.fail(f"{place}: {owner} has no option {name!r}.{did_you_mean(name, options)}")
+            elif name not in options:
+                self.no_option(here, value)
+
+    def no_option(self, name: str, value: Any) -> NoReturn:
+        """The command has no such option; a wrong first part is answered with first parts."""
+        while isinstance(value, Mapping) and value:
+            key, value = next(iter(value.items()))
+            name = f"{name}.{key}"
+        dashes = "--" if self.typed else ""
+        top, known = name.partition(".")[0], self.all_options
+        if top in {option.partition(".")[0] for option in known}:
+            valid = [dashes + option for option in known if option.startswith(f"{top}.")]
+            hint = did_you_mean(dashes + name, valid)
+        else:
+            hint = did_you_mean(dashes + top, [dashes + o.partition(".")[0] for o in known])
+        self.fail(f"no option {dashes + name if dashes else repr(name)}.{hint}")
+
+    def value(self, value: Any, hint: Any, path: str, append: bool = False) -> None:
+        """The value of an option, of this type."""
+        items = item_type(hint)
+        if value is None:
+            return
+        if self.typed and isinstance(value, str) and value[:1] in ("{", "["):
+            value = _loaded(value)
+        if items is not None and any(kinds(items)):
+            if append or isinstance(value, list):
+                self.items(value if isinstance(value, list) else [value], items, path, append)
+                return
+            if isinstance(value, Mapping) and path in self.lengths and path not in self.objects:
+                self.value(value, items, f"{path}[{self.lengths[path] - 1}]")  # the last is meant
+                return
+        valid = list(kinds(hint))
+        if isinstance(value, Mapping) and valid:
+            self.object(value, valid, path)
+        elif isinstance(value, str) and valid:
+            try:
+                self.object({"class_path": value}, valid, path)
+            except InputError:
+                if not accepts(hint, value):  # the type may allow other strings too
+                    raise
+        elif not accepts(hint, value):
+            self.wrong_type(value, hint, path)
+
+    def items(self, values: Sequence[Any], hint: Any, path: str, append: bool) -> None:
+        """A list of objects, or more of them."""
+        start = self.lengths.get(path, 0) if append else 0
+        self.lengths[path] = start + len(values)
+        for index, value in enumerate(values, start):
+            here = f"{path}[{index}]"
+            if isinstance(value, str) or "class_path" in value:
+                self.objects.pop(here, None)
+            self.value(value, hint, here)
+
+    def object(self, value: Mapping[str, Any], valid: Sequence[Kind], path: str) -> None:
+        """An object: its class and options, or only options where the class is known."""
+        name, place = value.get("class_path"), self.shown(path)
+        outside = [str(key) for key in value if key not in _OF_AN_OBJECT]
+        if isinstance(name, str):
+            try:
+                found = class_called(name, [kind.base for kind in valid])
+            except InputError as error:
+                self.fail(f"{place}: {error}")
+            if found is None:
+                return
+            handed = max(kind.handed for kind in valid)
+            before = self.objects.get(path)
+            self.objects[path] = _Object(found, handed, before.given if before else set())
+            if outside:
+                keys = ", ".join(outside)
+                self.fail(f"{place}: options of {found.__name__} ({keys}) belong under init_args.")
+        given = value.get("init_args") if any(key in value for key in _OF_AN_OBJECT) else value
+        if not isinstance(given, Mapping) or not given:
+            return
+        dataclasses = [kind.base for kind in valid if is_dataclass(kind.base)]
+        if path not in self.objects and len(dataclasses) == 1:
+            self.objects[path] = _Object(dataclasses[0])
+        if path not in self.objects:
+            first = next(iter(given))
+            self.fail(
+                f"{place}: option {first!r} is given but no class; write {place}: "
+                f"{{class_path: CLASS, init_args: {{{first}: ...}}}}."
+            )
+        known = self.objects[path]
+        known.given |= {str(key).removesuffix("+") for key in given}
+        types = option_types(class_parser(known.class_type))
+        self.options(given, types, path, known.class_type.__name__)
+
+    def wrong_type(self, value: Any, hint: Any, path: str) -> NoReturn:
+        """A value that the type does not allow."""
+        near = did_you_mean(str(value), choices(hint), list_up_to=0)
+        expected = " or ".join(in_words(hint))
+        self.fail(f"{self.shown(path)}: expected {expected}, got {str(value)!r}.{near}")
+
+    def required(self, linked: Sequence[str]) -> None:
+        """Objects without an option that their class needs."""
+        self.file = None
+        for path, known in self.objects.items():
+            missing = required_options(class_parser(known.class_type))[known.handed :]
+            missing = [n for n in missing if n not in known.given and f"{path}.{n}" not in linked]
+            if missing:
+                name = known.class_type.__name__
+                self.fail(f"{self.shown(path)}: {name} needs {' and '.join(missing)}.")
+
+    @staticmethod
+    def shown(path: str) -> str:
+        """The path as one types it, without the number of an item."""
+        return re.sub(r"\[\d+\]", "", path)
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

@@ -1,0 +1,151 @@
+"""``--ckpt_path``: the newest checkpoint, the options that it knows, and why it does not fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_ssl.checkpoints.files import find_class, newest_checkpoint, read_checkpoint
+from lit_ssl.cli.objects import class_parser
+from lit_ssl.cli.output import short, tell
+from lit_ssl.errors import InputError
+from lit_ssl.trainer.private import option_types
+
+__all__ = ["explain_misfit", "is_file_here", "last_checkpoint", "run_folders", "stored_model"]
+
+_SHOWN = 3
+
+
+def is_file_here(path: str | None) -> bool:
+    """Whether a ``--ckpt_path`` names one file of this machine, to be read before the run."""
+    if path is None or path in ("best", "hpc") or path.startswith("registry") or "://" in path:
+        return False
+    return not os.path.isdir(path)
+
+
+def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
+    """What ``--ckpt_path last`` stands for, and tell it.
+
+    Args:
+        trainer: arguments of the Trainer, see :func:`run_folders`.
+        command: ``fit`` starts from scratch where there is none, the others cannot.
+
+    Raises:
+        InputError: if there is no checkpoint, and the command needs one.
+    """
+    folders = run_folders(trainer)
+    path, damaged = newest_checkpoint(folders)
+    for file in damaged:
+        tell(f"passing over {short(file)}: it is incomplete")
+    where = " or ".join(map(short, folders))
+    if path is not None:
+        tell(f"--ckpt_path last: {short(path)}")
+        return str(path)
+    if command != "fit":
+        raise InputError(f"--ckpt_path last: no checkpoint under {where}.")
+    tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
+    return None
+
+
+def stored_model(
+    path: str, asked: str | None, given: Collection[str]
+) -> tuple[str, dict[str, Any]] | None:
+    """Class path and options of the model in a checkpoint, as far as nobody has given others.
+
+    Args:
+        path: the checkpoint.
+        asked: class path of the model that the user names, if any.
+        given: options that the user gives.
+
+    Returns:
+        None if the checkpoint does not tell (its module was made in Python) or is of another class.
+    """
+    stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
+    class_path = stored.pop("_class_path", None)
+    if class_path is None:
+        return None
+    model_class = find_class(class_path)
+    if asked and find_class(asked) is not model_class:
+        return None
+    accepted = set(option_types(class_parser(model_class))) - set(given)
+    return class_path, {name: value for name, value in stored.items() if name in accepted}
+
+
+def run_folders(trainer: Mapping[str, Any]) -> list[Path]:
+    """Folders where runs with these trainer arguments put their checkpoints.
+
+    Args:
+        trainer: arguments of the Trainer as in a config file: ``default_root_dir``, ``logger`` and
+            ``callbacks`` are used, classes as ``{class_path, init_args}``.
+
+    Returns:
+        Folders on this machine, without those of remote file systems; they need not exist.
+    """
+    given_root = trainer.get("default_root_dir")
+    root = str(given_root or os.getcwd())
+    folders = [root] if given_root else [f"{root}/lightning_logs", f"{root}/checkpoints"]
+    for logger in _as_list(trainer.get("logger")):
+        options = _init_args(logger)
+        name = options.get("name", options.get("project", "lightning_logs"))
+        parts = [str(options.get("save_dir") or root), name or "", options.get("version") or ""]
+        if isinstance(parts[-1], int):
+            parts[-1] = f"version_{parts[-1]}"
+        if options:
+            folders.append("/".join(part for part in parts if part))
+    for callback in _as_list(trainer.get("callbacks")):
+        if dirpath := _init_args(callback).get("dirpath"):
+            folders.append(str(dirpath))
+    return [Path(f).expanduser() for f in dict.fromkeys(folders) if "://" not in f]
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _init_args(value: Any) -> Mapping[str, Any]:
+    options = value.get("init_args") if isinstance(value, Mapping) else None
+    return options or {}
+
+
+def explain_misfit(path: str | Path, model: Mapping[str, Any]) -> str:
+    """Say why the weights of a checkpoint do not fit a module, as far as its options tell.
+
+    Args:
+        path: the checkpoint.
+        model: ``class_path`` and ``init_args`` of the module.
+
+    Returns:
+        One line: what differs, and how to repeat the options of the run that wrote the checkpoint.
+    """
+    path = Path(path)
+    stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
+    there = _flat({"class_path": stored.pop("_class_path", model["class_path"]), **stored})
+    here = _flat({"class_path": model["class_path"], **(model.get("init_args") or {})})
+    different = [
+        f"{name} is {here.get(name)!r}, there {value!r}"
+        for name, value in there.items()
+        if not name.startswith("_") and here.get(name) != value
+    ]
+    what = "; ".join(different[:_SHOWN]) or "its options are the same"
+    saved = path.absolute().parent.parent / "config.yaml"
+    how = f"give --config {short(saved)}" if saved.exists() else "repeat them"
+    name = model["class_path"].rpartition(".")[2]
+    return (
+        f"the weights in {short(path)} do not fit this {name}: {what}. To take the options of that "
+        f"run, {how}."
+    )
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
