@@ -27,6 +27,7 @@ from lit_ssl.callbacks.contract import (
 )
 from lit_ssl.distributed import is_distributed, world_size
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.private import before_batch_transfer, evaluation_loaders
 
 Split = Literal["bank", "support", "val", "test"]
 
@@ -230,17 +231,16 @@ def _loader(trainer: pl.Trainer, split: Split, who: str) -> tuple[Iterable[Any],
     elif trainer.state.fn == "validate":
         loop = trainer.validate_loop
     else:
-        # Not trainer.val_dataloaders, which keeps answering with the loaders of an earlier fit.
         loop = trainer.fit_loop.epoch_loop.val_loop
-    combined = loop._combined_loader
-    if combined is None:
+    loaders = evaluation_loaders(loop)
+    if loaders is None:
         raise RuntimeError(f"{who}: the trainer has no {split} loader at this point")
     limit = loop.max_batches[0]
-    return combined.flattened[0], None if limit == float("inf") else int(limit)
+    return loaders[0], None if limit == float("inf") else int(limit)
 
 
 def _transfer(trainer: pl.Trainer, batch: Any) -> Any:
     """Bring a batch to the device through the same hooks as the trainer's own loops."""
     batch = trainer.precision_plugin.convert_input(batch)
-    batch = trainer.lightning_module._on_before_batch_transfer(batch)
+    batch = before_batch_transfer(trainer, batch)
     return trainer.strategy.batch_to_device(batch)

@@ -14,6 +14,7 @@ from lit_ssl.callbacks.contract import logging_interval
 from lit_ssl.callbacks.monitors.sync_advice import StepClock, time_all_reduce, wait_for
 from lit_ssl.distributed import is_distributed
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.private import steps_made
 
 __all__ = ["SyncMonitor"]
 
@@ -166,7 +167,7 @@ class SyncMonitor(pl.Callback):
             self._values["strategy/sync_ms"] = statistics.fmean(self._sync_ms)
         # Not by the module's log, which drops what does not fall on a logging step.
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in self._values.items()})
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = steps_made(trainer)
         for logger in trainer.loggers:
             logger.log_metrics(self._values, step=step)
         self._values, self._sync_ms, self._logged_at = {}, [], trainer.global_step

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lit_ssl.distributed import gather_stack, world_size
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.private import before_batch_transfer, finds_unused_parameters
 
 __all__ = ["allow_idle_network", "group_data", "predict_rows", "run_folder", "split_groups"]
 
@@ -91,7 +92,7 @@ def predict_rows(
         with isolate_rng():
             for batch in loader:
                 batch = trainer.precision_plugin.convert_input(batch)
-                batch = trainer.lightning_module._on_before_batch_transfer(batch)
+                batch = before_batch_transfer(trainer, batch)
                 inputs = trainer.strategy.batch_to_device(batch)[0]
                 with trainer.precision_plugin.forward_context():
                     rows.append(function(inputs).float())
@@ -130,7 +131,7 @@ def allow_idle_network(trainer: pl.Trainer, who: str) -> None:
     """
     strategy: Any = trainer.strategy
     is_ddp = isinstance(strategy, DDPStrategy) and type(strategy).__module__.startswith("lightning")
-    if is_ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
+    if is_ddp and not finds_unused_parameters(strategy):
         raise InputError(
             f"{who} has two networks and trains one at a time: on several processes use "
             "--trainer.strategy ddp_find_unused_parameters_true."
