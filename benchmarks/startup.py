@@ -24,6 +24,7 @@ COMMANDS = {
     "lit-ssl --help": [SCRIPT, "--help"],
     "lit-ssl configs": [SCRIPT, "configs"],
     "lit-ssl methods": [SCRIPT, "methods"],
+    "lit-ssl imagenetx score --help": [SCRIPT, "imagenetx", "score", "--help"],
     "lit-ssl fit --help": [SCRIPT, "fit", "--help"],
 }
 
@@ -49,10 +50,10 @@ def main() -> None:
         for name, command in COMMANDS.items():
             times[name].append(cpu_seconds(command))
     base = statistics.median(next(iter(times.values())))
-    print(f"{'command':<30} {'seconds':>8} {'ratio':>6}")
+    print(f"{'command':<31} {'seconds':>8} {'ratio':>6}")
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        print(f"{name:<30} {median:8.2f} {median / base:6.2f}")
+        print(f"{name:<31} {median:8.2f} {median / base:6.2f}")
 
 
 if __name__ == "__main__":

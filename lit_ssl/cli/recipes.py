@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ __all__ = [
     "list_methods",
     "packaged_config",
     "resolve_config",
+    "resolve_configs",
 ]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -80,6 +82,19 @@ def resolve_config(value: str) -> str:
         f"--config {value}: {problem}, here or among the packaged ones."
         f"{did_you_mean(typed, [*known, *here], list_up_to=0)} `lit-ssl configs` lists them."
     )
+
+
+def resolve_configs(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with a file in place of each name after ``--config``."""
+    resolved: list[str] = []
+    for word in words:
+        name, is_pair, value = word.partition("=")
+        if resolved and resolved[-1] in ("--config", "-c"):
+            word = resolve_config(word)
+        elif is_pair and name in ("--config", "-c"):
+            word = f"{name}={resolve_config(value)}"
+        resolved.append(word)
+    return resolved
 
 
 def describe_config(name: str) -> str:

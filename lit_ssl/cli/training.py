@@ -1,7 +1,4 @@
-"""The training commands of ``lit-ssl``: fit, validate, test and predict on LightningCLI.
-
-Nothing imports this module but ``lit_ssl.__main__``.
-"""
+"""The training commands of ``lit-ssl``: fit, validate, test and predict on LightningCLI."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ from lit_ssl.cli.output import (
     save_predictions,
     tell_results,
 )
-from lit_ssl.cli.recipes import resolve_config
+from lit_ssl.cli.recipes import resolve_configs
 from lit_ssl.cli.resume import explain_misfit, is_file_here, last_checkpoint, stored_model
 from lit_ssl.errors import InputError
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
@@ -41,8 +38,6 @@ __all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
 
 # Every run is reproducible unless another seed, or `--seed_everything true`, is asked for.
 DEFAULT_SEED = 0
-
-_CONFIG_WORDS = ("--config", "-c")
 
 
 class _ParseError(Exception):
@@ -129,7 +124,7 @@ class LitSSLCLI(LightningCLI):
             InputError: for a wrong entry.
         """
         if args is None or isinstance(args, list):
-            self.argv = self._resolve_configs(sys.argv[1:] if args is None else args)
+            self.argv = resolve_configs(sys.argv[1:] if args is None else args)
         else:
             self.parsed_args = args
         self.config = self._parse(defaults=True)
@@ -152,17 +147,6 @@ class LitSSLCLI(LightningCLI):
         options = option_types(self.parser if command is None else parsers[command])
         line = wrong_entry(options, found, linked=["model.num_classes"])
         return line or " ".join(str(error).split())
-
-    def _resolve_configs(self, words: list[str]) -> list[str]:
-        resolved: list[str] = []
-        for word in words:
-            name, is_pair, value = word.partition("=")
-            if resolved and resolved[-1] in _CONFIG_WORDS:
-                word = resolve_config(word)
-            elif is_pair and name in _CONFIG_WORDS:
-                word = f"{name}={resolve_config(value)}"
-            resolved.append(word)
-        return resolved
 
     @cached_property
     def given(self) -> Namespace:

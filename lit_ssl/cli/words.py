@@ -17,9 +17,8 @@ __all__ = ["WORDS", "help_text", "run_word"]
 
 
 class Word(NamedTuple):
-    """A word: the section of the help that it stands in, its line there, and its function."""
+    """A word: its line in the help, and its function, which gets the words after it."""
 
-    section: str
     help: str
     run: Callable[[Sequence[str]], None]
 
@@ -34,7 +33,8 @@ def run_word(words: Sequence[str]) -> None:
         InputError: for a word that does not exist, or what its function refuses.
     """
     first = words[0] if words else ""
-    if first in ("", "-h", "--help", "help"):
+    known = {name: word for section in WORDS.values() for name, word in section.items()}
+    if not words or first in ("-h", "--help", "help"):
         print(help_text(), end="", file=sys.stdout if words else sys.stderr)
         if not words:
             sys.exit(2)
@@ -42,23 +42,21 @@ def run_word(words: Sequence[str]) -> None:
         from lit_ssl.version import __version__
 
         print(f"lit-ssl {__version__}")
-    elif first in WORDS:
-        WORDS[first].run(words[1:])
+    elif first in known:
+        known[first].run(words[1:])
     elif first.startswith("-"):
         raise InputError("options come after the command: lit-ssl fit --config ... --model.lr ...")
     else:
-        raise InputError(f"no command {first!r}.{did_you_mean(first, WORDS)}")
+        raise InputError(f"no command {first!r}.{did_you_mean(first, known)}")
 
 
 def help_text() -> str:
     """What ``lit-ssl --help`` prints."""
     lines = ["usage: lit-ssl COMMAND ..."]
-    section = ""
-    for name, word in WORDS.items():
-        if word.section != section:
-            section = word.section
-            lines += ["", f"{section}:"]
-        lines.append(f"  {name:<10} " + word.help.replace("\n", f"\n{'':<13}"))
+    for title, section in WORDS.items():
+        lines += ["", f"{title}:"]
+        for name, word in section.items():
+            lines.append(f"  {name:<10} " + word.help.replace("\n", f"\n{'':<13}"))
     lines += ["", "  --version  print the version", "  --help     print this text", ""]
     return "\n".join([*lines, "LIT_SSL_DEBUG=1 shows errors with their traceback.", ""])
 
@@ -126,36 +124,34 @@ def _imagenetx(words: Sequence[str]) -> None:
     run(words)
 
 
-WORDS = {
-    "fit": Word(
-        "Train and evaluate",
-        "train a method:   lit-ssl fit --config msn/mnist5k.yaml --model.lr 1e-3",
-        _train,
-    ),
-    "validate": Word(
-        "Train and evaluate", "run the evaluation of a checkpoint on the validation data", _train
-    ),
-    "test": Word("Train and evaluate", "the same on the test data", _train),
-    "predict": Word(
-        "Train and evaluate",
-        "run a checkpoint over the prediction data and write predictions.pt\n"
-        "Options of these: lit-ssl fit --help; of a class: lit-ssl fit --model.help MSN",
-        _train,
-    ),
-    "configs": Word(
-        "Look around",
-        "list the packaged recipes; configs show NAME; configs copy NAME [DEST]",
-        _configs,
-    ),
-    "methods": Word("Look around", "list the methods", _methods),
-    "export": Word(
-        "Use the result",
-        "write the encoder of a checkpoint for timm: lit-ssl export CKPT OUT.safetensors",
-        _export,
-    ),
-    "imagenetx": Word(
-        "Use the result",
-        "score files of predictions by kind of image: lit-ssl imagenetx score A.csv [B.csv]",
-        _imagenetx,
-    ),
+# section of the help → its words
+WORDS: dict[str, dict[str, Word]] = {
+    "Train and evaluate": {
+        "fit": Word(
+            "train a method:   lit-ssl fit --config msn/mnist5k.yaml --model.lr 1e-3", _train
+        ),
+        "validate": Word("run the evaluation of a checkpoint on the validation data", _train),
+        "test": Word("the same on the test data", _train),
+        "predict": Word(
+            "run a checkpoint over the prediction data and write predictions.pt\n"
+            "Options of these: lit-ssl fit --help; of a class: lit-ssl fit --model.help MSN",
+            _train,
+        ),
+    },
+    "Look around": {
+        "configs": Word(
+            "list the packaged recipes; configs show NAME; configs copy NAME [DEST]", _configs
+        ),
+        "methods": Word("list the methods", _methods),
+    },
+    "Use the result": {
+        "export": Word(
+            "write the encoder of a checkpoint for timm: lit-ssl export CKPT OUT.safetensors",
+            _export,
+        ),
+        "imagenetx": Word(
+            "score files of predictions by kind of image: lit-ssl imagenetx score A.csv [B.csv]",
+            _imagenetx,
+        ),
+    },
 }

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib import import_module
 
 import pytest
+import yaml
+
+from lit_ssl.cli.mistakes.entries import wrong_entry
+from lit_ssl.cli.recipes import list_configs, packaged_config
+from lit_ssl.cli.training import LitSSLCLI
+from lit_ssl.trainer.private import option_types, subcommand_parsers
 
 BASE = ["fit", "--config", "recipe.yaml"]
 
@@ -50,6 +57,20 @@ more
     trainer.callbacks: EarlyStopping has no option 'monitr'. Did you mean monitor?
 --trainer.callbacks+=EarlyStopping
     trainer.callbacks: EarlyStopping needs monitor.
+--trainer.callbacks+=[{class_path:\ EarlyStopping,init_args:\ {monitor:\ x,mod:\ y}}]
+    trainer.callbacks: EarlyStopping has no option 'mod'. Did you mean mode?
+--trainer.callbacks+=EarlyStopping --trainer.callbacks.patience=x --trainer.callbacks.monitor=y
+    trainer.callbacks.patience: expected int, got 'x'.
+--trainer.callbacks+=EarlyStopping --trainer.callbacks+=RichProgressBar
+    trainer.callbacks: EarlyStopping needs monitor.
+--model.init_args.lrr=3
+    model: ToyModel has no option 'lrr'. Did you mean lr?
+--model.lr=2 --model.lr=fast
+    model.lr: expected float, got 'fast'.
+--data.subset.fractoin=0.1
+    data.subset: Subset has no option 'fractoin'. Did you mean fraction?
+--trainer.limit_val_batches=some
+    trainer.limit_val_batches: expected int or float or null, got 'some'.
 --ckpt_path
     argument --ckpt_path: expected one argument
 --ckpt_path recipe.ckpt
@@ -84,6 +105,16 @@ trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitr: x}}]}
     trainer.callbacks: EarlyStopping has no option 'monitr'. Did you mean monitor? (in wrong.yaml)
 trainer: {strategy: {class_path: SlowMomentumStrategy, init_args: {buffers: keep}}}
     trainer.strategy.buffers: expected 'auto' or 'maintain' or 'reset' or 'average', got 'keep'.
+trainer: {callbacks: 3}
+    trainer.callbacks: expected list[lightning.pytorch.callbacks.callback.Callback] or Callback or
+trainer: {callbacks+: [{class_path: EarlyStopping, init_args: {monitr: x}}]}
+    trainer.callbacks: EarlyStopping has no option 'monitr'. Did you mean monitor? (in wrong.yaml)
+trainer: {callbacks+: {class_path: KNNEvaluatr}}
+    trainer.callbacks: no class named 'KNNEvaluatr'. Did you mean KNNEvaluator? (in wrong.yaml)
+data: {init_args: {train_transform: {class_path: MultiCrop, init_args: {crops: [{siz: 8}]}}}}
+    data.train_transform.crops: CropSpec has no option 'siz'. Did you mean size? (in wrong.yaml)
+trainer: {max_time: {days: 1}, max_epoch: 3}
+    no option 'trainer.max_epoch'. Did you mean trainer.max_epochs? (in wrong.yaml)
 model: [a
     wrong.yaml is no valid YAML:
 """
@@ -103,7 +134,7 @@ def check(result, message):
 
 @pytest.mark.parametrize(("words", "message"), pairs(TYPED))
 def test_typed(lit_ssl, words, message):
-    check(lit_ssl(*BASE, *words.split()), message)
+    check(lit_ssl(*BASE, *shlex.split(words)), message)
 
 
 @pytest.mark.parametrize(("text", "message"), pairs(IN_A_FILE))
@@ -172,3 +203,62 @@ def test_debug_shows_the_text_of_the_parser(lit_ssl, monkeypatch):
     with pytest.raises(Exception, match="has no option 'lrr'") as caught:
         lit_ssl(*BASE, "--model.lrr", "3")
     assert 'Parser key "model"' in str(caught.value.__cause__)
+
+
+@pytest.fixture(scope="module")
+def options():
+    """The options of `lit-ssl fit`, with their types."""
+
+    class Stop(LitSSLCLI):
+        def parse_arguments(self, parser, args):
+            self.found = option_types(subcommand_parsers(self)["fit"])
+            raise InterruptedError(self)
+
+    with pytest.raises(InterruptedError) as stopped:
+        Stop(args=["fit"])
+    return stopped.value.args[0].found
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_nothing_is_wrong_with_a_packaged_recipe(options, name):
+    file = str(packaged_config(name))
+    recipe = "msn/mnist5k.yaml" if name.startswith("eval/") else name
+    words = ["--config", str(packaged_config(recipe)), "--config", file]
+    assert wrong_entry(options, words, linked=["model.num_classes"]) is None
+    loaded = yaml.safe_load(packaged_config(name).read_text())
+    parts = [p for p in ("model", "data") if "class_path" in (loaded.get(p) or {})]
+    for part in parts:
+        loaded[part].setdefault("init_args", {})["q"] = 1
+        line = wrong_entry(options, {part: loaded[part]}, linked=[])
+        assert line.startswith(f"{part}: ")
+        assert "has no option 'q'" in line
+
+
+VALID = """
+--model MSN --model.backbone_kwargs.depth=1 --model.backbone_kwargs={img_size:\ 8}
+--model MSN --model.optimizer=SGD --model.optimizer.lr=0.1 --model.lr=1e-3 --model.optimizer=null
+--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.filename={step}
+--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=x
+--trainer.callbacks=null --trainer.callbacks=[] --trainer.devices=[0,1] --trainer.devices=auto
+--trainer.strategy=ddp --trainer.strategy=SlowMomentumStrategy --trainer.strategy.sync_every=2
+--trainer.max_time={days:\ 1} --trainer.max_time=00:01:00:00 --trainer.max_epochs=-1
+--trainer.logger=true --trainer.logger=CSVLogger --trainer.logger.save_dir=x
+--data MNIST5kDataModule --data.subset.fraction=0.1 --data.subset={per_class:\ 2} --data.subset=null
+--data CIFAR10DataModule --data.mean=[0.1,0.2,0.3] --data.mean+=0.4
+--data CIFAR10DataModule --data.train_transform=SingleView --data.train_transform.crop.size=8
+--data.class_path=CIFAR10DataModule --data.init_args.root=x --print_config --seed_everything true
+--model ImageClassifier --model.help MSN --config {trainer:\ {max_epochs:\ 1}} --weights_only=false
+--model FineTuning --model.dict_kwargs.other=1
+"""
+
+
+@pytest.mark.parametrize("words", VALID.strip().splitlines())
+def test_nothing_is_wrong_with_what_the_parser_takes(options, words):
+    assert wrong_entry(options, shlex.split(words), linked=["model.num_classes"]) is None
+
+
+def test_module_with_a_syntax_error(lit_ssl, workdir, monkeypatch):
+    monkeypatch.syspath_prepend(workdir)
+    (workdir / "half_written.py").write_text("class X(\n")
+    result = lit_ssl(*BASE, "--model", "half_written.X")
+    check(result, "model: half_written.X cannot be imported: SyntaxError: ")

@@ -9,21 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from lit_ssl.cli.mistakes.types import (
-    Kind,
-    accepts,
-    choices,
-    class_called,
-    in_words,
-    item_type,
-    kinds,
-)
+from lit_ssl.cli.mistakes.types import accepts, class_called, in_words, item_type, kinds
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.trainer.private import option_types, required_options
@@ -156,27 +149,28 @@ class _Search:
     def value(self, value: Any, hint: Any, path: str, append: bool = False) -> None:
         """The value of an option, of this type."""
         items = item_type(hint)
-        if value is None:
+        valid = kinds(hint)
+        of_objects = items is not None and bool(kinds(items))
+        if self.typed and value is None:  # the word after it is missing
             return
-        if self.typed and isinstance(value, str) and value[:1] in ("{", "["):
-            value = _loaded(value)
-        if items is not None and any(kinds(items)):
+        if self.typed and isinstance(value, str) and (valid or of_objects) and value[:1] in "{[":
+            with suppress(yaml.YAMLError):
+                value = yaml.safe_load(value)
+        if of_objects:
             if append or isinstance(value, list):
                 self.items(value if isinstance(value, list) else [value], items, path, append)
                 return
             if isinstance(value, Mapping) and path in self.lengths and path not in self.objects:
                 self.value(value, items, f"{path}[{self.lengths[path] - 1}]")  # the last is meant
                 return
-        valid = list(kinds(hint))
-        if isinstance(value, Mapping) and valid:
-            self.object(value, valid, path)
-        elif isinstance(value, str) and valid:
+        if valid and isinstance(value, Mapping | str):
             try:
-                self.object({"class_path": value}, valid, path)
+                entry = {"class_path": value} if isinstance(value, str) else value
+                self.object(entry, valid, path)
             except InputError:
-                if not accepts(hint, value):  # the type may allow other strings too
+                if not accepts(hint, value):  # the type may allow other strings and mappings too
                     raise
-        elif not accepts(hint, value):
+        elif not accepts(hint, value) and not (append and accepts(items, value)):
             self.wrong_type(value, hint, path)
 
     def items(self, values: Sequence[Any], hint: Any, path: str, append: bool) -> None:
@@ -185,56 +179,58 @@ class _Search:
         self.lengths[path] = start + len(values)
         for index, value in enumerate(values, start):
             here = f"{path}[{index}]"
-            if isinstance(value, str) or "class_path" in value:
+            if not isinstance(value, Mapping) or "class_path" in value:
                 self.objects.pop(here, None)
             self.value(value, hint, here)
 
-    def object(self, value: Mapping[str, Any], valid: Sequence[Kind], path: str) -> None:
+    def object(self, value: Mapping[str, Any], valid: Mapping[type, int], path: str) -> None:
         """An object: its class and options, or only options where the class is known."""
         name, place = value.get("class_path"), self.shown(path)
         outside = [str(key) for key in value if key not in _OF_AN_OBJECT]
         if isinstance(name, str):
             try:
-                found = class_called(name, [kind.base for kind in valid])
+                found = class_called(name, valid)
             except InputError as error:
                 self.fail(f"{place}: {error}")
             if found is None:
                 return
-            handed = max(kind.handed for kind in valid)
             before = self.objects.get(path)
-            self.objects[path] = _Object(found, handed, before.given if before else set())
+            given = before.given if before else set()
+            self.objects[path] = _Object(found, max(valid.values()), given)
             if outside:
                 keys = ", ".join(outside)
                 self.fail(f"{place}: options of {found.__name__} ({keys}) belong under init_args.")
-        given = value.get("init_args") if any(key in value for key in _OF_AN_OBJECT) else value
-        if not isinstance(given, Mapping) or not given:
+        args = value.get("init_args") if any(key in value for key in _OF_AN_OBJECT) else value
+        if not isinstance(args, Mapping) or not args:
             return
-        dataclasses = [kind.base for kind in valid if is_dataclass(kind.base)]
+        dataclasses = [base for base in valid if is_dataclass(base)]
         if path not in self.objects and len(dataclasses) == 1:
             self.objects[path] = _Object(dataclasses[0])
         if path not in self.objects:
-            first = next(iter(given))
+            first = next(iter(args))
             self.fail(
                 f"{place}: option {first!r} is given but no class; write {place}: "
                 f"{{class_path: CLASS, init_args: {{{first}: ...}}}}."
             )
         known = self.objects[path]
-        known.given |= {str(key).removesuffix("+") for key in given}
+        known.given |= {str(key).removesuffix("+") for key in args}
         types = option_types(class_parser(known.class_type))
-        self.options(given, types, path, known.class_type.__name__)
+        self.options(args, types, path, known.class_type.__name__)
 
     def wrong_type(self, value: Any, hint: Any, path: str) -> NoReturn:
         """A value that the type does not allow."""
-        near = did_you_mean(str(value), choices(hint), list_up_to=0)
-        expected = " or ".join(in_words(hint))
-        self.fail(f"{self.shown(path)}: expected {expected}, got {str(value)!r}.{near}")
+        names = sorted(dict.fromkeys(in_words(hint)), key=lambda name: name == "null")
+        words = [name.strip("'") for name in names if name[0] == "'"]
+        near = did_you_mean(str(value), words, list_up_to=0)
+        self.fail(f"{self.shown(path)}: expected {' or '.join(names)}, got {str(value)!r}.{near}")
 
     def required(self, linked: Sequence[str]) -> None:
         """Objects without an option that their class needs."""
         self.file = None
         for path, known in self.objects.items():
             missing = required_options(class_parser(known.class_type))[known.handed :]
-            missing = [n for n in missing if n not in known.given and f"{path}.{n}" not in linked]
+            given = {*known.given, *(n.removeprefix(f"{path}.") for n in linked)}
+            missing = [name for name in missing if name.partition(".")[0] not in given]
             if missing:
                 name = known.class_type.__name__
                 self.fail(f"{self.shown(path)}: {name} needs {' and '.join(missing)}.")
@@ -243,10 +239,3 @@ class _Search:
     def shown(path: str) -> str:
         """The path as one types it, without the number of an item."""
         return re.sub(r"\[\d+\]", "", path)
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text

@@ -7,8 +7,7 @@ import os
 import pkgutil
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from importlib import import_module
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,44 +16,32 @@ from jsonargparse import ArgumentParser
 
 from lit_ssl.errors import InputError, did_you_mean
 
-__all__ = ["Kind", "accepts", "choices", "class_called", "in_words", "item_type", "kinds"]
+__all__ = ["accepts", "class_called", "in_words", "item_type", "kinds"]
 
+_UNIONS = (Union, types.UnionType)
 _PLAIN = (str, bytes, int, float, complex, dict, list, tuple, set, Enum, os.PathLike, type(None))
 
 
-@dataclass
-class Kind:
-    """A class that a value may be an object of.
+def kinds(hint: Any) -> dict[type, int]:
+    """The classes with options that a type allows.
 
-    Attributes:
-        base: the class or its base.
-        handed: so many of its first arguments come from the caller, as the parameters of an
-            optimiser do.
+    Each comes with how many of its arguments the caller fills in, as it does an optimiser's first.
     """
-
-    base: type
-    handed: int = 0
-
-
-def kinds(hint: Any) -> Iterator[Kind]:
-    """The classes with options that a type allows."""
     origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        for arg in args:
-            yield from kinds(arg)
-    elif origin is Annotated:
-        yield from kinds(args[0])
-    elif origin is Callable and args:
-        handed = len(args[0]) if isinstance(args[0], list) else 0
-        yield from (Kind(kind.base, handed) for kind in kinds(args[1]))
-    elif inspect.isclass(hint) and origin is None and not issubclass(hint, _PLAIN):
-        yield Kind(hint)
+    if origin in _UNIONS:
+        return {base: handed for arg in args for base, handed in kinds(arg).items()}
+    if origin is Annotated:
+        return kinds(args[0])
+    if origin is Callable and args:
+        return dict.fromkeys(kinds(args[1]), len(args[0]) if isinstance(args[0], list) else 0)
+    is_class = inspect.isclass(hint) and origin is None and not issubclass(hint, _PLAIN)
+    return {hint: 0} if is_class else {}
 
 
 def item_type(hint: Any) -> Any:
     """The type of the items, where a type allows a list; else None."""
     origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
+    if origin in _UNIONS:
         found = [item for item in map(item_type, args) if item is not None]
         return Union[tuple(found)] if found else None  # noqa: UP007 -- of any number
     is_list = inspect.isclass(origin) and issubclass(list, origin)
@@ -76,34 +63,20 @@ def accepts(hint: Any, value: Any) -> bool:
 
 
 def in_words(hint: Any) -> list[str]:
-    """The types and values that an option may have, e.g. ``int`` and ``null``; null comes last."""
-    names = sorted(_names(hint), key=lambda name: name == "null")
-    return list(dict.fromkeys(names))
-
-
-def choices(hint: Any) -> list[str]:
-    """The words that an option may be."""
-    if get_origin(hint) is Literal:
-        return [arg for arg in get_args(hint) if isinstance(arg, str)]
-    return [word for arg in get_args(hint) for word in choices(arg)]
-
-
-def _names(hint: Any) -> Iterator[str]:
+    """The types and values that an option may have, e.g. ``int``, ``'auto'`` and ``null``."""
     origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        for arg in args:
-            yield from _names(arg)
-    elif origin is Literal:
-        yield from ("null" if arg is None else repr(arg) for arg in args)
-    elif hint in (None, type(None)):
-        yield "null"
-    elif inspect.isclass(hint) and origin is None:
-        yield hint.__name__
-    else:
-        yield str(hint).replace("typing.", "").replace("collections.abc.", "")
+    if origin in _UNIONS:
+        return [name for arg in args for name in in_words(arg)]
+    if origin is Literal:
+        return ["null" if arg is None else repr(arg) for arg in args]
+    if hint in (None, type(None)):
+        return ["null"]
+    if inspect.isclass(hint) and origin is None:
+        return [hint.__name__]
+    return [str(hint).replace("typing.", "").replace("collections.abc.", "")]
 
 
-def class_called(name: str, bases: Sequence[type]) -> type | None:
+def class_called(name: str, bases: Collection[type]) -> type | None:
     """The class that a config calls by its short name or by its path.
 
     Args:
@@ -120,7 +93,11 @@ def class_called(name: str, bases: Sequence[type]) -> type | None:
         found = _by_path(name)
         if not inspect.isclass(found):
             return None
-        if not _is_below(found, bases):
+        try:
+            fits = issubclass(found, tuple(bases))
+        except TypeError:  # a protocol tells nothing about its classes
+            fits = True
+        if not fits:
             raise InputError(f"{name} is no {' or '.join(base.__name__ for base in bases)}.")
         return found
     known = {c for base in bases for c in (base, *_subclasses(base))}
@@ -145,6 +122,9 @@ def _by_path(path: str) -> Any:
             text = f"{path} cannot be imported: no module named {missing!r}."
             raise InputError(text) from error
         raise InputError(f"no module named {missing!r}.{_near_module(missing)}") from error
+    except Exception as error:
+        text = f"{path} cannot be imported: {type(error).__name__}: {error}"
+        raise InputError(text) from error
     if not hasattr(home, name):
         classes = [n for n, _ in inspect.getmembers(home, inspect.isclass)]
         raise InputError(f"{module} has no class {name!r}.{did_you_mean(name, classes)}")
@@ -159,13 +139,6 @@ def _near_module(missing: str) -> str:
     here = [module.name for module in pkgutil.iter_modules([os.getcwd()])]
     loaded = [name for name in sys.modules if "." not in name and not name.startswith("_")]
     return did_you_mean(missing, [*here, *loaded], list_up_to=0)
-
-
-def _is_below(found: type, bases: Sequence[type]) -> bool:
-    try:
-        return issubclass(found, tuple(bases))
-    except TypeError:  # a protocol, which says nothing about its classes
-        return True
 
 
 def _subclasses(base: type) -> Iterator[type]:
