@@ -34,7 +34,8 @@ def kinds(hint: Any) -> dict[type, int]:
         return kinds(args[0])
     if origin is Callable and args:
         return dict.fromkeys(kinds(args[1]), len(args[0]) if isinstance(args[0], list) else 0)
-    is_class = inspect.isclass(hint) and origin is None and not issubclass(hint, _PLAIN)
+    is_class = inspect.isclass(hint) and hint not in (Any, object) and origin is None
+    is_class = is_class and not issubclass(hint, _PLAIN)
     return {hint: 0} if is_class else {}
 
 
