@@ -27,7 +27,7 @@ from lit_ssl.callbacks.contract import (
 )
 from lit_ssl.distributed import is_distributed, world_size
 from lit_ssl.errors import InputError
-from lit_ssl.trainer.private import before_batch_transfer, evaluation_loaders
+from lit_ssl.trainer.private import before_batch_transfer, loaders_of
 
 Split = Literal["bank", "support", "val", "test"]
 
@@ -232,7 +232,7 @@ def _loader(trainer: pl.Trainer, split: Split, who: str) -> tuple[Iterable[Any],
         loop = trainer.validate_loop
     else:
         loop = trainer.fit_loop.epoch_loop.val_loop
-    loaders = evaluation_loaders(loop)
+    loaders = loaders_of(loop)
     if loaders is None:
         raise RuntimeError(f"{who}: the trainer has no {split} loader at this point")
     limit = loop.max_batches[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError
 from lit_ssl.strategies.local_sgd import LocalSGDStrategy
+from lit_ssl.strategies.options import Fragments
 from lit_ssl.strategies.sync.averaging import views_of
 from lit_ssl.strategies.sync.units import SyncUnit
 
@@ -41,7 +40,7 @@ class DiLoCoStrategy(LocalSGDStrategy):
         self,
         outer_optimizer: OptimizerCallable | None = None,
         sync_every: int = 500,
-        fragments: int | Sequence[str | Sequence[str]] = 1,
+        fragments: Fragments = 1,
         mix: float = 0.0,
         outer_device: str | None = "cpu",
         **kwargs: Any,
@@ -54,7 +53,8 @@ class DiLoCoStrategy(LocalSGDStrategy):
             raise InputError(
                 f"fragments must be 1 to sync_every ({sync_every}) in number, not {count}"
             )
-        self.options = replace(self.options, fragments=fragments, mix=mix)
+        self.options.fragments, self.options.mix = fragments, mix
+        self.options.check_combinations()
         self.outer_optimizer = outer_optimizer
         self.outer_device = outer_device
 

@@ -15,7 +15,6 @@ from lit_ssl.errors import InputError
 
 __all__ = [
     "mix_",
-    "nesterov_outer_",
     "pooled_variance",
     "quadratic_period",
     "rebase_",
@@ -83,26 +82,6 @@ def slow_momentum_(
         x0.copy_(mean)  # in floating point x0 − γ ((x0 − mean) / γ) is only nearly the mean
     else:
         x0.sub_(u, alpha=alpha * lr)
-
-
-@torch.no_grad()
-def nesterov_outer_(
-    x0: Tensor, buffer: Tensor, mean: Tensor, lr: float = 0.7, momentum: float = 0.9
-) -> None:
-    """One Nesterov step along the outer gradient ``g = x0 − mean``, in place.
-
-    ``b ← μ b + g`` and ``x0 ← x0 − η (g + μ b)`` (arXiv 2311.08105, Algorithm 1 and section 3.1).
-
-    Args:
-        x0: parameters at the start of the round.
-        buffer: momentum b; zeros before the first round.
-        mean: average of the workers' parameters.
-        lr: outer learning rate η.
-        momentum: outer momentum μ.
-    """
-    gradient = x0 - mean
-    buffer.mul_(momentum).add_(gradient)
-    x0.sub_(gradient.add_(buffer, alpha=momentum), alpha=lr)
 
 
 @torch.no_grad()

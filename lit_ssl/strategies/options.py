@@ -1,78 +1,108 @@
-"""Everything that can be chosen about local steps, checked once."""
+"""Everything that can be chosen about local steps: named, explained, defaulted and checked here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lit_ssl.errors import InputError
-from lit_ssl.strategies.sync.inner_optimizer import BufferPolicy
-from lit_ssl.strategies.sync.rounds import QuadraticSyncRule
-from lit_ssl.strategies.sync.units import Fragments
 
-__all__ = ["Options"]
+__all__ = ["BufferPolicy", "Fragments", "Options", "QuadraticSyncRule", "shows_options"]
 
-_CHOICES = {
-    "first_sync": ("round", "immediate"),
-    "buffers": ("auto", "maintain", "reset", "average"),
-    "sync_buffers": ("average", "broadcast", "none"),
-    "eval_params": ("average", "local", "slow", "sync"),
-    "final_sync": ("average", "outer", "none"),
-    "compression": (None, "bf16", "int8"),
-    "nonfinite": ("error", "skip_rank"),
-    "uneven": ("error", "join"),
-    "per_rank_state": ("checkpoint", "sidecar", "none"),
-}
+BufferPolicy = Literal["auto", "maintain", "reset", "average"]
+Fragments = int | Sequence[str | Sequence[str]]
 
 
 @dataclass
-class Options:
-    """The arguments of :class:`~lit_ssl.strategies.LocalSGDStrategy`; see there.
+class QuadraticSyncRule:
+    """Rounds grow as the learning rate γ falls: ``H = max(sync_every, ⌊(coefficient / γ)²⌋)``.
 
-    ``fragments`` and ``mix`` are those of DiLoCo; ``mix`` None: local progress is kept on top of
-    delayed results.
+    While the learning rate rises (warm-up) or is 0, H keeps its value.
+
+    Args:
+        coefficient: c, > 0; the paper tunes it so that H is small at the peak learning rate.
+        max_every: longest round.
+
+    Source: arXiv 2310.14423 (Quadratic Synchronization Rule).
+    """
+
+    coefficient: float
+    max_every: int = 1000
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What is seldom needed; the rest is explained in :class:`LocalSGDStrategy`.
+
+    Args:
+        first_sync: average first after a whole ``round``; or after the first local step
+            (``immediate``), as PyTorch's model averaging does.
+        sync_schedule: changes H: a list of ``[step, H]``, or a
+            :class:`~lit_ssl.strategies.QuadraticSyncRule`.
+        sync_buffers: BatchNorm statistics and other buffers: ``average``, ``broadcast`` (take rank
+            0's) or ``none``. Running variances are pooled.
+        sync_frozen: average parameters that no optimizer holds, if they change (EMA networks).
+        sync_at_epoch_end: end the round with every epoch.
+        eval_params: what is validated: ``average``, ``local``, ``slow`` (parameters at the start of
+            the round, no traffic), or ``sync`` (ends the round, so it changes the training).
+        bn_recalibration_batches: before validation, estimate BatchNorm statistics of those
+            parameters from so many last training batches; see
+            :class:`~lit_ssl.strategies.sync.evaluation.Recalibration`.
+        average_every: average parameters also within a round, every so many steps, without an outer
+            step.
+        average_group: processes that do so together; None: all.
+        compression: send parameter changes as ``bf16`` or ``int8``, with error feedback.
+        bucket_cap_mb: size of the pieces that are sent; DDP's argument of this name too.
+        delay: steps between the start of an average and its use; communication runs meanwhile.
+        nonfinite: with inf or NaN on some process: ``error``, or ``skip_rank``: average the others.
+        uneven: when processes have unequal data: ``error``, or ``join``: those that finish an epoch
+            wait and take part without weight.
+        per_rank_state: where checkpoints keep what differs between processes: inside
+            (``checkpoint``), in files beside it (``sidecar``), or nowhere (``none``: saving ends
+            the round, and on resume all take the optimizer state of rank 0).
+        per_rank_state_limit_mb: more than this, of all processes together, becomes sidecars.
+        **kwargs: of DDPStrategy and DistributedDataParallel, for the warm-up and within groups.
 
     Raises:
         ValueError: for values that cannot be meant, or that exclude each other.
     """
 
-    sync_every: int = 8
-    warmup_steps: int | float = 0
-    first_sync: str = "round"
+    sync_every: int
+    warmup_steps: int | float
+    buffers: BufferPolicy
+    group_size: int
+    final_sync: Literal["average", "outer", "none"]
+    first_sync: Literal["round", "immediate"] = "round"
     sync_schedule: list[list[int]] | QuadraticSyncRule | None = None
-    buffers: BufferPolicy = "auto"
-    sync_buffers: str = "average"
+    sync_buffers: Literal["average", "broadcast", "none"] = "average"
     sync_frozen: bool = True
     sync_at_epoch_end: bool = False
-    eval_params: str = "average"
+    eval_params: Literal["average", "local", "slow", "sync"] = "average"
     bn_recalibration_batches: int = 0
-    final_sync: str = "average"
-    group_size: int = 1
     average_every: int | None = None
     average_group: int | None = None
-    compression: str | None = None
+    compression: Literal["bf16", "int8"] | None = None
     bucket_cap_mb: float = 25
     delay: int = 0
-    nonfinite: str = "error"
-    uneven: str = "error"
-    per_rank_state: str = "checkpoint"
+    nonfinite: Literal["error", "skip_rank"] = "error"
+    uneven: Literal["error", "join"] = "error"
+    per_rank_state: Literal["checkpoint", "sidecar", "none"] = "checkpoint"
     per_rank_state_limit_mb: float = 1024
-    fragments: Fragments = 1
-    mix: float | None = None
+    # DiLoCo sets these. Without mix, local progress is kept on top of delayed results.
+    fragments: Fragments = field(default=1, init=False)
+    mix: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name} must be one of {list(allowed)}, not {getattr(self, name)!r}"
-                )
-        for name, lowest in (
-            ("sync_every", 1),
-            ("group_size", 1),
-            ("delay", 0),
-            ("warmup_steps", 0),
-            ("bn_recalibration_batches", 0),
-        ):
+        for name, hint in get_type_hints(Options).items():
+            kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
+            allowed = [value for kind in kinds for value in get_args(kind)]
+            allowed += [None] * (type(None) in get_args(hint))
+            if kinds and getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+        least = {"sync_every": 1, "group_size": 1, "delay": 0, "warmup_steps": 0}
+        for name, lowest in {**least, "bn_recalibration_batches": 0}.items():
             if getattr(self, name) < lowest:
                 raise InputError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
         if self.bucket_cap_mb <= 0:
@@ -84,9 +114,10 @@ class Options:
                 f"average_every must lie between 1 and sync_every - 1 = {self.sync_every - 1}, not "
                 f"{self.average_every}"
             )
-        self._check_combinations()
+        self.check_combinations()
 
-    def _check_combinations(self) -> None:
+    def check_combinations(self) -> None:
+        """Refuse options that exclude each other."""
         streaming = self.fragments != 1
         excluded = {
             "average_every": self.average_every is not None and (streaming or self.delay > 0),
@@ -104,8 +135,22 @@ class Options:
 
     def settings(self) -> dict[str, Any]:
         """Plain values, for checkpoints."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        if isinstance(self.sync_schedule, QuadraticSyncRule):
+            values["sync_schedule"] = vars(self.sync_schedule)
+        return values
 
 
-def _plain(value: Any) -> Any:
-    return vars(value) if isinstance(value, QuadraticSyncRule) else value
+def shows_options(init: Callable[..., None]) -> Callable[..., None]:
+    """Let the signature and docstring of an ``__init__(self, **kwargs)`` name all options.
+
+    ``help()``, editors and the command line read them there, and the defaults stay in one place.
+    """
+    hints = get_type_hints(Options)
+    options = [
+        p.replace(annotation=hints[p.name]) for p in inspect.signature(Options).parameters.values()
+    ]
+    own, kwargs = inspect.signature(init).parameters.values()
+    init.__signature__ = inspect.Signature([own, *options, kwargs])  # type: ignore[attr-defined]
+    init.__doc__ = Options.__doc__
+    return init

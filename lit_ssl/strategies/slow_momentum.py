@@ -91,18 +91,8 @@ class SlowMomentumStrategy(LocalSGDStrategy):
         count = len(unit.rates) // 2
         for part, group in self._chunks(unit):
             last, average = unit.rates[group], unit.rates[count + group]
-            lr, division = {
-                "last": (last, last),
-                "mean": (last, average),
-                "none": (1.0, 1.0),
-            }[self.lr_reference]
-            slow_momentum_(
-                unit.x0[part],
-                unit.outer["u"][part],
-                mean[low:high][part],
-                lr,
-                self.slow_lr,
-                self.slow_momentum,
-                division,
-            )
+            rates = {"last": (last, last), "mean": (last, average), "none": (1.0, 1.0)}
+            lr, division = rates[self.lr_reference]
+            x0, u, there = unit.x0[part], unit.outer["u"][part], mean[low:high][part]
+            slow_momentum_(x0, u, there, lr, self.slow_lr, self.slow_momentum, division)
         return unit.full(unit.x0)

@@ -7,27 +7,42 @@ public way to ask or to say. Hooks that a subclass overrides, such as LightningC
 
 from __future__ import annotations
 
+import signal
 from argparse import ArgumentParser
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.optimizer import _optimizer_to_device
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.overrides.distributed import _sync_module_states
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.optim import Optimizer
 
 __all__ = [
+    "backend_of",
     "before_batch_transfer",
     "built_by_cli",
-    "evaluation_loaders",
+    "copy_from_first_rank",
     "finds_unused_parameters",
     "is_up_to_date",
+    "keep_signals_local",
     "lightning_instantiator",
+    "loaders_of",
+    "lower_loss_scale",
+    "optimizer_to_device",
     "option_types",
     "quiet_hp_metric",
     "required_options",
+    "saves_within_epochs",
     "steps_made",
     "subcommand_parsers",
     "summary_options",
+    "timeout_of",
+    "trainer_of",
 ]
 
 # The loops
@@ -38,8 +53,8 @@ def before_batch_transfer(trainer: pl.Trainer, batch: Any) -> Any:
     return trainer.lightning_module._on_before_batch_transfer(batch)
 
 
-def evaluation_loaders(loop: Any) -> list[Any] | None:
-    """The loaders of an evaluation loop, None before it has any.
+def loaders_of(loop: Any) -> list[Any] | None:
+    """The loaders of a loop of the Trainer, None before it has any.
 
     ``trainer.val_dataloaders`` keeps answering with those of an earlier fit.
     """
@@ -118,3 +133,80 @@ def required_options(parser: ArgumentParser) -> list[str]:
     """Options that must be given, in their order; jsonargparse once kept them in a set of names."""
     names = getattr(parser, "required_args", ())
     return [action.dest for action in parser._actions if action.required or action.dest in names]
+
+
+# Strategies
+
+
+def trainer_of(module: pl.LightningModule | None) -> pl.Trainer | None:
+    """The Trainer of a module, if it has one by now."""
+    return None if module is None else module._trainer
+
+
+def timeout_of(strategy: DDPStrategy) -> timedelta | None:
+    """How long the collectives of a strategy wait."""
+    return strategy._timeout
+
+
+def backend_of(strategy: DDPStrategy) -> str:
+    """Backend of a strategy's process group."""
+    return strategy._get_process_group_backend()
+
+
+def copy_from_first_rank(module: nn.Module) -> None:
+    """Give all processes the parameters and buffers of rank 0."""
+    _sync_module_states(module)
+
+
+def optimizer_to_device(optimizer: Optimizer, device: torch.device) -> None:
+    """Move the state of an optimizer."""
+    _optimizer_to_device(optimizer, device)
+
+
+def lower_loss_scale(scaler: Any, scale: float) -> None:
+    """Set the scale of a GradScaler, and begin anew to count towards a larger one."""
+    if scaler._scale is not None:
+        scaler.update(scale)
+        scaler._growth_tracker.zero_()
+
+
+def saves_within_epochs(callback: pl.Callback) -> bool:
+    """Whether a callback saves checkpoints after some steps, or some time."""
+    return isinstance(callback, ModelCheckpoint) and bool(
+        callback._every_n_train_steps or callback._train_time_interval
+    )
+
+
+def keep_signals_local(trainer: pl.Trainer, is_local: Callable[[], bool]) -> None:
+    """Spare local steps the communication by which Lightning agrees on SIGTERM.
+
+    Lightning broadcasts a flag before every batch, and once more inside its signal handler. In
+    local steps neither may happen: processes are at different steps then. A process that gets
+    SIGTERM stops by itself at the end of its batch.
+
+    Args:
+        trainer: before its signal handlers are registered.
+        is_local: whether local steps are running.
+    """
+    loop, connector = trainer.fit_loop.epoch_loop, trainer._signal_connector
+    broadcast = getattr(type(loop), "_broadcast_sigterm_tensor", None)
+    if broadcast is not None:  # since Lightning 2.6
+
+        def broadcast_unless_local() -> None:
+            if not is_local():
+                broadcast(loop)
+
+        loop._broadcast_sigterm_tensor = broadcast_unless_local  # type: ignore[method-assign]
+
+    notify = type(connector)._sigterm_notifier_fn
+
+    def notify_locally(signum: signal.Signals | int, frame: Any) -> None:
+        if not is_local():
+            notify(connector, signum, frame)
+            return
+        launcher = trainer.strategy.launcher
+        if launcher is not None and not connector.received_sigterm:
+            launcher.kill(signum)
+        connector.received_sigterm = True
+
+    connector._sigterm_notifier_fn = notify_locally  # type: ignore[method-assign, assignment]

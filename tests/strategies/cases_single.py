@@ -124,5 +124,23 @@ def plain_use(rank, world, folder):
     }
 
 
-ALL = (lookahead, refusals, outer_optimizers, plain_use)
+def outer_devices(rank, world, folder):
+    """Where x0 and the outer optimizer live; ``meta`` stands in for a second device."""
+    result = {}
+    for device in ("cpu", None):
+        module = fit(DiLoCoStrategy(sync_every=4, outer_device=device))
+        result[device] = torch.stack(module.trajectory)
+
+    class Watched(DiLoCoStrategy):
+        def _prepare_unit(self, unit):
+            super()._prepare_unit(unit)
+            outer = unit.outer_optimizer.param_groups[0]["params"]
+            self.seen = {unit.x0.device.type, *(p.device.type for p in outer)}
+
+    away = Watched(sync_every=4, outer_device="meta", final_sync="none")
+    fit(away, steps=3)
+    return {**result, "away": away.seen}
+
+
+ALL = (lookahead, refusals, outer_optimizers, outer_devices, plain_use)
 CASES = {function.__name__: function for function in ALL}

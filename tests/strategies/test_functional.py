@@ -8,7 +8,6 @@ from torch.testing import assert_close
 
 from lit_ssl.strategies.functional import (
     mix_,
-    nesterov_outer_,
     pooled_variance,
     quadratic_period,
     rebase_,
@@ -18,6 +17,14 @@ from lit_ssl.strategies.functional import (
 from lit_ssl.strategies.sync.inner_optimizer import averaged_states, reset_
 
 SHAPES = {"W1": (7, 5), "b1": (7,), "W2": (3, 7), "b2": (3,)}
+
+
+@torch.no_grad()
+def nesterov_outer_(x0, buffer, mean, lr=0.7, momentum=0.9):
+    """``b ← μ b + g``, ``x0 ← x0 − η (g + μ b)`` with ``g = x0 − mean`` (arXiv 2311.08105)."""
+    gradient = x0 - mean
+    buffer.mul_(momentum).add_(gradient)
+    x0.sub_(gradient.add_(buffer, alpha=momentum), alpha=lr)
 
 
 class Worker:

@@ -6,13 +6,17 @@ import threading
 import warnings
 from collections import Counter
 from datetime import timedelta
+from inspect import signature
+from typing import Literal
 
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import StrategyRegistry
 from torch import nn
 from torch.testing import assert_close
 
+from lit_ssl.errors import InputError
 from lit_ssl.strategies import (
     DiLoCoStrategy,
     LocalSGDStrategy,
@@ -20,12 +24,13 @@ from lit_ssl.strategies import (
     SlowMomentumStrategy,
 )
 from lit_ssl.strategies.ddp.attempts import attempt_store
-from lit_ssl.strategies.state.rng import get_rng, set_rng
+from lit_ssl.strategies.state.rank_state import get_rng, set_rng
 from lit_ssl.strategies.sync.averaging import flat_dtype, pack_, unpack_
-from lit_ssl.strategies.sync.batchnorm import Recalibration
 from lit_ssl.strategies.sync.buffers import assign_by_prefix, collect, fingerprints
 from lit_ssl.strategies.sync.compression import BFloat16Codec, Int8Codec
+from lit_ssl.strategies.sync.evaluation import Recalibration
 from lit_ssl.strategies.sync.inner_optimizer import choose_policy, reset_
+from lit_ssl.strategies.sync.local_steps import LocalStepsStrategy
 from lit_ssl.strategies.sync.rounds import Round, SyncSchedule
 from lit_ssl.strategies.sync.units import SyncUnit, split_fragments
 
@@ -108,6 +113,62 @@ def test_round_counts_learning_rates_by_group():
 def test_impossible_options(cls, arguments, message):
     with pytest.raises(ValueError, match=message):
         cls(**arguments)
+
+
+CLASSES = (LocalSGDStrategy, SlowMomentumStrategy, DiLoCoStrategy)
+NAMES = ("local_sgd", "post_local_sgd", "slowmo", "slowmo_bmuf", "diloco")
+
+
+@pytest.mark.parametrize("make", [*CLASSES, *NAMES])
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("sync_evry", "sync_every"),
+        ("warmup_step", "warmup_steps"),
+        ("compresion", "compression"),
+        ("find_unused_parameter", "find_unused_parameters"),
+        ("process_group_backen", "process_group_backend"),
+    ],
+)
+def test_unknown_option_is_refused_by_the_nearest_name(make, name, nearest):
+    cls = StrategyRegistry[make]["strategy"] if isinstance(make, str) else make
+    given = StrategyRegistry[make]["init_params"] if isinstance(make, str) else {}
+    message = rf"{cls.__name__} has no option '{name}'\. Did you mean {nearest}\b"
+    with pytest.raises(InputError, match=message):
+        cls(**given, **{name: 2})
+    assert isinstance(cls(**given), cls)
+
+
+def test_options_of_relatives_are_unknown():
+    for cls, name in ((LocalSGDStrategy, "slow_momentum"), (SlowMomentumStrategy, "fragments")):
+        with pytest.raises(InputError, match=f"has no option '{name}'"):
+            cls(**{name: 1})
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_options_of_ddp_are_known_by_name(cls):
+    ddp = {
+        "find_unused_parameters": True, "gradient_as_bucket_view": True, "static_graph": True,
+        "broadcast_buffers": False,
+    }  # fmt: skip
+    lightning = {"process_group_backend": "gloo", "timeout": timedelta(seconds=7)}
+    strategy = cls(**ddp, **lightning, start_method="fork", bucket_cap_mb=5)
+    assert strategy._ddp_kwargs == {**ddp, "bucket_cap_mb": 5}
+    assert strategy._process_group_backend == "gloo"
+    assert strategy._timeout == timedelta(seconds=7)
+    assert strategy._start_method == "fork"
+
+
+def test_every_option_has_one_default_that_its_signature_shows():
+    shown = signature(LocalStepsStrategy.__init__).parameters
+    chosen = LocalSGDStrategy().settings()
+    main = {n: p.default for n, p in signature(LocalSGDStrategy).parameters.items()}
+    main.pop("kwargs")
+    assert main == {name: chosen[name] for name in main}
+    rare = {n: p for n, p in shown.items() if n not in main and n not in ("self", "kwargs")}
+    assert {n: p.default for n, p in rare.items()} == {n: chosen[n] for n in rare}
+    assert set(main) | set(rare) == set(chosen) - {"fragments", "mix"}
+    assert shown["uneven"].annotation == Literal["error", "join"]
 
 
 def test_static_graph_without_warm_up_is_fine():

@@ -227,6 +227,13 @@ def test_outer_optimizers(case):
     assert result["shares"]
 
 
+@pool(1, "outer_devices")
+def test_outer_optimizer_lives_where_it_is_told(case):
+    (result,) = case("outer_devices")
+    assert torch.equal(result["cpu"], result[None])
+    assert result["away"] == {"meta"}
+
+
 @pool(2, "unequal")
 def test_unequal_data(case):
     first, second = case("unequal")

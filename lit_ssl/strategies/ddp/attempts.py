@@ -1,29 +1,40 @@
-"""Process groups that survive a restart by torchrun, and signals that need no communication."""
+"""Process groups that survive a restart by torchrun."""
 
 from __future__ import annotations
 
 import atexit
 import os
-import signal
 import time
 import uuid
-from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import Any
 
-import lightning.pytorch as pl
 import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 
-__all__ = ["agent_store", "attempt_store", "keep_signals_local", "leave_group_at_exit"]
+from lit_ssl.trainer.private import backend_of, timeout_of
+
+__all__ = ["attempt_store", "join_attempt", "leave_group_at_exit"]
 
 
-def agent_store(timeout: timedelta) -> dist.Store | None:
-    """Connect to the store that torchrun's agent keeps over restarts; None without one."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
+def join_attempt(strategy: DDPStrategy) -> None:
+    """Under torchrun, create the process group in the store that its agent keeps."""
+    timeout = timeout_of(strategy)
+    under_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if timeout is None or dist.is_initialized() or not under_agent:
+        return
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(address, port, is_master=False, timeout=timeout)
+    store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
+    strategy.set_world_ranks()
+    rank, world_size, device = strategy.global_rank, strategy.world_size, strategy.root_device
+    dist.init_process_group(
+        backend_of(strategy),
+        store=attempt_store(store, rank, world_size, timeout),
+        rank=rank,
+        world_size=world_size,
+        timeout=timeout,
+        device_id=device if device.type != "cpu" else None,
+    )
 
 
 def attempt_store(
@@ -93,38 +104,3 @@ def leave_group_at_exit() -> None:
             dist.destroy_process_group()
 
     atexit.register(leave)
-
-
-def keep_signals_local(trainer: pl.Trainer, is_local: Callable[[], bool]) -> None:
-    """Spare local steps the communication by which Lightning agrees on SIGTERM.
-
-    Lightning broadcasts a flag before every batch, and once more inside its signal handler. In
-    local steps neither may happen: processes are at different steps then. A process that gets
-    SIGTERM stops by itself at the end of its batch.
-
-    Args:
-        trainer: before its signal handlers are registered.
-        is_local: whether local steps are running.
-    """
-    loop, connector = trainer.fit_loop.epoch_loop, trainer._signal_connector
-    broadcast = getattr(type(loop), "_broadcast_sigterm_tensor", None)
-    if broadcast is not None:  # since Lightning 2.6
-
-        def broadcast_unless_local() -> None:
-            if not is_local():
-                broadcast(loop)
-
-        loop._broadcast_sigterm_tensor = broadcast_unless_local  # type: ignore[method-assign]
-
-    notify = type(connector)._sigterm_notifier_fn
-
-    def notify_locally(signum: signal.Signals | int, frame: Any) -> None:
-        if not is_local():
-            notify(connector, signum, frame)
-            return
-        launcher = trainer.strategy.launcher
-        if launcher is not None and not connector.received_sigterm:
-            launcher.kill(signum)
-        connector.received_sigterm = True
-
-    connector._sigterm_notifier_fn = notify_locally  # type: ignore[method-assign, assignment]

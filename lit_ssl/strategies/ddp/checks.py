@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, InputTypeError, did_you_mean
 from lit_ssl.strategies.options import Options
-from lit_ssl.strategies.sync.units import SyncUnit
 
 __all__ = [
     "check_ddp_arguments",
     "check_optimizers",
-    "check_same_parameters",
     "check_unsharded",
     "count_warmup",
     "warn_about_collectives",
     "warn_about_monitors",
 ]
 
+_REST = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+_GIVEN = {"self", "module", "device_ids"}  # by Lightning
 _COMMUNICATING = ("ZeroRedundancyOptimizer", "PostLocalSGDOptimizer", "DistributedOptimizer")
 
 
@@ -53,25 +55,33 @@ def count_warmup(warmup_steps: int | float, trainer: pl.Trainer) -> int:
     return max(1, round(warmup_steps * total))
 
 
-def check_ddp_arguments(options: Options, kwargs: dict[str, Any], strategy: str) -> None:
-    """Refuse arguments of DDP that exclude local steps.
+def check_ddp_arguments(strategy: type[DDPStrategy], options: Options, kwargs: Any) -> None:
+    """Refuse arguments that DDP does not have, and those that exclude local steps.
 
     Raises:
         ValueError: with what was found and what to do.
     """
+    name = strategy.__name__
+    classes = strategy.__mro__[: strategy.__mro__.index(DDPStrategy) + 1]
+    inits: list[Any] = [vars(c)["__init__"] for c in classes if "__init__" in vars(c)]
+    inits.append(DistributedDataParallel.__init__)
+    known = {p.name for i in inits for p in signature(i).parameters.values() if p.kind not in _REST}
+    for unknown in sorted(set(kwargs) - known | set(kwargs) & _GIVEN):
+        near = did_you_mean(unknown, known - _GIVEN)
+        raise InputTypeError(f"{name} has no option {unknown!r}.{near}")
     if kwargs.get("static_graph") and options.warmup_steps > 0:
         raise InputError(
-            f"{strategy}: static_graph=True cannot be combined with warmup_steps, because DDP "
+            f"{name}: static_graph=True cannot be combined with warmup_steps, because DDP "
             "would count on a graph that local steps do not run; leave one of them out"
         )
     state = kwargs.get("ddp_comm_state")
     if type(state).__name__ == "PostLocalSGDState" or kwargs.get("model_averaging_period"):
         raise InputError(
-            f"{strategy} averages by itself: leave out PostLocalSGDState and "
+            f"{name} averages by itself: leave out PostLocalSGDState and "
             "model_averaging_period, and set warmup_steps and sync_every"
         )
     if options.group_size > 1 and kwargs.get("ddp_comm_hook"):
-        raise InputError(f"{strategy}: group_size > 1 uses DDP's communication hook itself")
+        raise InputError(f"{name}: group_size > 1 uses DDP's communication hook itself")
 
 
 def check_unsharded(module: nn.Module, strategy: str) -> None:
@@ -119,29 +129,6 @@ def check_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], strateg
                 raise InputError(
                     f"{strategy}: {name} is {parameter.dtype}; only floats are averaged"
                 )
-
-
-def check_same_parameters(units: Sequence[SyncUnit], rank: int, strategy: str) -> None:
-    """Compare names, shapes and order of the parameters over processes; they are sent by position.
-
-    Raises:
-        ValueError: on every process, if they differ.
-    """
-    if not units:
-        return
-    lines = [
-        f"{unit.index} {unit.fragment} {name} {tuple(p.shape)} {p.dtype}"
-        for unit in units
-        for name, p in zip(unit.names, unit.parameters, strict=True)
-    ]
-    digest = int.from_bytes(hashlib.sha256("\n".join(lines).encode()).digest()[:7], "big")
-    ends = torch.tensor([digest, -digest], device=units[0].device)
-    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
-    if ends[0] != -ends[1]:
-        raise InputError(
-            f"{strategy}: rank {rank} has {len(lines)} parameters whose names, shapes, types or "
-            "order differ from those of another rank; build the same model on all of them"
-        )
 
 
 def warn_about_collectives(module: nn.Module, strategy: str) -> None:

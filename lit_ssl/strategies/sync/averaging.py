@@ -10,7 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lit_ssl.strategies.sync.compression import Codec, CompressedSum
+from lit_ssl.strategies.ddp.gradients import Groups
+from lit_ssl.strategies.options import Options
+from lit_ssl.strategies.sync.buffers import Extra
+from lit_ssl.strategies.sync.compression import CompressedSum, make_codec
 
 __all__ = ["Averager", "InFlight", "all_gather_flat", "flat_dtype", "pack_", "unpack_", "views_of"]
 
@@ -52,14 +55,17 @@ def all_gather_flat(out: Tensor, piece: Tensor, group: Any = None) -> None:
 
 @dataclass
 class InFlight:
-    """An average that was started and is not finished.
+    """An average that was started: ``[parameters | others | table]``; sums, once it is finished.
 
     Args:
-        flat: ``[parameters | others | table]``; sums, once the works are done.
+        flat: the buffer.
         numel: number of parameter elements.
         table_at: where the table begins.
         works: handles of the collectives.
         compressed: exchange of the parameters, if they are compressed.
+        extras: buffers and frozen tensors, the first of the others.
+        states: of the inner optimizer, the rest of the others.
+        snapshot: local values of all, if training goes on meanwhile.
     """
 
     flat: Tensor
@@ -68,6 +74,18 @@ class InFlight:
     works: list[Any] = field(default_factory=list)
     compressed: CompressedSum | None = None
     waited: bool = False
+    extras: list[Extra] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
+    snapshot: Tensor | None = None
+    # once it is finished
+    table: list[list[float]] = field(default_factory=list)  # a row for each process
+    weight: float = 0.0  # of all processes behind the parameters' sum
+    others_weight: float = 0.0
+
+    @property
+    def others(self) -> list[Tensor]:
+        """The tensors of the module and the optimizer that lie after the parameters."""
+        return [x.tensor for x in self.extras] + self.states
 
 
 class Averager:
@@ -79,44 +97,28 @@ class Averager:
     Args:
         rank: number of this process.
         world_size: number of processes.
-        chunk_bytes: size of the pieces that are sent one after the other.
-        group: process group of the parameters; None: all.
-        group_ranks: ranks in it.
-        codec: compresses parameters; None: send them as they are.
-        skip_nonfinite: give a process with inf or NaN the weight 0.
+        groups: peers.
+        options: compression, size of the pieces sent one after the other, what inf and NaN do.
     """
 
     WEIGHT, NONFINITE, PERIOD, SCALE, RATES = range(5)  # columns; learning rates come last
 
-    def __init__(
-        self,
-        rank: int,
-        world_size: int,
-        chunk_bytes: int,
-        group: Any = None,
-        group_ranks: Sequence[int] | None = None,
-        codec: Codec | None = None,
-        skip_nonfinite: bool = False,
-    ) -> None:
+    def __init__(self, rank: int, world_size: int, groups: Groups, options: Options) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.chunk_bytes = chunk_bytes
-        self.group = group
-        self.group_ranks = list(range(world_size) if group_ranks is None else group_ranks)
-        self.codec = codec
-        self.skip_nonfinite = skip_nonfinite
+        self.chunk_bytes = int(options.bucket_cap_mb * 2**20)
+        self.group, self.group_ranks = groups.peers, groups.peer_ranks
+        self.codec = make_codec(options.compression)
+        self.skip_nonfinite = options.nonfinite == "skip_rank"
         self.bytes_sent = 0
 
-    def reduce(
-        self, flat: Tensor, group: Any = None, size: int | None = None, op: Any = None
-    ) -> list[Any]:
-        """Start all-reducing a flat tensor, in place and in chunks; returns the handles."""
+    def reduce(self, flat: Tensor, group: Any = None, size: int | None = None) -> list[Any]:
+        """Start summing a flat tensor, in place and in chunks; returns the handles."""
         size = self.world_size if size is None else size
         self.bytes_sent += round(2 * (size - 1) / size * flat.numel() * flat.element_size())
         step = max(1, self.chunk_bytes // flat.element_size())
-        op = dist.ReduceOp.SUM if op is None else op
         return [
-            dist.all_reduce(chunk, op=op, group=group, async_op=True)
+            dist.all_reduce(chunk, group=group, async_op=True)
             for chunk in flat.split(step)
             if chunk.numel()
         ]
@@ -136,8 +138,8 @@ class Averager:
             flat: ``[parameters | others | room for the table]``.
             numel: number of parameter elements.
             row: this process's numbers, in the order of the columns; NONFINITE is filled in.
-            x0: parameters at the start of the round, with a codec.
-            error: error feedback of the codec; holds the new error afterwards.
+            x0: parameters at the start of the round, if they are to be compressed.
+            error: then the error feedback; holds the new error afterwards.
         """
         table_at = flat.numel() - self.world_size * len(row)
         values, table = flat[:table_at], flat[table_at:].zero_().view(self.world_size, -1)
@@ -146,7 +148,7 @@ class Averager:
         bad = ~torch.isfinite(torch.stack(torch.aminmax(values))).all()
         table[self.rank] = torch.tensor(row, dtype=flat.dtype)
         table[self.rank, self.NONFINITE] = bad.to(flat.dtype)
-        if self.codec is not None and x0 is not None:
+        if x0 is not None:
             torch.sub(x0, values[:numel], out=values[:numel])
         if self.skip_nonfinite:
             values.masked_fill_(bad, 0)
@@ -175,16 +177,13 @@ class Averager:
         flight.works, flight.compressed, flight.waited = [], None, True
 
     @torch.no_grad()
-    def finish(self, flight: InFlight) -> tuple[list[list[float]], float, float]:
-        """Wait for an average.
-
-        Returns:
-            The table, and the total weights behind the parameters' and the others' sums.
-        """
+    def finish(self, flight: InFlight) -> None:
+        """Wait for an average, and read its table."""
         self.wait(flight)
-        table = flight.flat[flight.table_at :].view(self.world_size, -1).tolist()
-        weights = [row[self.WEIGHT] for row in table]
-        return table, sum(weights[rank] for rank in self.group_ranks), sum(weights)
+        flight.table = flight.flat[flight.table_at :].view(self.world_size, -1).tolist()
+        weights = [row[self.WEIGHT] for row in flight.table]
+        flight.weight = sum(weights[rank] for rank in self.group_ranks)
+        flight.others_weight = sum(weights)
 
     @torch.no_grad()
     def mean(self, tensors: Sequence[Tensor], group: Any = None, size: int | None = None) -> Tensor:

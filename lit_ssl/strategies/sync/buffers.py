@@ -112,15 +112,10 @@ def _ancestors(name: str) -> list[str]:
 @torch.no_grad()
 def fingerprints(extras: Extras) -> dict[str, list[float]]:
     """Sum and norm of each floating-point tensor, to see which ones have changed."""
-    if not extras.floats:
-        return {}
-    sums = torch.stack(
-        [
-            torch.stack([x.tensor.sum(dtype=torch.float64), x.tensor.norm(dtype=torch.float64)])
-            for x in extras.floats
-        ]
-    )
-    return {x.name: pair for x, pair in zip(extras.floats, sums.tolist(), strict=True)}
+    kind, tensors = torch.float64, [x.tensor for x in extras.floats]
+    pairs = [torch.stack([t.sum(dtype=kind), t.norm(dtype=kind)]) for t in tensors]
+    values = torch.stack(pairs).tolist() if pairs else []  # comes to the host once
+    return {x.name: pair for x, pair in zip(extras.floats, values, strict=True)}
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,30 +18,8 @@ Parts = tuple[Tensor, ...]
 _CHUNK = 2**20
 
 
-class Codec(Protocol):
-    """Turns flat float tensors, in whole blocks, into smaller ones and back."""
-
-    block: int
-
-    def empty(self, numel: int, device: torch.device) -> Parts:
-        """Room for ``numel`` encoded numbers."""
-        ...
-
-    def encode(self, x: Tensor) -> Parts:
-        """Compress ``[n]``, n a multiple of ``block``."""
-        ...
-
-    def decode(self, parts: Parts) -> Tensor:
-        """Restore ``[n]`` in float32."""
-        ...
-
-    def part(self, parts: Parts, start: int, stop: int) -> Parts:
-        """Views of the encoded numbers ``start`` to ``stop``, both multiples of ``block``."""
-        ...
-
-
 class BFloat16Codec:
-    """Two bytes for each number."""
+    """Two bytes for each number; blocks of one."""
 
     block = 1
 
@@ -50,15 +28,15 @@ class BFloat16Codec:
         return (torch.empty(numel, dtype=torch.bfloat16, device=device),)
 
     def encode(self, x: Tensor) -> Parts:
-        """Round to bfloat16."""
+        """Compress ``[n]``, n a multiple of ``block``: round to bfloat16."""
         return (x.bfloat16(),)
 
     def decode(self, parts: Parts) -> Tensor:
-        """Widen to float32."""
+        """Restore ``[n]`` in float32."""
         return parts[0].float()
 
     def part(self, parts: Parts, start: int, stop: int) -> Parts:
-        """Views of some of the numbers."""
+        """Views of the encoded numbers ``start`` to ``stop``, both multiples of ``block``."""
         return (parts[0][start:stop],)
 
 
@@ -93,6 +71,10 @@ class Int8Codec:
         """Views of some of the numbers."""
         levels, scale = parts
         return levels[start:stop], scale[start // self.block : stop // self.block]
+
+
+# Turns flat float tensors, in whole blocks, into smaller ones and back.
+Codec = BFloat16Codec | Int8Codec
 
 
 def make_codec(name: str | None) -> Codec | None:

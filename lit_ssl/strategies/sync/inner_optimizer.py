@@ -1,18 +1,19 @@
-"""Buffers of the inner optimizers (momentum, Adam's moments) at the start of a round."""
+"""Inner optimizers at the start of a round: their buffers, and the loss scale."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["BufferPolicy", "averaged_states", "choose_policy", "reset_"]
+from lit_ssl.strategies.options import BufferPolicy
+from lit_ssl.trainer.private import lower_loss_scale
 
-BufferPolicy = Literal["auto", "maintain", "reset", "average"]
+__all__ = ["averaged_states", "choose_policy", "loss_scale", "reset_", "share_loss_scale"]
 
 
 def choose_policy(policy: BufferPolicy, optimizer: Optimizer, sync_every: int) -> BufferPolicy:
@@ -42,15 +43,9 @@ def averaged_states(optimizer: Optimizer, parameters: Iterable[Tensor]) -> list[
     """State tensors that have the shape of their parameter, in a fixed order."""
     found = []
     for parameter in parameters:
-        state = optimizer.state.get(parameter, {})
-        for key in sorted(state):
-            value = state[key]
-            if (
-                isinstance(value, Tensor)
-                and value.shape == parameter.shape
-                and value.is_floating_point()
-                and key != "step"  # has the shape of a parameter without dimensions
-            ):
+        for key, value in sorted(optimizer.state.get(parameter, {}).items()):
+            like = isinstance(value, Tensor) and value.shape == parameter.shape
+            if like and value.is_floating_point() and key != "step":  # that of a scalar parameter
                 found.append(value)
     return found
 
@@ -67,3 +62,21 @@ def reset_(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
             step.zero_()
         elif step is not None:
             optimizer.state[parameter]["step"] = 0
+
+
+def loss_scale(precision: Any) -> float:
+    """Loss scale of a precision plugin; 0 if it has none."""
+    scaler = getattr(precision, "scaler", None)
+    return 0.0 if scaler is None else float(scaler.get_scale())
+
+
+def share_loss_scale(precision: Any, scales: Sequence[float]) -> None:
+    """Take the smallest loss scale: with a GradScaler, processes skip steps by themselves.
+
+    Args:
+        precision: precision plugin.
+        scales: of all processes; 0 without one.
+    """
+    scaler = getattr(precision, "scaler", None)
+    if scaler is not None and min(scales) > 0:
+        lower_loss_scale(scaler, min(scales))

@@ -1,285 +1,125 @@
-"""Counts local steps, ends rounds and runs their synchronisations; base of the strategies."""
+"""Lightning's DDP with local steps in between: all that surrounds the rule of the strategies."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_ssl.strategies.ddp import checks
-from lit_ssl.strategies.ddp import uneven_data as uneven
-from lit_ssl.strategies.ddp.attempts import keep_signals_local
-from lit_ssl.strategies.ddp.process_groups import Groups
-from lit_ssl.strategies.ddp.switchable import SwitchableDDPStrategy
-from lit_ssl.strategies.options import Options
-from lit_ssl.strategies.state.rng import set_rng
+from lit_ssl.strategies.ddp.attempts import join_attempt, leave_group_at_exit
+from lit_ssl.strategies.ddp.gradients import GradientSwitch, Groups
+from lit_ssl.strategies.ddp.uneven_data import FINISHED, UnevenData
+from lit_ssl.strategies.options import Options, shows_options
 from lit_ssl.strategies.sync.averaging import Averager
-from lit_ssl.strategies.sync.buffers import fingerprints
-from lit_ssl.strategies.sync.compression import make_codec
-from lit_ssl.strategies.sync.loss_scale import loss_scale, lower_loss_scale
+from lit_ssl.strategies.sync.evaluation import Evaluation
+from lit_ssl.strategies.sync.inner_optimizer import loss_scale
 from lit_ssl.strategies.sync.rounds import SyncSchedule
-from lit_ssl.strategies.sync.synchroniser import Synchroniser, deciding_row
-from lit_ssl.strategies.sync.units import SyncUnit, build_units
+from lit_ssl.strategies.sync.synchroniser import Synchroniser
+from lit_ssl.strategies.sync.units import SyncUnit, build_units, check_same_parameters
+from lit_ssl.trainer.private import copy_from_first_rank, keep_signals_local, timeout_of, trainer_of
 
 __all__ = ["LocalStepsStrategy"]
 
 
-class LocalStepsStrategy(SwitchableDDPStrategy):
-    """Runs rounds of local steps; what a round ends with is up to ``_outer_step``.
+class LocalStepsStrategy(DDPStrategy):
+    """What the strategies stand on: DDP that can be passed by, set-up, evaluation, unequal data.
 
-    Args:
-        options: everything that can be chosen.
-        **kwargs: of DDPStrategy and DistributedDataParallel.
+    The rule itself, ``begin_local_steps`` and ``end_round``, is that of :class:`LocalSGDStrategy`.
+    Once an exception has interrupted the Trainer nothing communicates any more: the other processes
+    are elsewhere, and saving a last checkpoint would wait for them until the timeout.
     """
 
-    def __init__(self, options: Options, **kwargs: Any) -> None:
-        checks.check_ddp_arguments(options, kwargs, type(self).__name__)
-        super().__init__(bucket_cap_mb=options.bucket_cap_mb, **kwargs)
-        self.options = options
-        self.schedule = SyncSchedule(
-            options.sync_every, options.sync_schedule, shortest=options.delay + 1
-        )
+    @shows_options
+    def __init__(self, **kwargs: Any) -> None:
+        ours = signature(Options).parameters
+        self.options = Options(**{name: kwargs.pop(name) for name in set(kwargs) & set(ours)})
+        checks.check_ddp_arguments(type(self), self.options, kwargs)
+        super().__init__(bucket_cap_mb=self.options.bucket_cap_mb, **kwargs)
+        options = self.options
+        self.schedule = SyncSchedule(options.sync_every, options.sync_schedule, options.delay + 1)
         self.just_synced = False
         self.rounds = 0
-        self._engine: Synchroniser | None = None
-        self.steps: list[int] = []
-        self._warmup = 0
-        self._groups: Groups | None = None
-        self._uneven = False
-        self._in_step = False
-        self.rng_at_start: dict[str, Any] | None = None
+        self.steps: list[int] = []  # of each optimizer
+        self.loaded_from: str | None = None  # the checkpoint
+        self.at_train_start: Callable[[], None] | None = None  # the end of resuming
+        self.gradients = GradientSwitch()
+        self.is_fitting = False  # from set-up on
+        # What is synchronised together: one for each optimizer, or for each of its fragments.
+        self.units: list[SyncUnit] = []
+        self._warned = self._compared = self._in_step = False
+
+    # what is going on
 
     @property
-    def engine(self) -> Synchroniser:
-        """Runs the synchronisations, when fitting."""
-        assert self._engine is not None
-        return self._engine
+    def trainer(self) -> pl.Trainer | None:
+        """The Trainer, once a module is connected."""
+        return trainer_of(self.lightning_module)
 
     @property
-    def units(self) -> list[SyncUnit]:
-        """What is synchronised together: one for each optimizer, or for each of its fragments."""
-        return [] if self._engine is None else self._engine.units
+    def interrupted(self) -> bool:
+        """Whether an exception has ended the run."""
+        return self.trainer is not None and self.trainer.interrupted
 
-    def sync(self) -> None:
-        """End the running round now; all processes must call it. Does nothing between rounds."""
-        if self._engine is None or not self.is_local:
-            return
-        for unit in self.units:
-            if unit.in_flight is not None:
-                self._complete(unit)
-            if not self.engine.is_level(unit):
-                self._start(unit)
-                self._complete(unit)
+    @property
+    def is_local(self) -> bool:
+        """Whether local steps are running."""
+        return self.gradients.is_local
 
-    # set-up
+    @property
+    def steps_in_round(self) -> int:
+        """Local steps that the first optimizer has done in its round."""
+        return self.units[0].round.step if self.units else 0
 
-    def setup(self, trainer: pl.Trainer) -> None:
-        """Prepare the model; when fitting, take the first snapshot of its parameters."""
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        self._engine, self.is_local, self.rounds, self._uneven = None, False, 0, False
-        assert self.lightning_module is not None
-        name, options = type(self).__name__, self.options
-        if fitting:
-            checks.check_unsharded(self.lightning_module, name)
-            self._warmup = checks.count_warmup(options.warmup_steps, trainer)
-            self._groups = Groups(self.global_rank, self.world_size, options, self._timeout)
-            self.node_group = self._groups.node
-            self.averages_gradients = self._warmup > 0 or self.node_group is not None
-        super().setup(trainer)
-        if not fitting:
-            return
-        checks.check_optimizers(self.lightning_module, self.optimizers, name)
-        self.steps = [0] * len(self.optimizers)
-        self._engine = self._make_engine()
-        checks.check_same_parameters(self.units, self.global_rank, name)
-        keep_signals_local(trainer, lambda: self.is_local)
-        if self._warmup == 0:
-            self.begin_local_steps()
+    @property
+    def round_length(self) -> int:
+        """Length H of its round."""
+        return self.units[0].round.period if self.units else self.options.sync_every
 
-    def _make_engine(self) -> Synchroniser:
-        assert self.lightning_module is not None
-        assert self._groups is not None
-        options = self.options
-        units = build_units(
-            self.lightning_module,
-            self.optimizers,
-            options.fragments,
-            options.buffers,
-            options.sync_every,
-        )
-        averager = Averager(
-            self.global_rank,
-            self.world_size,
-            chunk_bytes=int(options.bucket_cap_mb * 2**20),
-            group=self._groups.peers,
-            group_ranks=self._groups.peer_ranks,
-            codec=make_codec(options.compression),
-            skip_nonfinite=options.nonfinite == "skip_rank",
-        )
-        return Synchroniser(self.lightning_module, units, averager, options)
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that this process has sent for averages since the run began."""
+        return self.engine.averager.bytes_sent if self.is_fitting else 0
+
+    def drift(self) -> float:
+        """RMS distance of the processes' parameters from their mean; all must call it."""
+        return self.engine.drift() if self.is_local else 0.0
 
     def settings(self) -> dict[str, Any]:
         """Everything that was chosen, as plain values."""
         return self.options.settings()
 
-    def _prepare_unit(self, unit: SyncUnit) -> None:
-        """Take the first snapshot; override it to add what the outer step has to remember."""
-        unit.take_snapshot()
+    # the rule
+
+    def begin_local_steps(self) -> None:
+        """Begin the first round; the parameters must be the same on all processes."""
+        raise NotImplementedError
+
+    def end_round(self, unit: SyncUnit) -> None:
+        """Average a unit and do the outer step; all processes must call it."""
+        raise NotImplementedError
+
+    def sync(self) -> None:
+        """End the running round now; all processes must call it. Does nothing between rounds."""
+        for unit in self.units if self.is_local else []:
+            if unit.in_flight is not None:
+                self.end_round(unit)
+            if not self.engine.is_level(unit):
+                self.end_round(unit)
 
     def begin_round_here(self, unit: SyncUnit) -> None:
         """Begin a round with the current parameters, which must be the same on all processes."""
         unit.take_snapshot()
         unit.round.restart(unit.round.period, unit.round.start_lr, completed=False)
 
-    def begin_local_steps(self) -> None:
-        """Begin the first round; the parameters must be the same on all processes."""
-        self._switch_to_local_steps()
-        for unit in self.units:
-            self._prepare_unit(unit)
-            lr = float(unit.learning_rates()[0])
-            period = self.schedule.period(self.steps[unit.index], lr)
-            fragments = sum(other.index == unit.index for other in self.units)
-            # Fragments take turns: their first rounds are shorter, by equal parts.
-            offset = period - (unit.fragment + 1) * period // fragments
-            offset = period - 1 if self.options.first_sync == "immediate" else offset
-            unit.round.restart(period, lr, offset, completed=False)
-            unit.fingerprints = fingerprints(self.engine.extras_of(unit))
-
-    def teardown(self) -> None:
-        """Wait for averages that are under way, unless interrupted, and let go of the model."""
-        if self._engine is not None and not self.interrupted:
-            self.engine.wait()
-        super().teardown()
-
-    def on_exception(self, exception: BaseException) -> None:
-        """Drop averages that are under way: the other processes may never answer."""
-        super().on_exception(exception)
-        self._in_step = False
-        if self._engine is not None:
-            self.engine.forget()
-
-    def on_train_start(self) -> None:
-        """Find out whether the processes have the same number of batches."""
-        trainer = self.trainer
-        assert trainer is not None
-        if self.rng_at_start is not None:  # setting up the loaders has drawn numbers
-            set_rng(self.rng_at_start, self.root_device)
-            self.rng_at_start = None
-        if self.world_size == 1 or self._engine is None:
-            return
-        checks.warn_about_collectives(trainer.lightning_module, type(self).__name__)
-        join = self.options.uneven == "join"
-        self._uneven = uneven.may_be_uneven(trainer, self.world_size, self.root_device, join)
-        if self._uneven and join:
-            uneven.check_join(trainer)
-
-    # steps
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Forget that the last batch may have ended a round."""
-        self.just_synced = False
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module's step; before it, begin local steps when the warm-up is over."""
-        assert self.lightning_module is not None
-        warm = min(self.steps, default=0) >= self._warmup
-        if not self.is_local and self._engine is not None and warm:
-            share = self.world_size // self.options.group_size
-            rank_zero_info(
-                f"{type(self).__name__}: local steps begin after {min(self.steps)} steps of DDP. A "
-                f"step now sees 1/{share} of the samples that it saw before; the learning rate is "
-                "not changed."
-            )
-            self.begin_local_steps()
-        self._in_step = True
-        output = super().training_step(*args, **kwargs)
-        self._in_step = False
-        if not self.lightning_module.automatic_optimization:
-            self._end_batch()
-        return output
-
-    def optimizer_step(
-        self, optimizer: Optimizer, closure: Any, model: Any = None, **kwargs: Any
-    ) -> Any:
-        """Step an optimizer and end its round if this was the last step.
-
-        Attempted steps count: a process whose GradScaler skips one must not fall out of step.
-        """
-        output = super().optimizer_step(optimizer, closure, model, **kwargs)
-        index = next((i for i, other in enumerate(self.optimizers) if other is optimizer), None)
-        if self._engine is None or index is None:
-            return output
-        self.steps[index] += 1
-        if self.is_local:
-            for unit in self.units:
-                if unit.index == index:
-                    self._count_step(unit)
-        if self.lightning_module is not None and self.lightning_module.automatic_optimization:
-            self._end_batch()
-        return output
-
-    def _count_step(self, unit: SyncUnit) -> None:
-        unit.round.advance(unit.learning_rates())
-        every, left = self.options.average_every, unit.round.period - unit.round.step
-        if left <= self.options.delay and unit.in_flight is None:
-            if self._uneven:
-                self._announce(self.units.index(unit) + 1)
-            self._start(unit)
-        if left <= 0:
-            self._complete(unit)
-        elif every and unit.round.step % every == 0:
-            assert self._groups is not None
-            groups = self._groups
-            self.engine.average_parameters(unit, groups.average, groups.average_size)
-
-    # synchronisation
-
-    def _outer_step(self, unit: SyncUnit, mean: Tensor) -> Tensor:
-        """What a round ends with; override it for another method.
-
-        It has to give the same result on all processes, and must not communicate.
-
-        Args:
-            unit: the parameters; ``unit.x0`` are those at the start of the round, ``unit.rates``
-                their last and mean learning rates.
-            mean: average over processes, ``[unit.numel]``; may be changed.
-
-        Returns:
-            The parameters to go on with, ``[unit.numel]``; ``unit.x0`` has to be set to them.
-        """
-        assert unit.x0 is not None
-        unit.x0.copy_(mean)
-        return mean
-
-    def _start(self, unit: SyncUnit) -> None:
-        self._tell("on_before_sync")
-        state = unit.round
-        joins = self._uneven and self.options.uneven == "join"
-        weight = state.step / state.period if joins else 1.0
-        lr = unit.learning_rates()[0] if not state.worked else state.last_lr(0)
-        period = self.schedule.period(self.steps[unit.index], float(lr), state)
-        rates = [float(lr) for lr in unit.learning_rates()]
-        last, mean = rates, rates
-        if state.worked:
-            groups = range(len(rates))
-            last, mean = [state.last_lr(g) for g in groups], [state.mean_lr(g) for g in groups]
-        row = (weight, 0.0, float(period), loss_scale(self.precision_plugin), *last, *mean)
-        self.engine.start(unit, row)
-
-    def _complete(self, unit: SyncUnit) -> None:
-        table = self.engine.finish(unit, self._outer_step)
-        row = deciding_row(table)
-        unit.round.restart(int(row[Averager.PERIOD]), row[Averager.RATES])
-        lower_loss_scale(self.precision_plugin, [row[Averager.SCALE] for row in table])
-        self.rounds += 1
-        self.just_synced = True
-        self._tell("on_after_sync")
-
-    def _tell(self, hook: str) -> None:
+    def tell(self, hook: str) -> None:
         """Call a hook of the callbacks, and of the module, that have it."""
         module = self.lightning_module
         for callback in self.trainer.callbacks if self.trainer is not None else []:  # type: ignore[attr-defined]
@@ -288,36 +128,254 @@ class LocalStepsStrategy(SwitchableDDPStrategy):
         if callable(method := getattr(module, hook, None)):
             method(self)
 
-    # unequal data
+    # set-up
 
-    def _end_batch(self) -> None:
+    def setup_distributed(self) -> None:
+        """Create the process group; under torchrun with a store of this attempt's own."""
+        join_attempt(self)
+        super().setup_distributed()  # leaves a process group that exists as it is
+        leave_group_at_exit()
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Prepare the model; when fitting, begin with local steps unless there is a warm-up."""
+        assert self.lightning_module is not None
+        self.is_fitting, self.units, self.rounds = False, [], 0
+        self.gradients = GradientSwitch()
+        if trainer.state.fn != TrainerFn.FITTING:
+            super().setup(trainer)
+            return
+        name, options, rank = type(self).__name__, self.options, self.global_rank
+        checks.check_unsharded(self.lightning_module, name)
+        warmup = checks.count_warmup(options.warmup_steps, trainer)
+        self._groups = Groups(rank, self.world_size, options, timeout_of(self))
+        self.gradients = GradientSwitch(self._groups.node, warmup)
+        super().setup(trainer)
+        checks.check_optimizers(self.lightning_module, self.optimizers, name)
+        self.steps = [0] * len(self.optimizers)
+        self.units = build_units(self.lightning_module, self.optimizers, options)
+        averager = Averager(rank, self.world_size, self._groups, options)
+        self.engine = Synchroniser(self.lightning_module, self.units, averager, options)
+        self.evaluation = Evaluation(self.engine)
+        self.is_fitting = True
+        self._uneven = UnevenData(options.uneven == "join", self.world_size, self.root_device)
+        check_same_parameters(self.units, rank, name)
+        keep_signals_local(trainer, lambda: self.is_local)
+        if warmup == 0:
+            self.begin_local_steps()
+
+    def configure_ddp(self) -> None:
+        """Wrap the model in DDP only if gradients are averaged at all."""
+        if not self.gradients.needs_wrapper:
+            assert self.lightning_module is not None
+            copy_from_first_rank(self.lightning_module)
+            return
+        super().configure_ddp()
+        assert self.model is not None
+        self.gradients.attach(self.model)
+
+    def on_train_start(self) -> None:
+        """Find out whether the processes have the same number of batches."""
+        if self.at_train_start is not None:
+            self.at_train_start()
+            self.at_train_start = None
+        if self.world_size > 1 and self.is_fitting:
+            assert self.trainer is not None
+            checks.warn_about_collectives(self.trainer.lightning_module, type(self).__name__)
+            self._uneven.look_at(self.trainer)
+
+    def on_train_end(self) -> None:
+        """End with one model: the average, or the result of a last outer step."""
+        for unit in self.units:
+            if unit.in_flight is not None:
+                self.end_round(unit)
+        if self.options.final_sync == "outer":
+            self.sync()
+        elif self.options.final_sync == "average" and self.is_local:
+            self.evaluation.keep_average()
+            for unit in self.units:
+                self.begin_round_here(unit)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Drop averages under way, which may never be answered; leave the module its own values."""
+        super().on_exception(exception)
+        self._in_step = False
+        for unit in self.units:
+            unit.in_flight = None
+        if self.units:
+            self.evaluation.end()
+
+    def teardown(self) -> None:
+        """Wait for averages that are under way, unless interrupted, and let go of the model."""
+        if self.units and not self.interrupted:
+            self.engine.wait()
+        super().teardown()
+
+    # steps
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Forget that the last batch may have ended a round."""
+        self.just_synced = False
+        if self.options.bn_recalibration_batches and self.is_fitting:
+            self.evaluation.recalibration.remember(batch)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module's step; before it, begin local steps when the warm-up is over."""
+        module = self.lightning_module
+        assert module is not None
+        warm = min(self.steps, default=0) >= self.gradients.warmup
+        if not self.is_local and self.is_fitting and warm:
+            share = self.world_size // self.options.group_size
+            rank_zero_info(
+                f"{type(self).__name__}: local steps begin after {min(self.steps)} steps of DDP. A "
+                f"step now sees 1/{share} of the samples that it saw before; the learning rate is "
+                "not changed."
+            )
+            self.begin_local_steps()
+        self._in_step = True
+        if self.gradients.passes_by:
+            with self.precision_plugin.train_step_context():
+                output = module.training_step(*args, **kwargs)
+        else:
+            output = super().training_step(*args, **kwargs)
+        self._in_step = False
+        if not module.automatic_optimization:
+            self.end_batch()
+        return output
+
+    def pre_backward(self, closure_loss: Tensor) -> None:
+        """Prepare DDP's reducer, except in local steps."""
+        if not self.gradients.passes_by:
+            super().pre_backward(closure_loss)
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Flush DDP's reducer, except in local steps."""
+        if not self.gradients.passes_by:
+            super().post_backward(closure_loss)
+
+    def count_step(self, optimizer: Optimizer) -> list[SyncUnit]:
+        """Count a step of an optimizer; returns the units that it moved, none in the warm-up.
+
+        Attempted steps count: a process whose GradScaler skips one must not fall out of step.
+        """
+        index = next((i for i, other in enumerate(self.optimizers) if other is optimizer), None)
+        if not self.is_fitting or index is None:
+            return []
+        self.steps[index] += 1
+        moved = [unit for unit in self.units if unit.index == index] if self.is_local else []
+        for unit in moved:
+            unit.round.advance(unit.learning_rates())
+        return moved
+
+    def row_of(self, unit: SyncUnit) -> tuple[float, ...]:
+        """What this process tells the others with an average, in the averager's columns."""
+        state, rates = unit.round, unit.rates_of_round()
+        joins = self._uneven.is_possible and self._uneven.join
+        weight = state.step / state.period if joins else 1.0
+        period = self.schedule.period(self.steps[unit.index], rates[0], state)
+        return (weight, 0.0, float(period), loss_scale(self.precision_plugin), *rates)
+
+    # what is seldom asked for
+
+    def done_before(self, unit: SyncUnit, period: int) -> int:
+        """Steps that the first round is shortened by: with fragments, or ``first_sync``."""
+        if self.options.first_sync == "immediate":
+            return period - 1
+        fragments = sum(other.index == unit.index for other in self.units)
+        return period - (unit.fragment + 1) * period // fragments  # they take turns
+
+    def average_within_round(self, unit: SyncUnit) -> None:
+        """Average the parameters without an outer step, with ``average_every``."""
+        every = self.options.average_every
+        if every and unit.round.step % every == 0:
+            groups = self._groups
+            self.engine.average_parameters(unit, groups.average, groups.average_size)
+
+    def announce(self, unit: SyncUnit) -> None:
+        """Tell the other processes of an average, if they may have run out of data."""
+        if self._uneven.is_possible:
+            self._uneven.announce(self.units.index(unit) + 1, sum(self.steps))
+
+    def end_batch(self) -> None:
         """At the end of an epoch: wait for processes that have more data, or complain."""
         if not self.is_local or self.trainer is None or not self.trainer.is_last_batch:
             return
-        if self._uneven:
-            while (code := self._announce(uneven.FINISHED)) != uneven.FINISHED:
-                self._start(self.units[code - 1])
-                self._complete(self.units[code - 1])
-            if self.options.uneven == "join":
-                self._level_out()
+        uneven = self._uneven
+        if uneven.is_possible:
+            while (code := uneven.announce(FINISHED, sum(self.steps))) != FINISHED:
+                self.end_round(self.units[code - 1])
+            for unit in self.units if uneven.join else []:  # the next epoch begins with equal ones
+                if any(step for step, _ in uneven.exchange(unit.round.step, 0)):
+                    self.end_round(unit)
         if self.options.sync_at_epoch_end:
             self.sync()
 
-    def _level_out(self) -> None:
-        """End the rounds that some process has begun: the next epoch starts with equal ones."""
-        for unit in self.units:
-            answers = uneven.exchange(unit.round.step, 0, self.world_size, self.root_device)
-            if any(step for step, _ in answers):
-                self._start(unit)
-                self._complete(unit)
+    # evaluation
 
-    def _announce(self, code: int) -> int:
-        """Say what comes next here; returns what comes next on the processes that go on."""
-        steps = sum(self.steps)
-        answers = uneven.exchange(code, steps, self.world_size, self.root_device)
-        codes = {c for c, _ in answers}
-        if len(codes - {uneven.FINISHED}) > 1 or (
-            len(codes) > 1 and self.options.uneven == "error"
-        ):
-            raise RuntimeError(uneven.describe(answers))
-        return max(codes)
+    def on_validation_start(self) -> None:
+        """Put the parameters to validate into the module (after the callbacks' hooks)."""
+        trainer = self.trainer
+        if trainer is None or trainer.sanity_checking or not self.is_local:
+            return
+        if self.options.eval_params == "sync":
+            self.sync()
+        self.evaluation.begin(self.precision_plugin.val_step_context())
+
+    def on_validation_end(self) -> None:
+        """Put the local parameters back (after the callbacks' hooks: they save the average)."""
+        trainer = self.trainer
+        if trainer is None or trainer.sanity_checking or not self.is_local:
+            return
+        self.evaluation.end()
+        if not self._compared and self.world_size > 1:
+            self._compared = True
+            checks.warn_about_monitors(trainer, self.world_size, self.root_device)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Weights for a checkpoint: the average of all processes; the training is not touched."""
+        if not self.is_local or self.interrupted:
+            return super().lightning_module_state_dict()
+        if self.options.per_rank_state == "none":
+            self.evaluation.end()
+            self.sync()
+        with self.evaluation.average() as differs:
+            state = super().lightning_module_state_dict()
+            if differs:  # the module gets other values before an asynchronous writer is done
+                state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+        return state
+
+    # communication: none after an exception
+
+    def _warn_if_local(self) -> None:
+        """Warn once about communication inside of local steps."""
+        if self._in_step and self.is_local and self.world_size > 1 and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                "training_step communicates in every local step (self.log with sync_dist=True and "
+                "on_step=True, or self.all_gather): that costs what local steps are to save; log "
+                "per epoch, or keep it within a node by group_size"
+            )
+
+    def barrier(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for all processes."""
+        if not self.interrupted:
+            super().barrier(*args, **kwargs)
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        """Take an object of one process."""
+        return obj if self.interrupted else super().broadcast(obj, src)
+
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """Reduce over processes."""
+        self._warn_if_local()
+        return tensor if self.interrupted else super().reduce(tensor, group, reduce_op)
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Decide together with the other processes."""
+        return decision if self.interrupted else super().reduce_boolean_decision(decision, all)
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        """Gather from all processes."""
+        self._warn_if_local()
+        if self.interrupted:
+            return tensor.unsqueeze(0)
+        return super().all_gather(tensor, group, sync_grads)

@@ -9,25 +9,9 @@ from typing import Any
 
 from lit_ssl.errors import InputError
 from lit_ssl.strategies.functional import quadratic_period
+from lit_ssl.strategies.options import QuadraticSyncRule
 
-__all__ = ["QuadraticSyncRule", "Round", "SyncSchedule"]
-
-
-@dataclass
-class QuadraticSyncRule:
-    """Rounds grow as the learning rate γ falls: ``H = max(sync_every, ⌊(coefficient / γ)²⌋)``.
-
-    While the learning rate rises (warm-up) or is 0, H keeps its value.
-
-    Args:
-        coefficient: c, > 0; the paper tunes it so that H is small at the peak learning rate.
-        max_every: longest round.
-
-    Source: arXiv 2310.14423 (Quadratic Synchronization Rule).
-    """
-
-    coefficient: float
-    max_every: int = 1000
+__all__ = ["Round", "SyncSchedule"]
 
 
 class SyncSchedule:
@@ -36,7 +20,7 @@ class SyncSchedule:
     Args:
         sync_every: H, ≥ 1.
         schedule: None: H is constant; a list of ``(step, H)``: H from that optimizer step on; or a
-            :class:`QuadraticSyncRule`.
+            :class:`~lit_ssl.strategies.QuadraticSyncRule`.
         shortest: smallest H that makes sense, e.g. more than the delay.
 
     Raises:
@@ -108,6 +92,11 @@ class Round:
     lr_sums: list[float] = field(default_factory=list)
     last_lrs: list[float] = field(default_factory=list)
     worked: int = 0
+
+    @property
+    def left(self) -> int:
+        """Steps that are still to be done; below 0 for one that should have ended."""
+        return self.period - self.step
 
     def advance(self, lrs: Sequence[Any]) -> None:
         """Count one local step, made with these learning rates (one for each parameter group)."""

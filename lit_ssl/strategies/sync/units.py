@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_ssl.errors import InputError
+from lit_ssl.strategies.options import BufferPolicy, Fragments, Options
 from lit_ssl.strategies.sync.averaging import InFlight, all_gather_flat, flat_dtype, pack_
-from lit_ssl.strategies.sync.inner_optimizer import BufferPolicy, choose_policy
+from lit_ssl.strategies.sync.inner_optimizer import choose_policy
 from lit_ssl.strategies.sync.rounds import Round
 
-__all__ = ["Fragments", "SyncUnit", "build_units", "split_fragments"]
-
-Fragments = int | Sequence[str | Sequence[str]]
+__all__ = ["SyncUnit", "build_units", "check_same_parameters", "split_fragments"]
 
 
 def split_fragments(names: Sequence[str], sizes: Sequence[int], fragments: Fragments) -> list[int]:
@@ -89,6 +90,7 @@ class SyncUnit:
         self.parameters = list(parameters)
         self.round = round_
         self.policy = policy
+        self.delay = 0  # steps between the start of an average and the end of the round
         self.x0: Tensor | None = None
         self.outer: dict[str, Tensor] = {}  # tensors of the outer step, laid out like x0
         self.outer_optimizer: Optimizer | None = None
@@ -121,6 +123,11 @@ class SyncUnit:
     def dtype(self) -> torch.dtype:
         """Of averages and ``x0``."""
         return flat_dtype(self.tensors)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to start an average."""
+        return self.in_flight is None and self.round.left <= self.delay
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -186,6 +193,13 @@ class SyncUnit:
         """Current learning rate of each parameter group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
+    def rates_of_round(self) -> list[float]:
+        """Learning rates of the last step, then means over the round, of each parameter group."""
+        if not self.round.worked:
+            return 2 * [float(lr) for lr in self.learning_rates()]
+        groups = range(len(self.optimizer.param_groups))
+        return [*map(self.round.last_lr, groups), *map(self.round.mean_lr, groups)]
+
     def slices(self) -> dict[int, slice]:
         """Where each parameter, by id, lies in the flat buffer."""
         found, at = {}, 0
@@ -223,20 +237,14 @@ class SyncUnit:
 
 
 def build_units(
-    module: nn.Module,
-    optimizers: Sequence[Optimizer],
-    fragments: Fragments,
-    buffers: BufferPolicy,
-    sync_every: int,
+    module: nn.Module, optimizers: Sequence[Optimizer], options: Options
 ) -> list[SyncUnit]:
     """Make the units of a module: one for each fragment of each optimizer.
 
     Args:
         module: gives the parameters their names.
         optimizers: inner optimizers.
-        fragments: see :func:`split_fragments`.
-        buffers: what happens to their buffers.
-        sync_every: length of a round.
+        options: what happens to their buffers, length of a round, delay and fragments.
     """
     names = {id(p): name for name, p in module.named_parameters()}
     units = []
@@ -245,11 +253,36 @@ def build_units(
         if not any(id(p) in names for p in parameters):
             continue  # Lightning's stand-in for a module without optimizers
         labels = [names.get(id(p), f"optimizer{index}.{i}") for i, p in enumerate(parameters)]
-        owners = split_fragments(labels, [p.numel() for p in parameters], fragments)
-        policy = choose_policy(buffers, optimizer, sync_every)
+        owners = split_fragments(labels, [p.numel() for p in parameters], options.fragments)
+        policy = choose_policy(options.buffers, optimizer, options.sync_every)
         for fragment in sorted(set(owners)):
             held = [i for i, owner in enumerate(owners) if owner == fragment]
             mine, called = [parameters[i] for i in held], [labels[i] for i in held]
-            unit = SyncUnit(optimizer, index, fragment, called, mine, Round(sync_every), policy)
+            first = Round(options.sync_every)
+            unit = SyncUnit(optimizer, index, fragment, called, mine, first, policy)
+            unit.delay = options.delay
             units.append(unit)
     return units
+
+
+def check_same_parameters(units: Sequence[SyncUnit], rank: int, strategy: str) -> None:
+    """Compare names, shapes and order of the parameters over processes; they are sent by position.
+
+    Raises:
+        ValueError: on every process, if they differ.
+    """
+    if not units:
+        return
+    lines = [
+        f"{unit.index} {unit.fragment} {name} {tuple(p.shape)} {p.dtype}"
+        for unit in units
+        for name, p in zip(unit.names, unit.parameters, strict=True)
+    ]
+    digest = int.from_bytes(hashlib.sha256("\n".join(lines).encode()).digest()[:7], "big")
+    ends = torch.tensor([digest, -digest], device=units[0].device)
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+    if ends[0] != -ends[1]:
+        raise InputError(
+            f"{strategy}: rank {rank} has {len(lines)} parameters whose names, shapes, types or "
+            "order differ from those of another rank; build the same model on all of them"
+        )
