@@ -20,6 +20,11 @@ __all__ = ["DiLoCoStrategy"]
 class DiLoCoStrategy(LocalSGDStrategy):
     """Hundreds of local AdamW steps, then one Nesterov step along ``x0 − mean``.
 
+    Guarantee: that of :class:`LocalSGDStrategy`, the outer optimizer included; with ``mix``, local
+    parameters never become equal, and validation and checkpoints have their average. Price: the
+    traffic of local SGD, in one piece every 500 steps or spread by ``fragments``; ``x0`` and the
+    outer momentum are two float32 copies on ``outer_device``, and in checkpoints.
+
     Streaming (arXiv 2501.18512): with ``fragments``, one part of the parameters after the other is
     synchronised, every ``sync_every / fragments`` steps; with ``delay``, communication runs while
     training goes on; then ``p ← outer + mix (p − outer)``.

@@ -27,11 +27,12 @@ __all__ = ["LocalSGDStrategy"]
 class LocalSGDStrategy(LocalStepsStrategy):
     """Every process trains by itself; parameters are averaged every few steps.
 
-    Guarantee: between two synchronisations nothing is communicated, after one all processes hold
-    the same parameters, bit for bit. Validation and checkpoints see the average without touching
-    the training; a resumed run is bit-identical to one that was not stopped, inside a round too.
-    Price: one all-reduce of the parameters in float32 per round, two float32 copies of them in
-    memory (``x0`` and a buffer to send), and checkpoints that hold each process's own state.
+    Guarantee: between two synchronisations nothing is communicated; after one, without ``delay``,
+    all processes hold the same parameters, bit for bit. Validation and checkpoints see the average
+    without touching the training. A run that is resumed with as many processes, inside a round too,
+    has the same parameters, bit for bit, as one that was not stopped. Price: one all-reduce of the
+    parameters in float32 per round; two float32 copies of them in memory (``x0`` and a buffer to
+    send); checkpoints that hold each process's own parameters and optimizer inside a round.
 
     Steps are counted for each optimizer by itself. Callbacks with ``on_before_sync`` and
     ``on_after_sync(trainer, pl_module)``, and modules with ``on_before_sync(strategy)`` and

@@ -19,10 +19,14 @@ __all__ = ["SlowMomentumStrategy"]
 class SlowMomentumStrategy(LocalSGDStrategy):
     """Local steps, and a momentum step along the average change after each round.
 
+    Guarantee: that of :class:`LocalSGDStrategy`, u included; with α = 1 and β = 0 it is local SGD,
+    bit for bit. Price: the traffic of local SGD and, for u, one float32 copy of the parameters more
+    in memory and in checkpoints; ``shard_slow_state`` divides it.
+
     ``u ← β u + (x0 − mean) / γ`` and ``x0 ← x0 − α γ u``, with the inner learning rate γ of each
     parameter group. With α = 1 a steady gradient is followed 1 / (1 − β) times as fast as by local
     SGD, on top of the inner optimizer's own momentum: where that diverges, lower the learning rate
-    or use ``buffers="reset"``. Costs two float32 copies of the parameters.
+    or use ``buffers="reset"``.
 
     Args:
         slow_lr: slow learning rate α; the paper finds 1 best throughout.
@@ -30,9 +34,8 @@ class SlowMomentumStrategy(LocalSGDStrategy):
         lr_reference: which γ: that of the ``last`` step of the round; the ``mean`` over the round
             in the division and the last in the product (when it drops within rounds); or ``none``:
             1 in both (block momentum, BMUF).
-        shard_slow_state: divide the two copies over the processes, for half as much traffic again.
-        sync_every: local steps of a round (the paper: 12).
-        **kwargs: see :class:`LocalSGDStrategy`.
+        shard_slow_state: divide u and x0 over the processes, for half as much traffic again.
+        **kwargs: see :class:`LocalSGDStrategy`; the paper has ``sync_every`` 12.
 
     Source: arXiv 1910.00643, Algorithm 1.
     """
@@ -43,10 +46,9 @@ class SlowMomentumStrategy(LocalSGDStrategy):
         slow_momentum: float = 0.5,
         lr_reference: Literal["last", "mean", "none"] = "last",
         shard_slow_state: bool = False,
-        sync_every: int = 8,
         **kwargs: Any,
     ) -> None:
-        super().__init__(sync_every=sync_every, **kwargs)
+        super().__init__(**kwargs)
         if slow_lr <= 0 or not 0 <= slow_momentum < 1:
             raise InputError(
                 "slow_lr must be positive and slow_momentum lie in [0, 1), not "

@@ -37,9 +37,7 @@ def join_attempt(strategy: DDPStrategy) -> None:
     )
 
 
-def attempt_store(
-    store: dist.Store, rank: int, world_size: int, timeout: timedelta, namespace: str = "lit_ssl"
-) -> dist.Store:
+def attempt_store(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> dist.Store:
     """A part of a shared store that only the processes of this attempt write to.
 
     After a restart the store still holds the addresses of processes that are dead, and gloo would
@@ -52,36 +50,33 @@ def attempt_store(
         rank: number of this process.
         world_size: number of processes.
         timeout: how long to wait for the others.
-        namespace: beginning of the keys.
 
     Raises:
         RuntimeError: if some process does not show up.
     """
     name = uuid.uuid4().hex
     if rank == 0:
-        _answer_all(store, name, world_size, timeout, namespace)
-        return dist.PrefixStore(f"{namespace}/{name}", store)
-    store.set(f"{namespace}/hello/{rank}", name)
-    answer = f"{namespace}/attempt/{name}"
+        _answer_all(store, name, world_size, timeout)
+        return dist.PrefixStore(f"lit_ssl/{name}", store)
+    store.set(f"lit_ssl/hello/{rank}", name)
+    answer = f"lit_ssl/attempt/{name}"
     store.wait([answer], timeout)
     attempt = store.get(answer).decode()
-    store.set(f"{namespace}/ready/{attempt}/{rank}", "1")
-    return dist.PrefixStore(f"{namespace}/{attempt}", store)
+    store.set(f"lit_ssl/ready/{attempt}/{rank}", "1")
+    return dist.PrefixStore(f"lit_ssl/{attempt}", store)
 
 
-def _answer_all(
-    store: dist.Store, attempt: str, world_size: int, timeout: timedelta, namespace: str
-) -> None:
+def _answer_all(store: dist.Store, attempt: str, world_size: int, timeout: timedelta) -> None:
     answered: dict[int, str] = {}
     missing = set(range(1, world_size))
     deadline = time.monotonic() + timeout.total_seconds()
     while missing:
         for rank in sorted(missing):
-            hello = f"{namespace}/hello/{rank}"
+            hello = f"lit_ssl/hello/{rank}"
             if store.check([hello]) and answered.get(rank) != (name := store.get(hello).decode()):
                 answered[rank] = name  # may be that of a dead process; then a new one will follow
-                store.set(f"{namespace}/attempt/{name}", attempt)
-            if store.check([f"{namespace}/ready/{attempt}/{rank}"]):
+                store.set(f"lit_ssl/attempt/{name}", attempt)
+            if store.check([f"lit_ssl/ready/{attempt}/{rank}"]):
                 missing.discard(rank)
         if missing and time.monotonic() > deadline:
             raise RuntimeError(

@@ -73,7 +73,6 @@ class InFlight:
     table_at: int
     works: list[Any] = field(default_factory=list)
     compressed: CompressedSum | None = None
-    waited: bool = False
     extras: list[Extra] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
     snapshot: Tensor | None = None
@@ -168,13 +167,11 @@ class Averager:
 
     def wait(self, flight: InFlight) -> None:
         """Finish the communication of an average; its sums are then in the buffer."""
-        if flight.waited:
-            return
         for work in flight.works:
             work.wait()
         if flight.compressed is not None:
             flight.compressed.finish()
-        flight.works, flight.compressed, flight.waited = [], None, True
+        flight.works, flight.compressed = [], None
 
     @torch.no_grad()
     def finish(self, flight: InFlight) -> None:

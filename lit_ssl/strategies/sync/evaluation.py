@@ -44,7 +44,7 @@ class Evaluation:
         if not self.recalibration.batches:
             return
         held = {tensor.data_ptr() for tensor, _ in self._aside or []}
-        statistics = self.recalibration.statistics(self.engine.module)
+        statistics = [b for norm in _norms(self.engine.module) for b in norm.buffers()]
         own = [(t, t.clone()) for t in statistics if t.data_ptr() not in held]
         self._aside = [*(self._aside or []), *own]
         with context:
@@ -149,21 +149,10 @@ class Recalibration:
         """Keep a batch (no copy) in place of the oldest one."""
         self.batches.append(batch)
 
-    @staticmethod
-    def norms(module: nn.Module) -> list[_BatchNorm]:
-        """The module's BatchNorm layers that have running statistics."""
-        layers = (m for m in module.modules() if isinstance(m, _BatchNorm))
-        return [m for m in layers if m.running_mean is not None]
-
-    @staticmethod
-    def statistics(module: nn.Module) -> list[Tensor]:
-        """All buffers that :meth:`estimate_` overwrites."""
-        return [b for norm in Recalibration.norms(module) for b in norm.buffers()]
-
     @torch.no_grad()
     def estimate_(self, module: nn.Module) -> None:
         """Replace running statistics by the mean over the kept batches, with all else as it is."""
-        norms = self.norms(module)
+        norms = _norms(module)
         before = [(norm.training, norm.momentum) for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
@@ -180,3 +169,9 @@ class Recalibration:
             for norm, (training, momentum) in zip(norms, before, strict=True):
                 norm.momentum = momentum
                 norm.train(training)
+
+
+def _norms(module: nn.Module) -> list[_BatchNorm]:
+    """The module's BatchNorm layers that have running statistics."""
+    layers = (m for m in module.modules() if isinstance(m, _BatchNorm))
+    return [m for m in layers if m.running_mean is not None]

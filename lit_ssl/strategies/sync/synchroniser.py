@@ -255,7 +255,7 @@ class Synchroniser:
         """Continue with an average that was under way when a checkpoint was saved."""
         if state is None or snapshot is None:
             return
-        flight = InFlight(state["flat"].to(unit.device), unit.numel, state["table_at"], waited=True)
+        flight = InFlight(state["flat"].to(unit.device), unit.numel, state["table_at"])
         found = {x.name: x for x in self.extras_of(unit).floats}
         flight.extras = [found[name] for name in state["extras"]]
         states = averaged_states(unit.optimizer, unit.parameters)

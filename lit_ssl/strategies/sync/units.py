@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -60,6 +61,7 @@ def split_fragments(names: Sequence[str], sizes: Sequence[int], fragments: Fragm
     return owners
 
 
+@dataclass(eq=False, repr=False)
 class SyncUnit:
     """Parameters with one round counter, and what the outer step knows about them.
 
@@ -69,40 +71,31 @@ class SyncUnit:
         fragment: number of the fragment, 0 without fragments.
         names: parameter names.
         parameters: the parameters, in the optimizer's order.
-        round_: where the unit stands in its round.
+        round: where the unit stands in its round.
         policy: what happens to the inner optimizer's buffers after a synchronisation.
+        delay: steps between the start of an average and the end of the round.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        index: int,
-        fragment: int,
-        names: Sequence[str],
-        parameters: Sequence[nn.Parameter],
-        round_: Round,
-        policy: BufferPolicy,
-    ) -> None:
-        self.optimizer = optimizer
-        self.index = index
-        self.fragment = fragment
-        self.names = list(names)
-        self.parameters = list(parameters)
-        self.round = round_
-        self.policy = policy
-        self.delay = 0  # steps between the start of an average and the end of the round
-        self.x0: Tensor | None = None
-        self.outer: dict[str, Tensor] = {}  # tensors of the outer step, laid out like x0
-        self.outer_optimizer: Optimizer | None = None
-        self.outer_parameters: dict[str, nn.Parameter] = {}  # by name; views into x0
-        self.error: Tensor | None = None  # error feedback of compression
-        self.shards = 1  # x0 and outer hold one of so many equal parts
-        self.shard = 0
-        self.in_flight: InFlight | None = None
-        self.rates: list[float] = []  # last, then mean learning rate of each parameter group
-        self.fresh: list[slice] = []  # parameters that joined in the current round
-        self.fingerprints: dict[str, list[float]] = {}
-        self._workspace: Tensor | None = None
+    optimizer: Optimizer
+    index: int
+    fragment: int
+    names: list[str]
+    parameters: list[nn.Parameter]
+    round: Round
+    policy: BufferPolicy
+    delay: int = 0
+    x0: Tensor | None = None
+    outer: dict[str, Tensor] = field(default_factory=dict)  # of the outer step, laid out like x0
+    outer_optimizer: Optimizer | None = None
+    outer_parameters: dict[str, nn.Parameter] = field(default_factory=dict)  # views into x0
+    error: Tensor | None = None  # error feedback of compression
+    shards: int = 1  # x0 and outer hold one of so many equal parts
+    shard: int = 0
+    in_flight: InFlight | None = None
+    rates: list[float] = field(default_factory=list)  # last, then mean one of each parameter group
+    fresh: list[slice] = field(default_factory=list)  # parameters that joined in this round
+    fingerprints: dict[str, list[float]] = field(default_factory=dict)
+    _workspace: Tensor | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -259,9 +252,9 @@ def build_units(
             held = [i for i, owner in enumerate(owners) if owner == fragment]
             mine, called = [parameters[i] for i in held], [labels[i] for i in held]
             first = Round(options.sync_every)
-            unit = SyncUnit(optimizer, index, fragment, called, mine, first, policy)
-            unit.delay = options.delay
-            units.append(unit)
+            units.append(
+                SyncUnit(optimizer, index, fragment, called, mine, first, policy, options.delay)
+            )
     return units
 
 
