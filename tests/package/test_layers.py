@@ -50,6 +50,7 @@ HEAVY = ("transformers", "sklearn", "matplotlib", "mlxtend", "kornia", "av", "to
 PRIVATE = "lit_ssl.trainer.private"
 
 SOURCES = plan.read_tree(ROOT)
+OWN_NAMES = plan.own_names(SOURCES)
 EDGES = list(plan.edges(SOURCES))
 GRAPH: dict[str, set[str]] = defaultdict(set)
 for _importer, _target, _ in EDGES:
@@ -117,8 +118,7 @@ def test_public_names_are_no_names_of_files(name):
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - {PRIVATE}))
 def test_private_names_of_other_libraries_stay_in_one_file(name):
-    ours = plan.own_names(SOURCES)
-    wrong = [f"line {line}: {n}" for n, line in plan.private_names(SOURCES[name], ours)]
+    wrong = [f"line {line}: {n}" for n, line in plan.private_names(SOURCES[name], OWN_NAMES)]
     assert wrong == []
 
 
