@@ -71,9 +71,9 @@ class Digits(NamedTuple):
         data = MNIST5kDataModule(val_size=0)
         parts: list[Tensor] = []
         for split in ("train", "test"):
-            images: Any = data.load_images(split)
-            pixels = F.avg_pool2d(images.pixels.to(dtype) / 255, 2)
-            parts += [pixels.flatten(1), torch.from_numpy(images.labels)]
+            rows: Any = data.rows(split)
+            pixels = F.avg_pool2d(rows.source.images.pixels.to(dtype) / 255, 2)
+            parts += [pixels.flatten(1), torch.from_numpy(rows.labels)]
         return cls(*parts)
 
 

@@ -7,13 +7,45 @@ and NumPy, so that splits and resumed runs stay what they were.
 
 from __future__ import annotations
 
+import os
+from enum import IntEnum
+
 import numpy as np
 
-__all__ = ["batch_seed", "hash_integers", "keyed_permutation", "sample_seeds"]
+__all__ = [
+    "Stream",
+    "batch_seed",
+    "hash_integers",
+    "keyed_permutation",
+    "run_seed",
+    "sample_seeds",
+    "uniform",
+]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
+
+
+class Stream(IntEnum):
+    """Keys that keep random numbers of different use apart from each other.
+
+    Where one is among the keys, the numbers are others than without it or with another one. A
+    number that is taken here must not change: splits, orders and resumed runs hang on it.
+    """
+
+    SUPPORT_CLASSES = 101  # which classes a support batch has
+    SUPPORT_IMAGES = 102  # which images of them
+    SUPPORT_VIEWS = 103  # the views of these
+    RUN_CLASSES = 201  # batches of few classes: the order of the classes
+    RUN_ORDER = 202  # and of their runs
+    DRAWS = 301  # weighted epochs: the draws
+    DRAW_SEEDS = 302  # and the seeds of what was drawn
+    LABELLED_GROUPS = 303  # which rows keep their group
+    COLOUR_AGREES = 304  # coloured digits: whether the colour is that of the class
+    COLOUR_RADIUS = 305  # and the two halves of its noise
+    COLOUR_ANGLE = 306
+    TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 
 def hash_integers(*keys: int | np.ndarray) -> np.ndarray:
@@ -38,18 +70,26 @@ def hash_integers(*keys: int | np.ndarray) -> np.ndarray:
     return state
 
 
-def sample_seeds(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
-    """Return one seed per sample for one epoch.
+def run_seed(seed: int | None) -> int:
+    """Return the seed of a run: the given one, or else that of ``seed_everything``, or else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+
+
+def sample_seeds(*keys: int | np.ndarray) -> np.ndarray:
+    """Return seeds, one for each element of the broadcast keys.
 
     Args:
-        seed: Seed of the run.
-        epoch: Epoch, >= 0.
-        indices: int64 `[N]`, indices of the samples in their data set.
+        keys: Integers or int64 arrays, for example (seed, epoch, indices of samples).
 
     Returns:
-        int64 `[N]`, each in [0, 2^63).
+        int64 of the broadcast shape, each in [0, 2^63).
     """
-    return (hash_integers(seed, epoch, indices) >> np.uint64(1)).astype(np.int64)
+    return (hash_integers(*keys) >> np.uint64(1)).astype(np.int64)
+
+
+def uniform(*keys: int | np.ndarray) -> np.ndarray:
+    """Return numbers in [0, 1), never 1: float64 of the broadcast shape of the keys."""
+    return (hash_integers(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def batch_seed(seeds: np.ndarray) -> int:

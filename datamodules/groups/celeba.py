@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from lit_ssl.datamodules.groups.images import CropThenResize, GroupedFiles, GroupImageDataModule
+from lit_ssl.datamodules.groups.images import CropThenResize, GroupImageDataModule
 from lit_ssl.datamodules.reading.folders import find_file, missing_images
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.files import describe_folder
@@ -53,8 +55,8 @@ class CelebADataModule(GroupImageDataModule):
     ) -> None:
         if target == attribute:
             raise InputError(f"target and attribute must differ, both are {target!r}.")
-        self._default_size = image_size
         super().__init__(num_workers=num_workers, **kwargs)
+        self.default_size = image_size
         self.root = Path(root).expanduser()
         self.target = target
         self.attribute = attribute
@@ -71,9 +73,9 @@ class CelebADataModule(GroupImageDataModule):
 
     def default_eval_transform(self) -> EvalTransform:
         """Return centre crop of 178 pixels and resize."""
-        return CropThenResize(self._default_size, crop=178)
+        return CropThenResize(self.default_size, crop=178)
 
-    def load_images(self, split: Split) -> GroupedFiles | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the images of a split."""
         names, labels, attributes, parts = self._annotations
         rows = np.flatnonzero(parts == _SPLITS[split])
@@ -84,7 +86,8 @@ class CelebADataModule(GroupImageDataModule):
             folder = folder / folder.name
         chosen = [names[row] for row in rows]
         missing_images(folder, chosen, self._file("list_attr_celeba"), _NAME)
-        return GroupedFiles(str(folder), chosen, labels[rows], attributes[rows])
+        columns = {"label": labels[rows], "attribute": attributes[rows]}
+        return Rows(FileImages(folder, chosen), columns)
 
     @cached_property
     def _annotations(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:

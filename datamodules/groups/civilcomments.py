@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lit_ssl.datamodules.groups.text import GroupTextDataModule, Texts
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.tables import Table, read_table
@@ -73,19 +74,21 @@ class CivilCommentsDataModule(GroupTextDataModule):
             return ["no identity", "identity"]
         return [f"not {self.attribute}", self.attribute]
 
-    def load_texts(self, split: Split) -> Texts | None:
+    def load_rows(self, split: Split) -> Rows:
         """Return the comments of a split."""
-        rows = self._rows_of(split)
-        if not len(rows):
-            return None
-        texts = self._table.columns["comment_text"]
-        labels = (self._table.numbers("toxicity") >= 0.5).astype(np.int64)
-        attributes = (self._table.numbers(self.attribute) >= 0.5).astype(np.int64)
-        return Texts([texts[row] for row in rows], None, labels[rows], attributes[rows])
+        table = self._table
+        columns = {
+            "label": (table.numbers("toxicity") >= 0.5).astype(np.int64),
+            "attribute": (table.numbers(self.attribute) >= 0.5).astype(np.int64),
+            "identity": np.stack([table.numbers(name) >= 0.5 for name in _IDENTITIES], axis=1),
+        }
+        splits = table.codes("split", _SPLITS, "train, val or test")
+        comments = Rows(Texts(table.columns["comment_text"]), columns)
+        return comments.select(np.flatnonzero(splits == _SPLITS[split]))
 
     def identity_array(self, split: Split) -> np.ndarray:
         """Return which of the eight identities the comments of a split mention: bool `[N, 8]`."""
-        return self._identities[self._rows_of(split)]
+        return self.column("identity", split)
 
     def eval_group_array(self, split: Split) -> np.ndarray:
         """Return which of the 16 evaluation groups the comments are in: bool `[N, 16]`."""
@@ -96,14 +99,3 @@ class CivilCommentsDataModule(GroupTextDataModule):
     def _table(self) -> Table:
         columns = ["comment_text", "split", "toxicity", "identity_any", *_IDENTITIES]
         return read_table(self.root / _FILE, columns, _NAME)
-
-    @cached_property
-    def _identities(self) -> np.ndarray:
-        return np.stack([self._table.numbers(name) >= 0.5 for name in _IDENTITIES], axis=1)
-
-    @cached_property
-    def _splits(self) -> np.ndarray:
-        return self._table.codes("split", _SPLITS, "train, val or test")
-
-    def _rows_of(self, split: Split) -> np.ndarray:
-        return np.flatnonzero(self._splits == _SPLITS[split])

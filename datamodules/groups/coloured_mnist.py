@@ -8,20 +8,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lit_ssl.datamodules.groups.images import GroupedArrays, GroupImageDataModule
+from lit_ssl.datamodules.groups.images import GroupImageDataModule
 from lit_ssl.datamodules.images.mnist5k import MNIST5kDataModule
 from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.stratified_split import stratified_split
 from lit_ssl.errors import InputError
-from lit_ssl.seeding import hash_integers
-from lit_ssl.transforms import EvalTransform
+from lit_ssl.seeding import Stream, uniform
 
 __all__ = ["ColouredMNISTDataModule"]
 
 _SPLIT_SEED = 0
-# Streams of random numbers; those of the splits differ too.
-_AGREES, _RADIUS, _ANGLE = 304, 305, 306
 _STREAM = {"train": 0, "val": 1, "test": 2}
 
 
@@ -47,6 +45,7 @@ class ColouredMNISTDataModule(GroupImageDataModule):
 
     default_mean = (0.0,)
     default_std = (1.0,)
+    default_size, default_margin = 28, 1  # as they are
 
     def __init__(
         self,
@@ -87,43 +86,38 @@ class ColouredMNISTDataModule(GroupImageDataModule):
         """Colours."""
         return ["green", "red"]
 
-    def default_eval_transform(self) -> EvalTransform:
-        """Return the identity: images stay 28 x 28."""
-        return EvalTransform(28)
-
     def prepare_data(self) -> None:
         """Check that the digits can be loaded."""
         MNIST5kDataModule().prepare_data()
 
-    def load_images(self, split: Split) -> GroupedArrays | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the coloured digits of a split."""
-        digits = MNIST5kDataModule().load_images("test" if split == "test" else "train")
-        assert isinstance(digits, ArrayImages)
+        digits = MNIST5kDataModule().load_rows("test" if split == "test" else "train")
+        assert digits is not None
         if split != "test":
             # Held out before colouring: each validation digit comes in both colours.
             train, held_out = stratified_split(digits.labels, self._held_out, _SPLIT_SEED)
             digits = digits.select(train if split == "train" else held_out)
-        labels = (digits.labels >= 5).astype(np.int64)
+        assert isinstance(digits.source, ArrayImages)
+        pixels, labels = digits.source.pixels, (digits.labels >= 5).astype(np.int64)
         if split == "train":
-            agrees = self._uniform(_AGREES, split, len(labels)) < self.correlation
-            colours = np.where(agrees, labels, 1 - labels)
-            return self._coloured(split, digits.pixels, labels, colours)
-        both = digits.pixels.repeat(2, 1, 1, 1)
+            agrees = self._uniform(Stream.COLOUR_AGREES, split, len(labels)) < self.correlation
+            return self._coloured(split, pixels, labels, np.where(agrees, labels, 1 - labels))
+        both = pixels.repeat(2, 1, 1, 1)
         return self._coloured(split, both, np.tile(labels, 2), np.repeat([0, 1], len(labels)))
 
     def _coloured(
         self, split: Split, pixels: torch.Tensor, labels: np.ndarray, colours: np.ndarray
-    ) -> GroupedArrays:
+    ) -> Rows:
         # Box and Muller's method; 1 − u is in (0, 1].
-        radius = np.sqrt(-2 * np.log(1 - self._uniform(_RADIUS, split, len(labels))))
-        normal = radius * np.cos(2 * np.pi * self._uniform(_ANGLE, split, len(labels)))
+        radius = np.sqrt(-2 * np.log(1 - self._uniform(Stream.COLOUR_RADIUS, split, len(labels))))
+        normal = radius * np.cos(2 * np.pi * self._uniform(Stream.COLOUR_ANGLE, split, len(labels)))
         delta = (2 * colours - 1) * self.contrast + self.jitter * normal
         shares = torch.from_numpy(np.stack([0.5 + delta, 0.5 - delta], axis=1)).view(-1, 2, 1, 1)
         coloured = torch.zeros(len(labels), self.in_channels, 28, 28, dtype=torch.uint8)
         coloured[:, :2] = (pixels * shares).round().clamp(0, 255).to(torch.uint8)
-        return GroupedArrays(coloured, labels, colours)
+        return Rows(ArrayImages(coloured), {"label": labels, "attribute": colours})
 
-    def _uniform(self, stream: int, split: Split, count: int) -> np.ndarray:
+    def _uniform(self, stream: Stream, split: Split, count: int) -> np.ndarray:
         """Numbers in [0, 1), a pure function of `colour_seed`, the stream and the split."""
-        hashes = hash_integers(self.colour_seed, stream, _STREAM[split], np.arange(count))
-        return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return uniform(self.colour_seed, stream, _STREAM[split], np.arange(count))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data import Subset as DatasetSubset
+from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.groups.known import (
     KnownAttributes,
@@ -19,9 +18,7 @@ from lit_ssl.datamodules.groups.known import (
     from_file,
     soft_groups,
 )
-from lit_ssl.datamodules.groups.loaders import GroupLoader, GroupTrainingLoader
-from lit_ssl.datamodules.loading.resumable import ResumingData, check_share, processed_batches
-from lit_ssl.datamodules.loading.samplers import ShardSampler
+from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
@@ -29,8 +26,8 @@ from lit_ssl.errors import InputError
 __all__ = ["GroupedData"]
 
 
-class GroupedData(ResumingData, ABC):
-    """Part of a data module whose rows have a class y and an attribute a: the group y · A + a.
+class GroupedData(RowsModule):
+    """Rows that have a class y and an attribute a: the group y · A + a.
 
     Batches are `(inputs, labels, groups)`; groups are int64 `[B]`, −1 where the attribute is
     unknown, or float32 `[B, G]` where they are predicted probabilities. Attributes of training rows
@@ -46,18 +43,6 @@ class GroupedData(ResumingData, ABC):
     adjusted_average: ClassVar[bool] = False
     eval_group_names: Sequence[str] | None = None
     group_format: ClassVar[str] = "{label}, {attribute}"
-
-    if TYPE_CHECKING:  # what ImageDataModule or GroupTextDataModule gives
-        batch_size: int
-        num_workers: int
-        drop_last: bool
-
-        @property
-        def class_names(self) -> Sequence[str]: ...  # noqa: D102
-        def labels(self, split: Split) -> np.ndarray: ...  # noqa: D102
-        def shard(self) -> tuple[int, int]: ...  # noqa: D102
-        def run_seed(self) -> int: ...  # noqa: D102
-        def _loader_arguments(self) -> dict[str, Any]: ...
 
     def _init_groups(self, fraction: float, seed: int, file: str | None) -> None:
         if not 0 < fraction <= 1:
@@ -75,14 +60,6 @@ class GroupedData(ResumingData, ABC):
     @abstractmethod
     def attribute_names(self) -> Sequence[str]:
         """Names of the attribute's values, in the order of their numbers."""
-
-    @abstractmethod
-    def attribute_array(self, split: Split) -> np.ndarray:
-        """Return the attributes in the data, int64 `[N]`, −1 where the data do not say."""
-
-    @abstractmethod
-    def _rows(self, split: Split, training: bool = False) -> Dataset:
-        """Return a data set that gives batches (inputs, rows)."""
 
     # Groups
 
@@ -104,6 +81,10 @@ class GroupedData(ResumingData, ABC):
             for label in self.class_names
             for attribute in self.attribute_names
         ]
+
+    def attribute_array(self, split: Split) -> np.ndarray:
+        """Return the attributes in the data, int64 `[N]`, −1 where the data do not say."""
+        return self.column("attribute", split)
 
     def true_group_array(self, split: Split) -> np.ndarray:
         """Return the groups in the data, for reports only: int64 `[N]`, −1 where unknown."""
@@ -183,69 +164,22 @@ class GroupedData(ResumingData, ABC):
                 )
         self._weights = weights
 
-    # Loaders
+    # What batches carry, and in which order rows come
 
-    def train_dataloader(self) -> GroupTrainingLoader:
-        """Return the loader of training batches, which resumes in the middle of an epoch."""
-        dataset = self._rows("train", training=True)
+    def epoch_sampler(self, dataset: Dataset) -> WeightedEpochSampler:
+        """Return the sampler that draws by the weights of `set_sampling`."""
         replicas, rank = self.shard()
-        sampler = WeightedEpochSampler(
-            dataset, lambda: self._weights, replicas, rank, self.run_seed(), self.drop_last
-        )
-        full = check_share(sampler, self.batch_size)
-        loader = GroupTrainingLoader(
+        return WeightedEpochSampler(
             dataset,
-            targets=lambda: self._targets("train"),
-            sampler=sampler,
-            drop_last=self.drop_last and full,
-            processed=lambda: processed_batches(self.trainer),
-            persistent_workers=self.num_workers > 0,
-            **self._loader_arguments(),
-        )
-        self.resume([loader])
-        return loader
-
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Return the loader of validation batches; an empty list if there are no rows for it."""
-        if not len(self.labels("val")):
-            return []
-        return self._group_loader("val", keep_workers=True)
-
-    def test_dataloader(self) -> DataLoader:
-        """Return the loader of test batches."""
-        return self._group_loader("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        """Return the loader of test batches."""
-        return self.test_dataloader()
-
-    def bank_dataloader(self, positions: np.ndarray | None = None) -> DataLoader:
-        """Return a loader of the training rows, evaluation transform, in order, each once.
-
-        With several processes, row `i` of the loader on process `r` of `W` is training row
-        `r + i * W`; nothing is padded.
-
-        Args:
-            positions: int64, positions in `labels("train")` of the rows to serve; None: all.
-        """
-        return self._group_loader("train", positions=positions)
-
-    def _group_loader(
-        self, split: Split, keep_workers: bool = False, positions: np.ndarray | None = None
-    ) -> GroupLoader:
-        dataset = self._rows(split)
-        if positions is not None:
-            dataset = DatasetSubset(dataset, positions.tolist())
-        replicas, rank = self.shard()
-        return GroupLoader(
-            dataset,
-            targets=lambda: self._targets(split),
-            sampler=ShardSampler(dataset, replicas, rank) if replicas > 1 else None,
-            persistent_workers=keep_workers and self.num_workers > 0,
-            **self._loader_arguments(),
+            lambda: self._weights,
+            num_replicas=replicas,
+            rank=rank,
+            seed=self.run_seed(),
+            drop_last=self.drop_last,
         )
 
-    def _targets(self, split: Split) -> tuple[np.ndarray, ...]:
+    def targets(self, split: Split) -> tuple[np.ndarray, ...]:
+        """Return labels and groups, as batches carry them."""
         labels = self.labels(split)
         if split != "train":
             return labels, self.eval_group_array(split)
@@ -272,7 +206,17 @@ class GroupedData(ResumingData, ABC):
     def _groups_of(self, split: Split, attributes: np.ndarray) -> np.ndarray:
         return np.where(attributes < 0, -1, self.labels(split) * self.num_attributes + attributes)
 
-    def report_groups(self) -> None:
+    def setup(self, stage: str | None = None) -> None:
+        """Find the rows of a stage and, for training, say how many group labels there are.
+
+        Args:
+            stage: "fit", "validate", "test", "predict" or None for all.
+        """
+        super().setup(stage)
+        if stage in ("fit", None):
+            self._report_groups()
+
+    def _report_groups(self) -> None:
         """Say once how many group labels the run uses, and warn of groups that training lacks."""
         if self._reported:
             return

@@ -8,12 +8,9 @@ import numpy as np
 
 from lit_ssl.errors import InputError
 from lit_ssl.groups.label_files import read_group_labels
-from lit_ssl.seeding import keyed_permutation
+from lit_ssl.seeding import Stream, keyed_permutation
 
 __all__ = ["KnownAttributes", "checked_groups", "choose_labelled", "from_file", "soft_groups"]
-
-# Keeps the choice of the labelled rows apart from other choices with the same seed.
-_LABELLED = 303
 
 
 class KnownAttributes(NamedTuple):
@@ -48,7 +45,7 @@ def choose_labelled(true: np.ndarray, fraction: float, seed: int) -> KnownAttrib
             f"group_label_fraction {fraction} of the {len(candidates):,} training rows with an"
             " attribute is none: give a larger fraction, or data with attributes."
         )
-    order = keyed_permutation(len(candidates), seed, _LABELLED)
+    order = keyed_permutation(len(candidates), seed, Stream.LABELLED_GROUPS)
     known = np.zeros(len(true), dtype=bool)
     known[candidates[order[:count]]] = True
     return KnownAttributes(np.where(known, true, -1), known)

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.groups.text import GroupTextDataModule, Texts
 from lit_ssl.datamodules.reading.folders import find_file
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
 from lit_ssl.tables import Table, read_table
@@ -78,18 +79,13 @@ class MultiNLIDataModule(GroupTextDataModule):
         """Without and with a negation in the hypothesis."""
         return ["no negation", "negation"]
 
-    def load_texts(self, split: Split) -> Texts | None:
+    def load_rows(self, split: Split) -> Rows:
         """Return the pairs of a split."""
         table, pairs, lines = self._content
         chosen = table.codes("split", {"0": 0, "1": 1, "2": 2}) == _SPLITS[split]
-        if not chosen.any():
-            return None
-        labels = pairs.labels[lines[chosen]]
         negations = table.codes("sentence2_has_negation", {"0": 0, "1": 1})[chosen]
-        premises = [pairs.premises[line] for line in lines[chosen]]
-        return Texts(
-            premises, [pairs.hypotheses[line] for line in lines[chosen]], labels, negations
-        )
+        texts = Texts(pairs.premises, pairs.hypotheses).select(lines[chosen])
+        return Rows(texts, {"label": pairs.labels[lines[chosen]], "attribute": negations})
 
     @cached_property
     def _content(self) -> tuple[Table, _Pairs, np.ndarray]:

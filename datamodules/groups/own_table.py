@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lit_ssl.datamodules.groups.images import GroupedFiles, GroupImageDataModule
+from lit_ssl.datamodules.groups.images import GroupImageDataModule
 from lit_ssl.datamodules.reading.folders import missing_images
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
 from lit_ssl.tables import Table, read_table
-from lit_ssl.transforms import EvalTransform
 
 __all__ = ["GroupCSVDataModule"]
 
@@ -71,8 +72,8 @@ class GroupCSVDataModule(GroupImageDataModule):
         image_size: int = 224,
         **kwargs: Any,
     ) -> None:
-        self._default_size = image_size
         super().__init__(**kwargs)
+        self.default_size = image_size
         self.root = Path(root).expanduser()
         self.metadata = self.root / Path(metadata).expanduser()
         self.columns = (filename_column, split_column, label_column, attribute_column)
@@ -88,11 +89,7 @@ class GroupCSVDataModule(GroupImageDataModule):
         """Names of the attribute's values."""
         return self._content.attribute_names
 
-    def default_eval_transform(self) -> EvalTransform:
-        """Return resize and centre crop."""
-        return EvalTransform(self._default_size, resize=round(self._default_size * 8 / 7))
-
-    def load_images(self, split: Split) -> GroupedFiles | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the images of a split, None if the file has none."""
         found = self._content
         rows = np.flatnonzero(found.splits == _SPLITS[split])
@@ -107,7 +104,8 @@ class GroupCSVDataModule(GroupImageDataModule):
         files = found.table.columns[self.columns[0]]
         names = [files[row] for row in rows]
         missing_images(self.root, names, found.table.path, _NAME)
-        return GroupedFiles(str(self.root), names, found.labels[rows], found.attributes[rows])
+        columns = {"label": found.labels[rows], "attribute": found.attributes[rows]}
+        return Rows(FileImages(self.root, names), columns)
 
     def _warn_of_stand_in(self, split: Split) -> None:
         """Say that a missing split is replaced by the other one, which numbers do not show."""

@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lit_ssl.datamodules.groups.images import GroupedFiles, GroupImageDataModule, SquareThenCrop
+from lit_ssl.datamodules.groups.images import GroupImageDataModule, SquareThenCrop
 from lit_ssl.datamodules.reading.folders import find_file, missing_images
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
 from lit_ssl.files import layout_error
@@ -58,8 +60,8 @@ class WaterbirdsDataModule(GroupImageDataModule):
     ) -> None:
         if mislabelled not in ("keep", "drop"):
             raise InputError(f"mislabelled must be 'keep' or 'drop', got {mislabelled!r}.")
-        self._default_size = image_size
         super().__init__(num_workers=num_workers, **kwargs)
+        self.default_size = image_size
         self.root = Path(root).expanduser()
         self.mislabelled = mislabelled
 
@@ -75,26 +77,23 @@ class WaterbirdsDataModule(GroupImageDataModule):
 
     def default_eval_transform(self) -> EvalTransform:
         """Return resize to a square and centre crop."""
-        return SquareThenCrop(self._default_size, resize=round(self._default_size * 8 / 7))
+        return SquareThenCrop(
+            self.default_size, resize=round(self.default_size * self.default_margin)
+        )
 
-    def load_images(self, split: Split) -> GroupedFiles | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the images of a split."""
         table, names, codes = self._metadata
         rows = np.flatnonzero(codes["split"] == _SPLITS[split])
         if self.mislabelled == "drop":
-            rows = rows[~_is_mislabelled([names[row] for row in rows])]
+            wrong = [any(species in names[row] for species in _MISLABELLED) for row in rows]
+            rows = rows[~np.array(wrong, dtype=bool)]
         if not len(rows):
             return None
         chosen = [names[row] for row in rows]
         missing_images(table.path.parent, chosen, table.path, _NAME)
-        return GroupedFiles(str(table.path.parent), chosen, codes["y"][rows], codes["place"][rows])
-
-    def mislabelled_array(self, split: Split) -> np.ndarray:
-        """Return which images of a split are of the three mislabelled species: bool `[N]`."""
-        reader = self._splits[split]
-        if reader is None:
-            return np.empty(0, dtype=bool)
-        return _is_mislabelled([reader.images.name(row) or "" for row in range(len(reader))])
+        columns = {"label": codes["y"][rows], "attribute": codes["place"][rows]}
+        return Rows(FileImages(table.path.parent, chosen), columns)
 
     @cached_property
     def _metadata(self) -> tuple[Table, list[str], dict[str, np.ndarray]]:
@@ -109,7 +108,3 @@ class WaterbirdsDataModule(GroupImageDataModule):
             "split": table.codes("split", {**two, "2": 2}, "0 (train), 1 (val) or 2 (test)"),
         }
         return table, table.columns["img_filename"], codes
-
-
-def _is_mislabelled(names: Sequence[str]) -> np.ndarray:
-    return np.array([any(species in name for species in _MISLABELLED) for name in names], bool)

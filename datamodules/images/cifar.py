@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
-from lit_ssl.datamodules.reading.images import ArrayImages, Images
+from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
 from lit_ssl.files import layout_error
-from lit_ssl.transforms import EvalTransform
 
 __all__ = ["CIFAR10DataModule", "CIFAR100DataModule"]
 
@@ -73,6 +73,8 @@ def _read_binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
 class _CIFARDataModule(ImageDataModule):
     """What CIFAR-10 and CIFAR-100 share."""
 
+    default_size, default_margin = 32, 1  # as they are
+
     # Folder, training files, test file of both layouts; key of the labels; bytes of labels.
     _python: tuple[str, tuple[str, ...], str]
     _binary: tuple[str, tuple[str, ...], str]
@@ -86,10 +88,6 @@ class _CIFARDataModule(ImageDataModule):
         self.root = Path(root)
         self.download = download
 
-    def default_eval_transform(self) -> EvalTransform:
-        """Return the identity: images stay 32 x 32."""
-        return EvalTransform(32)
-
     @abstractmethod
     def _download(self) -> None:
         """Fetch and check the official archive."""
@@ -99,7 +97,7 @@ class _CIFARDataModule(ImageDataModule):
         if self.download and self._layout() is None:
             self._download()
 
-    def load_images(self, split: Split) -> Images | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the 50,000 training or 10,000 test images; there is no own validation split."""
         if split == "val":
             return None
@@ -119,7 +117,7 @@ class _CIFARDataModule(ImageDataModule):
         ]
         pixels = np.concatenate([part[0] for part in parts]).reshape(-1, 3, 32, 32)
         labels = np.concatenate([part[1] for part in parts]).astype(np.int64)
-        return ArrayImages(torch.from_numpy(pixels), labels)
+        return Rows(ArrayImages(torch.from_numpy(pixels)), {"label": labels})
 
     def _layout(self) -> tuple[str, tuple[str, ...], str] | None:
         """The layout whose files are all there."""

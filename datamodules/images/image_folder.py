@@ -11,10 +11,10 @@ import numpy as np
 
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
 from lit_ssl.datamodules.reading.folders import class_folders, images_by_class, images_in
-from lit_ssl.datamodules.reading.images import FileImages, Images
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.files import layout_error
-from lit_ssl.transforms import EvalTransform
 
 __all__ = ["ImageFolderDataModule"]
 
@@ -46,8 +46,8 @@ class ImageFolderDataModule(ImageDataModule):
         val_size: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._default_size = image_size
         super().__init__(val_size=val_size, **kwargs)
+        self.default_size = image_size
         self.root = Path(root)
         self.labelled = labelled
 
@@ -59,11 +59,7 @@ class ImageFolderDataModule(ImageDataModule):
             raise layout_error("Image folder", folder, f"a folder with images at {folder}")
         return class_folders(folder) if self.labelled else []
 
-    def default_eval_transform(self) -> EvalTransform:
-        """Return resize and centre crop."""
-        return EvalTransform(self._default_size, resize=round(self._default_size * 8 / 7))
-
-    def load_images(self, split: Split) -> Images | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the images of a split, None if it has no folder."""
         folder = self._folder(split)
         if split != "train" and not folder.is_dir():
@@ -73,7 +69,7 @@ class ImageFolderDataModule(ImageDataModule):
         names = images_in(folder)
         if not names:
             raise layout_error("Image folder", folder, f"image files in {folder}")
-        return FileImages(str(folder), names, np.full(len(names), -1, dtype=np.int64))
+        return Rows(FileImages(folder, names), {"label": np.full(len(names), -1)})
 
     def _folder(self, split: Split) -> Path:
         whole = not any((self.root / name).is_dir() for name in ("train", "val", "test"))

@@ -12,11 +12,11 @@ import numpy as np
 from lit_ssl.datamodules.images.imagenet_labels import find_label_file, read_validation_labels
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
 from lit_ssl.datamodules.reading.folders import class_folders, images_by_class, images_in
-from lit_ssl.datamodules.reading.images import FileImages, Images
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, InputFileNotFoundError
 from lit_ssl.files import layout_error
-from lit_ssl.transforms import EvalTransform
 
 __all__ = ["ImageNetDataModule"]
 
@@ -52,8 +52,8 @@ class ImageNetDataModule(ImageDataModule):
         val_size: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._default_size = image_size
         super().__init__(num_workers=num_workers, val_size=val_size, **kwargs)
+        self.default_size = image_size
         self.root = Path(root)
         self.val_labels = val_labels
 
@@ -67,11 +67,7 @@ class ImageNetDataModule(ImageDataModule):
             )
         return names
 
-    def default_eval_transform(self) -> EvalTransform:
-        """Return resize and centre crop."""
-        return EvalTransform(self._default_size, resize=round(self._default_size * 8 / 7))
-
-    def load_images(self, split: Split) -> Images | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the images of `train` or `val`; there is no labelled test split."""
         if split == "test":
             return None
@@ -82,7 +78,7 @@ class ImageNetDataModule(ImageDataModule):
         if not names:
             expected = f"image files in {folder}/<wnid>/, or flat in {folder}"
             raise layout_error("ImageNet", folder, expected)
-        return FileImages(str(folder), names, self._flat_labels(names))
+        return Rows(FileImages(folder, names), {"label": self._flat_labels(names)})
 
     def _flat_labels(self, names: Sequence[str]) -> np.ndarray:
         path = Path(self.val_labels) if self.val_labels else find_label_file(self.root)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
-from lit_ssl.datamodules.loading.batches import as_is
-from lit_ssl.datamodules.loading.resumable import share_of
-from lit_ssl.datamodules.loading.samplers import ShardSampler
-from lit_ssl.datamodules.reading.decoding import read_image
+from lit_ssl.datamodules.loading.batches import EvaluationSet
+from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.reading.folders import images_in
-from lit_ssl.datamodules.reading.images import PackedStrings
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.rows import Rows
+from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
+from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, InputFileNotFoundError
 from lit_ssl.files import describe_folder
 from lit_ssl.imagenet_x.annotations import FactorAnnotations, FactorKind, read_annotations
@@ -30,47 +30,7 @@ __all__ = ["ImageNetXDataModule"]
 _FOLDERS = ("val", "validation")
 
 
-class NumberedImages(Dataset):
-    """Image files with their labels and numbers; the loader fetches whole batches.
-
-    Args:
-        folder: Where they lie.
-        names: Paths below it.
-        labels: int64 ``[N]``.
-        numbers: int64 ``[N]``.
-        transform: Maps uint8 ``[3, H, W]`` to the same size for all.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str],
-        labels: np.ndarray,
-        numbers: np.ndarray,
-        transform: Callable[[Tensor], Tensor],
-    ) -> None:
-        self.folder = str(folder)
-        self.names = PackedStrings(names)
-        self.labels = labels
-        self.numbers = numbers
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> Any:
-        """Return a batch of one."""
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        """Return (images ``[B, 3, h, w]``, labels int64 ``[B]``, numbers int64 ``[B]``)."""
-        images = [self.transform(read_image(f"{self.folder}/{self.names[i]}")) for i in indices]
-        rows = np.asarray(indices)
-        labels, numbers = self.labels[rows], self.numbers[rows]
-        return default_collate(images), torch.from_numpy(labels), torch.from_numpy(numbers)
-
-
-class ImageNetXDataModule(pl.LightningDataModule):
+class ImageNetXDataModule(RowsModule):
     """Images whose factors of variation are annotated, to evaluate classifiers on.
 
     Batches are ``(images, labels, image_number)``. ImageNet's validation images are told by the
@@ -102,7 +62,9 @@ class ImageNetXDataModule(pl.LightningDataModule):
         num_classes: Number of classes, None if not known.
     """
 
+    carried = ("label", "image_number")
     in_channels = 3
+    class_names: Sequence[str] = ()
 
     def __init__(
         self,
@@ -119,7 +81,7 @@ class ImageNetXDataModule(pl.LightningDataModule):
         pin_memory: bool | None = None,
         num_classes: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory)
         self.save_hyperparameters(logger=False, ignore=not_plain(transform=transform))
         for name, value, choices in (
             ("transform", transform, ("model", "vanilla")),
@@ -134,9 +96,6 @@ class ImageNetXDataModule(pl.LightningDataModule):
         self.transform = transform
         self.images = images
         self.partial = partial
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._num_classes = num_classes
         self.preprocessing: Preprocessing | None = None
 
@@ -169,8 +128,15 @@ class ImageNetXDataModule(pl.LightningDataModule):
             FileNotFoundError: If there are no such images, or annotated ones are missing.
             ValueError: If images come twice.
         """
-        _ = self._found
+        self.rows("test")
         self.preprocessing = self._preprocessing()
+
+    def served(self, split: Split, training: bool = False) -> Dataset:
+        """Return a data set that gives batches (images, rows), rows in the order of numbers."""
+        source = self._require(split).source
+        assert isinstance(source, FileImages)
+        assert self.preprocessing is not None
+        return EvaluationSet(ImageReader(source), self.preprocessing)
 
     def _preprocessing(self) -> Preprocessing:
         if isinstance(self.transform, EvalTransform):
@@ -187,9 +153,10 @@ class ImageNetXDataModule(pl.LightningDataModule):
             )
         return found
 
-    @cached_property
-    def _found(self) -> tuple[Path, list[str], np.ndarray]:
-        """Folder, paths below it, and image numbers, ascending."""
+    def load_rows(self, split: Split) -> Rows | None:
+        """Return the images with their numbers, ascending; the one split is for evaluation."""
+        if split != "test":
+            return None
         inside = [self.root / name for name in _FOLDERS]
         folder = next((path for path in inside if path.is_dir()), self.root)
         if self.annotations.files is not None:
@@ -210,7 +177,8 @@ class ImageNetXDataModule(pl.LightningDataModule):
         if self.images == "annotated":
             order = order[np.isin(numbers, self.annotations.numbers)]
             numbers = numbers[np.isin(numbers, self.annotations.numbers)]
-        return folder, [names[i] for i in order], numbers
+        columns = {"label": self.annotations.labels[numbers - 1], "image_number": numbers}
+        return Rows(FileImages(folder, [names[i] for i in order]), columns)
 
     def _check(self, folder: Path, names: Sequence[str], numbers: np.ndarray) -> None:
         twice = np.flatnonzero(np.diff(numbers) == 0)
@@ -227,24 +195,6 @@ class ImageNetXDataModule(pl.LightningDataModule):
                 f"annotated images, e.g. {self.annotations.file_name(int(missing[0]))}: complete "
                 "it, or set partial: true for a table of the images that are there."
             )
-
-    def val_dataloader(self) -> DataLoader:
-        """Return the loader: every image once, over all processes, in the order of numbers."""
-        folder, names, numbers = self._found
-        assert self.preprocessing is not None
-        labels = self.annotations.labels[numbers - 1]
-        dataset = NumberedImages(folder, names, labels, numbers, self.preprocessing)
-        replicas, rank = share_of(self.trainer)
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=ShardSampler(dataset, replicas, rank) if replicas > 1 else None,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            collate_fn=as_is,
-        )
-
-    test_dataloader = predict_dataloader = val_dataloader
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Scale and normalise images that are still uint8."""

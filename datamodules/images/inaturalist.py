@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
-from lit_ssl.datamodules.reading.images import FileImages, Images, PackedStrings
+from lit_ssl.datamodules.reading.images import FileImages, PackedStrings
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
 from lit_ssl.files import layout_error
-from lit_ssl.transforms import EvalTransform
 
 __all__ = ["INaturalist2018DataModule"]
 
@@ -59,8 +59,8 @@ class INaturalist2018DataModule(ImageDataModule):
         val_size: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._default_size = image_size
         super().__init__(num_workers=num_workers, val_size=val_size, **kwargs)
+        self.default_size = image_size
         self.root = Path(root)
 
     @cached_property
@@ -69,11 +69,7 @@ class INaturalist2018DataModule(ImageDataModule):
         names = self._training_annotations.names
         return [names[category] for category in sorted(names)]
 
-    def default_eval_transform(self) -> EvalTransform:
-        """Return resize and centre crop."""
-        return EvalTransform(self._default_size, resize=round(self._default_size * 8 / 7))
-
-    def load_images(self, split: Split) -> Images | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the official training or validation images; there is no labelled test split."""
         if split == "test":
             return None
@@ -85,7 +81,8 @@ class INaturalist2018DataModule(ImageDataModule):
             raise layout_error(
                 _NAME, self.root / _FOLDER, f"the images, such as {self.root / found.files[0]}"
             )
-        return FileImages(str(self.root), found.files, self._labels(split, found.categories))
+        labels = self._labels(split, found.categories)
+        return Rows(FileImages(self.root, found.files), {"label": labels})
 
     def _labels(self, split: Split, categories: np.ndarray) -> np.ndarray:
         known = np.array(sorted(self._training_annotations.names), dtype=np.int64)

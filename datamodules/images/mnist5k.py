@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
-from lit_ssl.datamodules.reading.images import ArrayImages, Images
+from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.stratified_split import stratified_split
 from lit_ssl.errors import InputImportError
-from lit_ssl.transforms import EvalTransform
 
 __all__ = ["MNIST5kDataModule"]
 
@@ -51,6 +51,7 @@ class MNIST5kDataModule(ImageDataModule):
     in_channels = 1
     default_mean = (0.1307,)
     default_std = (0.3081,)
+    default_size, default_margin = 28, 1  # as they are
 
     def __init__(self, *, num_workers: int = 0, val_size: int = 500, **kwargs: Any) -> None:
         super().__init__(num_workers=num_workers, val_size=val_size, **kwargs)
@@ -60,18 +61,15 @@ class MNIST5kDataModule(ImageDataModule):
         """The digits."""
         return [str(digit) for digit in range(10)]
 
-    def default_eval_transform(self) -> EvalTransform:
-        """Return the identity: images stay 28 x 28."""
-        return EvalTransform(28)
-
     def prepare_data(self) -> None:
         """Check that the images can be loaded."""
         _digits()
 
-    def load_images(self, split: Split) -> Images | None:
+    def load_rows(self, split: Split) -> Rows | None:
         """Return the 4,000 training or the 1,000 test images; there is no own validation split."""
         if split == "val":
             return None
         pixels, labels = _digits()
         train, test = stratified_split(labels, _TEST_SIZE, _SPLIT_SEED)
-        return ArrayImages(pixels, labels).select(train if split == "train" else test)
+        rows = Rows(ArrayImages(pixels), {"label": labels})
+        return rows.select(train if split == "train" else test)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
 from lit_ssl.datamodules.loading.resumable import ResumingData
 from lit_ssl.datamodules.loading.stratified import ClassStratifiedSampler
-from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.subset import Subset
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.hparams import not_plain
@@ -132,7 +131,8 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         """Return both loaders; they resume together in the middle of an epoch."""
         unlabelled = self.dataset.train_dataloader()
         sampler = self._support_sampler(max(1, len(unlabelled)))
-        support = self.dataset.training_loader(sampler, self.support_recipe, sampler.batch_size)
+        images = self.dataset.training_set(self.support_recipe)
+        support = self.dataset.training_loader(images, sampler, sampler.batch_size)
         self.resume([unlabelled, support])
         return CombinedLoader({"unlabelled": unlabelled, "support": support}, "min_size")
 
@@ -144,13 +144,7 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         """Return the data set's loader of test batches."""
         return self.dataset.test_dataloader()
 
-    def predict_dataloader(self) -> DataLoader:
-        """Return the data set's loader of test batches."""
-        return self.dataset.predict_dataloader()
-
-    def bank_dataloader(self) -> DataLoader:
-        """Return the data set's loader of all its training images, evaluation transform."""
-        return self.dataset.bank_dataloader()
+    predict_dataloader = test_dataloader
 
     def support_dataloader(self) -> DataLoader:
         """Return a loader of the labelled images, evaluation transform, in order, each once.
@@ -169,10 +163,10 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         """
         if not isinstance(batch, dict):
             return self.dataset.on_after_batch_transfer(batch, dataloader_idx)
-        images, labels = batch["support"]
+        images, *targets = batch["support"]
         return {
             "unlabelled": self.dataset.on_after_batch_transfer(batch["unlabelled"], dataloader_idx),
-            "support": (self.dataset.finish(images, self.support_recipe), labels),
+            "support": (self.dataset.finish(images, self.support_recipe), *targets),
         }
 
     def _support_sampler(self, num_batches: int) -> ClassStratifiedSampler:
@@ -181,65 +175,24 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
             self.dataset.labels("train")[self.support_positions],
             self.images_per_class,
             self.classes_per_batch,
-            num_batches,
-            replicas,
-            rank,
-            self.unique_classes_per_rank,
-            self.dataset.run_seed(),
-            self.support_positions,
+            num_batches=num_batches,
+            num_replicas=replicas,
+            rank=rank,
+            unique_classes_per_rank=self.unique_classes_per_rank,
+            seed=self.dataset.run_seed(),
+            positions=self.support_positions,
         )
 
-    # What callbacks and the command line ask a data module
-
-    def labels(self, split: Split) -> np.ndarray:
-        """Return the labels of a split of the data set, all of them; see `ImageDataModule`."""
-        return self.dataset.labels(split)
-
-    def positions(self, subset: Subset | Mapping[str, Any]) -> np.ndarray:
-        """Return which training images of the data set a subset picks; see `ImageDataModule`."""
-        return self.dataset.positions(subset)
-
-    @property
-    def num_corrupt(self) -> int:
-        """Number of unreadable images met so far."""
-        return self.dataset.num_corrupt
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.dataset.num_classes
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """Names of the classes."""
-        return self.dataset.class_names
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of each channel."""
-        return self.dataset.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel."""
-        return self.dataset.std
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of images after the evaluation transform."""
-        return self.dataset.image_size
-
-    @property
-    def in_channels(self) -> int:
-        """Number of channels."""
-        return self.dataset.in_channels
-
-    @property
-    def batch_size(self) -> int:
-        """Unlabelled images per batch and process."""
-        return self.dataset.batch_size
-
-    @property
-    def num_workers(self) -> int:
-        """Worker processes of each of the two loaders."""
-        return self.dataset.num_workers
+    # What callbacks and the command line ask a data module is as the data set says it.
+    bank_dataloader = property(attrgetter("dataset.bank_dataloader"))
+    labels = property(attrgetter("dataset.labels"))
+    positions = property(attrgetter("dataset.positions"))
+    num_corrupt = property(attrgetter("dataset.num_corrupt"))
+    num_classes = property(attrgetter("dataset.num_classes"))
+    class_names = property(attrgetter("dataset.class_names"))
+    mean = property(attrgetter("dataset.mean"))
+    std = property(attrgetter("dataset.std"))
+    image_size = property(attrgetter("dataset.image_size"))
+    in_channels = property(attrgetter("dataset.in_channels"))
+    batch_size = property(attrgetter("dataset.batch_size"))
+    num_workers = property(attrgetter("dataset.num_workers"))

@@ -1,4 +1,4 @@
-"""Data sets that hand finished batches to the loader: views, raw images or evaluation images."""
+"""Data sets that hand finished batches to the loader: views, raw or evaluation images, tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.seeding import sample_seeds
 
-__all__ = ["EvaluationSet", "RawImages", "RawSet", "ViewSet", "as_is"]
+__all__ = ["BatchSet", "EvaluationSet", "RawImages", "RawSet", "ViewSet", "as_is"]
 
 Key = tuple[int, int] | int
 
@@ -25,9 +25,9 @@ class RawImages(NamedTuple):
     parameters of the views are drawn, and fetching them back from the device would stall it.
 
     Attributes:
-        images: uint8 `[B, C, H, W]`; smaller images lie in the upper left corner, the rest is 0.
-        sizes: int64 `[B, 2]`, true height and width of each image; None if all fill the tensor.
-        seeds: int64 `[B]`, one seed per sample and epoch.
+        images: uint8 ``[B, C, H, W]``; smaller images lie in the upper left corner, the rest is 0.
+        sizes: int64 ``[B, 2]``, true height and width of each image; None if all fill the tensor.
+        seeds: int64 ``[B]``, one seed per sample and epoch.
     """
 
     images: Tensor
@@ -41,18 +41,21 @@ def as_is(batch: Any) -> Any:
 
 
 def _split_keys(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices and seeds; plain indices (from a foreign sampler) get the seed of epoch 0."""
+    """Return rows and seeds; plain rows (from a foreign sampler) get the seed of epoch 0."""
     if keys and isinstance(keys[0], tuple):
         pairs = np.asarray(keys, dtype=np.int64)
         return pairs[:, 0], pairs[:, 1]
-    indices = np.asarray(keys, dtype=np.int64)
-    return indices, sample_seeds(0, 0, indices)
+    rows = np.asarray(keys, dtype=np.int64)
+    return rows, sample_seeds(0, 0, rows)
 
 
-class _BatchedSet(Dataset):
-    """Base of the data sets here: the loader fetches whole batches through `__getitems__`."""
+class _Served(Dataset):
+    """Base of the data sets here: the loader fetches whole batches through ``__getitems__``.
 
-    def __init__(self, reader: ImageReader) -> None:
+    A batch is (inputs, rows): rows int64 ``[B]``, by which the loader adds the columns.
+    """
+
+    def __init__(self, reader: Any) -> None:
         self.reader = reader
 
     def __len__(self) -> int:
@@ -63,16 +66,29 @@ class _BatchedSet(Dataset):
         return self.__getitems__([key])
 
     def __getitems__(self, keys: Sequence[Key]) -> Any:
-        """Return a batch; keys are indices or pairs (index, seed)."""
+        """Return a batch; keys are rows or pairs (row, seed)."""
         raise NotImplementedError
 
 
-class ViewSet(_BatchedSet):
+class BatchSet(_Served):
+    """Inputs that are read a batch at a time.
+
+    Args:
+        reader: Has a length, and a method ``read_batch``: rows int64 ``[B]`` → inputs.
+    """
+
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[Any, Tensor]:
+        """Return (inputs, rows)."""
+        rows, _ = _split_keys(keys)
+        return self.reader.read_batch(rows), torch.from_numpy(rows)
+
+
+class ViewSet(_Served):
     """Views made in the workers.
 
     Args:
         reader: Images of the training split.
-        recipe: `MultiCrop` or `SingleView`: maps (uint8 `[C, H, W]`, seed) to uint8 views.
+        recipe: ``MultiCrop`` or ``SingleView``: maps (uint8 ``[C, H, W]``, seed) to uint8 views.
     """
 
     def __init__(self, reader: ImageReader, recipe: Callable[[Tensor, int], Any]) -> None:
@@ -80,15 +96,15 @@ class ViewSet(_BatchedSet):
         self.recipe = recipe
 
     def __getitems__(self, keys: Sequence[Key]) -> Any:
-        """Return (views, labels): views is one uint8 tensor `[B, ...]` or a list of them."""
+        """Return (views, rows): views is one uint8 tensor ``[B, …]`` or a list of them."""
         samples = []
         for index, seed in zip(*_split_keys(keys), strict=True):
-            image, label = self.reader.read(int(index))
-            samples.append((self.recipe(image, int(seed)), label))
+            image, row = self.reader.read(int(index))
+            samples.append((self.recipe(image, int(seed)), row))
         return default_collate(samples)
 
 
-class RawSet(_BatchedSet):
+class RawSet(_Served):
     """Undistorted training images for views on the device.
 
     Args:
@@ -102,30 +118,30 @@ class RawSet(_BatchedSet):
         self.canvas = canvas
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[RawImages, Tensor]:
-        """Return (RawImages, labels int64 `[B]`)."""
+        """Return (RawImages, rows)."""
         indices, seeds = _split_keys(keys)
-        batch = self.reader.read_batch(indices)
-        if batch is not None:
-            return RawImages(batch[0], None, seeds), batch[1]
+        images = self.reader.read_batch(indices)
+        if images is not None:
+            return RawImages(images, None, seeds), torch.from_numpy(indices)
         canvas = torch.zeros(len(indices), 3, self.canvas, self.canvas, dtype=torch.uint8)
         if get_worker_info() is not None:
             # while it is empty, else the full tensor is copied on its way out
             canvas.share_memory_()
         sizes = np.empty((len(indices), 2), dtype=np.int64)
-        labels = torch.empty(len(indices), dtype=torch.int64)
-        for row, index in enumerate(indices):
-            image, labels[row] = self.reader.read(int(index), self.canvas)
-            height, width = sizes[row] = image.shape[-2:]
-            canvas[row, :, :height, :width] = image
-        return RawImages(canvas, sizes, seeds), labels
+        rows = torch.empty(len(indices), dtype=torch.int64)
+        for place, index in enumerate(indices):
+            image, rows[place] = self.reader.read(int(index), self.canvas)
+            height, width = sizes[place] = image.shape[-2:]
+            canvas[place, :, :height, :width] = image
+        return RawImages(canvas, sizes, seeds), rows
 
 
-class EvaluationSet(_BatchedSet):
+class EvaluationSet(_Served):
     """Images with the evaluation transform.
 
     Args:
         reader: Images of one split.
-        transform: Maps uint8 `[..., C, H, W]` to uint8 `[..., C, size, size]`.
+        transform: Maps uint8 ``[…, C, H, W]`` to ``[…, C, size, size]``.
     """
 
     def __init__(self, reader: ImageReader, transform: Callable[[Tensor], Tensor]) -> None:
@@ -133,10 +149,10 @@ class EvaluationSet(_BatchedSet):
         self.transform = transform
 
     def __getitems__(self, keys: Sequence[Key]) -> Any:
-        """Return (images uint8 `[B, C, size, size]`, labels int64 `[B]`)."""
+        """Return (images ``[B, C, size, size]``, rows)."""
         indices, _ = _split_keys(keys)
-        batch = self.reader.read_batch(indices)
-        if batch is not None:
-            return self.transform(batch[0]), batch[1]
+        images = self.reader.read_batch(indices)
+        if images is not None:
+            return self.transform(images), torch.from_numpy(indices)
         samples = [self.reader.read(int(index)) for index in indices]
-        return default_collate([(self.transform(image), label) for image, label in samples])
+        return default_collate([(self.transform(image), row) for image, row in samples])

@@ -6,12 +6,9 @@ import numpy as np
 
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 from lit_ssl.errors import InputError
-from lit_ssl.seeding import keyed_permutation
+from lit_ssl.seeding import Stream, keyed_permutation
 
 __all__ = ["ClassesPerBatchSampler"]
-
-# Keep the streams of random numbers apart from that of the samples' order.
-_CLASSES, _RUNS = 201, 202
 
 
 class ClassesPerBatchSampler(EpochSampler):
@@ -64,9 +61,9 @@ class ClassesPerBatchSampler(EpochSampler):
     def order(self, epoch: int) -> np.ndarray:
         """Order of all samples in an epoch, int64 `[N]`."""
         shuffled = super().order(epoch)
-        ranks = keyed_permutation(len(self._classes), self.seed, epoch, _CLASSES)
+        ranks = keyed_permutation(len(self._classes), self.seed, epoch, Stream.RUN_CLASSES)
         by_class = shuffled[np.argsort(ranks[self._labels[shuffled]], kind="stable")]
         count = len(by_class) // self.run_length
         runs = by_class[: count * self.run_length].reshape(count, self.run_length)
-        mixed = runs[keyed_permutation(count, self.seed, epoch, _RUNS)].ravel()
+        mixed = runs[keyed_permutation(count, self.seed, epoch, Stream.RUN_ORDER)].ravel()
         return np.concatenate([mixed, by_class[count * self.run_length :]])

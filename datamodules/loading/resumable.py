@@ -7,35 +7,59 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
-import torch.distributed as dist
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from lit_ssl.datamodules.loading.samplers import EpochSampler
-from lit_ssl.errors import InputError
 
-__all__ = [
-    "ResumableDataLoader",
-    "ResumingData",
-    "check_share",
-    "processed_batches",
-    "share_of",
-]
+__all__ = ["ResumableDataLoader", "ResumingData", "RowsLoader"]
+
+Targets = Callable[[], tuple[np.ndarray, ...]]
 
 
-class ResumableDataLoader(DataLoader):
-    """`DataLoader` over an `EpochSampler` whose position is part of Lightning's checkpoints.
+class RowsLoader(DataLoader):
+    """`DataLoader` whose workers send (inputs, rows); the main process adds what belongs to rows.
+
+    Workers that stay alive keep the data set of their first epoch; what belongs to a row may
+    change, so it never passes through them.
+
+    Args:
+        args: Arguments of `torch.utils.data.DataLoader`.
+        targets: Returns the arrays `[N, ...]` to put in the place of the rows, by row; asked once
+            per pass. None leaves batches as they are.
+        kwargs: Keyword arguments of `torch.utils.data.DataLoader`.
+    """
+
+    def __init__(self, *args: Any, targets: Targets | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.targets = targets
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        return batches if self.targets is None else self._with_targets(batches, self.targets)
+
+    def _with_targets(self, batches: Iterator[Any], targets: Targets) -> Iterator[Any]:
+        pin = self.pin_memory and torch.cuda.is_available()
+        arrays = [torch.from_numpy(array) for array in targets()]
+        for inputs, rows in batches:
+            found = [array[rows] for array in arrays]
+            yield (inputs, *([tensor.pin_memory() for tensor in found] if pin else found))
+
+
+class ResumableDataLoader(RowsLoader):
+    """Loader over an `EpochSampler` whose position is part of Lightning's checkpoints.
 
     Lightning stores `state_dict()` of the training loader with its loops and hands it back when it
     resumes. The state is an epoch and the number of batches done in it: a state from the end of an
     epoch starts the next one at its beginning. Batches that were already used are not read again.
 
     Args:
-        args: Arguments of `torch.utils.data.DataLoader`.
+        args: Arguments of `RowsLoader`.
         processed: Function that returns how many batches of this epoch the training loop has
             finished. A batch that was fetched but not finished (an error inside the training step)
             is then given again after resuming. None: every batch that was fetched counts as done.
-        kwargs: Keyword arguments of `torch.utils.data.DataLoader`.
+        kwargs: Keyword arguments of `RowsLoader`.
     """
 
     def __init__(
@@ -64,15 +88,16 @@ class ResumableDataLoader(DataLoader):
         self._resume = None
         self._epoch, self._batches = sampler.epoch, 0
         self._order_epoch = sampler.epoch - self._shift
+        in_the_middle = False
         if resume is not None:
             in_the_middle = resume["epoch"] == sampler.epoch
-            if in_the_middle and resume["batches"]:
-                self._check_order(resume)
             self._batches = resume["batches"] if in_the_middle else 0
             self._order_epoch = resume["order_epoch"] + (not in_the_middle)
             # After such a request Lightning counts that epoch twice.
             self._shift = sampler.epoch - self._order_epoch
         sampler.start_at(self._order_epoch, self._batches * (self.batch_size or 1))
+        if resume is not None and in_the_middle and self._batches:
+            self._check_order(resume)
         for batch in super().__iter__():
             self._batches += 1
             yield batch
@@ -109,7 +134,8 @@ class ResumableDataLoader(DataLoader):
 
     def _check_order(self, saved: dict[str, int]) -> None:
         now = self._order()
-        changed = [f"{key} {saved[key]} -> {now[key]}" for key in now if saved[key] != now[key]]
+        was = {key: saved.get(key, 0) for key in now}
+        changed = [f"{key} {was[key]} -> {now[key]}" for key in now if was[key] != now[key]]
         if changed:
             warnings.warn(
                 "The checkpoint is from the middle of an epoch and the order of the samples has"
@@ -127,6 +153,7 @@ class ResumableDataLoader(DataLoader):
             "samples": sampler.dataset_size,
             "batch_size": self.batch_size or 1,
             "processes": sampler.num_replicas,
+            **sampler.depends_on(),
         }
 
 
@@ -166,49 +193,3 @@ class ResumingData:
         running = None if self.trainer is None else self.trainer.train_dataloader
         loaders = running.values() if isinstance(running, dict) else [running]
         return [loader for loader in loaders if isinstance(loader, ResumableDataLoader)]
-
-
-def check_share(sampler: EpochSampler, batch_size: int) -> bool:
-    """Whether each process has a full batch of training images; warns if it has only a part of one.
-
-    Args:
-        sampler: Of the training images.
-        batch_size: Images per batch and process.
-
-    Raises:
-        ValueError: There are fewer training images than processes.
-    """
-    share = len(sampler)
-    if share == 0:
-        raise InputError(
-            f"No training batch: {sampler.dataset_size} training images for"
-            f" {sampler.num_replicas} processes. Use fewer processes, or drop_last: false."
-        )
-    if share < batch_size and sampler.drop_last:
-        rank_zero_warn(
-            f"Only {share} training images per process, but batch_size is {batch_size}: each epoch"
-            f" is one batch of {share}."
-        )
-    return share >= batch_size
-
-
-def processed_batches(trainer: pl.Trainer | None) -> int | None:
-    """Return how many batches of this epoch the training loop has finished; None without one."""
-    if trainer is None:
-        return None
-    progress = trainer.fit_loop.epoch_loop.batch_progress.current
-    return progress.processed  # type: ignore[attr-defined]
-
-
-def share_of(trainer: pl.Trainer | None) -> tuple[int, int]:
-    """Return the number of processes that share the data, and the rank of this one.
-
-    Args:
-        trainer: Without one, the process group counts, if there is one.
-    """
-    if trainer is not None:
-        share = trainer.distributed_sampler_kwargs or {}
-        return share.get("num_replicas", 1), share.get("rank", 0)
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size(), dist.get_rank()
-    return 1, 0

@@ -54,6 +54,10 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         """
         self._start = (epoch, sample)
 
+    def depends_on(self) -> dict[str, int]:
+        """Return what else than seed and size the order of the current pass depends on."""
+        return {}
+
     def order(self, epoch: int) -> np.ndarray:
         """Order of all samples, over all processes, in an epoch: int64 `[N]`."""
         return keyed_permutation(self.dataset_size, self.seed, epoch)

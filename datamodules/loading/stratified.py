@@ -9,12 +9,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 from lit_ssl.errors import InputError
-from lit_ssl.seeding import hash_integers, keyed_permutation
+from lit_ssl.seeding import Stream, hash_integers, keyed_permutation, sample_seeds
 
 __all__ = ["ClassStratifiedSampler"]
-
-# Keep the streams of random numbers apart from each other and from those of the epoch's order.
-_CLASSES, _IMAGES, _VIEWS = 101, 102, 103
 
 
 class ClassStratifiedSampler(EpochSampler):
@@ -89,7 +86,9 @@ class ClassStratifiedSampler(EpochSampler):
             Positions and seeds, int64 `[batch_size]` each.
         """
         rounds, turn = divmod(step, len(self.classes) // self.classes_per_batch)
-        order = keyed_permutation(len(self.classes), self.seed, _CLASSES, epoch, rounds)
+        order = keyed_permutation(
+            len(self.classes), self.seed, Stream.SUPPORT_CLASSES, epoch, rounds
+        )
         # Columns of the batch are classes, rows are images.
         columns = np.arange(self.classes_per_batch)
         rows = np.arange(self.images_per_class)
@@ -103,8 +102,8 @@ class ClassStratifiedSampler(EpochSampler):
             [np.resize(shuffled, self.images_per_class)[rows] for shuffled in images], axis=1
         )
         place = rows[:, None] * self.classes_per_batch + columns
-        seeds = hash_integers(self.seed, _VIEWS, epoch, step, place.ravel()) >> np.uint64(1)
-        return self._positions[picked.ravel()], seeds.astype(np.int64)
+        seeds = sample_seeds(self.seed, Stream.SUPPORT_VIEWS, epoch, step, place.ravel())
+        return self._positions[picked.ravel()], seeds
 
     def _shuffled(self, chosen: np.ndarray, epoch: int, step: int) -> list[np.ndarray]:
         """Indices of the images of each chosen class, in a random order."""
@@ -113,7 +112,7 @@ class ClassStratifiedSampler(EpochSampler):
         members = np.concatenate(
             [self._by_class[a : a + n] for a, n in zip(starts, sizes, strict=True)]
         )
-        keys = hash_integers(self.seed, _IMAGES, epoch, step, members)
+        keys = hash_integers(self.seed, Stream.SUPPORT_IMAGES, epoch, step, members)
         column = np.repeat(np.arange(len(chosen)), sizes)
         return np.split(members[np.lexsort((keys, column))], np.cumsum(sizes)[:-1])
 

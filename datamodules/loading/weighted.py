@@ -9,12 +9,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.loading.samplers import EpochSampler
-from lit_ssl.seeding import hash_integers, sample_seeds
+from lit_ssl.seeding import Stream, hash_integers, sample_seeds, uniform
 
 __all__ = ["WeightedEpochSampler"]
-
-# Keep the streams of random numbers apart from that of the samples' order.
-_DRAWS, _SEEDS = 301, 302
 
 
 class WeightedEpochSampler(EpochSampler):
@@ -47,30 +44,31 @@ class WeightedEpochSampler(EpochSampler):
         self.weights = weights
         self._now: np.ndarray | None = None
 
-    def read_weights(self) -> int:
-        """Take over the weights for the next pass, as each pass does; return their checksum."""
+    def start_at(self, epoch: int, sample: int) -> None:
+        """Make the next pass start elsewhere, and take over the weights for it."""
+        super().start_at(epoch, sample)
         self._now = self.weights()
-        return self.checksum
 
-    @property
-    def checksum(self) -> int:
-        """Checksum of the weights of the latest pass, 0 without weights."""
-        return 0 if self._now is None else zlib.crc32(self._now.tobytes())
+    def depends_on(self) -> dict[str, int]:
+        """Return a checksum of the weights of the latest pass, 0 without weights."""
+        checksum = 0 if self._now is None else zlib.crc32(self._now.tobytes())
+        return {"sampling_weights": checksum}
 
     def order(self, epoch: int) -> np.ndarray:
         """Order of all draws, over all processes, in an epoch: int64 `[N]`."""
-        self.read_weights()
+        self._now = self.weights()
         if self._now is None:
             return super().order(epoch)
         ends = np.cumsum(self._now)
         ends /= ends[-1]
-        hashes = hash_integers(self.seed, epoch, _DRAWS, np.arange(self.dataset_size))
-        # 53 bits: in [0, 1), so that a sample without weight, an empty interval, is never hit.
-        uniform = (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return np.searchsorted(ends, uniform, side="right").astype(np.int64)
+        draws = uniform(self.seed, epoch, Stream.DRAWS, np.arange(self.dataset_size))
+        # Below 1, so that a sample without weight, an empty interval, is never hit.
+        return np.searchsorted(ends, draws, side="right").astype(np.int64)
 
     def seeds(self, epoch: int, indices: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Return the seeds of samples; see `EpochSampler`."""
         if self._now is None:
             return super().seeds(epoch, indices, places)
-        return sample_seeds(self.seed, epoch, hash_integers(_SEEDS, places).view(np.int64))
+        return sample_seeds(
+            self.seed, epoch, hash_integers(Stream.DRAW_SEEDS, places).view(np.int64)
+        )

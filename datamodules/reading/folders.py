@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lit_ssl.datamodules.reading.images import FileImages
-from lit_ssl.errors import InputFileNotFoundError
+from lit_ssl.datamodules.reading.rows import Rows
+from lit_ssl.errors import InputFileNotFoundError, listed
 from lit_ssl.files import layout_error
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
 ]
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_SHOWN = 6
 
 
 def find_file(root: Path, names: Sequence[str], data_set: str, folders: Sequence[str] = ()) -> Path:
@@ -68,10 +68,10 @@ def missing_images(folder: Path, names: Sequence[str], source: Path, data_set: s
     if len(missing) == len(names):
         raise layout_error(data_set, folder, f"the images that {source} names, such as {names[0]}")
     if missing:
-        shown = ", ".join(missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
         raise InputFileNotFoundError(
             f"{data_set}: {len(missing):,} of the {len(names):,} images that {source} names are not"
-            f" in {folder}: {shown}. Complete the folder, or take their rows out of the file."
+            f" in {folder}: {listed(missing)}. Complete the folder, or take their rows out of the"
+            " file"
         )
 
 
@@ -97,7 +97,7 @@ def images_in(folder: Path, deep: bool = True) -> list[str]:
     return [name.replace(os.sep, "/") for name in names]
 
 
-def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> FileImages:
+def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> Rows:
     """Return the images of a split with one folder per class.
 
     Args:
@@ -112,7 +112,7 @@ def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> File
     if unknown:
         raise InputFileNotFoundError(
             f"{data_set}: {folder} has {len(unknown)} class folders that the training images do"
-            f" not have: {', '.join(unknown[:_SHOWN])}. Both splits need the same classes."
+            f" not have: {listed(unknown)}. Both splits need the same classes."
         )
     names: list[str] = []
     labels: list[int] = []
@@ -123,7 +123,7 @@ def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> File
             labels += [label] * len(found)
     if not names:
         raise layout_error(data_set, folder, f"image files in {folder}/<class>/")
-    return FileImages(str(folder), names, np.asarray(labels, dtype=np.int64))
+    return Rows(FileImages(folder, names), {"label": np.asarray(labels)})
 
 
 def _walk(folder: str, deep: bool) -> Iterator[str]:

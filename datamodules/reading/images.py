@@ -1,10 +1,11 @@
-"""Labelled images, in memory or on disk, behind one small interface."""
+"""Images in memory or on disk, behind one small interface."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,66 +47,61 @@ class PackedStrings:
 
 
 class Images(ABC):
-    """Labelled images with random access.
+    """Images with random access."""
 
-    Attributes:
-        labels: int64 `[N]`, class index of each image, −1 where unknown.
-    """
-
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @abstractmethod
     def read(self, index: int, max_side: int | None = None) -> Tensor:
-        """Return one image as uint8 `[C, H, W]`, with no side longer than `max_side`.
+        """Return one image as uint8 ``[C, H, W]``, with no side longer than ``max_side``.
 
         Raises:
             CorruptImageError: The image cannot be read.
         """
 
     @abstractmethod
-    def name(self, index: int) -> str | None:
-        """Return the name of an image below the folder of its split, None if it has none."""
+    def name(self, row: int) -> str | None:
+        """Return the path of an image below the folder of its split, None if it has none."""
 
     @abstractmethod
-    def select(self, indices: np.ndarray) -> Images:
-        """Return the images at `indices` (int64 `[N]`), in that order."""
+    def select(self, rows: np.ndarray) -> Images:
+        """Return the images at ``rows`` (int64 ``[N]``), in that order."""
 
 
 class ArrayImages(Images):
     """Images of one size in memory.
 
     Args:
-        pixels: uint8 `[N, C, H, W]`.
-        labels: int64 `[N]`, −1 where unknown.
+        pixels: uint8 ``[N, C, H, W]``.
     """
 
-    def __init__(self, pixels: Tensor, labels: np.ndarray) -> None:
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != len(labels):
+    def __init__(self, pixels: Tensor) -> None:
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4:
             raise InputError(
-                "Images in memory must be uint8 [N, C, H, W] with one label each, got"
-                f" {pixels.dtype} {tuple(pixels.shape)} and {len(labels)} labels."
+                "Images in memory must be uint8 [N, C, H, W], got"
+                f" {pixels.dtype} {tuple(pixels.shape)}"
             )
         self.pixels = pixels
-        self.labels = np.asarray(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
 
     def read(self, index: int, max_side: int | None = None) -> Tensor:
-        """Return one image as uint8 `[C, H, W]`; it is small already, `max_side` has no effect."""
+        """Return one image as uint8 ``[C, H, W]``; it is small, ``max_side`` has no effect."""
         return self.pixels[index]
 
-    def read_batch(self, indices: np.ndarray) -> Tensor:
-        """Return the images at `indices` (int64 `[B]`) as uint8 `[B, C, H, W]`."""
-        return self.pixels[torch.from_numpy(indices)]
+    def read_batch(self, rows: np.ndarray) -> Tensor:
+        """Return the images at ``rows`` (int64 ``[B]``) as uint8 ``[B, C, H, W]``."""
+        return self.pixels[torch.from_numpy(rows)]
 
-    def name(self, index: int) -> str | None:
+    def name(self, row: int) -> str | None:
         """Return None: images in memory have no file names."""
         return None
 
-    def select(self, indices: np.ndarray) -> ArrayImages:
-        """Return a copy of the images at `indices` (int64 `[N]`), in that order."""
-        return ArrayImages(self.read_batch(indices), self.labels[indices])
+    def select(self, rows: np.ndarray) -> ArrayImages:
+        """Return a copy of the images at ``rows`` (int64 ``[N]``), in that order."""
+        return ArrayImages(self.read_batch(rows))
 
 
 class FileImages(Images):
@@ -113,27 +109,24 @@ class FileImages(Images):
 
     Args:
         folder: Folder of the split.
-        names: Paths below it, with `/`.
-        labels: int64 `[N]`, −1 where unknown.
+        names: Paths below it, with ``/``.
     """
 
-    def __init__(
-        self, folder: str, names: Iterable[str] | PackedStrings, labels: np.ndarray
-    ) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, names: Iterable[str] | PackedStrings) -> None:
+        self.folder = str(folder)
         self.names = names if isinstance(names, PackedStrings) else PackedStrings(names)
-        self.labels = np.asarray(labels, dtype=np.int64)
-        if len(self.names) != len(self.labels):
-            raise InputError(f"{len(self.names)} image files but {len(self.labels)} labels.")
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def read(self, index: int, max_side: int | None = None) -> Tensor:
-        """Decode one image to uint8 `[3, H, W]`, no side of it longer than `max_side`."""
+        """Decode one image to uint8 ``[3, H, W]``, no side of it longer than ``max_side``."""
         return read_image(os.path.join(self.folder, self.names[index]), max_side)
 
-    def name(self, index: int) -> str | None:
-        """Return the path of an image below the folder, with `/`."""
-        return self.names[index]
+    def name(self, row: int) -> str | None:
+        """Return the path of an image below the folder, with ``/``."""
+        return self.names[row]
 
-    def select(self, indices: np.ndarray) -> FileImages:
-        """Return the images at `indices` (int64 `[N]`), in that order; no file is read."""
-        return FileImages(self.folder, self.names.select(indices), self.labels[indices])
+    def select(self, rows: np.ndarray) -> FileImages:
+        """Return the images at ``rows`` (int64 ``[N]``), in that order; no file is read."""
+        return FileImages(self.folder, self.names.select(rows))

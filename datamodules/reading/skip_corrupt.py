@@ -15,12 +15,12 @@ __all__ = ["ImageReader"]
 
 
 class ImageReader:
-    """Reads the labelled images of one split.
+    """Reads the images of one split, and says which one it has read.
 
     Args:
         images: The images.
-        skip_corrupt: True puts the next readable image of the split (with its own label) in the
-            place of an unreadable one, and warns once per image; False raises.
+        skip_corrupt: True puts the next readable image of the split in the place of an unreadable
+            one, and warns once per image; False raises.
     """
 
     def __init__(self, images: Images, skip_corrupt: bool = False) -> None:
@@ -33,63 +33,53 @@ class ImageReader:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def labels(self) -> np.ndarray:
-        """Labels of the images, int64 `[N]`, −1 where unknown."""
-        return self.images.labels
+    def name(self, row: int) -> str | None:
+        """Return the path of an image below the folder of its split, None if it has none."""
+        return self.images.name(row)
+
+    def select(self, rows: np.ndarray) -> ImageReader:
+        """Return a reader of the images at ``rows`` (int64 ``[N]``), in that order."""
+        return ImageReader(self.images.select(rows), self._corrupt is not None)
 
     @property
     def num_corrupt(self) -> int:
         """Number of images found unreadable so far, by this process and its workers."""
         return 0 if self._corrupt is None else int(self._corrupt.sum())
 
-    @property
-    def one_size(self) -> bool:
-        """Whether all images are known to have one size."""
-        return isinstance(self.images, ArrayImages)
-
     def read(self, index: int, max_side: int | None = None) -> tuple[Tensor, int]:
-        """Return one image and its label.
+        """Return one image and its row, which is another than asked for where that is unreadable.
 
         Args:
-            index: Index of the image in the split.
+            index: Row of the image in the split.
             max_side: If given, larger images are shrunk so that their longer side fits.
 
         Returns:
-            uint8 `[C, H, W]` and the label.
+            uint8 ``[C, H, W]`` and the row.
 
         Raises:
             CorruptImageError: The image (or, when skipping, every image) is unreadable.
         """
         if self._corrupt is None:
-            return self.images.read(index, max_side), int(self.images.labels[index])
+            return self.images.read(index, max_side), index
         for step in range(len(self)):
             candidate = (index + step) % len(self)
             if self._corrupt[candidate]:
                 continue
             try:
-                image = self.images.read(candidate, max_side)
+                return self.images.read(candidate, max_side), candidate
             except CorruptImageError as error:
                 self._corrupt[candidate] = True
-                warnings.warn(
-                    f"Skipped: {error.__cause__ or error} ({self._path(candidate)})", stacklevel=2
-                )
-                continue
-            return image, int(self.images.labels[candidate])
-        raise CorruptImageError(f"None of the {len(self)} images of this split can be read.")
+                name = self.name(candidate) or f"image {candidate}"
+                warnings.warn(f"Skipped: {error.__cause__ or error} ({name})", stacklevel=2)
+        raise CorruptImageError(f"None of the {len(self)} images of this split can be read")
 
-    def read_batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor] | None:
+    def read_batch(self, rows: np.ndarray) -> Tensor | None:
         """Return several images at once where they lie in memory in one size, else None.
 
         Args:
-            indices: int64 `[B]`.
+            rows: int64 ``[B]``.
 
         Returns:
-            uint8 `[B, C, H, W]` and int64 `[B]`.
+            uint8 ``[B, C, H, W]``.
         """
-        if not isinstance(self.images, ArrayImages):
-            return None
-        return self.images.read_batch(indices), torch.from_numpy(self.images.labels[indices])
-
-    def _path(self, index: int) -> str:
-        return self.images.name(index) or f"image {index}"
+        return self.images.read_batch(rows) if isinstance(self.images, ArrayImages) else None

@@ -7,11 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from lit_ssl.errors import InputError
-from lit_ssl.seeding import keyed_permutation
+from lit_ssl.seeding import Stream, keyed_permutation
 
 __all__ = ["long_tail_counts"]
-
-_CLASSES = 0x7A11  # tells the order of the classes from that of the images, which has the same seed
 
 
 def long_tail_counts(
@@ -58,7 +56,7 @@ def long_tail_counts(
         )
     shares = _shares(len(names), factor, exponent)
     if permutation_seed is not None:
-        shares = shares[keyed_permutation(len(names), permutation_seed, _CLASSES)]
+        shares = shares[keyed_permutation(len(names), permutation_seed, Stream.TAIL_ORDER)]
     largest = (sizes / shares).min()
     # The small offset undoes float error: 5000 * 100 ** -1 may be 49.99..., but 50 are meant.
     counts = np.floor(largest * shares + 1e-9).astype(np.int64).clip(min_per_class)

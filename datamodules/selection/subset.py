@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import gzip
 import lzma
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO
 
 import numpy as np
 
-from lit_ssl.datamodules.reading.images import Images
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.lists import find_list
 from lit_ssl.datamodules.selection.long_tail import long_tail_counts
 from lit_ssl.datamodules.selection.stratified_split import choose_per_class, proportional_counts
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, listed
 
 __all__ = ["Subset", "find_listed", "read_lines"]
 
-_SHOWN = 5
 _CHOICES = ("fraction", "per_class", "exponential", "power_law", "file")
 
 
@@ -83,17 +82,17 @@ class Subset:
         return self.exponential is not None or self.power_law is not None
 
     def select(
-        self, images: Images, allowed: np.ndarray, class_name: Callable[[int], str]
+        self, rows: Rows, allowed: np.ndarray, class_name: Callable[[int], str]
     ) -> np.ndarray:
         """Choose from the training images.
 
         Args:
-            images: The complete official training set, to which indices and names in a file refer.
+            rows: The complete official training set, to which indices and names in a file refer.
             allowed: int64, ascending: the images that are not held out for validation.
             class_name: Name of a class, for messages.
 
         Returns:
-            int64 indices into `images`, ascending, a subset of `allowed`.
+            int64 indices into `rows`, ascending, a subset of `allowed`.
 
         Raises:
             ValueError: A class has fewer than `per_class` or `min_per_class` images, a long tail
@@ -102,8 +101,8 @@ class Subset:
             FileNotFoundError: The file does not exist.
         """
         if self.file is not None:
-            return _select_listed(self.file, images, allowed)
-        labels = images.labels[allowed]
+            return _select_listed(self.file, rows, allowed)
+        labels = rows.labels[allowed]
         if self.per_class is not None:
             _check_class_sizes(labels, self.per_class, class_name)
             count = self.per_class
@@ -145,19 +144,19 @@ def _check_class_sizes(labels: np.ndarray, wanted: int, class_name: Callable[[in
     if small:
         raise InputError(
             f"subset.per_class={wanted}, but {len(small)} classes have fewer training images:"
-            f" {_first(small)}. Lower per_class, or use fraction."
+            f" {listed(small)}. Lower per_class, or use fraction."
         )
 
 
-def find_listed(path: str, images: Images) -> np.ndarray:
+def find_listed(path: str, rows: Rows) -> np.ndarray:
     """Return which images a list names.
 
     Args:
         path: As `Subset.file`.
-        images: The complete official training set.
+        rows: The complete official training set.
 
     Returns:
-        int64 indices into `images`, ascending, each once.
+        int64 indices into `rows`, ascending, each once.
 
     Raises:
         ValueError: The file is empty, or names images that do not exist or are ambiguous.
@@ -167,21 +166,21 @@ def find_listed(path: str, images: Images) -> np.ndarray:
     if not entries:
         raise InputError(f"The list {path} is empty.")
     if all(entry.lstrip("-").isdigit() for entry in entries):
-        found = {entry: int(entry) for entry in entries if 0 <= int(entry) < len(images)}
+        found = {entry: int(entry) for entry in entries if 0 <= int(entry) < len(rows)}
     else:
-        found = _find_names(path, entries, images)
+        found = _find_names(path, entries, rows)
     missing = [entry for entry in entries if entry not in found]
     if missing:
         raise InputError(
             f"{len(missing)} of the {len(entries)} images in {path} are not among the"
-            f" {len(images)} training images: {_first(missing)}. Check that the list belongs to"
+            f" {len(rows)} training images: {listed(missing)}. Check that the list belongs to"
             " this data set and that the training folder is complete."
         )
     return np.unique(np.fromiter(found.values(), dtype=np.int64))
 
 
-def _select_listed(path: str, images: Images, allowed: np.ndarray) -> np.ndarray:
-    chosen = find_listed(path, images)
+def _select_listed(path: str, rows: Rows, allowed: np.ndarray) -> np.ndarray:
+    chosen = find_listed(path, rows)
     held_out = np.setdiff1d(chosen, allowed)
     if len(held_out):
         raise InputError(
@@ -191,18 +190,18 @@ def _select_listed(path: str, images: Images, allowed: np.ndarray) -> np.ndarray
     return chosen
 
 
-def _find_names(path: str, entries: list[str], images: Images) -> dict[str, int]:
-    if images.name(0) is None:
+def _find_names(path: str, entries: list[str], rows: Rows) -> dict[str, int]:
+    if rows.name(0) is None:
         raise InputError(
-            f"{path} lists names ({_first(entries)}), but the images of this data set have no file"
+            f"{path} lists names ({listed(entries)}), but the images of this data set have no file"
             " names: list indices of training images, one a line."
         )
     wanted = {entry: _readings(entry) for entry in entries}
     names = {name for readings in wanted.values() for name in readings}
     positions: dict[str, int] = {}
     several = set()
-    for index in range(len(images)):
-        name = images.name(index) or ""
+    for index in range(len(rows)):
+        name = rows.name(index) or ""
         for key in {name, name.rpartition("/")[2]} & names:
             if key in positions:
                 several.add(key)
@@ -214,7 +213,7 @@ def _find_names(path: str, entries: list[str], images: Images) -> dict[str, int]
     if ambiguous := sorted(several & set(keys.values())):
         raise InputError(
             f"{len(ambiguous)} names in {path} fit several training images:"
-            f" {_first(ambiguous)}. List paths below the training folder (class/name) instead."
+            f" {listed(ambiguous)}. List paths below the training folder (class/name) instead."
         )
     return {entry: positions[key] for entry, key in keys.items() if key is not None}
 
@@ -225,8 +224,3 @@ def _readings(entry: str) -> list[str]:
     names = [entry, *rest] if last.lstrip("-").isdigit() else [entry]
     paths = [str(PurePosixPath(name)) for name in names]
     return paths + [path.partition("/")[2] for path in paths if "/" in path]
-
-
-def _first(items: Iterable[str]) -> str:
-    listed = list(items)
-    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import OptimizerCallable
 
 from lit_ssl.datamodules import ImageDataModule
 from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms import EvalTransform
 
@@ -155,13 +156,13 @@ class ToyData(ImageDataModule):
     def default_eval_transform(self):
         return EvalTransform(8)
 
-    def load_images(self, split):
+    def load_rows(self, split):
         if split == "val":
             return None
         size = 24 if split == "train" else 8
         generator = torch.Generator().manual_seed(size)
         pixels = torch.randint(0, 256, (size, 3, 8, 8), dtype=torch.uint8, generator=generator)
-        return ArrayImages(pixels, np.arange(size) % 4)
+        return Rows(ArrayImages(pixels), {"label": np.arange(size) % 4})
 
 
 class UnnamedData(ToyData):
@@ -173,8 +174,8 @@ class UnnamedData(ToyData):
 class BuggyData(ToyData):
     """Has a bug in its set-up."""
 
-    def load_images(self, split):
-        return ArrayImages(None.pixels, np.arange(4))
+    def load_rows(self, split):
+        return Rows(ArrayImages(None.pixels), {"label": np.arange(4)})
 
 
 class MyData(pl.LightningDataModule):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lit_ssl.datamodules import ImageDataModule
 from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop
 
 
@@ -28,14 +29,14 @@ class ToyDataModule(ImageDataModule):
     def default_eval_transform(self):
         return EvalTransform(10)
 
-    def load_images(self, split):
+    def load_rows(self, split):
         if split == "val":
             return None
         size = self.train_size if split == "train" else 7
         generator = torch.Generator().manual_seed(len(split))
         pixels = torch.randint(0, 256, (size, 3, 12, 10), dtype=torch.uint8, generator=generator)
         pixels[:, 0] = torch.arange(size).view(-1, 1, 1)  # the index of an image is its red channel
-        return ArrayImages(pixels, np.arange(size) % 4)
+        return Rows(ArrayImages(pixels), {"label": np.arange(size) % 4})
 
 
 class Recorder(pl.LightningModule):

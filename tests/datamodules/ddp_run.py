@@ -13,6 +13,7 @@ import torch
 
 from lit_ssl.datamodules import ImageDataModule
 from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop
 
@@ -23,10 +24,12 @@ class Data(ImageDataModule):
     def default_eval_transform(self):
         return EvalTransform(8)
 
-    def load_images(self, split):
+    def load_rows(self, split):
         size = {"train": 43, "val": 7, "test": 5}[split]
         pixels = torch.arange(size, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
-        return ArrayImages(pixels.contiguous(), np.arange(size))  # the label is the index
+        return Rows(
+            ArrayImages(pixels.contiguous()), {"label": np.arange(size)}
+        )  # the label is the index
 
 
 class Recorder(pl.LightningModule):

@@ -78,7 +78,7 @@ def test_worker_views_are_the_recipe_applied_with_the_samples_seed(toy, views):
     pairs = list(loader.sampler)[:4]
     assert labels.tolist() == [index % 4 for index, _ in pairs]
     for row, (index, seed) in enumerate(pairs):
-        original = data._splits["train"].read(index)[0]
+        original = data.rows("train").source.read(index)[0]
         for view, expected in zip(images, views(original, seed), strict=True):
             assert torch.equal(view[row], normalize(expected, MEAN, STD))
 
@@ -223,7 +223,7 @@ def test_evaluation_is_the_same_one_by_one_and_in_batches(toy):
     data = toy(eval_transform=EvalTransform(6, resize=9), batch_size=7)
     images, _ = next(iter(data.test_dataloader()))
     for row in range(7):
-        expected = data.eval_transform(data._splits["test"].read(row)[0])
+        expected = data.eval_transform(data.rows("test").source.read(row)[0])
         assert torch.equal(images[row], expected)
 
 
@@ -308,7 +308,7 @@ def test_images_of_different_sizes_travel_on_one_canvas(folder, views):
         found_height, found_width = raw.sizes[row]
         assert abs(found_height - height * scale) <= 0.5
         assert abs(found_width - width * scale) <= 0.5
-        image = data._splits["train"].read(index, 35)[0]
+        image = data.rows("train").source.read(index, 35)[0]
         assert torch.equal(raw.images[row, :, :found_height, :found_width], image)
         assert raw.images[row, :, found_height:].sum() == 0
         assert raw.images[row, :, :, found_width:].sum() == 0
@@ -362,14 +362,15 @@ def test_corrupt_images_stop_or_are_replaced(folder):
 
 
 def test_long_paths_do_not_live_in_python_objects(folder):
-    images = make_folder(folder)._splits["train"].images
+    images = make_folder(folder).rows("train").source.images
     assert isinstance(images, FileImages)
     assert not [value for value in vars(images.names).values() if isinstance(value, list)]
 
 
-def test_readers_know_whether_images_have_one_size():
-    pixels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
-    reader = ImageReader(ArrayImages(pixels, np.arange(3)))
-    images, labels = reader.read_batch(np.array([2, 0]))
+def test_readers_know_whether_images_have_one_size(folder):
+    pixels = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(-1, 1, 4, 4)
+    images = ImageReader(ArrayImages(pixels)).read_batch(np.array([2, 0]))
     assert images.shape == (2, 1, 4, 4)
-    assert labels.tolist() == [2, 0]
+    assert images[:, 0, 0, 0].tolist() == [2, 0]
+    files = FileImages(folder / "train", ["cat/0.png", "dog/9.png"])
+    assert ImageReader(files).read_batch(np.array([1, 0])) is None

@@ -143,8 +143,7 @@ def test_low_shot_list(sorted_val):
         file.write("".join(f"{wnid}_3.JPEG\n" for wnid in reversed(WNIDS)))
     data = make(sorted_val, subset=Subset(file=str(path)))
     assert data.labels("train").tolist() == [0, 1, 2]
-    images = data._splits["train"].images
-    assert images.name(2) == "n02085620/n02085620_3.JPEG"
+    assert data.rows("train").name(2) == "n02085620/n02085620_3.JPEG"
 
 
 def test_wrong_layouts(tmp_path, write_image):

@@ -10,6 +10,7 @@ from PIL import Image
 from lit_ssl.datamodules import CorruptImageError
 from lit_ssl.datamodules.reading.decoding import read_image
 from lit_ssl.datamodules.reading.images import ArrayImages, FileImages, PackedStrings
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 
 
@@ -98,7 +99,7 @@ def files(tmp_path, write_image):
     names = [f"{index}.png" for index in range(4)]
     for index, name in enumerate(names):
         write_image(tmp_path / name, seed=index)
-    return FileImages(str(tmp_path), names, np.arange(4))
+    return FileImages(str(tmp_path), names)
 
 
 def test_skipping_takes_the_next_image_with_its_label(tmp_path, files):
@@ -130,7 +131,25 @@ def test_nothing_readable(tmp_path, files):
 
 
 def test_array_images_check_their_shape():
-    with pytest.raises(ValueError, match=r"uint8 \[N, C, H, W\].*2 labels"):
-        ArrayImages(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), np.zeros(2))
-    with pytest.raises(ValueError, match="2 image files but 1 labels"):
-        FileImages("", ["a", "b"], np.zeros(1))
+    with pytest.raises(ValueError, match=r"uint8 \[N, C, H, W\], got torch.float32 \(3, 1, 4, 4\)"):
+        ArrayImages(torch.zeros(3, 1, 4, 4))
+
+
+def test_a_column_has_a_value_for_each_row():
+    with pytest.raises(ValueError, match="'label' has 2 values for 3 rows"):
+        Rows(ArrayImages(torch.zeros(3, 1, 4, 4, dtype=torch.uint8)), {"label": np.zeros(2)})
+    with pytest.raises(ValueError, match="'group' has 1 values for 2 rows"):
+        Rows(FileImages("", ["a", "b"]), {"label": np.arange(2), "group": np.zeros(1)})
+
+
+def test_rows_are_chosen_with_their_columns_and_outlined_without_pixels():
+    pixels = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
+    columns = {"label": np.arange(4, dtype=np.int32), "box": np.eye(4)}
+    rows = Rows(ArrayImages(pixels), columns).select(np.array([3, 1]))
+    assert rows.source.pixels.flatten().tolist() == [3, 1]
+    assert (rows.labels.tolist(), rows.labels.dtype) == ([3, 1], np.int64)
+    assert rows.columns["box"].tolist() == np.eye(4)[[3, 1]].tolist()
+    outline = rows.outline()
+    assert (len(outline), outline.name(0), outline.labels.tolist()) == (2, None, [3, 1])
+    assert not hasattr(outline.source, "pixels")
+    assert Rows(FileImages("", ["a", "b"]), {"label": np.arange(2)}).outline().name(1) == "b"

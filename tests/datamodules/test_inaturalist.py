@@ -74,7 +74,7 @@ def test_splits_and_classes(root):
     assert images.shape == (4, 3, 16, 16)
     assert images.dtype == torch.uint8
     assert labels.tolist() == [0, 0, 0, 0]
-    assert data._splits["train"].images.name(7) == file_name("train", 7, 0)
+    assert data.rows("train").name(7) == file_name("train", 7, 0)
     assert make(root, image_size=224).eval_transform.resize == 256
 
 

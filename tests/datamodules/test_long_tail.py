@@ -10,6 +10,7 @@ import pytest
 from lit_ssl.__main__ import main
 from lit_ssl.datamodules import MNIST5kDataModule, Subset
 from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.long_tail import long_tail_counts
 
 BALANCED = np.tile(np.arange(10), 5000)
@@ -22,7 +23,7 @@ def counts(labels=BALANCED, **arguments):
 
 
 def choose(labels, **arguments):
-    images = FileImages("train", [f"{i}.png" for i in range(len(labels))], labels)
+    images = Rows(FileImages("train", [f"{i}.png" for i in range(len(labels))]), {"label": labels})
     chosen = Subset(**arguments).select(images, np.arange(len(labels)), lambda c: f"class {c}")
     return chosen, labels[chosen]
 

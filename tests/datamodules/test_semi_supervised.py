@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from lit_ssl.datamodules import CIFAR10DataModule, SemiSupervisedDataModule, Subset, packaged_lists
+from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.subset import read_lines
 from lit_ssl.transforms import CropSpec, MultiCrop, SingleView
 
@@ -230,10 +232,9 @@ def test_a_shipped_list_picks_images_of_cifar(monkeypatch):
     labels = np.random.default_rng(0).integers(0, 10, 50_000)
 
     class Cifar(CIFAR10DataModule):
-        def load_images(self, split):
-            from lit_ssl.datamodules.reading.images import ArrayImages
-
-            return ArrayImages(torch.zeros(50_000, 3, 1, 1, dtype=torch.uint8), labels)
+        def load_rows(self, split):
+            pixels = torch.zeros(50_000, 3, 1, 1, dtype=torch.uint8)
+            return Rows(ArrayImages(pixels), {"label": labels})
 
     data = SemiSupervisedDataModule(
         Cifar(val_size=0), subset=Subset(file="paws/cifar10_4000_split152")

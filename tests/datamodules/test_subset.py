@@ -8,11 +8,12 @@ import pytest
 
 from lit_ssl.datamodules import Subset
 from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.stratified_split import stratified_split
 
 LABELS = np.repeat([0, 1, 2], [50, 30, 3])
 NAMES = [f"n{label}/n{label}_{index}.JPEG" for index, label in enumerate(LABELS)]
-IMAGES = FileImages("train", NAMES, LABELS)
+IMAGES = Rows(FileImages("train", NAMES), {"label": LABELS})
 ALL = np.arange(len(LABELS))
 
 
@@ -96,7 +97,7 @@ def test_lists_with_the_folder_of_the_split_and_labels(listed):
     with pytest.raises(ValueError, match=r"1 of the 2 images .*: train/n0/n0_99.JPEG 0"):
         choose(file=listed("train/n0/n0_4.JPEG 0", "train/n0/n0_99.JPEG 0"))
     # a name is taken as it is where it exists
-    images = FileImages("train", ["a/cat 1", "a/cat"], np.array([0, 0]))
+    images = Rows(FileImages("train", ["a/cat 1", "a/cat"]), {"label": np.array([0, 0])})
     assert choose(images=images, allowed=np.arange(2), file=listed("a/cat 1")).tolist() == [0]
 
 
@@ -125,7 +126,9 @@ def test_listed_images_that_are_held_out(listed):
 
 
 def test_ambiguous_names(listed):
-    images = FileImages("train", ["a/1.png", "b/1.png", "b/2.png"], np.array([0, 1, 1]))
+    images = Rows(
+        FileImages("train", ["a/1.png", "b/1.png", "b/2.png"]), {"label": np.array([0, 1, 1])}
+    )
     with pytest.raises(ValueError, match=r"fit several training images: 1.png\. .*class/name"):
         choose(images=images, allowed=np.arange(3), file=listed("1.png"))
     listing = listed("b/1.png", "2.png")

@@ -134,7 +134,7 @@ def test_only_the_annotated_images(tmp_path, folder, write_images, made_up):
     )
     data.setup()
     kept = np.setdiff1d(made_up.annotated, made_up.prototypes)
-    assert data.val_dataloader().dataset.numbers.tolist() == kept.tolist()
+    assert data.column("image_number", "val").tolist() == kept.tolist()
 
 
 @pytest.mark.parametrize("kind", ["timm", "torchvision", "hf", "ckpt"])

@@ -10,6 +10,7 @@ from torch import nn
 
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule, Subset
 from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.methods import PAWS
 from lit_ssl.models import ProjectionHead
 from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop
@@ -23,13 +24,13 @@ class Blobs(ImageDataModule):
     def default_eval_transform(self):
         return EvalTransform(10)
 
-    def load_images(self, split):
+    def load_rows(self, split):
         if split != "train":
             return None
         labels = np.arange(48) % 6
         noise = torch.randint(0, 40, (48, 3, 12, 12), generator=torch.Generator().manual_seed(0))
         pixels = torch.from_numpy(labels * 30).view(-1, 1, 1, 1) + noise
-        return ArrayImages(pixels.to(torch.uint8), labels)
+        return Rows(ArrayImages(pixels.to(torch.uint8)), {"label": labels})
 
     def val_dataloader(self):
         return []

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from lit_ssl.datamodules import GroupImageDataModule
-from lit_ssl.datamodules.groups.images import GroupedArrays
+from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.transforms import EvalTransform
 
 
@@ -31,7 +32,7 @@ class ToyGroups(GroupImageDataModule):
     def default_eval_transform(self):
         return EvalTransform(8)
 
-    def load_images(self, split):
+    def load_rows(self, split):
         size = 43 if split == "train" else 9
         rows = np.arange(size)
         pixels = torch.zeros(size, 3, 8, 8, dtype=torch.uint8)
@@ -40,7 +41,7 @@ class ToyGroups(GroupImageDataModule):
         attributes = rows // 2 % 3
         if split == "train":
             attributes[self.unknown] = -1
-        return GroupedArrays(pixels, rows % 2, attributes)
+        return Rows(ArrayImages(pixels), {"label": rows % 2, "attribute": attributes})
 
 
 class GroupRecorder(pl.LightningModule):

