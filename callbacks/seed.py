@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
 from lit_ssl.errors import InputError
+from lit_ssl.seeding import run_seed
 
 
 class StepSeeder(pl.Callback):
@@ -40,11 +40,10 @@ class StepSeeder(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed for this batch."""
-        seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
         # Neither the number of the epoch nor that of the step: after some restarts Lightning counts
         # an epoch or a begun batch twice. Finished batches it counts right after all of them.
         done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        seed_generators(step_seed(seed, done, trainer.global_rank), pl_module.device)
+        seed_generators(step_seed(run_seed(self.seed), done, trainer.global_rank), pl_module.device)
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.loading.image_module import ImageDataModule as ImageDataModule
     from lit_ssl.datamodules.loading.resumable import ResumableDataLoader as ResumableDataLoader
+    from lit_ssl.datamodules.loading.rows_module import RowsModule as RowsModule
     from lit_ssl.datamodules.loading.samplers import EpochSampler as EpochSampler
     from lit_ssl.datamodules.loading.samplers import ShardSampler as ShardSampler
     from lit_ssl.datamodules.loading.stratified import (
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler as WeightedEpochSampler
     from lit_ssl.datamodules.reading.decoding import CorruptImageError as CorruptImageError
+    from lit_ssl.datamodules.reading.images import ArrayImages as ArrayImages
+    from lit_ssl.datamodules.reading.images import FileImages as FileImages
+    from lit_ssl.datamodules.reading.rows import Rows as Rows
     from lit_ssl.datamodules.selection.lists import packaged_lists as packaged_lists
     from lit_ssl.datamodules.selection.subset import Subset as Subset
 

@@ -96,7 +96,7 @@ def batch_seed(seeds: np.ndarray) -> int:
     """Return one seed for a batch, which depends on all seeds of its samples and on their order.
 
     Args:
-        seeds: int64 `[B]`.
+        seeds: int64 ``[B]``.
 
     Returns:
         Integer in [0, 2^63).
@@ -109,14 +109,14 @@ def batch_seed(seeds: np.ndarray) -> int:
 
 
 def keyed_permutation(size: int, *keys: int) -> np.ndarray:
-    """Return a random order of `0 ... size - 1` that is a pure function of the keys.
+    """Return a random order of ``0 ... size - 1`` that is a pure function of the keys.
 
     Args:
         size: Number of elements, >= 0.
         keys: Integers, for example (seed, epoch).
 
     Returns:
-        int64 `[size]`.
+        int64 ``[size]``.
     """
     hashes = hash_integers(*keys, np.arange(size, dtype=np.int64))
     return np.argsort(hashes, kind="stable").astype(np.int64)

@@ -1,20 +1,19 @@
-"""Columns of metadata files, with errors that name the line."""
+"""The one reader of CSV files and tables, with errors that name the line."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError, did_you_mean, listed
 from lit_ssl.files import layout_error
 
-__all__ = ["Table", "read_table"]
+__all__ = ["Table", "csv_lines", "pick_columns", "read_table"]
 
-_SHOWN = 5
 _SHORT = 16
 
 
@@ -24,7 +23,7 @@ class Table(NamedTuple):
     Attributes:
         path: The file.
         columns: Name → values, stripped, one per row.
-        lines: int64 `[N]`, the line of the file on which each row ends, from 1.
+        lines: int64 ``[N]``, the line of the file on which each row ends, from 1.
     """
 
     path: Path
@@ -45,7 +44,7 @@ class Table(NamedTuple):
             expected: What to say was expected; None lists the values.
 
         Returns:
-            int64 `[N]`.
+            int64 ``[N]``.
 
         Raises:
             InputError: Other values occur; it says which, how many and on which lines.
@@ -58,7 +57,7 @@ class Table(NamedTuple):
         return np.array(found, dtype=np.int64)
 
     def numbers(self, column: str) -> np.ndarray:
-        """Read a column of numbers: float64 `[N]`, empty values as 0.
+        """Read a column of numbers: float64 ``[N]``, empty values as 0.
 
         Raises:
             InputError: A value is no number.
@@ -74,12 +73,35 @@ class Table(NamedTuple):
         self, rows: Sequence[int], where: str, values: Sequence[str], expected: str
     ) -> InputError:
         """Return an error about the values of some rows."""
-        listed = ", ".join(f"line {self.lines[row]}: {values[row]!r}" for row in rows[:_SHOWN])
-        more = ", …" if len(rows) > _SHOWN else ""
+        found = listed([f"line {self.lines[row]}: {values[row]!r}" for row in rows])
         return InputError(
             f"{self.path} has {len(rows):,} unknown value{'s' * (len(rows) > 1)} in {where}"
-            f" ({listed}{more}): {expected}. Correct the file, or name another column."
+            f" ({found}): {expected}. Correct the file, or name another column"
         )
+
+
+def csv_lines(path: Path, expected: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV file that are not empty, the header first.
+
+    Args:
+        path: The file.
+        expected: What should be in it, for the message.
+        delimiter: Between the fields.
+
+    Yields:
+        The line of the file on which a row ends, from 1, and its fields, as they stand there.
+
+    Raises:
+        InputError: It is no CSV file.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            yield from ((reader.line_num, fields) for fields in reader if fields)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path} is no text with comma-separated values ({error}): {expected}"
+        ) from error
 
 
 def read_table(path: Path, wanted: Sequence[str], data_set: str) -> Table:
@@ -96,44 +118,54 @@ def read_table(path: Path, wanted: Sequence[str], data_set: str) -> Table:
     """
     if not path.is_file():
         raise layout_error(data_set, path.parent, f"{path.name} in {path.parent}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return _columns(path, csv.reader(file), wanted, data_set)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{data_set}: {path} is no text with comma-separated values ({error}). Get the file"
-            " again."
-        ) from error
+    lines = csv_lines(path, f"get the file of {data_set} again")
+    _, header = next(lines, (0, []))
+    return pick_columns(path, header, lines, wanted, data_set)
 
 
-def _columns(path: Path, reader: Iterator[list[str]], wanted: Sequence[str], name: str) -> Table:
-    header = [field.strip() for field in next(reader, [])]
+def pick_columns(
+    path: Path,
+    header: Sequence[str],
+    lines: Iterable[tuple[int, list[str]]],
+    wanted: Sequence[str],
+    data_set: str,
+) -> Table:
+    """Keep some columns of the lines of a file.
+
+    Args:
+        path: The file, for messages.
+        header: Names of all columns.
+        lines: Number and fields of each line.
+        wanted: Names of the columns to keep.
+        data_set: Name of the data set, for messages.
+
+    Raises:
+        InputError: A column is missing, a row is cut short, or there are no rows.
+    """
+    header = [name.strip() for name in header]
     if missing := [column for column in wanted if column not in header]:
         raise InputError(
-            f"{name}: {path} has no column {missing[0]!r}, its columns are"
+            f"{data_set}: {path} has no column {missing[0]!r}, its columns are"
             f" {', '.join(map(repr, header[:50])) or 'missing'}."
             f"{did_you_mean(missing[0], header, list_up_to=0)}"
         )
     places = [header.index(column) for column in wanted]
     columns: list[list[str]] = [[] for _ in wanted]
-    lines: list[int] = []
+    numbers: list[int] = []
     shared: dict[str, str] = {}  # short values repeat; one copy of each saves most of the memory
-    for fields in reader:
-        if not fields:
-            continue
-        line = reader.line_num  # type: ignore[attr-defined]
+    for number, fields in lines:
         if len(fields) < len(header):
             raise InputError(
-                f"{name}: line {line} of {path} has {len(fields)} of {len(header)} columns: the"
-                " file is incomplete. Get it again."
+                f"{data_set}: line {number} of {path} has {len(fields)} of {len(header)} columns:"
+                " the file is incomplete; get it again"
             )
         for column, place in zip(columns, places, strict=True):
             value = fields[place].strip()
             column.append(value if len(value) > _SHORT else shared.setdefault(value, value))
-        lines.append(line)
-    if not lines:
-        raise InputError(f"{name}: {path} has no rows below its header. Get the file again.")
-    return Table(path, dict(zip(wanted, columns, strict=True)), np.array(lines, dtype=np.int64))
+        numbers.append(number)
+    if not numbers:
+        raise InputError(f"{data_set}: {path} has no rows below its header; get the file again")
+    return Table(path, dict(zip(wanted, columns, strict=True)), np.array(numbers, dtype=np.int64))
 
 
 def _is_number(value: str) -> bool:

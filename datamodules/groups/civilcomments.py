@@ -28,18 +28,21 @@ _IDENTITIES = (
 class CivilCommentsDataModule(GroupTextDataModule):
     """CivilComments: is a comment toxic? Comments that mention an identity are so more often.
 
-    Expected: `all_data_with_identities.csv` of WILDS. A comment is toxic, and mentions an identity,
-    from a value of 0.5. Training groups are whether any identity is mentioned × class, 4 in all.
-    Evaluation is, by custom, on 16 groups that overlap: each of the eight identities × class;
-    validation and test batches carry them as bool `[B, 16]`, identity i and class y at 2 i + y.
+    Expected: ``all_data_with_identities.csv`` of WILDS. A comment is toxic, and mentions an
+    identity, from a value of 0.5. Training groups are whether any identity is mentioned × class, 4
+    in all. Evaluation is, by custom, on 16 groups that overlap: each of the eight identities ×
+    class; validation and test batches carry them as bool ``[B, 16]``, identity i and class y at 2 i
+    + y.
 
     Args:
         root: Folder with that file.
         tokenizer: Folder of a pretrained tokenizer.
-        attribute: Column that makes the training groups: `identity_any` or one of the identities.
+        attribute: Column that makes the training groups: ``identity_any`` or one of the identities.
         max_length: Longest comment, in tokens.
-        kwargs: Arguments of `GroupTextDataModule`.
+        kwargs: Arguments of ``GroupTextDataModule``.
     """
+
+    class_names = ("non-toxic", "toxic")
 
     def __init__(
         self,
@@ -63,11 +66,6 @@ class CivilCommentsDataModule(GroupTextDataModule):
         ]
 
     @property
-    def class_names(self) -> Sequence[str]:
-        """Names of the classes."""
-        return ["non-toxic", "toxic"]
-
-    @property
     def attribute_names(self) -> Sequence[str]:
         """Without and with a mention of an identity."""
         if self.attribute == "identity_any":
@@ -87,11 +85,11 @@ class CivilCommentsDataModule(GroupTextDataModule):
         return comments.select(np.flatnonzero(splits == _SPLITS[split]))
 
     def identity_array(self, split: Split) -> np.ndarray:
-        """Return which of the eight identities the comments of a split mention: bool `[N, 8]`."""
+        """Return which of the eight identities the comments of a split mention: bool ``[N, 8]``."""
         return self.column("identity", split)
 
     def eval_group_array(self, split: Split) -> np.ndarray:
-        """Return which of the 16 evaluation groups the comments are in: bool `[N, 16]`."""
+        """Return which of the 16 evaluation groups the comments are in: bool ``[N, 16]``."""
         classes = self.labels(split)[:, None, None] == np.arange(2)
         return (self.identity_array(split)[:, :, None] & classes).reshape(-1, 16)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +25,7 @@ _STREAM = {"train": 0, "val": 1, "test": 2}
 class ColouredMNISTDataModule(GroupImageDataModule):
     """MNIST-5k in red or green: is the digit at least 5? In training, the colour nearly tells.
 
-    The image is `digit · (0.5 + δ)` in the first channel and `digit · (0.5 − δ)` in the second,
+    The image is ``digit · (0.5 + δ)`` in the first channel and ``digit · (0.5 − δ)`` in the second,
     with δ = ±contrast plus Gaussian noise, one per image. The sign is the attribute: it agrees with
     the class with the given probability in training, while validation and test images come in both
     colours, so that their groups are balanced: 3,200 training, 1,600 validation and 2,000 test
@@ -36,13 +35,15 @@ class ColouredMNISTDataModule(GroupImageDataModule):
         correlation: Probability in training that green (red) is a digit below (from) 5, in [0, 1].
         contrast: Size of δ, in (0, 0.5].
         jitter: Standard deviation of its noise, >= 0. About 0.2 makes the colour hard to tell.
-        colour_seed: Seed of colours and noise; it does not depend on `seed`.
+        colour_seed: Seed of colours and noise; it does not depend on ``seed``.
         val_size: Number of the 4,000 digits held out for validation.
         channels: 2; or 3, the third empty, for networks that want colour images.
         num_workers: Worker processes per loader; in-memory images need none.
-        kwargs: Arguments of `GroupImageDataModule`.
+        kwargs: Arguments of ``GroupImageDataModule``.
     """
 
+    class_names = ("0-4", "5-9")
+    attribute_names = ("green", "red")
     default_mean = (0.0,)
     default_std = (1.0,)
     default_size, default_margin = 28, 1  # as they are
@@ -63,11 +64,11 @@ class ColouredMNISTDataModule(GroupImageDataModule):
         if not 0 <= correlation <= 1 or not 0 < contrast <= 0.5 or jitter < 0:
             raise InputError(
                 "ColouredMNISTDataModule needs correlation in [0, 1], contrast in (0, 0.5] and"
-                f" jitter >= 0, got {correlation}, {contrast} and {jitter}."
+                f" jitter >= 0, got {correlation}, {contrast} and {jitter}"
             )
         if channels not in (2, 3) or val_size < 1:
             raise InputError(
-                f"channels must be 2 or 3 and val_size at least 1, got {channels} and {val_size}."
+                f"channels must be 2 or 3 and val_size at least 1, got {channels} and {val_size}"
             )
         self.correlation = correlation
         self.contrast = contrast
@@ -75,16 +76,6 @@ class ColouredMNISTDataModule(GroupImageDataModule):
         self.colour_seed = colour_seed
         self.in_channels = channels
         self._held_out = val_size
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """Halves of the digits."""
-        return ["0-4", "5-9"]
-
-    @property
-    def attribute_names(self) -> Sequence[str]:
-        """Colours."""
-        return ["green", "red"]
 
     def prepare_data(self) -> None:
         """Check that the digits can be loaded."""
@@ -119,5 +110,5 @@ class ColouredMNISTDataModule(GroupImageDataModule):
         return Rows(ArrayImages(coloured), {"label": labels, "attribute": colours})
 
     def _uniform(self, stream: Stream, split: Split, count: int) -> np.ndarray:
-        """Numbers in [0, 1), a pure function of `colour_seed`, the stream and the split."""
+        """Numbers in [0, 1), a pure function of ``colour_seed``, the stream and the split."""
         return uniform(self.colour_seed, stream, _STREAM[split], np.arange(count))

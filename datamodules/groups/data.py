@@ -12,7 +12,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.groups.known import (
-    KnownAttributes,
     checked_groups,
     choose_labelled,
     from_file,
@@ -22,6 +21,7 @@ from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
+from lit_ssl.groups.label_files import GroupLabels
 
 __all__ = ["GroupedData"]
 
@@ -29,15 +29,16 @@ __all__ = ["GroupedData"]
 class GroupedData(RowsModule):
     """Rows that have a class y and an attribute a: the group y · A + a.
 
-    Batches are `(inputs, labels, groups)`; groups are int64 `[B]`, −1 where the attribute is
-    unknown, or float32 `[B, G]` where they are predicted probabilities. Attributes of training rows
-    are known as far as `group_label_fraction` lets them be; validation and test rows keep theirs.
+    Batches are ``(inputs, labels, groups)``; groups are int64 ``[B]``, −1 where the attribute is
+    unknown, or float32 ``[B, G]`` where they are predicted probabilities. Attributes of training
+    rows are known as far as ``group_label_fraction`` lets them be; validation and test rows keep
+    theirs.
 
     Attributes:
         adjusted_average: Whether the average accuracy of this data set is by custom that of the
             groups, weighted by their true sizes in training.
         eval_group_names: Names of the groups that validation and test batches carry, where these
-            are not the training groups but may overlap: then they are bool `[B, len(names)]`.
+            are not the training groups but may overlap: then they are bool ``[B, len(names)]``.
     """
 
     adjusted_average: ClassVar[bool] = False
@@ -46,7 +47,7 @@ class GroupedData(RowsModule):
 
     def _init_groups(self, fraction: float, seed: int, file: str | None) -> None:
         if not 0 < fraction <= 1:
-            raise InputError(f"group_label_fraction must be in (0, 1], got {fraction}.")
+            raise InputError(f"group_label_fraction must be in (0, 1], got {fraction}")
         self.group_label_fraction = fraction
         self.group_label_seed = seed
         self.group_labels = file
@@ -83,33 +84,33 @@ class GroupedData(RowsModule):
         ]
 
     def attribute_array(self, split: Split) -> np.ndarray:
-        """Return the attributes in the data, int64 `[N]`, −1 where the data do not say."""
+        """Return the attributes in the data, int64 ``[N]``, −1 where the data do not say."""
         return self.column("attribute", split)
 
     def true_group_array(self, split: Split) -> np.ndarray:
-        """Return the groups in the data, for reports only: int64 `[N]`, −1 where unknown."""
+        """Return the groups in the data, for reports only: int64 ``[N]``, −1 where unknown."""
         return self._groups_of(split, self.attribute_array(split))
 
     def group_array(self, split: Split) -> np.ndarray:
-        """Return the groups that a run may know: int64 `[N]`, −1 unknown.
+        """Return the groups that a run may know: int64 ``[N]``, −1 unknown.
 
-        In training these are the rows that `group_label_fraction` chooses or, with `group_labels`,
-        what this file says (the most probable where it holds probabilities). `set_groups` does not
-        change them.
+        In training these are the rows that ``group_label_fraction`` chooses or, with
+        ``group_labels``, what this file says (the most probable where it holds probabilities).
+        ``set_groups`` does not change them.
         """
         if split != "train":
             return self.true_group_array(split)
         return self._groups_of("train", self._training.attributes)
 
     def soft_group_array(self) -> np.ndarray | None:
-        """Return the probabilities in `group_labels` by group, float32 `[N, G]`, or None."""
+        """Return the probabilities in ``group_labels`` by group, float32 ``[N, G]``, or None."""
         probabilities = self._training.probabilities
         if probabilities is None:
             return None
         return soft_groups(probabilities, self.labels("train"), len(self.class_names))
 
     def known(self, split: Split) -> np.ndarray:
-        """Return which rows of a split have a true attribute that the run may use: bool `[N]`."""
+        """Return which rows of a split have a true attribute that the run may use: bool ``[N]``."""
         if split != "train":
             return self.attribute_array(split) >= 0
         return self._training.known
@@ -120,7 +121,7 @@ class GroupedData(RowsModule):
         return int(self._training.known.sum())
 
     def group_counts(self, split: Split) -> np.ndarray:
-        """Return the sizes of the groups in `group_array(split)`: int64 `[G]`."""
+        """Return the sizes of the groups in ``group_array(split)``: int64 ``[G]``."""
         groups = self.group_array(split)
         return np.bincount(groups[groups >= 0], minlength=self.num_groups)
 
@@ -128,8 +129,9 @@ class GroupedData(RowsModule):
         """Let training and bank batches carry other groups from the next pass of a loader on.
 
         Args:
-            groups: int64 `[N]` in the order of the training rows, −1 unknown; or float32 `[N, G]`,
-                probabilities of the groups; None: those of `group_array` or `soft_group_array`.
+            groups: int64 ``[N]`` in the order of the training rows, −1 unknown; or float32 ``[N,
+                G]``, probabilities of the groups; None: those of ``group_array`` or
+                ``soft_group_array``.
 
         Raises:
             ValueError: They do not belong to these rows: another number, or another class.
@@ -146,7 +148,7 @@ class GroupedData(RowsModule):
         of an epoch has to set the same weights before it goes on.
 
         Args:
-            weights: `[N]`, >= 0: probabilities are proportional to them, rows with 0 never come.
+            weights: ``[N]``, >= 0: probabilities are proportional to them, rows with 0 never come.
                 None: each row once an epoch.
 
         Raises:
@@ -160,14 +162,14 @@ class GroupedData(RowsModule):
                 raise InputError(
                     f"Sampling weights must be {count} finite numbers >= 0, one for each training"
                     f" row and not all 0, got {list(weights.shape)} with values"
-                    f" {np.unique(weights)[:5]}."
+                    f" {np.unique(weights)[:5]}"
                 )
         self._weights = weights
 
     # What batches carry, and in which order rows come
 
     def epoch_sampler(self, dataset: Dataset) -> WeightedEpochSampler:
-        """Return the sampler that draws by the weights of `set_sampling`."""
+        """Return the sampler that draws by the weights of ``set_sampling``."""
         replicas, rank = self.shard()
         return WeightedEpochSampler(
             dataset,
@@ -190,14 +192,14 @@ class GroupedData(RowsModule):
         """Return what validation and test batches carry as groups.
 
         Returns:
-            int64 `[N]`, as `group_array`; with `eval_group_names` bool `[N, len(names)]`.
+            int64 ``[N]``, as ``group_array``; with ``eval_group_names`` bool ``[N, len(names)]``.
         """
         return self.group_array(split)
 
     # The attributes of training rows
 
     @cached_property
-    def _training(self) -> KnownAttributes:
+    def _training(self) -> GroupLabels:
         true = self.attribute_array("train")
         if self.group_labels is not None:
             return from_file(self.group_labels, true, self.num_attributes)
@@ -237,5 +239,5 @@ class GroupedData(RowsModule):
             lacking = [self.group_names[group] for group in np.flatnonzero(present == 0)]
             rank_zero_warn(
                 f"No training row is in the group {' or '.join(lacking)}: nothing can be learnt"
-                " about it. Check the split and the subset; accuracy there is that of a guess."
+                " about it. Check the split and the subset; accuracy there is that of a guess"
             )

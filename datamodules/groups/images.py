@@ -22,19 +22,19 @@ __all__ = [
 class GroupImageDataModule(GroupedData, ImageDataModule):
     """Images whose class goes along with an attribute in training, such as its background.
 
-    A batch is `(images, labels, groups)`, see `GroupedData`; rows have the columns `label` and
-    `attribute`.
+    A batch is ``(images, labels, groups)``, see ``GroupedData``; rows have the columns ``label``
+    and ``attribute``.
 
     Args:
         group_label_fraction: Share of the training rows whose attribute is known, in (0, 1], drawn
             uniformly from those that have one; the others count as unknown (−1). A larger share
             keeps the rows of a smaller one.
-        group_label_seed: Seed of that choice; it does not depend on `seed`, so that methods and
+        group_label_seed: Seed of that choice; it does not depend on ``seed``, so that methods and
             repetitions are compared on the same rows.
         group_labels: CSV file with an attribute of every training row, predicted where it was not
-            known (`lit_ssl.groups.label_files`); with probabilities in it, training batches carry
-            float32 `[B, G]`.
-        kwargs: Arguments of `ImageDataModule`.
+            known (``lit_ssl.groups.label_files``); with probabilities in it, training batches carry
+            float32 ``[B, G]``.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GroupImageDataModule(GroupedData, ImageDataModule):
         if self.classes_per_batch is not None:
             raise InputError(
                 f"{type(self).__name__} takes no classes_per_batch: the method weights its training"
-                " rows. Leave it out."
+                " rows. Leave it out"
             )
         self._init_groups(group_label_fraction, group_label_seed, group_labels)
 
@@ -59,7 +59,7 @@ class SquareThenCrop(EvalTransform):
 
     Args:
         size: Pixels per side of the result.
-        resize: Pixels per side of the square, >= `size`.
+        resize: Pixels per side of the square, >= ``size``.
 
     Source: the released code of arXiv 1911.08731, for Waterbirds.
     """
@@ -68,13 +68,13 @@ class SquareThenCrop(EvalTransform):
         super().__init__(size, resize=resize)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Transform uint8 `[..., C, H, W]`."""
+        """Transform uint8 ``[..., C, H, W]``."""
         square = F.resize(image, [self.resize, self.resize], antialias=True)
         return F.center_crop(square, [self.size, self.size])
 
 
 class CropThenResize(EvalTransform):
-    """Cuts out the largest centred square, at most `crop` pixels wide, then resizes it.
+    """Cuts out the largest centred square, at most ``crop`` pixels wide, then resizes it.
 
     Args:
         size: Pixels per side of the result.
@@ -88,6 +88,6 @@ class CropThenResize(EvalTransform):
         self.crop = crop
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Transform uint8 `[..., C, H, W]`."""
+        """Transform uint8 ``[..., C, H, W]``."""
         side = min(self.crop, *image.shape[-2:])
         return F.resize(F.center_crop(image, [side, side]), [self.size, self.size], antialias=True)

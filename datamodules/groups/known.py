@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from lit_ssl.errors import InputError
-from lit_ssl.groups.label_files import read_group_labels
+from lit_ssl.groups.label_files import GroupLabels, read_group_labels
 from lit_ssl.seeding import Stream, keyed_permutation
 
-__all__ = ["KnownAttributes", "checked_groups", "choose_labelled", "from_file", "soft_groups"]
+__all__ = ["checked_groups", "choose_labelled", "from_file", "soft_groups"]
 
 
-class KnownAttributes(NamedTuple):
-    """Attributes of the training rows as a run may see them.
-
-    Attributes:
-        attributes: int64 `[N]`, −1 unknown.
-        known: bool `[N]`: true ones, not predictions.
-        probabilities: float32 `[N, A]`, or None.
-    """
-
-    attributes: np.ndarray
-    known: np.ndarray
-    probabilities: np.ndarray | None = None
-
-
-def choose_labelled(true: np.ndarray, fraction: float, seed: int) -> KnownAttributes:
+def choose_labelled(true: np.ndarray, fraction: float, seed: int) -> GroupLabels:
     """Choose rows, uniformly among those with an attribute, that keep it.
 
     Args:
-        true: int64 `[N]`, attributes in the data, −1 where they do not say.
+        true: int64 ``[N]``, attributes in the data, −1 where they do not say.
         fraction: Share of the rows with an attribute, in (0, 1].
         seed: Seed of the choice. A larger fraction keeps the rows of a smaller one.
 
@@ -43,20 +27,20 @@ def choose_labelled(true: np.ndarray, fraction: float, seed: int) -> KnownAttrib
     if not count:
         raise InputError(
             f"group_label_fraction {fraction} of the {len(candidates):,} training rows with an"
-            " attribute is none: give a larger fraction, or data with attributes."
+            " attribute is none: give a larger fraction, or data with attributes"
         )
     order = keyed_permutation(len(candidates), seed, Stream.LABELLED_GROUPS)
     known = np.zeros(len(true), dtype=bool)
     known[candidates[order[:count]]] = True
-    return KnownAttributes(np.where(known, true, -1), known)
+    return GroupLabels(np.where(known, true, -1), known)
 
 
-def from_file(path: str, true: np.ndarray, num_attributes: int) -> KnownAttributes:
+def from_file(path: str, true: np.ndarray, num_attributes: int) -> GroupLabels:
     """Read the attributes of all rows, predicted where they were not known.
 
     Args:
-        path: CSV file, see `lit_ssl.groups.label_files`.
-        true: int64 `[N]`, attributes in the data, −1 where they do not say.
+        path: CSV file, see ``lit_ssl.groups.label_files``.
+        true: int64 ``[N]``, attributes in the data, −1 where they do not say.
         num_attributes: Number of values of the attribute.
 
     Raises:
@@ -68,21 +52,21 @@ def from_file(path: str, true: np.ndarray, num_attributes: int) -> KnownAttribut
         raise InputError(
             f"{path} gives {int(wrong.sum()):,} training rows another known attribute than the"
             f" data, first row {int(np.argmax(wrong))}: it belongs to other data, another subset or"
-            " another order. Predict the groups again with this data module."
+            " another order. Predict the groups again with this data module"
         )
-    return KnownAttributes(*found)
+    return found
 
 
 def soft_groups(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Put the probabilities of attributes into the cells of the known classes.
 
     Args:
-        probabilities: float32 `[N, A]`.
-        labels: int64 `[N]`.
+        probabilities: float32 ``[N, A]``.
+        labels: int64 ``[N]``.
         num_classes: Number C of classes.
 
     Returns:
-        float32 `[N, C · A]`, zero in the cells of the other classes.
+        float32 ``[N, C · A]``, zero in the cells of the other classes.
     """
     groups = np.zeros((len(labels), num_classes, probabilities.shape[1]), dtype=np.float32)
     groups[np.arange(len(labels)), labels] = probabilities
@@ -95,13 +79,13 @@ def checked_groups(
     """Return a copy in the right type of groups that can belong to rows with these labels.
 
     Args:
-        groups: Integers `[N]`, −1 unknown, or probabilities `[N, G]`.
-        labels: int64 `[N]`.
+        groups: Integers ``[N]``, −1 unknown, or probabilities ``[N, G]``.
+        labels: int64 ``[N]``.
         num_classes: Number C of classes.
         num_attributes: Number A of attributes; G = C · A.
 
     Returns:
-        int64 `[N]` or float32 `[N, G]`.
+        int64 ``[N]`` or float32 ``[N, G]``.
 
     Raises:
         ValueError: They cannot.
@@ -110,7 +94,7 @@ def checked_groups(
     if groups.shape not in shapes:
         raise InputError(
             f"Groups must be {list(shapes[0])}, one for each training row, or probabilities"
-            f" {list(shapes[1])}, got {list(groups.shape)}."
+            f" {list(shapes[1])}, got {list(groups.shape)}"
         )
     if groups.ndim == 1:
         groups = np.array(groups, dtype=np.int64)
@@ -126,6 +110,6 @@ def checked_groups(
         raise InputError(
             f"The groups of {int(wrong.sum()):,} rows do not fit their classes, first row {row}:"
             f" {groups[row].tolist()} with the label {labels[row]}. Group y * {num_attributes} + a"
-            " belongs to label y; give the groups in the order of the training rows."
+            " belongs to label y; give the groups in the order of the training rows"
         )
     return groups

@@ -42,19 +42,21 @@ class _Pairs(NamedTuple):
 class MultiNLIDataModule(GroupTextDataModule):
     """MultiNLI: does a premise entail a hypothesis? Negations go along with contradiction.
 
-    Expected: `metadata_random.csv` of group DRO's release (a column of row numbers, gold_label,
-    sentence2_has_negation, split), and the official `multinli_1.0_train.jsonl`,
-    `multinli_1.0_dev_matched.jsonl` and `multinli_1.0_dev_mismatched.jsonl`, which are tokenized
-    anew. Row numbers count through these files in this order, pairs without a label included. They
-    may lie in `root`, `root/data` or `root/multinli_1.0`.
+    Expected: ``metadata_random.csv`` of group DRO's release (a column of row numbers, gold_label,
+    sentence2_has_negation, split), and the official ``multinli_1.0_train.jsonl``,
+    ``multinli_1.0_dev_matched.jsonl`` and ``multinli_1.0_dev_mismatched.jsonl``, which are
+    tokenized anew. Row numbers count through these files in this order, pairs without a label
+    included. They may lie in ``root``, ``root/data`` or ``root/multinli_1.0``.
 
     Args:
         root: Folder with these files.
         tokenizer: Folder of a pretrained tokenizer.
         metadata: Name of the file with the splits.
         max_length: Longest pair, in tokens.
-        kwargs: Arguments of `GroupTextDataModule`.
+        kwargs: Arguments of ``GroupTextDataModule``.
     """
+
+    attribute_names = ("no negation", "negation")
 
     def __init__(
         self,
@@ -73,11 +75,6 @@ class MultiNLIDataModule(GroupTextDataModule):
     def class_names(self) -> Sequence[str]:
         """Names of the classes."""
         return list(_LABELS)
-
-    @property
-    def attribute_names(self) -> Sequence[str]:
-        """Without and with a negation in the hypothesis."""
-        return ["no negation", "negation"]
 
     def load_rows(self, split: Split) -> Rows:
         """Return the pairs of a split."""
@@ -104,14 +101,14 @@ class MultiNLIDataModule(GroupTextDataModule):
             raise InputError(
                 f"{_NAME}: {int(differ.sum()):,} of the {len(stated):,} rows of {path} have another"
                 f" label than the pair they name, first line {table.lines[row]}. Use the three"
-                " official .jsonl files, complete and unchanged."
+                " official .jsonl files, complete and unchanged"
             )
         negated = np.array([has_negation(pairs.hypotheses[line]) for line in lines])
         other = negated != table.codes("sentence2_has_negation", {"0": 0, "1": 1})
         if other.any():
             rank_zero_warn(
                 f"{path} and the hypotheses differ about negation in {int(other.sum()):,} rows;"
-                " the file counts."
+                " the file counts"
             )
         return table, pairs, lines
 
@@ -144,7 +141,7 @@ def _read_pairs(files: Sequence[Path]) -> _Pairs:
                     raise InputError(
                         f"{_NAME}: line {number} of {path} is no pair ({type(error).__name__}:"
                         f" {error}): expected JSON with gold_label, sentence1 and sentence2. Unpack"
-                        " the official archive again."
+                        " the official archive again"
                     ) from error
                 premises.append(first)
                 hypotheses.append(second)

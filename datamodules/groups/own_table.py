@@ -37,16 +37,16 @@ class _Metadata(NamedTuple):
 
 
 class GroupCSVDataModule(GroupImageDataModule):
-    """Images listed in a CSV file: `id,filename,split,y,a`, where a may be empty.
+    """Images listed in a CSV file: ``id,filename,split,y,a``, where a may be empty.
 
     The split is train, val or test (or 0, 1, 2); y and a are numbers from 0, or names if you give
-    `class_names` and `attribute_names`; an empty a, or −1, is unknown. Rows of training without
-    an attribute count like those that `group_label_fraction` takes it from.
+    ``class_names`` and ``attribute_names``; an empty a, or −1, is unknown. Rows of training without
+    an attribute count like those that ``group_label_fraction`` takes it from.
 
     Args:
         root: Folder with the images.
-        metadata: The CSV file, below `root` or anywhere.
-        filename_column: Column of the paths of the images below `root`.
+        metadata: The CSV file, below ``root`` or anywhere.
+        filename_column: Column of the paths of the images below ``root``.
         split_column: Column of the splits.
         label_column: Column of the classes.
         attribute_column: Column of the attributes.
@@ -55,7 +55,7 @@ class GroupCSVDataModule(GroupImageDataModule):
         attribute_names: Names of the attribute's values. None: the numbers up to the largest.
         image_size: Height and width: the shorter side is resized to 8/7 of it (256 for 224), then
             the centre is cut out.
-        kwargs: Arguments of `GroupImageDataModule`.
+        kwargs: Arguments of ``GroupImageDataModule``.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class GroupCSVDataModule(GroupImageDataModule):
             if split == "train":
                 raise InputError(
                     f"{found.table.path} has no training row: expected 'train' or 0 in column"
-                    f" {self.columns[1]!r}."
+                    f" {self.columns[1]!r}"
                 )
             self._warn_of_stand_in(split)
             return None
@@ -114,7 +114,7 @@ class GroupCSVDataModule(GroupImageDataModule):
             rank_zero_warn(
                 f"{self._content.table.path} has no {split} row: the {other} rows take their place,"
                 " so that the test is on the rows that choose the checkpoint. Add"
-                f" {split} rows{', or give val_size' if split == 'val' else ''}."
+                f" {split} rows{', or give val_size' if split == 'val' else ''}"
             )
 
     @cached_property
@@ -131,7 +131,7 @@ class GroupCSVDataModule(GroupImageDataModule):
             raise InputError(
                 f"{table.path} has no attribute at all in column {attribute!r}: expected some for"
                 " at least a few training rows, and for validation. Name the column with"
-                " attribute_column."
+                " attribute_column"
             )
         return _Metadata(table, splits, labels, attributes, class_names, attribute_names)
 

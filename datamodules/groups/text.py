@@ -41,7 +41,7 @@ class Texts:
         """Return None: texts have no names."""
 
     def select(self, rows: np.ndarray) -> Texts:
-        """Return the texts at `rows` (int64 `[N]`), in that order."""
+        """Return the texts at ``rows`` (int64 ``[N]``), in that order."""
         first = [self.first[row] for row in rows]
         return Texts(first, None if self.second is None else [self.second[row] for row in rows])
 
@@ -69,25 +69,25 @@ class _TokenReader:
 class GroupTextDataModule(GroupedData):
     """Texts whose class goes along with an attribute in training.
 
-    A data set gives `load_rows`, whose source is `Texts`, with the columns `label` and `attribute`.
-    A batch is `(tokens, labels, groups)`, see `GroupedData`; tokens are int64 `[B, L]` each:
-    `input_ids`, `attention_mask` and, where the tokenizer has them, `token_type_ids`. All texts of
-    a split are tokenized once, in `setup`, and kept in memory.
+    A data set gives ``load_rows``, whose source is ``Texts``, with the columns ``label`` and
+    ``attribute``. A batch is ``(tokens, labels, groups)``, see ``GroupedData``; tokens are int64
+    ``[B, L]`` each: ``input_ids``, ``attention_mask`` and, where the tokenizer has them,
+    ``token_type_ids``. All texts of a split are tokenized once, in ``setup``, and kept in memory.
 
     Args:
         tokenizer: Folder of a pretrained tokenizer (or model) that transformers can read; nothing
             is downloaded.
         max_length: Longest text, in tokens; longer ones are cut.
         padding: "longest" fills a batch up to its longest text; "max_length" always to
-            `max_length`, for compiled models.
+            ``max_length``, for compiled models.
         batch_size: Texts per batch and process.
         num_workers: Worker processes per loader; tokens in memory need none.
-        seed: Seed of the order, the same on all processes. None takes the one of `seed_everything`
-            (`PL_GLOBAL_SEED`), or else 0.
+        seed: Seed of the order, the same on all processes. None takes the one of
+            ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
         drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
         group_label_fraction: Share of the training rows whose attribute is known; see
-            `GroupImageDataModule`.
+            ``GroupImageDataModule``.
         group_label_seed: Seed of that choice.
         group_labels: CSV file with an attribute of every training row.
 
@@ -95,6 +95,8 @@ class GroupTextDataModule(GroupedData):
         num_classes: Number of classes.
         class_names: Their names, in the order of the labels.
     """
+
+    inputs = "texts"
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class GroupTextDataModule(GroupedData):
         )
         self.save_hyperparameters(logger=False)
         if padding not in ("longest", "max_length"):
-            raise InputError(f"padding must be 'longest' or 'max_length', got {padding!r}.")
+            raise InputError(f"padding must be 'longest' or 'max_length', got {padding!r}")
         self.tokenizer = os.path.expanduser(tokenizer)
         self.max_length = max_length
         self.padding = padding

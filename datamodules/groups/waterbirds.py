@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,21 +30,23 @@ _MISLABELLED = ("Eastern_Towhee", "Western_Meadowlark", "Western_Wood_Pewee")
 class WaterbirdsDataModule(GroupImageDataModule):
     """Waterbirds: birds cut out of CUB before places; landbirds on water are rare in training.
 
-    Expected: `metadata.csv` (img_filename, y, split, place) and the folders of species, as the
+    Expected: ``metadata.csv`` (img_filename, y, split, place) and the folders of species, as the
     official archive unpacks. y 1 is a waterbird, place 1 is water; 4,795 training images in groups
     of 3,498, 184, 56 and 1,057; validation and test images lie equally on both backgrounds.
 
     Args:
-        root: That folder, or the one that holds it (`waterbird_complete95_forest2water2`).
+        root: That folder, or the one that holds it (``waterbird_complete95_forest2water2``).
         image_size: Height and width: images are resized to a square of 8/7 of it (256 for 224),
             then the centre is cut out.
         mislabelled: Eastern Towhee, Western Meadowlark and Western Wood Pewee are landbirds that
             the official data labels as waterbirds. "keep" leaves them, as published results do;
             "drop" leaves them out of all splits.
         num_workers: Worker processes per loader.
-        kwargs: Arguments of `GroupImageDataModule`.
+        kwargs: Arguments of ``GroupImageDataModule``.
     """
 
+    class_names = ("landbird", "waterbird")
+    attribute_names = ("land", "water")
     adjusted_average = True
     group_format = "{label} on {attribute}"
 
@@ -59,21 +60,11 @@ class WaterbirdsDataModule(GroupImageDataModule):
         **kwargs: Any,
     ) -> None:
         if mislabelled not in ("keep", "drop"):
-            raise InputError(f"mislabelled must be 'keep' or 'drop', got {mislabelled!r}.")
+            raise InputError(f"mislabelled must be 'keep' or 'drop', got {mislabelled!r}")
         super().__init__(num_workers=num_workers, **kwargs)
         self.default_size = image_size
         self.root = Path(root).expanduser()
         self.mislabelled = mislabelled
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """Kinds of birds."""
-        return ["landbird", "waterbird"]
-
-    @property
-    def attribute_names(self) -> Sequence[str]:
-        """Backgrounds."""
-        return ["land", "water"]
 
     def default_eval_transform(self) -> EvalTransform:
         """Return resize to a square and centre crop."""

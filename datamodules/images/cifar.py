@@ -53,7 +53,7 @@ def _read_pickle(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
     except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not a file of CIFAR's Python version ({error}). Extract the official"
-            " archive again."
+            " archive again"
         ) from error
 
 
@@ -63,7 +63,7 @@ def _read_binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
     if len(content) == 0 or len(content) % row:
         raise InputError(
             f"{path} has {len(content)} bytes, which is not a multiple of the {row} bytes of an"
-            " image with its label. Extract the official archive again."
+            " image with its label. Extract the official archive again"
         )
     rows = content.reshape(-1, row)
     # CIFAR-100 has a coarse and then the fine label: the last byte before the pixels counts.
@@ -93,7 +93,7 @@ class _CIFARDataModule(ImageDataModule):
         """Fetch and check the official archive."""
 
     def prepare_data(self) -> None:
-        """Download the Python version if neither layout is there and `download` is set."""
+        """Download the Python version if neither layout is there and ``download`` is set."""
         if self.download and self._layout() is None:
             self._download()
 
@@ -136,11 +136,11 @@ class CIFAR10DataModule(_CIFARDataModule):
     """CIFAR-10: 50,000 training and 10,000 test images, 32 x 32 pixels, 10 classes.
 
     Args:
-        root: Folder that holds `cifar-10-batches-py` (preferred) or `cifar-10-batches-bin`.
+        root: Folder that holds ``cifar-10-batches-py`` (preferred) or ``cifar-10-batches-bin``.
         download: Fetch the Python version if neither is there.
         val_size: Number of training images held out for validation; 0 validates on the test images.
-            Must be 0 for a `subset.file` that draws on all 50,000 images.
-        kwargs: Arguments of `ImageDataModule`.
+            Must be 0 for a ``subset.file`` that draws on all 50,000 images.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     default_mean = (0.4914, 0.4822, 0.4465)
@@ -165,10 +165,10 @@ class CIFAR100DataModule(_CIFARDataModule):
     """CIFAR-100: 50,000 training and 10,000 test images, 32 x 32 pixels, 100 (fine) classes.
 
     Args:
-        root: Folder that holds `cifar-100-python` (preferred) or `cifar-100-binary`.
+        root: Folder that holds ``cifar-100-python`` (preferred) or ``cifar-100-binary``.
         download: Fetch the Python version if neither is there.
         val_size: Number of training images held out for validation; 0 validates on the test images.
-        kwargs: Arguments of `ImageDataModule`.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     default_mean = (0.5071, 0.4865, 0.4409)

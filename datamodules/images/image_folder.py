@@ -22,9 +22,9 @@ __all__ = ["ImageFolderDataModule"]
 class ImageFolderDataModule(ImageDataModule):
     """Your own images, with or without classes.
 
-    The training images are in `root/train`, or in `root` itself if there is no such folder;
-    validation and test images in `root/val` and `root/test`, both optional. Each folder inside is a
-    class (searched to any depth). A training folder without folders inside has images without
+    The training images are in ``root/train``, or in ``root`` itself if there is no such folder;
+    validation and test images in ``root/val`` and ``root/test``, both optional. Each folder inside
+    is a class (searched to any depth). A training folder without folders inside has images without
     labels: they get −1.
 
     Args:
@@ -32,9 +32,9 @@ class ImageFolderDataModule(ImageDataModule):
         image_size: Height and width of evaluation images: the shorter side is resized to 8/7 of it
             (256 for 224), then the centre is cut out.
         labelled: False ignores the folders: all images get the label −1.
-        val_size: Number of training images held out for validation. 0 uses `root/val`, else
-            `root/test`, else there is no validation.
-        kwargs: Arguments of `ImageDataModule`.
+        val_size: Number of training images held out for validation. 0 uses ``root/val``, else
+            ``root/test``, else there is no validation.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     def __init__(

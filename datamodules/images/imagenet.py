@@ -24,22 +24,21 @@ __all__ = ["ImageNetDataModule"]
 class ImageNetDataModule(ImageDataModule):
     """ImageNet-1k, or any subset of its classes.
 
-    Expected: `train/<wnid>/*.JPEG` and either `val/<wnid>/*.JPEG` or all validation images flat in
-        `val/`
-    with a file of their labels. Class i is the i-th of the sorted wnids in `train/`. Other files
-    are ignored. The validation images are the test images too. `subset.file` takes the usual
-    low-shot lists (`<wnid>_<number>.JPEG` on each line).
+    Expected: ``train/<wnid>/*.JPEG`` and either ``val/<wnid>/*.JPEG`` or all validation images flat
+    in ``val/`` with a file of their labels. Class i is the i-th of the sorted wnids in ``train/``.
+    Other files are ignored. The validation images are the test images too. ``subset.file`` takes
+    the usual low-shot lists (``<wnid>_<number>.JPEG`` on each line).
 
     Args:
-        root: Folder that holds `train` and `val`.
-        val_labels: Labels of a flat `val/`: a list of file names and wnids (such as
+        root: Folder that holds ``train`` and ``val``.
+        val_labels: Labels of a flat ``val/``: a list of file names and wnids (such as
             LOC_val_solution.csv), or the devkit's ILSVRC2012_validation_ground_truth.txt. None
-            looks for them in `root`.
+            looks for them in ``root``.
         image_size: Height and width of evaluation images: the shorter side is resized to 8/7 of it
             (256 for 224), then the centre is cut out.
         num_workers: Worker processes per loader.
-        val_size: Number of training images held out for validation; 0 validates on `val`.
-        kwargs: Arguments of `ImageDataModule`.
+        val_size: Number of training images held out for validation; 0 validates on ``val``.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ImageNetDataModule(ImageDataModule):
 
     @cached_property
     def class_names(self) -> Sequence[str]:
-        """The wnids in `train/`, sorted."""
+        """The wnids in ``train/``, sorted."""
         names = class_folders(self.root / "train")
         if not names:
             raise layout_error(
@@ -68,7 +67,7 @@ class ImageNetDataModule(ImageDataModule):
         return names
 
     def load_rows(self, split: Split) -> Rows | None:
-        """Return the images of `train` or `val`; there is no labelled test split."""
+        """Return the images of ``train`` or ``val``; there is no labelled test split."""
         if split == "test":
             return None
         folder = self.root / split
@@ -88,7 +87,7 @@ class ImageNetDataModule(ImageDataModule):
                 f" labels is in {self.root}. Set val_labels to a list of file names and wnids"
                 " (such as LOC_val_solution.csv) or to the devkit's"
                 " ILSVRC2012_validation_ground_truth.txt, or sort the images into folders"
-                " val/<wnid>/."
+                " val/<wnid>/"
             )
         wnids = read_validation_labels(path, names)
         index = {wnid: label for label, wnid in enumerate(self.class_names)}
@@ -97,6 +96,6 @@ class ImageNetDataModule(ImageDataModule):
             raise InputError(
                 f"ImageNet: {path} has {len(unknown)} classes that {self.root / 'train'} does not"
                 f" have, for example {unknown[0]}. Keep only validation images of the training"
-                " classes."
+                " classes"
             )
         return np.asarray([index[wnid] for wnid in wnids], dtype=np.int64)

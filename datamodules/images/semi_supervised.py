@@ -26,38 +26,28 @@ __all__ = ["SemiSupervisedDataModule"]
 class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
     """Composes an image data module with a stream of labelled support images out of it (PAWS).
 
-    A training batch is a dictionary of two multi-view batches: `unlabelled`, which is what
-    `dataset` serves (all of its training images, the labelled ones included), and `support`, which
-    holds `images_per_class` images of each of `classes_per_batch` classes, drawn afresh in every
-    step from the images of `subset`. An epoch is one pass over the unlabelled images. Everything
-    else (validation, test, bank) is that of `dataset`.
+    A training batch is a dictionary of two multi-view batches: ``unlabelled``, which is what
+    ``dataset`` serves (all of its training images, the labelled ones included), and ``support``,
+    which holds ``images_per_class`` images of each of ``classes_per_batch`` classes, drawn afresh
+    in every step from the images of ``subset``. An epoch is one pass over the unlabelled images.
+    Everything else (validation, test, bank, ``num_classes``, ``mean``, …) is that of ``dataset``.
 
     Args:
-        dataset: Any image data module; its `train_transform` makes the unlabelled views, and its
-            `augment`, `num_workers` and seed hold for both streams.
-        subset: Which of its training images have a label. None: all of them. `file` may be the name
-            of a packaged list, such as paws/cifar10_4000_split152.
+        dataset: Any image data module; its ``train_transform`` makes the unlabelled views, and its
+            ``augment``, ``num_workers`` and seed hold for both streams.
+        subset: Which of its training images have a label. None: all of them. ``file`` may be the
+            name of a packaged list, such as paws/cifar10_4000_split152.
         classes_per_batch: Classes in a support batch of all processes together; None takes all.
         images_per_class: Images of each of them in a support batch of all processes together.
         unique_classes_per_rank: True divides the classes over the processes (many classes); False
             divides the images of each class.
-        support_views: Views of each support image, like the first crop of `dataset`'s
-            `train_transform`.
-        support_transform: Views of the support images, in place of `support_views` like the first
+        support_views: Views of each support image, like the first crop of ``dataset``'s
+            ``train_transform``.
+        support_transform: Views of the support images, in place of ``support_views`` like the first
             crop.
 
     Raises:
-        ValueError: `support_views` is below 1 or does not go with `support_transform`.
-
-    Attributes:
-        num_classes: Number of classes.
-        class_names: Their names, in the order of the labels.
-        mean: Mean of each channel.
-        std: Standard deviation of each channel.
-        image_size: Height and width of images after the evaluation transform.
-        in_channels: Number of channels.
-        batch_size: Unlabelled images per batch and process.
-        num_workers: Worker processes of each of the two loaders.
+        ValueError: ``support_views`` is below 1 or does not go with ``support_transform``.
     """
 
     def __init__(
@@ -79,7 +69,7 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         if support_views < 1 or (support_views > 1 and support_transform is not None):
             raise InputError(
                 f"support_views must be at least 1, and 1 with a support_transform (whose count"
-                f" says how many), got {support_views}."
+                f" says how many), got {support_views}"
             )
         self.dataset = dataset
         self.subset = subset
@@ -107,7 +97,7 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
 
     @cached_property
     def support_positions(self) -> np.ndarray:
-        """Positions of the labelled images in `labels("train")`, int64, ascending."""
+        """Positions of the labelled images in ``labels("train")``, int64, ascending."""
         if self.subset is None:
             return np.arange(len(self.dataset.labels("train")))
         return self.dataset.positions(self.subset)
@@ -121,7 +111,7 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         if not isinstance(recipe, MultiCrop):
             raise InputError(
                 "SemiSupervisedDataModule needs a MultiCrop as train_transform of its dataset, the"
-                f" large views first, got {recipe!r}."
+                f" large views first, got {recipe!r}"
             )
         return MultiCrop([replace(recipe.crops[0], count=self.support_views)])
 
@@ -149,8 +139,8 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
     def support_dataloader(self) -> DataLoader:
         """Return a loader of the labelled images, evaluation transform, in order, each once.
 
-        With several processes, sample `i` of the loader on process `r` of `W` is labelled image
-        `r + i * W`; nothing is padded.
+        With several processes, sample ``i`` of the loader on process ``r`` of ``W`` is labelled
+        image ``r + i * W``; nothing is padded.
         """
         return self.dataset.bank_dataloader(self.support_positions)
 
@@ -158,7 +148,7 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         """Make the views where that was left to the device, scale to [0, 1] and normalise.
 
         Args:
-            batch: A batch of the data set, or a dictionary with `unlabelled` and `support`.
+            batch: A batch of the data set, or a dictionary with ``unlabelled`` and ``support``.
             dataloader_idx: Index of the loader, unused.
         """
         if not isinstance(batch, dict):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lit_ssl.datamodules.loading.batches import EvaluationSet, RawSet, ViewSet
+from lit_ssl.datamodules.loading.batches import EvaluationSet, RawImages, RawSet, ViewSet
 from lit_ssl.datamodules.loading.class_batches import ClassesPerBatchSampler
-from lit_ssl.datamodules.loading.device_views import finish_images
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 from lit_ssl.datamodules.reading.images import Images
@@ -20,8 +20,9 @@ from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.subset import Subset
 from lit_ssl.errors import InputError
+from lit_ssl.seeding import batch_seed
 from lit_ssl.trainer.hparams import not_plain
-from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView
+from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView, normalize
 
 __all__ = ["ImageDataModule"]
 
@@ -29,15 +30,15 @@ __all__ = ["ImageDataModule"]
 class ImageDataModule(RowsModule):
     """Labelled images for self-supervised training and its evaluation.
 
-    A data set gives its images per split (`load_rows`), its `class_names` and, where they differ,
-    the class attributes or `default_eval_transform`; `images/mnist5k.py` is a model. Batches are
-    described in `docs/design.md`.
+    A data set gives its images per split (``load_rows``), its ``class_names`` and, where they
+    differ, the class attributes or ``default_eval_transform``; ``images/mnist5k.py`` is a model.
+    Batches are described in ``docs/design.md``.
 
     Args:
         batch_size: Images per batch and process.
         num_workers: Worker processes per loader; they stay alive between epochs. 0 reads in the
             main process.
-        train_transform: Views for training: `MultiCrop` (batches of views) or `SingleView`
+        train_transform: Views for training: ``MultiCrop`` (batches of views) or ``SingleView``
             (labelled batches of augmented images). None trains on labelled batches with the
             evaluation transform.
         eval_transform: Transform of all other images. None takes the data set's usual one.
@@ -47,7 +48,7 @@ class ImageDataModule(RowsModule):
         on_corrupt: "raise" stops at an unreadable image; "skip" uses the next readable one of its
             split in its place and warns.
         seed: Seed of the order of the images and of their views, the same on all processes. None
-            takes the one of `seed_everything` (`PL_GLOBAL_SEED`), or else 0.
+            takes the one of ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
         drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one
             (and, with several processes, the images that do not divide evenly; otherwise some come
@@ -55,11 +56,11 @@ class ImageDataModule(RowsModule):
         val_size: Number of training images held out for validation: always the same ones, in
             proportion to the sizes of the classes. 0 validates on the data set's own validation
             images, or on its test images where it has none.
-        val_file: Hold out the training images that a list names, as in `Subset.file`, in place of
-            `val_size`; such as `paws/imagenet_train_holdout_12000`, on which PAWS chooses its
+        val_file: Hold out the training images that a list names, as in ``Subset.file``, in place of
+            ``val_size``; such as ``paws/imagenet_train_holdout_12000``, on which PAWS chooses its
             fine-tuned models.
-        canvas_size: Pixels; only for `augment: device` with images of different sizes: they travel
-            on squares of this size, and larger ones are shrunk to fit.
+        canvas_size: Pixels; only for ``augment: device`` with images of different sizes: they
+            travel on squares of this size, and larger ones are shrunk to fit.
         mean: Mean of each channel for images in [0, 1]. None takes the data set's usual values.
         std: Standard deviation of each channel. None takes the data set's usual values.
         classes_per_batch: Make each training batch, over all processes, of about so few classes, to
@@ -148,11 +149,11 @@ class ImageDataModule(RowsModule):
 
     @property
     def num_corrupt(self) -> int:
-        """Number of unreadable images that this process has met so far (`on_corrupt: skip`)."""
+        """Number of unreadable images that this process has met so far (``on_corrupt: skip``)."""
         return sum(_reader(rows).num_corrupt for rows in self._splits.read_so_far)
 
     def opened(self, rows: Rows, split: Split) -> Rows:
-        """Read images as `on_corrupt` says."""
+        """Read images as ``on_corrupt`` says."""
         assert isinstance(rows.source, Images)
         return Rows(ImageReader(rows.source, self.on_corrupt == "skip"), rows.columns)
 
@@ -166,7 +167,7 @@ class ImageDataModule(RowsModule):
         """Return a data set of the training images.
 
         Args:
-            recipe: Views to make of them; hand it to `finish` too.
+            recipe: Views to make of them; hand it to ``finish`` too.
         """
         if recipe is None:
             return self.served("train")
@@ -192,8 +193,8 @@ class ImageDataModule(RowsModule):
         """Make the views where that was left to the device, scale to [0, 1] and normalise.
 
         Args:
-            batch: (images, labels, …): images are `RawImages`, or one tensor or a list of tensors,
-                uint8 or already normalised float.
+            batch: (images, labels, …): images are ``RawImages``, or one tensor or a list of
+                tensors, uint8 or already normalised float.
             dataloader_idx: Index of the loader, unused.
 
         Returns:
@@ -203,12 +204,36 @@ class ImageDataModule(RowsModule):
         return self.finish(images, self.train_transform), *targets
 
     def finish(self, images: Any, recipe: MultiCrop | SingleView | None) -> Tensor | list[Tensor]:
-        """Make a batch's images ready for the network; see `finish_images`."""
-        finished = finish_images(images, recipe, self.mean, self.std)
+        """Make a batch's images ready for the network, by their type alone.
+
+        Args:
+            images: ``RawImages``, or one tensor or a list of tensors, uint8 or already normalised.
+            recipe: Makes the views of ``RawImages``.
+
+        Returns:
+            Normalised float images, or a list of views, in the precision of the run.
+        """
+        if isinstance(images, RawImages):
+            assert recipe is not None
+            sizes = None if images.sizes is None else torch.from_numpy(images.sizes)
+            generator = torch.Generator().manual_seed(batch_seed(images.seeds))
+            images = recipe.batched(images.images, sizes=sizes, generator=generator)
+            finished = _each(images, lambda views: normalize(views, self.mean, self.std))
+        else:
+            finished = _each(images, self._normalized)
         if self.trainer is None:
             return finished
         # Lightning has converted the batch already, while it was uint8.
         return self.trainer.precision_plugin.convert_input(finished)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return normalize(images, self.mean, self.std) if images.dtype == torch.uint8 else images
+
+
+def _each(images: Any, function: Callable[[Tensor], Tensor]) -> Tensor | list[Tensor]:
+    if isinstance(images, Tensor):
+        return function(images)
+    return [function(view) for view in images]
 
 
 def _reader(rows: Rows) -> ImageReader:
@@ -218,4 +243,4 @@ def _reader(rows: Rows) -> ImageReader:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InputError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}.")
+        raise InputError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")

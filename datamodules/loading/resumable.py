@@ -19,16 +19,16 @@ Targets = Callable[[], tuple[np.ndarray, ...]]
 
 
 class RowsLoader(DataLoader):
-    """`DataLoader` whose workers send (inputs, rows); the main process adds what belongs to rows.
+    """``DataLoader`` whose workers send (inputs, rows); the main process adds what belongs to rows.
 
     Workers that stay alive keep the data set of their first epoch; what belongs to a row may
     change, so it never passes through them.
 
     Args:
-        args: Arguments of `torch.utils.data.DataLoader`.
-        targets: Returns the arrays `[N, ...]` to put in the place of the rows, by row; asked once
+        args: Arguments of ``torch.utils.data.DataLoader``.
+        targets: Returns the arrays ``[N, ...]`` to put in the place of the rows, by row; asked once
             per pass. None leaves batches as they are.
-        kwargs: Keyword arguments of `torch.utils.data.DataLoader`.
+        kwargs: Keyword arguments of ``torch.utils.data.DataLoader``.
     """
 
     def __init__(self, *args: Any, targets: Targets | None = None, **kwargs: Any) -> None:
@@ -48,18 +48,19 @@ class RowsLoader(DataLoader):
 
 
 class ResumableDataLoader(RowsLoader):
-    """Loader over an `EpochSampler` whose position is part of Lightning's checkpoints.
+    """Loader over an ``EpochSampler`` whose position is part of Lightning's checkpoints.
 
-    Lightning stores `state_dict()` of the training loader with its loops and hands it back when it
-    resumes. The state is an epoch and the number of batches done in it: a state from the end of an
-    epoch starts the next one at its beginning. Batches that were already used are not read again.
+    Lightning stores ``state_dict()`` of the training loader with its loops and hands it back when
+    it resumes. The state is an epoch and the number of batches done in it: a state from the end of
+    an epoch starts the next one at its beginning. Batches that were already used are not read
+    again.
 
     Args:
-        args: Arguments of `RowsLoader`.
+        args: Arguments of ``RowsLoader``.
         processed: Function that returns how many batches of this epoch the training loop has
             finished. A batch that was fetched but not finished (an error inside the training step)
             is then given again after resuming. None: every batch that was fetched counts as done.
-        kwargs: Keyword arguments of `RowsLoader`.
+        kwargs: Keyword arguments of ``RowsLoader``.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class ResumableDataLoader(RowsLoader):
         """Return the position in the epoch and what the order of the epoch depends on.
 
         Returns:
-            Plain integers, so that the checkpoint loads with `weights_only=True`.
+            Plain integers, so that the checkpoint loads with ``weights_only=True``.
         """
         if self._resume is not None:
             return dict(self._resume)
@@ -125,7 +126,7 @@ class ResumableDataLoader(RowsLoader):
         number of batches is kept, and a warning says that they are not the missing ones.
 
         Args:
-            state_dict: What `state_dict()` returned.
+            state_dict: What ``state_dict()`` returned.
         """
         self._resume = dict(state_dict)
 
@@ -140,7 +141,7 @@ class ResumableDataLoader(RowsLoader):
             warnings.warn(
                 "The checkpoint is from the middle of an epoch and the order of the samples has"
                 f" changed since ({', '.join(changed)}): some samples of this epoch come twice and"
-                " some not at all. Keep these values to continue exactly.",
+                " some not at all. Keep these values to continue exactly",
                 stacklevel=2,
             )
 
@@ -161,7 +162,7 @@ class ResumingData:
     """Part of a data module whose training loaders continue in the middle of an epoch.
 
     Lightning restores loaders by itself, but not if a module has asked for
-    `trainer.estimated_stepping_batches` in `configure_optimizers`, which makes them too early.
+    ``trainer.estimated_stepping_batches`` in ``configure_optimizers``, which makes them too early.
     """
 
     trainer: pl.Trainer | None
@@ -183,7 +184,7 @@ class ResumingData:
         """Hand the positions that were loaded, if any, to training loaders.
 
         Args:
-            loaders: In the order of `trainer.train_dataloader`.
+            loaders: In the order of ``trainer.train_dataloader``.
         """
         for loader, state in zip(loaders, self._waiting or [], strict=False):
             loader.load_state_dict(state)

@@ -30,24 +30,25 @@ __all__ = ["RowsModule"]
 class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     """Rows of any kind of input, for training and evaluation.
 
-    A data set gives `load_rows` and `class_names`; a kind of input gives `served`. Workers read
-    inputs; columns are added by row in the main process (`targets`), so that a method may change
-    them between epochs. After a crash in the middle of an epoch the rest of it comes, in the same
-    order and with the same augmentation, whatever the number of workers; that costs one hash per
-    row and epoch, and rules out samplers that remember.
+    A data set gives ``load_rows`` and ``class_names``; a kind of input gives ``served``. Workers
+    read inputs; columns are added by row in the main process (``targets``), so that a method may
+    change them between epochs. After a crash in the middle of an epoch the rest of it comes, in the
+    same order and with the same augmentation, whatever the number of workers; that costs one hash
+    per row and epoch, and rules out samplers that remember.
 
     Args:
         batch_size: Rows per batch and process.
         num_workers: Worker processes per loader; they stay alive between epochs.
-        seed: Seed of the order; None takes that of `seed_everything`, or else 0.
+        seed: Seed of the order; None takes that of ``seed_everything``, or else 0.
         pin_memory: Copy batches to page-locked memory; None: where CUDA is available.
         drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
         subset: Train on a part of the training rows only.
         val_size: Number of training rows held out for validation.
-        val_file: List of the training rows held out, in place of `val_size`.
+        val_file: List of the training rows held out, in place of ``val_size``.
     """
 
     carried: ClassVar[tuple[str, ...]] = ("label",)  # columns that batches carry
+    inputs: ClassVar[str] = "images"  # what rows are, for messages
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
 
     @abstractmethod
     def served(self, split: Split, training: bool = False) -> Dataset:
-        """Return a data set that gives batches (inputs, rows); see `loading.batches`."""
+        """Return a data set that gives batches (inputs, rows); see ``loading.batches``."""
 
     def opened(self, rows: Rows, split: Split) -> Rows:
         """Make the chosen rows of a split ready to be read, once; here they are."""
@@ -124,16 +125,16 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         return self._splits[split]
 
     def column(self, name: str, split: Split) -> np.ndarray:
-        """Return a column of a split as it is used: `[N, ...]`; `[0]` if there is no such split."""
+        """Return a column of a split as it is used: ``[N, …]``; ``[0]`` without such a split."""
         rows = self.rows(split)
         return np.empty(0, dtype=np.int64) if rows is None else rows.columns[name]
 
     def labels(self, split: Split) -> np.ndarray:
-        """Return the labels of a split as it is used: int64 `[N]`, −1 where unknown."""
+        """Return the labels of a split as it is used: int64 ``[N]``, −1 where unknown."""
         return self.column("label", split)
 
     def targets(self, split: Split) -> tuple[np.ndarray, ...]:
-        """Return what batches carry beside the inputs, `[N, ...]` each; asked once per pass."""
+        """Return what batches carry beside the inputs, ``[N, ...]`` each; asked once per pass."""
         return tuple(self.column(name, split) for name in self.carried)
 
     def positions(self, subset: Subset | Mapping[str, Any]) -> np.ndarray:
@@ -141,10 +142,10 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
 
         Args:
             subset: Names or indices in a file refer to the official training set. A mapping holds
-                the arguments of a `Subset`, such as `{"file": "paws/imagenet_1percent"}`.
+                the arguments of a ``Subset``, such as ``{"file": "paws/imagenet_1percent"}``.
 
         Returns:
-            int64, ascending: positions in `labels("train")`.
+            int64, ascending: positions in ``labels("train")``.
         """
         chosen = Subset(**subset) if isinstance(subset, Mapping) else subset
         return self._splits.positions(chosen)
@@ -171,7 +172,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
 
         Args:
             dataset: Gives batches (inputs, rows).
-            sampler: Gives positions in `labels("train")`.
+            sampler: Gives positions in ``labels("train")``.
             batch_size: Rows per batch.
             drop_last: Leave out a last, smaller batch.
         """
@@ -200,11 +201,11 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         """Return a loader of the training rows, evaluation transform, in order, each once.
 
         Its rows are those of the training loader (after hold-out and subset). With several
-        processes, row `i` of the loader on process `r` of `W` is training row `r + i * W`; nothing
-        is padded.
+        processes, row ``i`` of the loader on process ``r`` of ``W`` is training row ``r + i * W``;
+        nothing is padded.
 
         Args:
-            positions: int64, positions in `labels("train")` of the rows to serve; None: all.
+            positions: int64, positions in ``labels("train")`` of the rows to serve; None: all.
         """
         return self.evaluation_loader("train", positions=positions)
 
@@ -224,7 +225,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         )
 
     def run_seed(self) -> int:
-        """Return the seed of this run: `seed`, or else that of `seed_everything`, or else 0."""
+        """Return the seed of this run: ``seed``, or else that of ``seed_everything``, or else 0."""
         return run_seed(self.seed)
 
     def shard(self) -> tuple[int, int]:
@@ -258,7 +259,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     def _require(self, split: Split) -> Rows:
         rows = self.rows(split)
         if not rows:
-            raise InputError(f"{type(self).__name__} has nothing in its {split} split")
+            raise InputError(f"{type(self).__name__} has no {self.inputs} for the {split} split")
         return rows
 
     def _class_name(self, label: int) -> str:
@@ -271,11 +272,11 @@ def _fills_a_batch(sampler: EpochSampler, batch_size: int) -> bool:
     if share == 0:
         raise InputError(
             f"No training batch: {sampler.dataset_size} training images for"
-            f" {sampler.num_replicas} processes. Use fewer processes, or drop_last: false."
+            f" {sampler.num_replicas} processes. Use fewer processes, or drop_last: false"
         )
     if share < batch_size and sampler.drop_last:
         rank_zero_warn(
             f"Only {share} training images per process, but batch_size is {batch_size}: each epoch"
-            f" is one batch of {share}."
+            f" is one batch of {share}"
         )
     return share >= batch_size

@@ -18,8 +18,8 @@ _CHUNK = 8192
 class EpochSampler(DistributedSampler[tuple[int, int]]):
     """Random order over all processes, as a pure function of (seed, epoch), with a seed per sample.
 
-    Yields pairs `(index, sample seed)`. The seed travels with the index because workers that live
-    longer than an epoch cannot be told its number. It is a `DistributedSampler`, also for one
+    Yields pairs ``(index, sample seed)``. The seed travels with the index because workers that live
+    longer than an epoch cannot be told its number. It is a ``DistributedSampler``, also for one
     process, because Lightning replaces samplers of any other class when it trains on several.
 
     Args:
@@ -59,7 +59,7 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         return {}
 
     def order(self, epoch: int) -> np.ndarray:
-        """Order of all samples, over all processes, in an epoch: int64 `[N]`."""
+        """Order of all samples, over all processes, in an epoch: int64 ``[N]``."""
         return keyed_permutation(self.dataset_size, self.seed, epoch)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -83,19 +83,19 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
 
         Args:
             epoch: Epoch, >= 0.
-            indices: int64 `[B]`, their indices.
-            places: int64 `[B]`, their places in the order of that epoch.
+            indices: int64 ``[B]``, their indices.
+            places: int64 ``[B]``, their places in the order of that epoch.
         """
         return sample_seeds(self.seed, epoch, indices)
 
 
 class ShardSampler(DistributedSampler[int]):
-    """Every `num_replicas`-th sample, in order, starting at `rank`: no shuffling and no padding.
+    """Every ``num_replicas``-th sample, in order, from ``rank`` on: not shuffled, not padded.
 
-    Sample `i` of the shard is sample `rank + i * num_replicas` of the data set. Over all processes
-    each sample comes exactly once, so lengths differ by at most one between processes. Lightning
-    leaves it alone because it is a `DistributedSampler`; its own one would count some samples
-    twice.
+    Sample ``i`` of the shard is sample ``rank + i * num_replicas`` of the data set. Over all
+    processes each sample comes exactly once, so lengths differ by at most one between processes.
+    Lightning leaves it alone because it is a ``DistributedSampler``; its own one would count some
+    samples twice.
 
     Args:
         dataset: Data set with a length.

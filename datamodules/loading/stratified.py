@@ -20,11 +20,11 @@ class ClassStratifiedSampler(EpochSampler):
     Every step draws classes, and of each class different images, afresh; nothing has to be
     remembered from one step to the next, so a run resumes anywhere. The classes take turns: one
     round of steps uses each class at most once. Counts are those of the whole batch, over all
-    processes, so they mean the same on any number of them. Yields pairs `(position, sample seed)`,
-    one image of each class after the other, `images_per_class` times.
+    processes, so they mean the same on any number of them. Yields pairs ``(position, sample
+    seed)``, one image of each class after the other, ``images_per_class`` times.
 
     Args:
-        labels: int64 `[N]`, classes of the labelled images.
+        labels: int64 ``[N]``, classes of the labelled images.
         images_per_class: Images of each class in a batch of all processes, >= 1. A class with fewer
             images gives each of them several times, in different views; a warning says so.
         classes_per_batch: Classes in a batch of all processes; None takes all that occur.
@@ -34,7 +34,7 @@ class ClassStratifiedSampler(EpochSampler):
         unique_classes_per_rank: True divides the classes of a batch over the processes; False
             divides the images of each class, so that all processes have the same classes.
         seed: Seed of the run, the same on all processes.
-        positions: int64 `[N]`, what to yield for each image; None: 0 ... N - 1.
+        positions: int64 ``[N]``, what to yield for each image; None: 0 ... N - 1.
 
     Raises:
         ValueError: An image without a label, more classes asked for than there are, or counts that
@@ -83,7 +83,7 @@ class ClassStratifiedSampler(EpochSampler):
             step: Batch of the epoch, >= 0.
 
         Returns:
-            Positions and seeds, int64 `[batch_size]` each.
+            Positions and seeds, int64 ``[batch_size]`` each.
         """
         rounds, turn = divmod(step, len(self.classes) // self.classes_per_batch)
         order = keyed_permutation(
@@ -131,17 +131,17 @@ def _check(
     if len(labels) == 0 or unknown:
         raise InputError(
             f"Support images need labels: {unknown} of the {len(labels)} have none. Choose labelled"
-            " images with a subset."
+            " images with a subset"
         )
     if not 1 <= classes_per_batch <= classes:
         raise InputError(
             f"classes_per_batch is {classes_per_batch}, but there are labelled images of"
-            f" {classes} classes: set it to 1 ... {classes}, or leave it out to use all."
+            f" {classes} classes: set it to 1 ... {classes}, or leave it out to use all"
         )
     if images_per_class < 1 or batches < 1:
         raise InputError(
             "images_per_class and num_batches must be at least 1, got"
-            f" {images_per_class} and {batches}."
+            f" {images_per_class} and {batches}"
         )
 
 
@@ -162,5 +162,5 @@ def _warn_about_small(sizes: np.ndarray, images_per_class: int) -> None:
         rank_zero_warn(
             f"{small} of {len(sizes)} classes have fewer labelled images than images_per_class ="
             f" {images_per_class} (the smallest has {sizes.min()}): theirs come several times in a"
-            " batch, in different views."
+            " batch, in different views"
         )

@@ -18,17 +18,17 @@ class WeightedEpochSampler(EpochSampler):
     """As many draws with replacement as there are samples, a pure function of (seed, epoch).
 
     A sample that is drawn several times in an epoch gets another seed each time. Without weights it
-    is an `EpochSampler`.
+    is an ``EpochSampler``.
 
     Args:
         dataset: Data set with a length.
-        weights: Returns the weights of the samples, float64 `[N]`, >= 0 and not all 0, to which
+        weights: Returns the weights of the samples, float64 ``[N]``, >= 0 and not all 0, to which
             their probabilities are proportional; None for a shuffled epoch. It is asked at the
             start of each pass.
         num_replicas: Number of processes that share the data set.
         rank: Rank of this process among them.
         seed: Seed of the run, the same on all processes.
-        drop_last: As in `EpochSampler`.
+        drop_last: As in ``EpochSampler``.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class WeightedEpochSampler(EpochSampler):
         return {"sampling_weights": checksum}
 
     def order(self, epoch: int) -> np.ndarray:
-        """Order of all draws, over all processes, in an epoch: int64 `[N]`."""
+        """Order of all draws, over all processes, in an epoch: int64 ``[N]``."""
         self._now = self.weights()
         if self._now is None:
             return super().order(epoch)
@@ -66,7 +66,7 @@ class WeightedEpochSampler(EpochSampler):
         return np.searchsorted(ends, draws, side="right").astype(np.int64)
 
     def seeds(self, epoch: int, indices: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Return the seeds of samples; see `EpochSampler`."""
+        """Return the seeds of samples; see ``EpochSampler``."""
         if self._now is None:
             return super().seeds(epoch, indices, places)
         return sample_seeds(

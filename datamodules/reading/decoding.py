@@ -36,7 +36,7 @@ def read_image(path: str, max_side: int | None = None) -> Tensor:
         max_side: If given, an image whose longer side is larger is shrunk to it, in proportion.
 
     Returns:
-        uint8 `[3, H, W]`.
+        uint8 ``[3, H, W]``.
 
     Raises:
         CorruptImageError: The file cannot be decoded; the message names it and says why.
@@ -51,7 +51,7 @@ def read_image(path: str, max_side: int | None = None) -> Tensor:
     except _DECODE_ERRORS as error:
         raise CorruptImageError(
             f"Cannot read the image {path} ({type(error).__name__}: {error}). Repair or remove the"
-            " file, or set on_corrupt: skip to use the next readable image in its place."
+            " file, or set on_corrupt: skip to use the next readable image in its place"
         ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

@@ -31,7 +31,7 @@ def find_file(root: Path, names: Sequence[str], data_set: str, folders: Sequence
         root: Folder to look in.
         names: Names to look for, the best first.
         data_set: Name of the data set, for messages.
-        folders: Folders inside `root` to look in after it.
+        folders: Folders inside ``root`` to look in after it.
 
     Raises:
         FileNotFoundError: None is there.
@@ -49,7 +49,7 @@ def missing_images(folder: Path, names: Sequence[str], source: Path, data_set: s
 
     Args:
         folder: Where they should be.
-        names: Paths below it, with `/`.
+        names: Paths below it, with ``/``.
         source: The file that names them.
         data_set: Name of the data set, for messages.
 
@@ -87,7 +87,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def images_in(folder: Path, deep: bool = True) -> list[str]:
-    """Return the image files of a folder: paths below it, with `/`, in sorted order.
+    """Return the image files of a folder: paths below it, with ``/``, in sorted order.
 
     Args:
         folder: Folder to search.
@@ -112,7 +112,7 @@ def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> Rows
     if unknown:
         raise InputFileNotFoundError(
             f"{data_set}: {folder} has {len(unknown)} class folders that the training images do"
-            f" not have: {listed(unknown)}. Both splits need the same classes."
+            f" not have: {listed(unknown)}. Both splits need the same classes"
         )
     names: list[str] = []
     labels: list[int] = []

@@ -42,7 +42,7 @@ class PackedStrings:
         return os.fsdecode(self._bytes[start : int(self._ends[index])].tobytes())
 
     def select(self, indices: np.ndarray) -> PackedStrings:
-        """Return the strings at `indices` (int64 `[N]`), in that order."""
+        """Return the strings at ``indices`` (int64 ``[N]``), in that order."""
         return PackedStrings(self[int(index)] for index in indices)
 
 

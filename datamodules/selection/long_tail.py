@@ -27,8 +27,8 @@ def long_tail_counts(
     ``n_max`` is as large as the data allow: the size of the classes where all have one size.
 
     Args:
-        labels: int64 `[N]`, all known.
-        factor: f >= 1, largest by smallest class. Exactly one of `factor` and `exponent`.
+        labels: int64 ``[N]``, all known.
+        factor: f >= 1, largest by smallest class. Exactly one of ``factor`` and ``exponent``.
         exponent: α >= 0.
         min_per_class: At least so many of each class, >= 1.
         permutation_seed: Shuffles which class has which size; None: in the order of the labels.
@@ -38,21 +38,21 @@ def long_tail_counts(
         Class → count.
 
     Raises:
-        ValueError: Labels are not known, or a class has fewer than `min_per_class` samples.
+        ValueError: Labels are not known, or a class has fewer than ``min_per_class`` samples.
     """
     names, sizes = np.unique(labels, return_counts=True)
     if len(names) == 0 or names[0] < 0:
         unknown = int((labels < 0).sum())
         raise InputError(
             f"A long-tailed subset needs the classes of all training images, but {unknown} of"
-            f" {len(labels)} have no label. Use subset.fraction or subset.file."
+            f" {len(labels)} have no label. Use subset.fraction or subset.file"
         )
     small = np.flatnonzero(sizes < min_per_class)
     if len(small):
         first = small[0]
         raise InputError(
             f"subset.min_per_class={min_per_class}, but {len(small)} classes have fewer training"
-            f" images, for example {class_name(int(names[first]))} ({sizes[first]}). Lower it."
+            f" images, for example {class_name(int(names[first]))} ({sizes[first]}). Lower it"
         )
     shares = _shares(len(names), factor, exponent)
     if permutation_seed is not None:
@@ -64,7 +64,7 @@ def long_tail_counts(
 
 
 def _shares(classes: int, factor: float | None, exponent: float | None) -> np.ndarray:
-    """Sizes in relation to the largest class, float64 `[C]`, descending from 1."""
+    """Sizes in relation to the largest class, float64 ``[C]``, descending from 1."""
     ranks = np.arange(classes, dtype=np.float64)
     if factor is not None:
         return factor ** -(ranks / max(classes - 1, 1))

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from lit_ssl.datamodules.reading.rows import Rows
+from lit_ssl.datamodules.selection.lists import find_listed
 from lit_ssl.datamodules.selection.stratified_split import stratified_split
-from lit_ssl.datamodules.selection.subset import Subset, find_listed
+from lit_ssl.datamodules.selection.subset import Subset
 from lit_ssl.errors import InputError
 
 __all__ = ["Partition", "Split", "splits_of_stage"]
@@ -43,12 +44,12 @@ class Partition:
         opened: Makes the chosen rows of a split ready to be read.
         val_size: Number of training rows held out as validation split. 0: the data set's own
             validation split, or its test split where it has none.
-        val_file: List of the training rows held out as validation split, in place of `val_size`.
+        val_file: List of the training rows held out as validation split, in place of ``val_size``.
         subset: Part of the remaining training rows to use.
         class_name: Name of a class, for messages.
 
     Raises:
-        ValueError: Both `val_size` and `val_file` are given.
+        ValueError: Both ``val_size`` and ``val_file`` are given.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ def choose_per_class(labels: np.ndarray, count: Callable[[int], int], seed: int)
     """Choose a number of samples from each class at random.
 
     Args:
-        labels: int64 `[N]`; −1 (unknown) counts as one more class.
+        labels: int64 ``[N]``; −1 (unknown) counts as one more class.
         count: How many to choose, as a function of the class.
         seed: Seed of the choice.
 
@@ -33,11 +33,11 @@ def proportional_counts(labels: np.ndarray, total: int) -> dict[int, int]:
     """Divide a number over the classes in proportion to their sizes (largest remainders).
 
     Args:
-        labels: int64 `[N]`.
+        labels: int64 ``[N]``.
         total: Number to divide, 0 ... N.
 
     Returns:
-        Class → count; the counts sum to `total` and none exceeds the size of its class.
+        Class → count; the counts sum to ``total`` and none exceeds the size of its class.
     """
     names, sizes = np.unique(labels, return_counts=True)
     exact = sizes * total / max(len(labels), 1)
@@ -51,7 +51,7 @@ def stratified_split(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.n
     """Split into a rest and a stratified held-out part.
 
     Args:
-        labels: int64 `[N]`.
+        labels: int64 ``[N]``.
         held_out: Size of the held-out part.
         seed: Seed of the split.
 
@@ -59,12 +59,12 @@ def stratified_split(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.n
         int64 indices of the rest and of the held-out part, both ascending.
 
     Raises:
-        ValueError: Fewer than `held_out + 1` samples.
+        ValueError: Fewer than ``held_out + 1`` samples.
     """
     if not 0 <= held_out < max(len(labels), 1):
         raise InputError(
             f"Cannot hold out {held_out} of {len(labels)} training images: val_size must be at"
-            " least 0 and smaller than the number of training images."
+            " least 0 and smaller than the number of training images"
         )
     counts = proportional_counts(labels, held_out)
     chosen = choose_per_class(labels, counts.__getitem__, seed)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import IO
 
 import numpy as np
 
 from lit_ssl.datamodules.reading.rows import Rows
-from lit_ssl.datamodules.selection.lists import find_list
+from lit_ssl.datamodules.selection.lists import find_listed
 from lit_ssl.datamodules.selection.long_tail import long_tail_counts
 from lit_ssl.datamodules.selection.stratified_split import choose_per_class, proportional_counts
 from lit_ssl.errors import InputError, listed
 
-__all__ = ["Subset", "find_listed", "read_lines"]
+__all__ = ["Subset"]
 
 _CHOICES = ("fraction", "per_class", "exponential", "power_law", "file")
 
@@ -30,16 +26,16 @@ class Subset:
         fraction: Share of the images, in (0, 1], drawn from each class in proportion to its size
             and at least one from each.
         per_class: Number of images drawn from each class, >= 1.
-        exponential: Long tail `n_c = n_max * f ** (-c / (C - 1))` over the C classes; this is f,
+        exponential: Long tail ``n_c = n_max * f ** (-c / (C - 1))`` over the C classes; this is f,
             the size of the largest class by that of the smallest, >= 1.
-        power_law: Long tail `n_c = n_max * (c + 1) ** -a`; this is a, >= 0.
+        power_law: Long tail ``n_c = n_max * (c + 1) ** -a``; this is a, >= 0.
         file: Text file (plain, .gz or .xz) with one training image a line: either its index (0 is
             the first image of the official training set), or its file name, as in ImageNet's
             low-shot lists, or its path below the training folder, with or without the name of that
             folder. A label after the name, as in the lists of ImageNet-LT, is ignored. Lists of
-            PAWS come with the package: `paws/cifar10_4000_split152` (and 73, 91, 321, 401),
-            `paws/imagenet_1percent`, `paws/imagenet_10percent`.
-        seed: Seed of the draw; no effect with `file`.
+            PAWS come with the package: ``paws/cifar10_4000_split152`` (and 73, 91, 321, 401),
+            ``paws/imagenet_1percent``, ``paws/imagenet_10percent``.
+        seed: Seed of the draw; no effect with ``file``.
         min_per_class: Images that a long tail leaves to each class, >= 1.
         permute_classes: Let the seed choose which classes of a long tail are the large ones; else
             the first are.
@@ -59,22 +55,22 @@ class Subset:
         if len(given) != 1:
             raise InputError(
                 f"A subset needs exactly one of {', '.join(_CHOICES[:-1])} and {_CHOICES[-1]}, got"
-                f" {' and '.join(given) or 'none'}."
+                f" {' and '.join(given) or 'none'}"
             )
         if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise InputError(f"subset.fraction must be in (0, 1], got {self.fraction}.")
+            raise InputError(f"subset.fraction must be in (0, 1], got {self.fraction}")
         if self.per_class is not None and self.per_class < 1:
-            raise InputError(f"subset.per_class must be at least 1, got {self.per_class}.")
+            raise InputError(f"subset.per_class must be at least 1, got {self.per_class}")
         if self.exponential is not None and not 1 <= self.exponential < float("inf"):
-            raise InputError(f"subset.exponential must be at least 1, got {self.exponential}.")
+            raise InputError(f"subset.exponential must be at least 1, got {self.exponential}")
         if self.power_law is not None and not 0 <= self.power_law < float("inf"):
-            raise InputError(f"subset.power_law must be at least 0, got {self.power_law}.")
+            raise InputError(f"subset.power_law must be at least 0, got {self.power_law}")
         if self.min_per_class < 1:
-            raise InputError(f"subset.min_per_class must be at least 1, got {self.min_per_class}.")
+            raise InputError(f"subset.min_per_class must be at least 1, got {self.min_per_class}")
         if not self._long_tailed and (self.min_per_class != 1 or self.permute_classes):
             raise InputError(
                 "subset.min_per_class and subset.permute_classes belong to a long tail: set"
-                f" exponential or power_law, not {given[0]}."
+                f" exponential or power_law, not {given[0]}"
             )
 
     @property
@@ -92,12 +88,12 @@ class Subset:
             class_name: Name of a class, for messages.
 
         Returns:
-            int64 indices into `rows`, ascending, a subset of `allowed`.
+            int64 indices into ``rows``, ascending, a subset of ``allowed``.
 
         Raises:
-            ValueError: A class has fewer than `per_class` or `min_per_class` images, a long tail
-                is asked of images without labels, or the file names images that do not exist, are
-                ambiguous or are held out for validation.
+            ValueError: A class has fewer than ``per_class`` or ``min_per_class`` images, a long
+                tail is asked of images without labels, or the file names images that do not exist,
+                are ambiguous or are held out for validation.
             FileNotFoundError: The file does not exist.
         """
         if self.file is not None:
@@ -118,22 +114,6 @@ class Subset:
         return allowed[choose_per_class(labels, lambda name: max(1, counts[name]), self.seed)]
 
 
-def read_lines(path: str) -> list[str]:
-    """Return the lines of a text file that are not empty, stripped.
-
-    Args:
-        path: Plain text, .gz or .xz; or the name of a packaged list.
-
-    Raises:
-        FileNotFoundError: No such file.
-    """
-    found = find_list(path)
-    openers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
-    opener = openers.get(found.suffix, open)
-    with opener(found, "rt", encoding="utf-8") as file:
-        return [line.strip() for line in file if line.strip()]
-
-
 def _check_class_sizes(labels: np.ndarray, wanted: int, class_name: Callable[[int], str]) -> None:
     names, sizes = np.unique(labels, return_counts=True)
     small = [
@@ -144,39 +124,8 @@ def _check_class_sizes(labels: np.ndarray, wanted: int, class_name: Callable[[in
     if small:
         raise InputError(
             f"subset.per_class={wanted}, but {len(small)} classes have fewer training images:"
-            f" {listed(small)}. Lower per_class, or use fraction."
+            f" {listed(small)}. Lower per_class, or use fraction"
         )
-
-
-def find_listed(path: str, rows: Rows) -> np.ndarray:
-    """Return which images a list names.
-
-    Args:
-        path: As `Subset.file`.
-        rows: The complete official training set.
-
-    Returns:
-        int64 indices into `rows`, ascending, each once.
-
-    Raises:
-        ValueError: The file is empty, or names images that do not exist or are ambiguous.
-        FileNotFoundError: No such file.
-    """
-    entries = read_lines(path)
-    if not entries:
-        raise InputError(f"The list {path} is empty.")
-    if all(entry.lstrip("-").isdigit() for entry in entries):
-        found = {entry: int(entry) for entry in entries if 0 <= int(entry) < len(rows)}
-    else:
-        found = _find_names(path, entries, rows)
-    missing = [entry for entry in entries if entry not in found]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of the {len(entries)} images in {path} are not among the"
-            f" {len(rows)} training images: {listed(missing)}. Check that the list belongs to"
-            " this data set and that the training folder is complete."
-        )
-    return np.unique(np.fromiter(found.values(), dtype=np.int64))
 
 
 def _select_listed(path: str, rows: Rows, allowed: np.ndarray) -> np.ndarray:
@@ -185,42 +134,6 @@ def _select_listed(path: str, rows: Rows, allowed: np.ndarray) -> np.ndarray:
     if len(held_out):
         raise InputError(
             f"{len(held_out)} of the {len(chosen)} images in {path} are held out for validation."
-            " Set val_size: 0 (and no val_file) to train on all that are listed."
+            " Set val_size: 0 (and no val_file) to train on all that are listed"
         )
     return chosen
-
-
-def _find_names(path: str, entries: list[str], rows: Rows) -> dict[str, int]:
-    if rows.name(0) is None:
-        raise InputError(
-            f"{path} lists names ({listed(entries)}), but the images of this data set have no file"
-            " names: list indices of training images, one a line."
-        )
-    wanted = {entry: _readings(entry) for entry in entries}
-    names = {name for readings in wanted.values() for name in readings}
-    positions: dict[str, int] = {}
-    several = set()
-    for index in range(len(rows)):
-        name = rows.name(index) or ""
-        for key in {name, name.rpartition("/")[2]} & names:
-            if key in positions:
-                several.add(key)
-            positions[key] = index
-    keys = {
-        entry: next((name for name in readings if name in positions), None)
-        for entry, readings in wanted.items()
-    }
-    if ambiguous := sorted(several & set(keys.values())):
-        raise InputError(
-            f"{len(ambiguous)} names in {path} fit several training images:"
-            f" {listed(ambiguous)}. List paths below the training folder (class/name) instead."
-        )
-    return {entry: positions[key] for entry, key in keys.items() if key is not None}
-
-
-def _readings(entry: str) -> list[str]:
-    """Names that a line may mean: as it is, without a label, without its first folder."""
-    *rest, last = entry.rsplit(maxsplit=1)
-    names = [entry, *rest] if last.lstrip("-").isdigit() else [entry]
-    paths = [str(PurePosixPath(name)) for name in names]
-    return paths + [path.partition("/")[2] for path in paths if "/" in path]

@@ -10,6 +10,7 @@ import numpy as np
 
 from lit_ssl.errors import InputError
 from lit_ssl.files import write_file
+from lit_ssl.tables import csv_lines
 
 __all__ = ["GroupLabels", "read_group_labels", "write_group_labels"]
 
@@ -25,8 +26,8 @@ class GroupLabels(NamedTuple):
     """Attributes of all training rows, in the order of the training set.
 
     Attributes:
-        attributes: int64 ``[N]``, each in ``[0, A)``.
-        known: bool ``[N]``; False where the attribute is a prediction.
+        attributes: int64 ``[N]``, each in ``[0, A)``; −1 unknown, which no file holds.
+        known: bool ``[N]``; False where the attribute is a prediction, or unknown.
         probabilities: float32 ``[N, A]``, rows sum to 1 (one-hot where known), or None.
     """
 
@@ -80,19 +81,15 @@ def read_group_labels(path: str | Path, num_rows: int, num_attributes: int) -> G
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise InputError(f"no group labels at {path}: {_EXPECTED}.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [field.strip() for field in next(reader, [])]
-            body = [fields for fields in reader if fields]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no text with comma-separated values: {_EXPECTED}.") from error
+        raise InputError(f"no group labels at {path}: {_EXPECTED}")
+    lines = csv_lines(path, _EXPECTED)
+    header = [field.strip() for field in next(lines, (0, []))[1]]
+    body = [fields for _, fields in lines]
     if missing := [column for column in _COLUMNS if column not in header]:
-        raise InputError(f"{path} has no column {missing[0]}: {_EXPECTED}.")
+        raise InputError(f"{path} has no column {missing[0]}: {_EXPECTED}")
     short = [line for line, fields in enumerate(body, start=2) if len(fields) < len(header)]
     if short:
-        raise InputError(f"{path} ends in the middle of line {short[0]}: {_EXPECTED}.")
+        raise InputError(f"{path} ends in the middle of line {short[0]}: {_EXPECTED}")
     columns = {name: [fields[i].strip() for fields in body] for i, name in enumerate(header)}
     order = _order(path, columns["row"], num_rows)
     attributes = _integers(path, columns["attribute"], "attribute", num_attributes)
@@ -100,7 +97,7 @@ def read_group_labels(path: str | Path, num_rows: int, num_attributes: int) -> G
     wrong = next((i for i, source in enumerate(sources) if source not in _SOURCES), None)
     if wrong is not None:
         raise InputError(
-            f"line {wrong + 2} of {path} has the source {sources[wrong]!r}: {_EXPECTED}."
+            f"line {wrong + 2} of {path} has the source {sources[wrong]!r}: {_EXPECTED}"
         )
     known = np.array([source == "known" for source in sources])
     probabilities = _probabilities(path, columns, num_attributes)
@@ -113,15 +110,13 @@ def _order(path: Path, values: list[str], num_rows: int) -> np.ndarray:
     if len(values) != num_rows:
         raise InputError(
             f"{path} has {len(values):,} rows, but the training set has {num_rows:,}: it belongs "
-            "to other data or another subset; predict the groups again with this data module."
+            "to other data or another subset; predict the groups again with this data module"
         )
     rows = _integers(path, values, "row", num_rows)
     times = np.bincount(rows, minlength=num_rows)
     if (times > 1).any():
         doubled = int(np.argmax(times > 1))
-        raise InputError(
-            f"{path} has row {doubled} {times[doubled]} times: expected each row once."
-        )
+        raise InputError(f"{path} has row {doubled} {times[doubled]} times: expected each row once")
     return np.argsort(rows)
 
 
@@ -132,7 +127,7 @@ def _integers(path: Path, values: list[str], what: str, limit: int) -> np.ndarra
         if not 0 <= found[i] < limit:
             raise InputError(
                 f"line {i + 2} of {path} has the {what} {value!r}: expected an integer from 0 to "
-                f"{limit - 1}."
+                f"{limit - 1}"
             )
     return found
 
@@ -147,14 +142,14 @@ def _probabilities(
     if given != sorted(wanted):
         raise InputError(
             f"{path} has the probabilities {', '.join(given)}, but the data has {num_attributes} "
-            f"attributes: expected {', '.join(wanted)}."
+            f"attributes: expected {', '.join(wanted)}"
         )
     try:
         values = np.array([columns[name] for name in wanted], dtype=np.float32).T
     except ValueError as error:
-        raise InputError(f"{path} has a probability that is no number: {error}.") from error
+        raise InputError(f"{path} has a probability that is no number: {error}") from error
     wrong = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < 1e-3))
     if wrong.any():
         line = int(np.argmax(wrong)) + 2
-        raise InputError(f"the probabilities in line {line} of {path} do not sum to 1.")
+        raise InputError(f"the probabilities in line {line} of {path} do not sum to 1")
     return values

@@ -20,9 +20,9 @@ class Tokens(NamedTuple):
     """Tokens of texts, one after the other: a worker shares the arrays, lists would be copied.
 
     Attributes:
-        ids: int32 `[T]`.
-        types: int8 `[T]`: which text of a pair; None where the tokenizer does not tell.
-        starts: int64 `[N + 1]`: text `i` is `ids[starts[i]:starts[i + 1]]`.
+        ids: int32 ``[T]``.
+        types: int8 ``[T]``: which text of a pair; None where the tokenizer does not tell.
+        starts: int64 ``[N + 1]``: text ``i`` is ``ids[starts[i]:starts[i + 1]]``.
         padding: The id to fill up with.
     """
 
@@ -35,12 +35,12 @@ class Tokens(NamedTuple):
         """Return the tokens of some texts, filled up on the right.
 
         Args:
-            rows: int64 `[B]`.
+            rows: int64 ``[B]``.
             width: Length of the result; None takes that of the longest of these texts.
 
         Returns:
-            int64 `[B, width]` each: `input_ids`, `attention_mask` and, where there are types,
-            `token_type_ids`.
+            int64 ``[B, width]`` each: ``input_ids``, ``attention_mask`` and, where there are types,
+            ``token_type_ids``.
         """
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts
@@ -70,7 +70,7 @@ def load_tokenizer(path: str) -> Any:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise InputImportError(
-            "Text needs the package transformers: pip install 'lit-ssl[hf]'."
+            "Text needs the package transformers: pip install 'lit-ssl[hf]'"
         ) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -84,7 +84,7 @@ def load_tokenizer(path: str) -> Any:
     if tokenizer.pad_token_id is None:
         raise InputError(
             f"The tokenizer at {path!r} has no padding token, so that texts of different lengths"
-            " cannot make a batch. Use that of an encoder such as bert-base-uncased."
+            " cannot make a batch. Use that of an encoder such as bert-base-uncased"
         )
     return tokenizer
 

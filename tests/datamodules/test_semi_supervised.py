@@ -12,7 +12,7 @@ import torch
 from lit_ssl.datamodules import CIFAR10DataModule, SemiSupervisedDataModule, Subset, packaged_lists
 from lit_ssl.datamodules.reading.images import ArrayImages
 from lit_ssl.datamodules.reading.rows import Rows
-from lit_ssl.datamodules.selection.subset import read_lines
+from lit_ssl.datamodules.selection.lists import read_lines
 from lit_ssl.transforms import CropSpec, MultiCrop, SingleView
 
 

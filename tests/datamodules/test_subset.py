@@ -114,7 +114,7 @@ def test_missing_entries_are_counted_and_shown(listed):
         ValueError, match=r"7 of the 8 images .*83 training images: 99, 100"
     ) as error:
         choose(file=listed(1, 99, 100, 101, 102, 103, 104, -1))
-    assert "103, ..." in str(error.value)
+    assert "103, …" in str(error.value)
     with pytest.raises(ValueError, match=r"1 of the 2 images .*: n9_1.JPEG"):
         choose(file=listed("n0_4.JPEG", "n9_1.JPEG"))
 
