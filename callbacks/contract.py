@@ -64,16 +64,6 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
-def is_fast_dev_run(trainer: pl.Trainer) -> bool:
-    """Whether this is a debugging run, which leaves no files behind."""
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-
-
-def logging_interval(trainer: pl.Trainer) -> int:
-    """The trainer's ``log_every_n_steps``; 1 where logging is switched off by 0."""
-    return max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
-
-
 def data_source(trainer: pl.Trainer) -> Any:
     """The data module, or the LightningModule when the data hooks live there."""
     return getattr(trainer, "datamodule", None) or trainer.lightning_module

@@ -22,12 +22,12 @@ from lit_ssl.callbacks.contract import (
     describe,
     feature_function,
     has_supports,
-    is_fast_dev_run,
     split_batch,
 )
 from lit_ssl.distributed import is_distributed, world_size
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import before_batch_transfer, loaders_of
+from lit_ssl.trainer.run import is_fast_dev_run
 
 Split = Literal["bank", "support", "val", "test"]
 

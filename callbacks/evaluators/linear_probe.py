@@ -16,7 +16,6 @@ from lit_ssl.callbacks.contract import (
     embed_dim_of,
     feature_function,
     first_view,
-    logging_interval,
     num_classes_of,
     split_batch,
 )
@@ -24,6 +23,7 @@ from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, on_rank_z
 from lit_ssl.callbacks.evaluators.features import Split, evaluation_mode
 from lit_ssl.distributed import all_reduce_mean, is_distributed
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.run import logging_interval
 
 
 class LinearProbeEvaluator(RepresentationEvaluator):

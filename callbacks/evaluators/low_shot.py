@@ -8,11 +8,12 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, tensor
 
-from lit_ssl.callbacks.contract import is_fast_dev_run, num_classes_of
+from lit_ssl.callbacks.contract import num_classes_of
 from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, on_rank_zero
 from lit_ssl.callbacks.evaluators.features import Split
 from lit_ssl.errors import InputError
 from lit_ssl.metrics import draw_labelled, low_shot_accuracies
+from lit_ssl.trainer.run import is_fast_dev_run
 
 
 class LowShotEvaluator(RepresentationEvaluator):

@@ -10,11 +10,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import logging_interval
 from lit_ssl.callbacks.monitors.sync_advice import StepClock, time_all_reduce, wait_for
 from lit_ssl.distributed import is_distributed
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import steps_made
+from lit_ssl.trainer.run import logging_interval
 
 __all__ = ["SyncMonitor"]
 

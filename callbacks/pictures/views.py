@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import data_source, is_fast_dev_run, split_batch
+from lit_ssl.callbacks.contract import data_source, split_batch
 from lit_ssl.callbacks.pictures.view_grid import draw_dropped, view_grid
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.run import run_folder, tensorboards
 
 
 class ViewLogger(pl.Callback):
@@ -60,19 +59,18 @@ class ViewLogger(pl.Callback):
         """Draw, if this is the first batch of an epoch that is due."""
         if batch_idx != 0 or trainer.current_epoch % self.every_n_epochs != 0:
             return
-        folder = trainer.log_dir or trainer.default_root_dir  # asks all processes
+        folder = run_folder(trainer, ["views"])
         if not trainer.is_global_zero:
             return
         kept = outputs.get("kept_patches") if isinstance(outputs, dict) else None
         picture = view_grid(self._columns(trainer, pl_module, batch, kept))
-        if is_fast_dev_run(trainer):
+        if folder is None:
             return
-        path = Path(folder) / "views" / f"epoch_{trainer.current_epoch:04d}.png"
+        path = folder / "views" / f"epoch_{trainer.current_epoch:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("views", picture, trainer.global_step)
+        for board in tensorboards(trainer):
+            board.add_image("views", picture, trainer.global_step)
 
     def _columns(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, kept: Tensor | None

@@ -8,18 +8,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import data_source, describe, is_fast_dev_run
+from lit_ssl.callbacks.contract import data_source, describe
 from lit_ssl.errors import InputAttributeError, InputImportError, InputTypeError
 from lit_ssl.imagenet_x.annotations import FactorAnnotations
 from lit_ssl.imagenet_x.metric import ImageNetXMetric
-from lit_ssl.imagenet_x.output import write_report
+from lit_ssl.imagenet_x.output import FILES, write_report
 from lit_ssl.imagenet_x.predictions import Predictions, read_predictions
 from lit_ssl.imagenet_x.report import FactorReportData, build_report, check_names
 from lit_ssl.imagenet_x.scores import ErrorType, FactorScores, RealEmpty
 from lit_ssl.imagenet_x.text import print_report
+from lit_ssl.trainer.run import is_fast_dev_run, run_folder, tensorboards
 
 _WHO = "FactorReport"
 
@@ -47,7 +47,7 @@ class FactorReport(pl.Callback):
         partial: Whether annotated images may lack a prediction. A Trainer that limits its batches
             implies it.
         name: Of the model; None takes ``model_name`` of the module.
-        output: Folder of the files; None takes the run's (``trainer.log_dir``).
+        output: Folder of the files; None takes the run's.
         plot: Whether to draw the plot (needs matplotlib).
     """
 
@@ -157,8 +157,10 @@ class FactorReport(pl.Callback):
                 logged[f"{split}/factor_{name}_acc1"] = values["accuracy"][f]
         for name, value in logged.items():
             pl_module.log(name, value.float(), sync_dist=True)
-        folder = Path(self.output or trainer.log_dir or trainer.default_root_dir)
-        if trainer.state.fn != "fit" and trainer.is_global_zero:
+        if trainer.state.fn == "fit":
+            return
+        folder = run_folder(trainer, [*FILES, "predictions.csv"], self.output)
+        if trainer.is_global_zero:
             self._report(trainer, folder)
 
     def _is_partial(self, trainer: pl.Trainer) -> bool:
@@ -177,7 +179,7 @@ class FactorReport(pl.Callback):
             self._is_partial(trainer),
         )
 
-    def _report(self, trainer: pl.Trainer, folder: Path) -> None:
+    def _report(self, trainer: pl.Trainer, folder: Path | None) -> None:
         assert self._metric is not None
         others = [self._scores(other, trainer) for other in self._others]
         mine = self._metric.scores()
@@ -189,7 +191,7 @@ class FactorReport(pl.Callback):
         }
         report = build_report([*others, mine], self.real_empty, notes=notes)
         files: dict[str, Path] = {}
-        if not is_fast_dev_run(trainer):
+        if folder is not None:
             files = write_report(report, folder, self.plot)
             files["predictions"] = self._metric.to_csv(folder / "predictions.csv")
             self._show(trainer, report)
@@ -197,14 +199,14 @@ class FactorReport(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, report: FactorReportData) -> None:
         """The plot under TensorBoard's images."""
-        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        boards = tensorboards(trainer)
         if not self.plot or not boards:
             return
         from lit_ssl.imagenet_x.plot import draw_report, figure_pixels
 
         pixels = torch.from_numpy(figure_pixels(draw_report(report))).permute(2, 0, 1)
         for board in boards:
-            board.experiment.add_image("factors", pixels, trainer.global_step)
+            board.add_image("factors", pixels, trainer.global_step)
 
 
 def _need_matplotlib() -> None:

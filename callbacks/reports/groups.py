@@ -15,10 +15,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from lit_ssl.callbacks.contract import data_source, is_fast_dev_run
+from lit_ssl.callbacks.contract import data_source
 from lit_ssl.errors import InputAttributeError
 from lit_ssl.files import write_file
 from lit_ssl.metrics import GroupScores
+from lit_ssl.trainer.run import run_folder
 
 __all__ = ["GroupReport"]
 
@@ -43,7 +44,7 @@ class GroupReport(pl.Callback):
     latter.
 
     Args:
-        output: folder of the two files; None takes the run's (``trainer.log_dir``).
+        output: folder of the two files; None takes the run's.
     """
 
     def __init__(self, output: str | None = None) -> None:
@@ -57,7 +58,7 @@ class GroupReport(pl.Callback):
                 f"GroupReport: {type(pl_module).__name__} has no group_scores['test']; use it with "
                 "GroupRobustClassifier, BARACK or JTT, or remove the callback"
             )
-        folder = Path(self.output or trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer, ["group_report.json", "group_report.csv"], self.output)
         data = data_source(trainer)
         rows = group_rows(data, scores)
         used = getattr(pl_module, "uses_groups", True) or any(
@@ -66,7 +67,7 @@ class GroupReport(pl.Callback):
         )
         summary = summarise(data, scores, used)
         self._show(rows, summary, type(pl_module).__name__)
-        if not is_fast_dev_run(trainer):
+        if folder is not None:
             self._write(folder, rows, summary)
 
     @rank_zero_only

@@ -15,7 +15,6 @@ from lit_ssl.callbacks.contract import (
     check_bank,
     embedding_method,
     feature_function,
-    is_fast_dev_run,
     num_classes_of,
 )
 from lit_ssl.callbacks.evaluators.base import on_rank_zero
@@ -45,6 +44,7 @@ from lit_ssl.callbacks.reports.output import (
     write_report,
 )
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.run import is_fast_dev_run, run_folder
 
 _WHO = "RepresentationReport"
 
@@ -77,7 +77,7 @@ class RepresentationReport(pl.Callback):
             when those of the bank would take more than 2 GiB.
         feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``.
         num_classes: Number of classes; None takes the data module's.
-        output: Folder of the two files; None takes the run's (``trainer.log_dir``).
+        output: Folder of the two files; None takes the run's.
         protocols: Which of the above to measure; those left out cost nothing.
         label_sets: Further choices of labelled images by name, such as official lists
             (:class:`LabelledSet`); over several lists the mean and the standard deviation.
@@ -300,13 +300,13 @@ class RepresentationReport(pl.Callback):
     def _finish(
         self, trainer: pl.Trainer, rows: list[dict[str, Any]], protocol: dict[str, Any]
     ) -> None:
-        run = Path(trainer.log_dir or trainer.default_root_dir)  # asks all processes
+        folder = run_folder(trainer, ["report.json", "report.csv"], self.output)
         if not trainer.is_global_zero:
             return
-        folders = [run, Path(trainer.default_root_dir)]
+        logs = [getattr(logger, "log_dir", None) for logger in trainer.loggers]
+        folders = [Path(place) for place in (*logs, trainer.default_root_dir) if place]
         files = find_run_files(protocol["checkpoint"], folders)
-        if not is_fast_dev_run(trainer):
-            folder = Path(self.output) if self.output else run
+        if folder is not None:
             write_report(folder, rows, protocol)
             files = {"report": str(folder / "report.json"), **files}
         self._finished = rows, protocol, files

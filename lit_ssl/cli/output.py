@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
 from lit_ssl.trainer.private import is_up_to_date, quiet_hp_metric
+from lit_ssl.trainer.run import is_fast_dev_run, new_folders, root_is_chosen, run_folder
 
 __all__ = [
     "FirstBatch",
@@ -152,15 +153,22 @@ class ParameterSummary(RichModelSummary):
 class SaveConfig(SaveConfigCallback):
     """Saves the configuration where the run logs.
 
-    Without a logger only ``fit`` saves it, and only in a ``default_root_dir`` of its own: in the
-    working folder it could replace a file of the user.
+    Without a logger only ``fit`` saves it, and only where a ``default_root_dir`` was chosen.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Save it."""
-        own_folder = os.path.abspath(trainer.default_root_dir) != os.getcwd()
-        if trainer.loggers or (stage == "fit" and own_folder):
-            super().setup(trainer, pl_module, stage)
+        is_kept = trainer.loggers or (stage == "fit" and root_is_chosen(trainer))
+        if self.already_saved or not is_kept:
+            return
+        self.already_saved = True
+        folder = run_folder(trainer, [self.config_filename])
+        if folder is not None and trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            options = {"skip_none": False, "overwrite": True, "multifile": self.multifile}
+            with warnings.catch_warnings():  # skip_none has another name since jsonargparse 4.49
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.parser.save(self.config, str(folder / self.config_filename), **options)
 
 
 @rank_zero_only
@@ -169,8 +177,8 @@ def remove_unused_run(trainer: pl.Trainer) -> None:
 
     A folder that holds more than a start leaves there is not touched.
     """
-    for logger in trainer.loggers:
-        folder = Path(getattr(logger, "log_dir", None) or "")
+    logs = [Path(getattr(logger, "log_dir", None) or "") for logger in trainer.loggers]
+    for folder in dict.fromkeys([*logs, *new_folders(trainer)]):
         if not folder.name or not folder.is_dir():
             continue
         names = [entry.name for entry in folder.iterdir() if entry.name not in _LEFT_BY_A_START]
@@ -186,7 +194,7 @@ def tell_results(trainer: pl.Trainer) -> None:
     shown = [f"{n} {v:.4g}" for n, v in values if n.startswith("val") and not n.endswith("_std")]
     if shown:
         tell(f"results: {', '.join(shown)}")
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if is_fast_dev_run(trainer):
         return
     folders = [str(getattr(c, "dirpath", None) or "") for c in trainer.checkpoint_callbacks]
     for folder in dict.fromkeys(folder for folder in folders if os.path.isdir(folder)):
@@ -204,11 +212,14 @@ def save_predictions(trainer: pl.Trainer) -> None:
     """
     predictions: Sequence[Any] = trainer.predict_loop.predictions
     has_writer = any(isinstance(c, BasePredictionWriter) for c in trainer.callbacks)  # type: ignore[attr-defined]
-    folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all processes
-    if not predictions or has_writer or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    names = ["predictions.pt"]
+    if trainer.world_size > 1:
+        names = [f"predictions_{rank}.pt" for rank in range(trainer.world_size)]
+    folder = None if has_writer else run_folder(trainer, names)
+    if not predictions or folder is None:
         return
     joinable = all(isinstance(rows, Tensor) and rows.ndim for rows in predictions)
-    name = f"predictions_{trainer.global_rank}.pt" if trainer.world_size > 1 else "predictions.pt"
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(torch.cat(list(predictions)) if joinable else predictions, folder / name)
-    tell(f"predictions: {short(folder / name)}")
+    path = folder / names[trainer.global_rank]
+    torch.save(torch.cat(list(predictions)) if joinable else predictions, path)
+    tell(f"predictions: {short(path)}")

@@ -16,7 +16,9 @@ from lit_ssl.imagenet_x.report import FactorReportData, summary
 from lit_ssl.imagenet_x.scores import FactorScores
 from lit_ssl.imagenet_x.text import markdown
 
-__all__ = ["write_report"]
+__all__ = ["FILES", "write_report"]
+
+FILES = ("factors.csv", "factors.json", "factors.md", "factors.png", "metaclasses.csv")
 
 
 def write_report(report: FactorReportData, folder: Path, plot: bool = True) -> dict[str, Path]:

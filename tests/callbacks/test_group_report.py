@@ -60,8 +60,9 @@ def test_report_counts_rows_and_labels(tmp_path, capsys):
 
 def test_plain_training_uses_no_training_labels_unless_the_last_layer_does(tmp_path):
     for extra, used in (((), 0), ((LastLayerRefit(rows="train", subsets=1),), 3200)):
-        trainer(tmp_path, *extra, GroupReport()).test(classifier(), datamodule=digits())
-        report = json.loads((tmp_path / "group_report.json").read_text())
+        folder = tmp_path / str(used)
+        trainer(folder, *extra, GroupReport()).test(classifier(), datamodule=digits())
+        report = json.loads((folder / "group_report.json").read_text())
         assert report["training_group_labels"] == used
 
 

@@ -122,7 +122,7 @@ def test_no_untrained_row_when_it_would_be_wrong(toys, make_trainer, tmp_path, c
     make_trainer(callbacks=[RepresentationReport(shots=(1,), draws=1)]).test(
         Slow(), data, verbose=False
     )
-    rows, protocol = load(tmp_path)
+    rows, protocol = load(tmp_path / "lit_ssl_runs/version_0")  # the first report stays
     assert list(rows) == ["trained", "pixels"]
     assert "still has the weights it was built with (give ckpt_path)" in protocol["notes"][0]
 

@@ -132,7 +132,8 @@ def test_lists_and_fractions(toys, make_trainer, tmp_path):
         run(make_trainer, Pixels(), data, label_sets={"half": LabelledSet(fraction=0.5)})
     data.bank.labels[:3] = 0
     run(make_trainer, Pixels(), data, label_sets={"half": LabelledSet(fraction=0.5)})
-    assert load(tmp_path)[1]["label_sets"]["half"]["images"] == [20, 20]
+    second = tmp_path / "lit_ssl_runs/version_0"  # the first report stays
+    assert load(second)[1]["label_sets"]["half"]["images"] == [20, 20]
 
 
 def test_lists_of_the_packages_data_modules(make_trainer, tmp_path):

@@ -80,7 +80,8 @@ def test_official_vit_without_a_recipe(lit_ssl, imagenet, workdir):
     for text in ("k-NN", "1_percent", "2-shot PAWS-NN", "6 images of half.txt", "report.json"):
         assert text in result.out, text
     assert lit_ssl("test", *words).code == 0
-    assert report(workdir)[1]["split"] == "test"
+    assert report(workdir / "lit_ssl_runs/version_0")[1]["split"] == "test"
+    assert report(workdir)[1]["split"] == "val"  # each run keeps its own
 
 
 def test_official_resnet_without_a_recipe(lit_ssl, imagenet, workdir):

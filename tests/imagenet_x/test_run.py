@@ -245,8 +245,6 @@ def test_two_processes_give_the_report_of_one(lit_ssl, tmp_path, folder, write_i
     call.append("--trainer.callbacks.partial=true")
     assert lit_ssl(*call).code == 0
     one = {name: (tmp_path / name).read_bytes() for name in ("factors.csv", "predictions.csv")}
-    for name in one:
-        (tmp_path / name).unlink()
     done = subprocess.run(
         [sys.executable, "-m", "lit_ssl", *call, "--trainer.devices=2", "--trainer.strategy=ddp"],
         cwd=tmp_path, capture_output=True, text=True, timeout=250,
@@ -254,9 +252,10 @@ def test_two_processes_give_the_report_of_one(lit_ssl, tmp_path, folder, write_i
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Accuracy by factor") == 1
-    assert (tmp_path / "factors.csv").read_bytes() == one["factors.csv"]
+    folder = tmp_path / "lit_ssl_runs/version_0"  # the files of one process stay
+    assert (folder / "factors.csv").read_bytes() == one["factors.csv"]
     for new, old in zip(
-        (tmp_path / "predictions.csv").read_text().splitlines()[1:],
+        (folder / "predictions.csv").read_text().splitlines()[1:],
         one["predictions.csv"].decode().splitlines()[1:],
         strict=True,
     ):

@@ -132,13 +132,13 @@ def test_kinds_of_features_have_heads_of_their_width(tiny):
 
 def test_a_diverged_head_is_marked_and_disturbs_no_other(tiny, tmp_path):
     alone, beside = evaluation(weight_decays=[0.0]), evaluation(weight_decays=[0.0, 1e30])
-    for module in (alone, beside):
-        tiny.trainer(max_epochs=3, default_root_dir=tmp_path).fit(module, *loaders())
+    for module, name in ((alone, "alone"), (beside, "beside")):
+        tiny.trainer(max_epochs=3, default_root_dir=tmp_path / name).fit(module, *loaders())
     assert beside.val_acc1.isnan().tolist() == [False, True, False, True]
     assert torch.equal(alone.val_acc1, beside.val_acc1[[0, 2]])
     for key, value in alone.heads.state_dict().items():
         torch.testing.assert_close(beside.heads.state_dict()[key][[0, 2]], value)
-    rows = json.loads((tmp_path / "linear_sweep.json").read_text())["heads"]
+    rows = json.loads((tmp_path / "beside/linear_sweep.json").read_text())["heads"]
     assert [row["val_acc1"] is None for row in rows] == [False, True, False, True]
     with pytest.raises(ValueError, match="all of them diverged"):
         tiny.trainer(max_epochs=3).fit(evaluation(weight_decays=[1e30]), *loaders())

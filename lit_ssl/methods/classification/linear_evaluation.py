@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from lit_ssl.contracts.labelled import labelled_batch, validates_on_test
 from lit_ssl.distributed import is_distributed
 from lit_ssl.errors import InputError
 from lit_ssl.methods.classification.sweep_output import (
+    SWEEP_FILES,
     SweepPoint,
     sweep_markdown,
     sweep_table,
@@ -31,6 +30,7 @@ from lit_ssl.optim import Schedule, set_schedules
 from lit_ssl.optim.stacked_sgd import StackedSGD
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
+from lit_ssl.trainer.run import run_folder, tensorboards
 
 __all__ = ["LinearEvaluation"]
 
@@ -320,12 +320,12 @@ class LinearEvaluation(pl.LightningModule):
         ]
 
     def _write(self, **summary: float) -> None:
-        folder = self.trainer.log_dir or self.trainer.default_root_dir  # asks all processes
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        folder = run_folder(self.trainer, SWEEP_FILES)
+        if folder is not None and self.trainer.is_global_zero:
             best = self.best_head
             chosen = {"chosen": best, **self.points[best]._asdict()}
             chosen["val_acc1"] = self.rows()[best]["val_acc1"]
-            write_sweep(Path(folder), self.rows(), {**chosen, **summary})
+            write_sweep(folder, self.rows(), {**chosen, **summary})
 
     @rank_zero_only
     def _show(self) -> None:
@@ -335,9 +335,8 @@ class LinearEvaluation(pl.LightningModule):
 
         title = f"{len(self.points)} heads, best on the validation images first"
         Console().print(sweep_table(self.rows(), self.best_head, title))
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("linear_sweep", sweep_markdown(self.rows()))
+        for board in tensorboards(self.trainer):
+            board.add_text("linear_sweep", sweep_markdown(self.rows()))
 
 
 def _check(

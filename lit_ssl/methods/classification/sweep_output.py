@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from lit_ssl.files import write_json_and_csv
 
-__all__ = ["SweepPoint", "sweep_markdown", "sweep_table", "write_sweep"]
+__all__ = ["SWEEP_FILES", "SweepPoint", "sweep_markdown", "sweep_table", "write_sweep"]
+
+SWEEP_FILES = ("linear_sweep.json", "linear_sweep.csv")
 
 
 class SweepPoint(NamedTuple):

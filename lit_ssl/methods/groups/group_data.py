@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,7 +16,7 @@ from lit_ssl.distributed import gather_stack, world_size
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import before_batch_transfer, finds_unused_parameters
 
-__all__ = ["allow_idle_network", "group_data", "predict_rows", "run_folder", "split_groups"]
+__all__ = ["allow_idle_network", "group_data", "predict_rows", "split_groups"]
 
 _NEEDED = (
     "group_array", "soft_group_array", "set_groups", "set_sampling", "bank_dataloader",
@@ -105,18 +103,6 @@ def predict_rows(
     local = torch.cat(rows)
     padded = torch.cat([local, local[-1:].expand(longest - len(local), -1)])
     return gather_stack(padded).transpose(0, 1).flatten(0, 1)[:num_rows].cpu()
-
-
-def run_folder(trainer: Any) -> Path | None:
-    """Folder for the files of a run; None for a debugging run, or without a folder of its own.
-
-    Call it on every process.
-    """
-    folder = trainer.log_dir or trainer.default_root_dir
-    if trainer.fast_dev_run:
-        return None
-    own = bool(trainer.loggers) or os.path.abspath(folder) != os.getcwd()
-    return Path(folder) if own else None
 
 
 def allow_idle_network(trainer: pl.Trainer, who: str) -> None:

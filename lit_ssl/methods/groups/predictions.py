@@ -11,9 +11,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lit_ssl.files import write_file
 from lit_ssl.groups.label_files import write_group_labels
 from lit_ssl.groups.weights import group_counts
-from lit_ssl.methods.groups.group_data import run_folder
 from lit_ssl.methods.groups.stages import AttributeStage
 from lit_ssl.metrics.groups import PredictorScores
+from lit_ssl.trainer.run import run_folder
 
 __all__ = ["save_predictions"]
 
@@ -48,7 +48,7 @@ def save_predictions(trainer: Any, data: Any, stage: AttributeStage) -> dict[str
     )
     labelled = group_counts(groups, size)
     _warn_about_empty(data, labelled, guessed)
-    folder = run_folder(trainer)
+    folder = run_folder(trainer, [CSV_NAME, REPORT_NAME])
     if folder is not None and trainer.is_global_zero:
         report = {
             "training_rows": len(groups),

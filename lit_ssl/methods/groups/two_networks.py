@@ -11,6 +11,7 @@ from lit_ssl.methods.groups.classifier import GroupRobustClassifier, parameter_g
 from lit_ssl.methods.groups.group_data import allow_idle_network, group_data
 from lit_ssl.methods.groups.stages import FirstStage
 from lit_ssl.trainer.length import epochs_to_steps
+from lit_ssl.trainer.run import is_fast_dev_run
 
 __all__ = ["TwoStageClassifier"]
 
@@ -72,8 +73,8 @@ class TwoStageClassifier(GroupRobustClassifier):
             return
         allow_idle_network(self.trainer, type(self).__name__)
         epochs = self.trainer.max_epochs
-        trial = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if not trial and epochs is not None and 0 <= epochs <= self.first_epochs:
+        is_too_short = epochs is not None and 0 <= epochs <= self.first_epochs
+        if is_too_short and not is_fast_dev_run(self.trainer):
             raise InputError(
                 f"{type(self).__name__} trains its first network for {self.first_epochs} epochs, "
                 f"and max_epochs={epochs} leaves none for the classifier: raise it"

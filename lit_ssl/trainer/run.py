@@ -1,0 +1,161 @@
+"""A run: where it leaves its files, and what kind of run it is.
+
+All writers ask :func:`run_folder`. A run writes into the folder that a logger keeps for it alone
+(TensorBoard, CSV), else into ``default_root_dir``; what has an ``output`` of its own, there. Where
+one of the names is taken by a file that this run did not make, or where the logger is of another
+kind and nobody chose a root, it takes a new folder ``lit_ssl_runs/version_N`` below that place: no
+file of a person, and none of another run, is ever replaced. A run is one call of the Trainer (fit,
+validate, …) with one module and one checkpoint; what follows a fit of the same module may complete
+the fit's files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+__all__ = [
+    "is_fast_dev_run",
+    "is_logged",
+    "logging_interval",
+    "new_folders",
+    "root_is_chosen",
+    "run_folder",
+    "tensorboards",
+]
+
+_NEW = "lit_ssl_runs"
+
+
+class _Call(NamedTuple):
+    command: str | None
+    checkpoint: str | None
+    module: ref[pl.LightningModule]
+
+
+@dataclass
+class _Files:
+    """What a trainer has left: the maker of each path, new folders by place, folders announced."""
+
+    maker: dict[Path, _Call] = field(default_factory=dict)
+    new: dict[Path, Path] = field(default_factory=dict)
+    announced: set[Path] = field(default_factory=set)
+
+    def is_foreign(self, path: Path, call: _Call) -> bool:
+        """Whether something is there that this run did not make."""
+        maker = self.maker.get(path)
+        is_ours = maker is not None and (
+            maker == call or (maker.command == "fit" and maker.module == call.module)
+        )
+        return os.path.lexists(path) and not is_ours
+
+
+_files: WeakKeyDictionary[pl.Trainer, _Files] = WeakKeyDictionary()
+
+
+def run_folder(
+    trainer: pl.Trainer, names: Sequence[str], output: str | Path | None = None
+) -> Path | None:
+    """The folder in which a run may write some files; rank zero decides for all processes.
+
+    Call it on every process, just before writing. The first time that a folder is used, the run
+    says so.
+
+    Args:
+        trainer: The running trainer.
+        names: Files or folders that are going to be written there, by any process.
+        output: A folder that a person chose for them; None: the run's.
+
+    Returns:
+        The folder, which need not exist; None in a debugging run, which leaves no files.
+    """
+    if is_fast_dev_run(trainer):
+        return None
+    files = _files.setdefault(trainer, _Files())
+    chosen = str(_choose(trainer, files, names, output)) if trainer.is_global_zero else ""
+    folder = Path(trainer.strategy.broadcast(chosen))
+    if folder not in files.announced:
+        files.announced.add(folder)
+        rank_zero_info(f"this run writes into {folder}")
+    return folder
+
+
+def _choose(
+    trainer: pl.Trainer, files: _Files, names: Sequence[str], output: str | Path | None
+) -> Path:
+    call = _Call(trainer.state.fn, _text(trainer.ckpt_path), ref(trainer.lightning_module))
+    base = Path(output) if output else _usual_folder(trainer)
+    place = base or _local(trainer.default_root_dir) or Path.cwd()
+    folder = files.new.get(place, base)
+    if folder is None or any(files.is_foreign(folder / name, call) for name in names):
+        folder = files.new[place] = _new_folder(place / _NEW)
+    files.maker |= {folder / name: call for name in names}
+    return folder
+
+
+def _usual_folder(trainer: pl.Trainer) -> Path | None:
+    """The folder of the logger's that is this run's, or the root; None without either."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger | CSVLogger):
+            return _local(logger.log_dir)
+    # other loggers' save_dir is shared by all their runs, and often the working folder
+    is_root = not trainer.loggers or root_is_chosen(trainer)
+    return _local(trainer.default_root_dir) if is_root else None
+
+
+def _local(folder: str | Path) -> Path | None:
+    return None if "://" in str(folder) else Path(folder)
+
+
+def _new_folder(parent: Path) -> Path:
+    number = 0
+    while True:
+        folder = parent / f"version_{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:  # taken, perhaps by another process just now
+            number += 1
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def new_folders(trainer: pl.Trainer) -> list[Path]:
+    """Folders that were made for this run alone, on rank zero."""
+    return list(_files[trainer].new.values()) if trainer in _files else []
+
+
+def root_is_chosen(trainer: pl.Trainer) -> bool:
+    """Whether ``default_root_dir`` is another folder than the working folder."""
+    return os.path.abspath(trainer.default_root_dir) != os.getcwd()
+
+
+def is_fast_dev_run(trainer: pl.Trainer) -> bool:
+    """Whether this is a debugging run, which leaves no files behind."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def is_logged(trainer: pl.Trainer) -> bool:
+    """Whether the loggers write this training step; in others, measuring for them costs time."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and (trainer.global_step + 1) % every == 0
+
+
+def logging_interval(trainer: pl.Trainer) -> int:
+    """The trainer's ``log_every_n_steps``; 1 where logging is switched off by 0."""
+    return max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
+
+
+def tensorboards(trainer: pl.Trainer) -> list[Any]:
+    """TensorBoard's writers of this process' loggers; none in a debugging run."""
+    return [one.experiment for one in trainer.loggers if isinstance(one, TensorBoardLogger)]
