@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
-from lit_ssl.callbacks.contract import bank_loader, data_source
-from lit_ssl.callbacks.evaluators.base import on_rank_zero
-from lit_ssl.callbacks.evaluators.features import _transfer, evaluation_mode, gather_rows
-from lit_ssl.errors import InputError
-from lit_ssl.groups.weights import group_counts, subsample_weights
+from lit_ssl.contracts.data import bank_loader, data_source
+from lit_ssl.errors import InputError, by_name
+from lit_ssl.groups.cells import group_counts
+from lit_ssl.groups.weights import subsample_weights
 from lit_ssl.metrics import fit_linear_probe
+from lit_ssl.trainer.passes import on_rank_zero, predict_rows
 
 __all__ = ["LastLayerRefit"]
 
@@ -59,12 +59,13 @@ class LastLayerRefit(pl.Callback):
         """Whether group labels of training rows are used, for the label budget."""
         return self.rows == "train"
 
+    @by_name
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refit the layer."""
         layer = getattr(pl_module, self.layer, None)
         if not isinstance(layer, nn.Linear) or layer.bias is None:
             raise InputError(
-                f"LastLayerRefit: {type(pl_module).__name__}.{self.layer} is no linear layer with "
+                f"{type(pl_module).__name__}.{self.layer} is no linear layer with "
                 "a bias; name it with layer"
             )
         data = data_source(trainer)
@@ -74,7 +75,7 @@ class LastLayerRefit(pl.Callback):
         empty = [names[g] for g in np.flatnonzero(group_counts(groups, len(names)) == 0)]
         if empty:
             raise InputError(
-                f"LastLayerRefit: no {self.rows} row is known to be in the group "
+                f"no {self.rows} row is known to be in the group "
                 f"{' or '.join(empty)}: label some, or choose other rows"
             )
         weight, bias, used = on_rank_zero(
@@ -92,20 +93,10 @@ class LastLayerRefit(pl.Callback):
     ) -> tuple[Tensor, Tensor, np.ndarray]:
         """Features ``[N, D]``, classes and groups ``[N]`` (−1 unknown), of all processes."""
         is_bank = self.rows == "train"
-        loader = bank_loader(trainer, "LastLayerRefit") if is_bank else data.val_dataloader()
-        features = []
-        with torch.no_grad(), evaluation_mode(pl_module):
-            for batch in loader:
-                inputs = _transfer(trainer, batch)[0]
-                with trainer.precision_plugin.forward_context():
-                    features.append(pl_module(inputs).float())
-        parts = gather_rows(torch.cat(features))
-        count = sum(map(len, parts))
-        # Loaders give process r of W the rows r, r + W, ….
-        order = np.concatenate([np.arange(r, count, len(parts)) for r in range(len(parts))])
-        known = data.known(self.rows)[order]
-        groups = np.where(known, data.group_array(self.rows)[order], -1)
-        return torch.cat(parts), torch.from_numpy(data.labels(self.rows)[order]), groups
+        loader = bank_loader(trainer) if is_bank else data.val_dataloader()
+        labels = torch.from_numpy(data.labels(self.rows))
+        features = predict_rows(trainer, pl_module, loader, len(labels))
+        return features, labels, np.where(data.known(self.rows), data.group_array(self.rows), -1)
 
     def _fit(
         self, features: Tensor, labels: Tensor, groups: np.ndarray, num_groups: int, classes: int

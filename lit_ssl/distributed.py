@@ -11,11 +11,15 @@ from torch import Tensor
 __all__ = [
     "all_gather_rows",
     "all_reduce_mean",
+    "gather_rows",
     "gather_stack",
     "is_distributed",
     "process_rank",
     "world_size",
 ]
+
+# Rows that travel between processes at once: bounds the memory of a gather on the device.
+_GATHER_ROWS = 16_384
 
 
 def is_distributed() -> bool:
@@ -64,6 +68,26 @@ def gather_stack(x: Tensor) -> Tensor:
     out = x.new_empty((dist.get_world_size(), *x.shape))
     dist.all_gather(list(out.unbind(0)), x.contiguous())
     return out
+
+
+def gather_rows(rows: Tensor) -> list[Tensor]:
+    """Collect ``[n, ...]`` from all processes, n may differ; one CPU tensor per rank."""
+    if not is_distributed():
+        return [rows.cpu()]
+    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+    counts = [int(size) for size in sizes]
+    parts: list[list[Tensor]] = [[] for _ in counts]
+    for start in range(0, max(counts), _GATHER_ROWS):
+        stop = min(start + _GATHER_ROWS, max(counts))
+        mine = rows[start:stop]
+        padded = rows.new_zeros(stop - start, *rows.shape[1:])
+        padded[: len(mine)] = mine
+        received = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(received, padded)
+        for part, chunk, count in zip(parts, received, counts, strict=True):
+            part.append(chunk[: max(0, count - start)].cpu())
+    return [torch.cat(part) for part in parts]
 
 
 class _AllGatherRows(torch.autograd.Function):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
+from functools import wraps
+from typing import Any, TypeVar
 
 __all__ = [
     "InputAttributeError",
@@ -11,6 +14,7 @@ __all__ = [
     "InputFileNotFoundError",
     "InputImportError",
     "InputTypeError",
+    "by_name",
     "did_you_mean",
     "listed",
     "nearest",
@@ -39,6 +43,31 @@ class InputTypeError(InputError, TypeError):
 
 class InputAttributeError(InputError, AttributeError):
     """An object without what is asked of it by contract."""
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def by_name(method: Method) -> Method:
+    """Let an :class:`InputError` out of a method begin with the class of its object.
+
+    A message that begins with a verb goes on from the name: ``KNNEvaluator needs labels``; any
+    other follows a colon. So the functions in between need not be told who calls them.
+    """
+
+    @wraps(method)
+    def named(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except InputError as error:
+            who, text = type(self).__name__, str(error)
+            if text.startswith(who):
+                raise
+            link = " " if re.match(r"(needs|trains|got|cannot) ", text) else ": "
+            same = type(error)(f"{who}{link}{text}")
+            raise same.with_traceback(error.__traceback__) from error.__cause__
+
+    return named  # type: ignore[return-value]
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from lit_ssl.errors import InputFileNotFoundError
 
-__all__ = ["describe_folder", "layout_error", "write_file", "write_json_and_csv"]
+__all__ = ["describe_folder", "layout_error", "write_csv", "write_file", "write_json"]
 
 _SHOWN = 6
 
 
-def write_file(path: str | Path, write: Callable[[TextIO], object]) -> Path:
-    """Write a text file beside its place, then put it there: it is never half-written.
+def write_file(path: str | Path, write: Callable[[Any], object], binary: bool = False) -> Path:
+    """Write a file beside its place, then put it there: it is never half-written.
 
     Args:
         path: File to write; its folder is made.
-        write: Gets the open file.
+        write: Gets the open file, of text in UTF-8 or of bytes.
+        binary: Whether it writes bytes.
 
     Returns:
         The path.
@@ -29,8 +31,9 @@ def write_file(path: str | Path, write: Callable[[TextIO], object]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    options: dict[str, Any] = {} if binary else {"newline": "", "encoding": "utf-8"}
     try:
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with part.open("wb" if binary else "w", **options) as file:
             write(file)
         os.replace(part, path)
     finally:
@@ -38,26 +41,29 @@ def write_file(path: str | Path, write: Callable[[TextIO], object]) -> Path:
     return path
 
 
-def write_json_and_csv(
-    folder: Path, stem: str, content: Any, rows: Sequence[dict[str, Any]]
-) -> None:
-    """Write ``STEM.json`` and ``STEM.csv`` into a folder.
+def write_json(path: Path, content: Any) -> Path:
+    """Write plain values as JSON; null stands for NaN, which JSON does not know."""
+    text = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_file(path, lambda file: file.write(text + "\n"))
 
-    Args:
-        folder: Where; made if it is not there.
-        stem: Name of the files.
-        content: Of the JSON file.
-        rows: Of the CSV file, at least one; all with the keys of the first.
-    """
 
-    def write_rows(file: TextIO) -> None:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write rows, at least one, as CSV; all have the keys of the first."""
+
+    def write(file: TextIO) -> None:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_file(folder / f"{stem}.json", lambda file: file.write(text + "\n"))
-    write_file(folder / f"{stem}.csv", write_rows)
+    return write_file(path, write)
 
 
 def describe_folder(folder: Path) -> str:
@@ -84,5 +90,5 @@ def layout_error(data_set: str, folder: Path, expected: str) -> InputFileNotFoun
     """
     return InputFileNotFoundError(
         f"{data_set}: expected {expected}. Found: {describe_folder(folder)}. Set root to the"
-        " folder that has this layout."
+        " folder that has this layout"
     )

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lit_ssl.callbacks.contract import (
-    check_bank,
-    data_source,
-    feature_function,
-    is_unlabelled,
-    num_classes_of,
-)
 from lit_ssl.callbacks.evaluators.features import Features, Split, clear_features, extract_features
-from lit_ssl.errors import InputError
-
-Result = TypeVar("Result")
+from lit_ssl.contracts.data import check_bank, data_source, is_unlabelled, num_classes_of
+from lit_ssl.contracts.modules import feature_function
+from lit_ssl.errors import InputError, by_name
 
 
 class RepresentationEvaluator(pl.Callback, ABC):
@@ -78,24 +70,23 @@ class RepresentationEvaluator(pl.Callback, ABC):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
     ) -> Features:
         """Features and labels of the labelled samples of a split (:func:`labelled_only`)."""
-        who = type(self).__name__
-        extracted = extract_features(trainer, pl_module, split, self.feature_method, who)
-        return labelled_only(extracted, num_classes_of(trainer, self.num_classes, who), split, who)
+        extracted = extract_features(trainer, pl_module, split, self.feature_method)
+        return labelled_only(extracted, num_classes_of(trainer, self.num_classes), split)
 
+    @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Complain at the start, not after the first epoch, if a contract is not met."""
         if stage == "predict":
             return
-        who = type(self).__name__
         self.is_off = is_unlabelled(trainer, self.num_classes)
         if self.is_off:
             data = type(data_source(trainer)).__name__
-            rank_zero_warn(f"{who} is off: {data} has no classes (num_classes = 0)")
+            rank_zero_warn(f"{type(self).__name__} is off: {data} has no classes (num_classes = 0)")
             return
-        num_classes_of(trainer, self.num_classes, who)
-        feature_function(pl_module, self.feature_method, who)
+        num_classes_of(trainer, self.num_classes)
+        feature_function(pl_module, self.feature_method)
         if self.needs_bank:
-            check_bank(trainer, who)
+            check_bank(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop features of earlier weights."""
@@ -132,6 +123,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
             or epoch == trainer.max_epochs
         )
 
+    @by_name
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
         if self.is_off:
             return
@@ -141,14 +133,13 @@ class RepresentationEvaluator(pl.Callback, ABC):
             pl_module.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)
 
 
-def labelled_only(extracted: Features, num_classes: int, split: str, who: str) -> Features:
+def labelled_only(extracted: Features, num_classes: int, split: str) -> Features:
     """Keep the samples that have a label.
 
     Args:
         extracted: Features of a split.
         num_classes: Number of classes, for the range check.
         split: Name of the split, for the message.
-        who: Name of the callback, for the message.
 
     Returns:
         The samples whose label is not −1.
@@ -159,27 +150,13 @@ def labelled_only(extracted: Features, num_classes: int, split: str, who: str) -
     known = extracted.labels >= 0
     if not known.any():
         raise InputError(
-            f"{who} needs labels, but all {len(known)} labels of the {split} split are −1; serve "
+            f"needs labels, but all {len(known)} labels of the {split} split are −1; serve "
             "labels in the data module or remove the callback"
         )
     highest = int(extracted.labels.max())
     if highest >= num_classes:
         raise InputError(
-            f"{who}: the {split} split has label {highest} but num_classes is {num_classes}; "
+            f"the {split} split has label {highest} but num_classes is {num_classes}; "
             "labels must lie in [0, num_classes)"
         )
     return Features(extracted.features[known], extracted.labels[known])
-
-
-def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], Result]) -> Result:
-    """Compute on one process and give the result to all, so that all act on the same numbers.
-
-    Args:
-        trainer: The running trainer.
-        compute: Called on rank zero only; the result must be picklable.
-
-    Returns:
-        Rank zero's result, on every process.
-    """
-    result = compute() if trainer.is_global_zero else None
-    return trainer.strategy.broadcast(result)  # type: ignore[return-value]

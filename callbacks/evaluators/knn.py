@@ -6,11 +6,12 @@ from typing import ClassVar
 
 import lightning.pytorch as pl
 
-from lit_ssl.callbacks.contract import num_classes_of
-from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, on_rank_zero
+from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
 from lit_ssl.callbacks.evaluators.features import Split
+from lit_ssl.contracts.data import num_classes_of
 from lit_ssl.errors import InputError
 from lit_ssl.metrics import knn_predict, topk_accuracy
+from lit_ssl.trainer.passes import on_rank_zero
 
 
 class KNNEvaluator(RepresentationEvaluator):
@@ -58,18 +59,18 @@ class KNNEvaluator(RepresentationEvaluator):
         """k-NN accuracy on a split; see the class."""
         bank = self.labelled(trainer, pl_module, "bank")
         queries = self.labelled(trainer, pl_module, split)
-        classes = num_classes_of(trainer, self.num_classes, "KNNEvaluator")
+        classes = num_classes_of(trainer, self.num_classes)
         top = 5 if classes >= 10 else 1
 
         def compute() -> dict[str, float]:
             ranked = knn_predict(
-                bank.features,
-                bank.labels,
-                queries.features.to(pl_module.device),
-                classes,
-                self.k,
-                self.temperature,
-                top,
+                bank=bank.features,
+                bank_labels=bank.labels,
+                queries=queries.features.to(pl_module.device),
+                num_classes=classes,
+                k=self.k,
+                temperature=self.temperature,
+                top=top,
             )
             return {f"knn_acc{n}": topk_accuracy(ranked, queries.labels, n) for n in {1, top}}
 

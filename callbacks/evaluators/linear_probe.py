@@ -11,18 +11,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_ssl.callbacks.contract import (
-    describe,
-    embed_dim_of,
-    feature_function,
-    first_view,
-    num_classes_of,
-    split_batch,
-)
-from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, on_rank_zero
-from lit_ssl.callbacks.evaluators.features import Split, evaluation_mode
+from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
+from lit_ssl.callbacks.evaluators.features import Split
+from lit_ssl.contracts.batches import describe, first_view, split_batch
+from lit_ssl.contracts.data import num_classes_of
+from lit_ssl.contracts.modules import embed_dim_of, feature_function
 from lit_ssl.distributed import all_reduce_mean, is_distributed
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, by_name
+from lit_ssl.trainer.passes import evaluation_mode, on_rank_zero
 from lit_ssl.trainer.run import logging_interval
 
 
@@ -90,10 +86,11 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         self._restored = state_dict or None
         self.head = self.optimizer = None
 
+    @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check the contracts before the run."""
         super().setup(trainer, pl_module, stage)
-        embed_dim_of(pl_module, "LinearProbeEvaluator")
+        embed_dim_of(pl_module)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the classifier, or take it from the checkpoint."""
@@ -105,6 +102,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         if self.head is None and not self.is_off:
             self._build(trainer, pl_module)
 
+    @by_name
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -158,11 +156,10 @@ class LinearProbeEvaluator(RepresentationEvaluator):
 
     @torch.inference_mode(False)  # else a later fit could not train what a test built
     def _build(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        who = "LinearProbeEvaluator"
-        classes = num_classes_of(trainer, self.num_classes, who)
+        classes = num_classes_of(trainer, self.num_classes)
         # Own generator: equal weights on all processes, and the training's randomness is untouched.
         generator = torch.Generator().manual_seed(0)
-        head = ProbeClassifier(embed_dim_of(pl_module, who), classes, generator)
+        head = ProbeClassifier(embed_dim_of(pl_module), classes, generator)
         self.head = head.to(pl_module.device)
         self.optimizer = torch.optim.AdamW(
             self.head.parameters(), lr=self.lr, weight_decay=self.weight_decay
@@ -178,12 +175,12 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         inputs, labels = split_batch(batch)
         if labels is None:
             raise InputError(
-                "LinearProbeEvaluator needs labels, but the training batch is "
+                "needs labels, but the training batch is "
                 f"{describe(batch)}: serve (images or views, labels) or remove the callback"
             )
         features = outputs.get("features") if isinstance(outputs, dict) else None
         if features is None:
-            function = feature_function(pl_module, self.feature_method, "LinearProbeEvaluator")
+            function = feature_function(pl_module, self.feature_method)
             precision = pl_module.trainer.precision_plugin.forward_context()
             with torch.no_grad(), evaluation_mode(pl_module), precision:
                 features = function(first_view(inputs))
@@ -191,9 +188,8 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         width = self.head.linear.in_features
         if features.shape != (len(labels), width):
             raise InputError(
-                "LinearProbeEvaluator: expected features of the training step of shape "
-                f"[{len(labels)}, {width}] (batch, embed_dim), got "
-                f"{list(features.shape)}"
+                f"expected features of the training step of shape [{len(labels)}, {width}] "
+                f"(batch, embed_dim), got {list(features.shape)}"
             )
         return features.detach(), labels
 

@@ -8,11 +8,12 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, tensor
 
-from lit_ssl.callbacks.contract import num_classes_of
-from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, on_rank_zero
+from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
 from lit_ssl.callbacks.evaluators.features import Split
+from lit_ssl.contracts.data import num_classes_of
 from lit_ssl.errors import InputError
 from lit_ssl.metrics import draw_labelled, low_shot_accuracies
+from lit_ssl.trainer.passes import on_rank_zero
 from lit_ssl.trainer.run import is_fast_dev_run
 
 
@@ -66,9 +67,9 @@ class LowShotEvaluator(RepresentationEvaluator):
         """Low-shot accuracies on a split; see the class."""
         bank = self.labelled(trainer, pl_module, "bank")
         queries = self.labelled(trainer, pl_module, split)
-        classes = num_classes_of(trainer, self.num_classes, "LowShotEvaluator")
+        classes = num_classes_of(trainer, self.num_classes)
         if not is_fast_dev_run(trainer):
-            warn_about_short_classes(bank.labels, max(self.shots), "LowShotEvaluator")
+            warn_about_short_classes(bank.labels, max(self.shots))
 
         def compute() -> dict[str, float]:
             on_device = queries.features.to(pl_module.device)
@@ -77,13 +78,13 @@ class LowShotEvaluator(RepresentationEvaluator):
                 supports = draw_supports(bank.labels, n, self.draws)
                 mean, std = mean_and_std(
                     low_shot_accuracies(
-                        bank.features,
-                        bank.labels,
-                        on_device,
-                        queries.labels,
-                        classes,
-                        supports,
-                        self.l2,
+                        bank=bank.features,
+                        bank_labels=bank.labels,
+                        queries=on_device,
+                        query_labels=queries.labels,
+                        num_classes=classes,
+                        supports=supports,
+                        l2=self.l2,
                     )
                 )
                 values |= {f"lowshot_{n}_acc1": mean, f"lowshot_{n}_std": std}
@@ -103,12 +104,12 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
     return column.mean().item(), column.std().item() if len(values) > 1 else 0.0
 
 
-def warn_about_short_classes(labels: Tensor, per_class: int, who: str, of: str = "bank") -> None:
+def warn_about_short_classes(labels: Tensor, per_class: int, of: str = "bank") -> None:
     """Warn, once per text, if a class has fewer labelled images than the protocol draws."""
     counts = labels.bincount()
     short = ((counts > 0) & (counts < per_class)).sum().item()
     if short:
         rank_zero_warn(
-            f"{who}: {short} classes of the {of} have fewer than {per_class} labelled images; all "
+            f"{short} classes of the {of} have fewer than {per_class} labelled images; all "
             "of theirs are used, so the numbers are not exact n-shot results"
         )

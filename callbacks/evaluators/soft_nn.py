@@ -6,11 +6,13 @@ from typing import ClassVar
 
 import lightning.pytorch as pl
 
-from lit_ssl.callbacks.contract import embedding_method, num_classes_of
-from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, on_rank_zero
-from lit_ssl.callbacks.evaluators.features import Split, support_split
-from lit_ssl.errors import InputError
+from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
+from lit_ssl.callbacks.evaluators.features import Split
+from lit_ssl.contracts.data import num_classes_of, support_split
+from lit_ssl.contracts.modules import embedding_method
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.metrics import soft_nearest_neighbor, topk_accuracy
+from lit_ssl.trainer.passes import on_rank_zero
 
 
 class SoftNNEvaluator(RepresentationEvaluator):
@@ -52,21 +54,21 @@ class SoftNNEvaluator(RepresentationEvaluator):
         self.temperature = temperature
         self._given_method = feature_method
 
+    @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Choose the features, and complain at the start if a contract is not met."""
         self.feature_method = self._given_method or embedding_method(pl_module)
         super().setup(trainer, pl_module, stage)
         if stage != "predict" and not self.is_off:
-            support_split(trainer, "SoftNNEvaluator")
+            support_split(trainer)
 
     def evaluate(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
     ) -> dict[str, float]:
         """PAWS-NN accuracy on a split; see the class."""
-        who = "SoftNNEvaluator"
-        supports = self.labelled(trainer, pl_module, support_split(trainer, who))
+        supports = self.labelled(trainer, pl_module, support_split(trainer))
         queries = self.labelled(trainer, pl_module, split)
-        classes = num_classes_of(trainer, self.num_classes, who)
+        classes = num_classes_of(trainer, self.num_classes)
         top = 5 if classes >= 10 else 1
 
         def compute() -> dict[str, float]:

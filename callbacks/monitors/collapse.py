@@ -11,8 +11,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lit_ssl.callbacks.evaluators.features import gather_rows
-from lit_ssl.distributed import is_distributed
+from lit_ssl.distributed import gather_rows, is_distributed
 from lit_ssl.errors import InputError
 from lit_ssl.metrics import assignment_entropy, feature_std, rankme
 from lit_ssl.trainer.run import logging_interval

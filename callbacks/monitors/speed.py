@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from lit_ssl.callbacks.contract import first_view, split_batch
+from lit_ssl.contracts.batches import first_view, split_batch
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.run import logging_interval
 

@@ -10,8 +10,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import data_source, split_batch
 from lit_ssl.callbacks.pictures.view_grid import draw_dropped, view_grid
+from lit_ssl.contracts.batches import split_batch
+from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.run import run_folder, tensorboards
 

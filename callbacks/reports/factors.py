@@ -10,8 +10,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import data_source, describe
-from lit_ssl.errors import InputAttributeError, InputImportError, InputTypeError
+from lit_ssl.contracts.batches import describe
+from lit_ssl.contracts.data import data_source
+from lit_ssl.errors import InputAttributeError, InputImportError, InputTypeError, by_name
 from lit_ssl.imagenet_x.annotations import FactorAnnotations
 from lit_ssl.imagenet_x.metric import ImageNetXMetric
 from lit_ssl.imagenet_x.output import FILES, write_report
@@ -20,8 +21,6 @@ from lit_ssl.imagenet_x.report import FactorReportData, build_report, check_name
 from lit_ssl.imagenet_x.scores import ErrorType, FactorScores, RealEmpty
 from lit_ssl.imagenet_x.text import print_report
 from lit_ssl.trainer.run import is_fast_dev_run, run_folder, tensorboards
-
-_WHO = "FactorReport"
 
 
 class FactorReport(pl.Callback):
@@ -72,6 +71,7 @@ class FactorReport(pl.Callback):
         self._others: list[Predictions] = []
         self._finished: tuple[FactorReportData, dict[str, Path]] | None = None
 
+    @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check the contracts and read the other models, before any image is read."""
         if stage == "predict":
@@ -79,7 +79,7 @@ class FactorReport(pl.Callback):
         annotations = getattr(data_source(trainer), "annotations", None)
         if not isinstance(annotations, FactorAnnotations):
             raise InputAttributeError(
-                f"{_WHO}: {type(data_source(trainer)).__name__} has no annotations: expected the "
+                f"{type(data_source(trainer)).__name__} has no annotations: expected the "
                 "attribute annotations with FactorAnnotations; use ImageNetXDataModule, or remove "
                 "the callback"
             )
@@ -104,6 +104,7 @@ class FactorReport(pl.Callback):
 
     on_test_start = on_validation_start
 
+    @by_name
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -117,7 +118,7 @@ class FactorReport(pl.Callback):
         logits = outputs.get("logits") if isinstance(outputs, dict) else None
         if not isinstance(logits, Tensor) or len(batch) != 3:
             raise InputTypeError(
-                f"{_WHO} needs batches (images, labels, image_number) and steps that return a "
+                "needs batches (images, labels, image_number) and steps that return a "
                 f"dictionary with logits [B, C]; got {describe(batch)} and {describe(outputs)}"
             )
         assert self._metric is not None
@@ -214,6 +215,5 @@ def _need_matplotlib() -> None:
 
     if find_spec("matplotlib") is None:
         raise InputImportError(
-            f"{_WHO}: the plot needs matplotlib: pip install 'lit-ssl[examples]', or set plot: "
-            "false"
+            "the plot needs matplotlib: pip install 'lit-ssl[examples]', or set plot: false"
         )

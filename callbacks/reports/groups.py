@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +13,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from lit_ssl.callbacks.contract import data_source
+from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputAttributeError
-from lit_ssl.files import write_file
+from lit_ssl.files import write_csv, write_json
+from lit_ssl.groups.cells import group_counts
 from lit_ssl.metrics import GroupScores
 from lit_ssl.trainer.run import run_folder
 
 __all__ = ["GroupReport"]
-
-_COLUMNS = ("group", "training_rows", "known_in_training", "test_rows", "accuracy")
 
 
 class _Row(NamedTuple):
@@ -91,13 +88,9 @@ class GroupReport(pl.Callback):
 
     @rank_zero_only
     def _write(self, folder: Path, rows: Sequence[_Row], summary: dict[str, Any]) -> None:
-        content = {**summary, "groups": [row._asdict() for row in rows]}
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        write_file(folder / "group_report.json", lambda file: file.write(text + "\n"))
-        write_file(
-            folder / "group_report.csv",
-            lambda file: csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows]),
-        )
+        groups = [row._asdict() for row in rows]
+        write_json(folder / "group_report.json", {**summary, "groups": groups})
+        write_csv(folder / "group_report.csv", groups)
         print(f"group report: {folder / 'group_report.json'}", flush=True)
 
 
@@ -107,8 +100,9 @@ def group_rows(data: Any, scores: GroupScores) -> list[_Row]:
     training: list[int | None] = [None] * len(names)
     known = list(training)
     if not data.eval_group_names:
-        training = _counts(data.true_group_array("train"), len(names))
-        known = _counts(np.where(data.known("train"), data.group_array("train"), -1), len(names))
+        training = group_counts(data.true_group_array("train"), len(names)).tolist()
+        seen = np.where(data.known("train"), data.group_array("train"), -1)
+        known = group_counts(seen, len(names)).tolist()
     return [
         _Row(str(name), training[g], known[g], int(scores.sizes[g]), _plain(scores.per_group[g]))
         for g, name in enumerate(names)
@@ -144,10 +138,6 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"group labels: {used:,} of {rows:,} training rows ({100 * used / max(1, rows):.1f} %) and "
         f"{summary['validation_group_labels']:,} validation rows",
     ]
-
-
-def _counts(groups: np.ndarray, size: int) -> list[int | None]:
-    return np.bincount(groups[groups >= 0], minlength=size).tolist()
 
 
 def _plain(value: Any) -> float | None:

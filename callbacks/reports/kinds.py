@@ -10,9 +10,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import feature_function
 from lit_ssl.callbacks.evaluators.base import labelled_only
 from lit_ssl.callbacks.evaluators.features import Features, Split, collect_features
+from lit_ssl.contracts.modules import feature_function
 from lit_ssl.distributed import is_distributed
 
 _MAX_PIXEL_BYTES = 2 * 2**30
@@ -61,14 +61,13 @@ class TooManyPixelsError(Exception):
     """Raw pixels would take too much memory."""
 
 
-def collect_kind(asked: Asked, source: Source, classes: int, who: str) -> Kind:
+def collect_kind(asked: Asked, source: Source, classes: int) -> Kind:
     """All features of one kind; a split is passed through the network once per method.
 
     Args:
         asked: What is needed.
         source: Gives it.
         classes: Number of classes.
-        who: Name of the callback, for messages.
     """
     raw: dict[tuple[Split, str], Features] = {}
     labelled: dict[tuple[Split, str], Features] = {}
@@ -77,7 +76,7 @@ def collect_kind(asked: Asked, source: Source, classes: int, who: str) -> Kind:
         key = split, method
         if key not in labelled:
             raw[key] = source(split, method)
-            labelled[key] = labelled_only(raw[key], classes, split, who)
+            labelled[key] = labelled_only(raw[key], classes, split)
         return labelled[key]
 
     bank = queries = supports = answers = labels = None
@@ -90,31 +89,28 @@ def collect_kind(asked: Asked, source: Source, classes: int, who: str) -> Kind:
     return Kind(bank, queries, supports, answers, labels)
 
 
-def network_source(trainer: pl.Trainer, module: pl.LightningModule, who: str) -> Source:
+def network_source(trainer: pl.Trainer, module: pl.LightningModule) -> Source:
     """Features of a module beside the one that is evaluated."""
 
     def source(split: Split, method: str) -> Features:
-        function = feature_function(module, method, who)
-        return collect_features(trainer, module, split, function, who)
+        return collect_features(trainer, module, split, feature_function(module, method))
 
     return source
 
 
-def pixel_source(trainer: pl.Trainer, pl_module: pl.LightningModule, rows: int, who: str) -> Source:
+def pixel_source(trainer: pl.Trainer, pl_module: pl.LightningModule, rows: int) -> Source:
     """Flattened normalised images, whatever the method.
 
     Args:
         trainer: The running trainer.
         pl_module: The module, which is not asked.
         rows: How many of them are kept at once.
-        who: Name of the callback, for messages.
     """
     found: dict[Split, Features] = {}
 
     def source(split: Split, method: str) -> Features:
         if split not in found:
-            function = partial(_pixels, rows)
-            found[split] = collect_features(trainer, pl_module, split, function, who)
+            found[split] = collect_features(trainer, pl_module, split, partial(_pixels, rows))
         return found[split]
 
     return source

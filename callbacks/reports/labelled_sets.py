@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_ssl.callbacks.contract import data_source
+from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputAttributeError, InputError
 
 
@@ -48,24 +48,23 @@ class LabelledSet:
             raise InputError(f"l2 of a labelled set must be > 0, got {self.l2}")
 
 
-def check_names(sets: Mapping[str, LabelledSet], taken: Collection[str], who: str) -> None:
+def check_names(sets: Mapping[str, LabelledSet], taken: Collection[str]) -> None:
     """Raise ValueError if a set has a name that its column cannot have.
 
     Args:
         sets: Sets by name.
         taken: Names of other columns.
-        who: Name of the callback, for the message.
     """
     for name in sets:
         if not re.fullmatch(r"\w+", name) or name in taken:
             raise InputError(
-                f"{who}: a labelled set cannot be called {name!r}: use letters, digits and _, and "
+                f"a labelled set cannot be called {name!r}: use letters, digits and _, and "
                 f"none of the names {sorted(taken)} of the shots"
             )
 
 
 def find_positions(
-    trainer: pl.Trainer, sets: Mapping[str, LabelledSet], draws: int, who: str
+    trainer: pl.Trainer, sets: Mapping[str, LabelledSet], draws: int
 ) -> dict[str, list[Tensor]]:
     """Places in the bank of the images of each set and draw.
 
@@ -73,7 +72,6 @@ def find_positions(
         trainer: A trainer whose data module is set up.
         sets: Sets by name.
         draws: Draws of a fraction, seeded 0, 1, ….
-        who: Name of the callback, for the message.
 
     Returns:
         For each set int64 positions, one tensor per draw.
@@ -88,7 +86,7 @@ def find_positions(
     source = data_source(trainer)
     if not callable(getattr(source, "positions", None)):
         raise InputAttributeError(
-            f"{who}: data module {type(source).__name__} has no positions(subset), which finds the "
+            f"data module {type(source).__name__} has no positions(subset), which finds the "
             "images of label_sets in the bank: use a data module of lit_ssl, add it, or leave out "
             "label_sets"
         )
@@ -103,14 +101,13 @@ def find_positions(
     return found
 
 
-def rows_of(positions: Tensor, labels: Tensor, name: str, who: str) -> Tensor:
+def rows_of(positions: Tensor, labels: Tensor, name: str) -> Tensor:
     """Rows of the labelled part of the bank at some positions of the whole bank.
 
     Args:
         positions: int64, in the bank.
         labels: Of the whole bank, int64 ``[N]``, −1 where unknown.
         name: Of the set, for messages.
-        who: Name of the callback, for messages.
 
     Returns:
         int64, rows of what is left when rows without a label are dropped.
@@ -120,10 +117,10 @@ def rows_of(positions: Tensor, labels: Tensor, name: str, who: str) -> Tensor:
     """
     if len(positions) and int(positions.max()) >= len(labels):
         raise InputError(
-            f"{who}: the labelled set {name!r} holds training image {int(positions.max())}, but "
+            f"the labelled set {name!r} holds training image {int(positions.max())}, but "
             f"bank_dataloader() served only {len(labels)}: it must serve all, in order"
         )
     known = labels >= 0
     if not known[positions].all():
-        raise InputError(f"{who}: the labelled set {name!r} holds images whose label is not known")
+        raise InputError(f"the labelled set {name!r} holds images whose label is not known")
     return known.cumsum(0)[positions] - 1

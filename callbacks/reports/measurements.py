@@ -51,11 +51,9 @@ class Measurements:
     sets: Mapping[str, LabelledSet]
     positions: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def __call__(
-        self, kind: Kind, classes: int, device: torch.device, who: str
-    ) -> dict[str, float]:
+    def __call__(self, kind: Kind, classes: int, device: torch.device) -> dict[str, float]:
         """Measure one kind of features; values by the names of a report's fields."""
-        rows = self._rows(kind, who)
+        rows = self._rows(kind)
         values: dict[str, float] = {}
         if kind.bank is not None and kind.queries is not None:
             bank, queries = _on(kind.bank, device), _on(kind.queries, device)
@@ -71,20 +69,21 @@ class Measurements:
             values |= self._soft_nn(kind.supports, _on(kind.asked, device), classes, shared)
         return values
 
-    def _rows(self, kind: Kind, who: str) -> dict[str, list[Tensor]]:
+    def _rows(self, kind: Kind) -> dict[str, list[Tensor]]:
         """Rows of the labelled bank of each set and draw."""
         labels = kind.bank_labels
         if labels is None:
             return {}
         return {
-            name: [rows_of(places, labels, name, who) for places in draws]
+            name: [rows_of(places, labels, name) for places in draws]
             for name, draws in self.positions.items()
         }
 
     def _knn(self, bank: Features, queries: Features, classes: int) -> dict[str, float]:
         ranked = knn_predict(
-            bank.features, bank.labels, queries.features, classes, self.k, self.temperature
-        )
+            bank=bank.features, bank_labels=bank.labels, queries=queries.features,
+            num_classes=classes, k=self.k, temperature=self.temperature,
+        )  # fmt: skip
         return {"knn_acc1": topk_accuracy(ranked, queries.labels)}
 
     def _low_shot(
@@ -95,8 +94,9 @@ class Measurements:
         sets = {name: (draws, self.sets[name].l2) for name, draws in rows.items()}
         for name, (draws, l2) in {**shots, **sets}.items():
             accuracies = low_shot_accuracies(
-                bank.features, bank.labels, queries.features, queries.labels, classes, draws, l2
-            )
+                bank=bank.features, bank_labels=bank.labels, queries=queries.features,
+                query_labels=queries.labels, num_classes=classes, supports=draws, l2=l2,
+            )  # fmt: skip
             values |= _summary(f"lowshot_{name}", accuracies)
         return values
 

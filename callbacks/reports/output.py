@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lit_ssl.files import write_json_and_csv
+from lit_ssl.files import write_csv, write_json
 
 
 def report_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
@@ -102,7 +102,8 @@ def _set_text(name: str, chosen: dict[str, Any]) -> str:
 
 def write_report(folder: Path, rows: Sequence[dict[str, Any]], protocol: dict[str, Any]) -> None:
     """Write ``report.json`` (rows and protocol) and ``report.csv`` (rows) into a folder."""
-    write_json_and_csv(folder, "report", {"protocol": protocol, "rows": list(rows)}, rows)
+    write_json(folder / "report.json", {"protocol": protocol, "rows": rows})
+    write_csv(folder / "report.csv", rows)
 
 
 def find_run_files(checkpoint: str | None, folders: Sequence[Path]) -> dict[str, str]:

@@ -11,19 +11,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
-from lit_ssl.callbacks.contract import (
-    check_bank,
-    embedding_method,
-    feature_function,
-    num_classes_of,
-)
-from lit_ssl.callbacks.evaluators.base import on_rank_zero
-from lit_ssl.callbacks.evaluators.features import (
-    Split,
-    clear_features,
-    extract_features,
-    support_split,
-)
+from lit_ssl.callbacks.evaluators.features import Split, clear_features, extract_features
 from lit_ssl.callbacks.evaluators.low_shot import warn_about_short_classes
 from lit_ssl.callbacks.reports.kinds import (
     Asked,
@@ -43,10 +31,11 @@ from lit_ssl.callbacks.reports.output import (
     report_table,
     write_report,
 )
-from lit_ssl.errors import InputError
+from lit_ssl.contracts.data import check_bank, num_classes_of, support_split
+from lit_ssl.contracts.modules import embedding_method, feature_function
+from lit_ssl.errors import InputError, by_name
+from lit_ssl.trainer.passes import on_rank_zero
 from lit_ssl.trainer.run import is_fast_dev_run, run_folder
-
-_WHO = "RepresentationReport"
 
 
 class RepresentationReport(pl.Callback):
@@ -108,22 +97,26 @@ class RepresentationReport(pl.Callback):
     ) -> None:
         if min(*shots, draws, k, 1) < 1 or min(temperature, l2, soft_nn_temperature) <= 0:
             raise InputError(
-                f"{_WHO} needs shots, draws, k >= 1 and temperature, l2, soft_nn_temperature > 0, "
+                "RepresentationReport needs shots, draws, k >= 1 and temperature, l2, "
+                "soft_nn_temperature > 0, "
                 f"got {list(shots)}, {draws}, {k}, {temperature}, {l2}, {soft_nn_temperature}"
             )
         if not protocols or set(protocols) - set(PROTOCOLS):
             raise InputError(
-                f"{_WHO} needs some of the protocols {list(PROTOCOLS)}, got {list(protocols)}"
+                f"RepresentationReport needs some of the protocols {list(PROTOCOLS)}, got "
+                f"{list(protocols)}"
             )
         if unknown := set(baselines) - {"untrained", "pixels"}:
             raise InputError(
-                f"{_WHO} knows the baselines 'untrained' and 'pixels', got {sorted(unknown)}"
+                "RepresentationReport knows the baselines 'untrained' and 'pixels', got "
+                f"{sorted(unknown)}"
             )
         sets = dict(label_sets or {})
-        check_names(sets, [str(n) for n in shots], _WHO)
+        check_names(sets, [str(n) for n in shots])
         self.measurements = Measurements(
-            tuple(protocols), tuple(shots), draws, k, temperature, l2, soft_nn_temperature, sets
-        )
+            protocols=tuple(protocols), shots=tuple(shots), draws=draws, k=k,
+            temperature=temperature, l2=l2, soft_nn_temperature=soft_nn_temperature, sets=sets,
+        )  # fmt: skip
         self.baselines = tuple(baselines)
         self.feature_method = feature_method
         self.num_classes = num_classes
@@ -133,20 +126,21 @@ class RepresentationReport(pl.Callback):
         self._notes: list[str] = []
         self._finished: tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None = None
 
+    @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check the contracts and copy the module while it is still untrained."""
         if stage == "predict":
             return
-        num_classes_of(trainer, self.num_classes, _WHO)
+        num_classes_of(trainer, self.num_classes)
         asked = self._asked(trainer, pl_module, "val")
         if asked.bank:
-            check_bank(trainer, _WHO)
-            feature_function(pl_module, asked.method, _WHO)
+            check_bank(trainer)
+            feature_function(pl_module, asked.method)
         if asked.supports is not None:
-            feature_function(pl_module, asked.embedding, _WHO)
+            feature_function(pl_module, asked.embedding)
         if stage != "fit":  # a list that is not there shows before the network runs
             m = self.measurements
-            m.positions = find_positions(trainer, m.sets, m.draws, _WHO)
+            m.positions = find_positions(trainer, m.sets, m.draws)
         self._finished = None
         # Lightning calls setup before it restores weights. A trainer that has made steps has
         # trained this module already.
@@ -187,12 +181,13 @@ class RepresentationReport(pl.Callback):
         lines = [protocol_text(protocol), *protocol["notes"]]
         print_report(report_table(rows, title), lines, files)
 
+    @by_name
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
         self._notes = []
-        classes = num_classes_of(trainer, self.num_classes, _WHO)
+        classes = num_classes_of(trainer, self.num_classes)
         asked = self._asked(trainer, pl_module, split)
-        trained = partial(extract_features, trainer, pl_module, who=_WHO)
-        kind = collect_kind(asked, trained, classes, _WHO)
+        trained = partial(extract_features, trainer, pl_module)
+        kind = collect_kind(asked, trained, classes)
         self._check_sizes(trainer, kind)
         measure = partial(self._measure, trainer, pl_module.device, classes)
         rows = [{"features": "trained", **measure(kind)}]
@@ -204,7 +199,7 @@ class RepresentationReport(pl.Callback):
 
     def _asked(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> Asked:
         protocols = set(self.measurements.protocols)
-        supports = support_split(trainer, _WHO) if "soft_nn" in protocols else None
+        supports = support_split(trainer) if "soft_nn" in protocols else None
         embedding = self.soft_nn_feature_method or embedding_method(pl_module, self.feature_method)
         return Asked(bool(protocols - {"soft_nn"}), split, supports, self.feature_method, embedding)
 
@@ -215,15 +210,15 @@ class RepresentationReport(pl.Callback):
             return
         shots = max(self.measurements.shots, default=0)
         if kind.bank is not None and "low_shot" in self.measurements.protocols:
-            warn_about_short_classes(kind.bank.labels, shots, _WHO)
+            warn_about_short_classes(kind.bank.labels, shots)
         elif kind.supports is not None:
-            warn_about_short_classes(kind.supports.labels, shots, _WHO, "labelled images")
+            warn_about_short_classes(kind.supports.labels, shots, "labelled images")
 
     def _measure(
         self, trainer: pl.Trainer, device: torch.device, classes: int, kind: Kind
     ) -> dict[str, float]:
         """All accuracies of one kind of features; computed on rank zero."""
-        return on_rank_zero(trainer, lambda: self.measurements(kind, classes, device, _WHO))
+        return on_rank_zero(trainer, lambda: self.measurements(kind, classes, device))
 
     def _baseline(
         self,
@@ -239,8 +234,8 @@ class RepresentationReport(pl.Callback):
             known = trained.bank or trained.supports
             rows = 0 if known is None else len(known.labels)
             try:
-                source = pixel_source(trainer, pl_module, rows, _WHO)
-                return collect_kind(asked, source, classes, _WHO)
+                source = pixel_source(trainer, pl_module, rows)
+                return collect_kind(asked, source, classes)
             except TooManyPixelsError as error:
                 self._notes.append(f"No pixels row: {error}.")
                 return None
@@ -250,7 +245,7 @@ class RepresentationReport(pl.Callback):
             return None
         module = on_device(self._untrained, trainer, pl_module.device)
         try:
-            return collect_kind(asked, network_source(trainer, module, _WHO), classes, _WHO)
+            return collect_kind(asked, network_source(trainer, module), classes)
         finally:
             module.cpu()
 

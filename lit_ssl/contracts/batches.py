@@ -1,14 +1,144 @@
-"""Batches of several views, taken apart."""
+"""The forms of a batch, and their parts; docs/design.md, "Batches", describes them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, InputTypeError
 
-__all__ = ["split_two_streams", "view_major"]
+__all__ = [
+    "Batch",
+    "describe",
+    "first_view",
+    "grouped_batch",
+    "inputs_of",
+    "labelled_batch",
+    "parts_of",
+    "split_batch",
+    "two_stream_batch",
+    "view_major",
+]
+
+
+class Batch(NamedTuple):
+    """The parts of a batch.
+
+    Attributes:
+        inputs: Images ``[B, C, H, W]``, a list of views ``[B, count, C, H, W]``, or a dictionary of
+            token tensors.
+        labels: int64 ``[B]``, −1 where unknown; None where the batch has none.
+        extra: Groups or image numbers; None where the batch has none.
+    """
+
+    inputs: Any
+    labels: Tensor | None = None
+    extra: Tensor | None = None
+
+
+def parts_of(batch: Any) -> Batch:
+    """Take a batch of any form apart.
+
+    Args:
+        batch: ``inputs``, ``(inputs, labels)`` or ``(inputs, labels, extra)``; or a dictionary
+            whose entry ``unlabelled`` is one of these.
+
+    Returns:
+        Its parts; of another form, inputs of None.
+    """
+    if isinstance(batch, dict) and "unlabelled" in batch:
+        return parts_of(batch["unlabelled"])
+    if isinstance(batch, Tensor):
+        return Batch(batch)
+    if isinstance(batch, list | tuple) and len(batch) > 0:
+        has_labels = len(batch) in (2, 3) and isinstance(batch[1], Tensor) and batch[1].ndim == 1
+        if has_labels and isinstance(batch[0], Tensor | dict):
+            return Batch(*batch)
+        if has_labels and isinstance(batch[0], list | tuple):
+            return Batch(list(batch[0]), *batch[1:])
+        if all(isinstance(view, Tensor) for view in batch):
+            return Batch(list(batch))
+    return Batch(None)
+
+
+def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
+    """Images or views, and labels, of a batch of any form.
+
+    Raises:
+        TypeError: If the batch has another form.
+    """
+    inputs, labels, _ = parts_of(batch)
+    if inputs is None:
+        raise InputTypeError(
+            f"cannot read a batch of type {describe(batch)}: expected (images, labels) with images "
+            "[B, C, H, W] and labels [B], or (views, labels) with a list of [B, count, C, H, W]; "
+            "see docs/design.md, 'Batches'"
+        )
+    return inputs, labels
+
+
+def inputs_of(batch: Any) -> Any:
+    """The inputs of a batch, whatever comes with them."""
+    return batch[0] if isinstance(batch, list | tuple) else batch
+
+
+def labelled_batch(batch: Any) -> tuple[Tensor, Tensor]:
+    """Images ``[B, C, H, W]`` and labels ``[B]`` of a batch.
+
+    Raises:
+        ValueError: If it is another kind of batch.
+    """
+    images, labels, _ = parts_of(batch)
+    if isinstance(images, Tensor) and images.ndim == 4 and labels is not None:
+        return images, labels
+    raise InputError(
+        "trains on labelled batches (images [B, C, H, W], labels [B]): leave out the data "
+        "module's train_transform or give it a SingleView"
+    )
+
+
+def grouped_batch(batch: Any) -> tuple[Any, Tensor, Tensor]:
+    """Inputs, labels ``[B]`` and groups of a batch.
+
+    Raises:
+        ValueError: If it is another kind of batch.
+    """
+    inputs, labels, groups = parts_of(batch)
+    if labels is not None and isinstance(groups, Tensor):
+        return inputs, labels, groups
+    raise InputError(
+        "needs batches (inputs, labels [B], groups [B]) of a data module with groups, got "
+        f"{describe(batch)}"
+    )
+
+
+def two_stream_batch(batch: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Take a batch of two streams apart.
+
+    Args:
+        batch: See :class:`lit_ssl.methods.PAWS`.
+
+    Returns:
+        Unlabelled views, one ``[B, count, C, H, W]`` per size; support views ``[M, V, C, H, W]``;
+        their labels ``[M]``.
+
+    Raises:
+        ValueError: If the batch is of another form.
+    """
+    problem = f"a batch of type {type(batch).__name__}"
+    if isinstance(batch, dict) and {"unlabelled", "support"} <= set(batch):
+        views = parts_of(batch).inputs
+        problem = "no two large crops first in the unlabelled views"
+        if isinstance(views, list) and views[0].ndim == 5 and views[0].shape[1] == 2:
+            images, labels = batch["support"]
+            images = images[0] if isinstance(images, list | tuple) else images
+            return views, images if images.ndim == 5 else images.unsqueeze(1), labels
+    raise InputError(
+        f"got {problem}: it trains on dictionaries with `unlabelled`: views [B, count, C, H, "
+        "W], count 2 for the first crop size, and `support`: (views, labels). Use "
+        "SemiSupervisedDataModule with a data set whose train_transform is a MultiCrop"
+    )
 
 
 def view_major(views: Tensor) -> Tensor:
@@ -16,32 +146,17 @@ def view_major(views: Tensor) -> Tensor:
     return views.transpose(0, 1).flatten(0, 1)
 
 
-def split_two_streams(batch: Any, who: str) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Take a batch of two streams apart.
+def first_view(inputs: Tensor | list[Tensor]) -> Tensor:
+    """The images, or the first view of each sample, ``[B, C, H, W]``."""
+    first = inputs if isinstance(inputs, Tensor) else inputs[0]
+    return first[:, 0] if first.ndim == 5 else first
 
-    Args:
-        batch: see :class:`lit_ssl.methods.PAWS`.
-        who: name of the module, for the message.
 
-    Returns:
-        Unlabelled views, one ``[B, count, C, H, W]`` per size; support views ``[M, V, C, H, W]``;
-        their labels ``[M]``.
-
-    Raises:
-        ValueError: if the batch is of another form.
-    """
-    problem = f"a batch of type {type(batch).__name__}"
-    if isinstance(batch, dict) and {"unlabelled", "support"} <= set(batch):
-        views, support = batch["unlabelled"], batch["support"]
-        if isinstance(views, list | tuple) and views and isinstance(views[0], list | tuple):
-            views = views[0]  # (views, labels)
-        problem = "no two large crops first in the unlabelled views"
-        if isinstance(views, list | tuple) and views[0].ndim == 5 and views[0].shape[1] == 2:
-            images, labels = support
-            images = images[0] if isinstance(images, list | tuple) else images
-            return list(views), images if images.ndim == 5 else images.unsqueeze(1), labels
-    raise InputError(
-        f"{who} got {problem}: it trains on dictionaries with `unlabelled`: views [B, count, C, H, "
-        "W], count 2 for the first crop size, and `support`: (views, labels). Use "
-        "SemiSupervisedDataModule with a data set whose train_transform is a MultiCrop"
-    )
+def describe(value: Any) -> str:
+    """Short description of a value's type and shape for error messages."""
+    if isinstance(value, Tensor):
+        return f"Tensor{list(value.shape)}"
+    if isinstance(value, list | tuple):
+        inner = ", ".join(describe(item) for item in value[:4]) + (", …" if len(value) > 4 else "")
+        return f"{type(value).__name__}({inner})"
+    return type(value).__name__

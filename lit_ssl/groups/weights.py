@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["balanced_weights", "group_counts", "subsample_weights"]
+from lit_ssl.groups.cells import group_counts
 
-
-def group_counts(groups: np.ndarray, num_groups: int) -> np.ndarray:
-    """Rows of each group, int64 ``[G]``; rows of no known group (−1) do not count.
-
-    Args:
-        groups: int64 ``[N]``.
-        num_groups: number G of groups.
-    """
-    return np.bincount(groups[groups >= 0], minlength=num_groups)
+__all__ = ["balanced_weights", "subsample_weights"]
 
 
 def balanced_weights(groups: np.ndarray, num_groups: int) -> np.ndarray:

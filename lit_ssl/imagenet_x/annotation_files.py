@@ -10,7 +10,6 @@ import csv
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
@@ -22,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lit_ssl.errors import InputError
+from lit_ssl.files import write_file
 
 __all__ = ["FACTORS", "METACLASSES", "find_folder", "read_folder"]
 
@@ -93,21 +93,21 @@ def find_folder(source: str = "auto") -> Path:
     if source == "auto":
         places = _installed()
         if not places:
-            raise InputError(f"the annotations of ImageNet-X are not installed: {_HOW}.")
+            raise InputError(f"the annotations of ImageNet-X are not installed: {_HOW}")
     else:
         places = [Path(source).expanduser()]
         if not places[0].is_dir():
-            raise InputError(f"no folder {source} with annotations of ImageNet-X: {_HOW}.")
+            raise InputError(f"no folder {source} with annotations of ImageNet-X: {_HOW}")
     inside = ("", "annotations", "imagenet_x/annotations")
     folders = [place / name for place in places for name in inside]
     found = next((folder for folder in folders if (folder / _FILES["top"]).is_file()), None)
     if found is None:
         raise InputError(
-            f"{places[0]} has no {_FILES['top']}, neither in it nor in annotations/: {_HOW}."
+            f"{places[0]} has no {_FILES['top']}, neither in it nor in annotations/: {_HOW}"
         )
     missing = [name for name in _FILES.values() if not (found / name).is_file()]
     if missing:
-        raise InputError(f"{found} lacks {', '.join(missing)}: {_HOW}.")
+        raise InputError(f"{found} lacks {', '.join(missing)}: {_HOW}")
     return found
 
 
@@ -151,7 +151,8 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
         **_try(_read_real, folder),
         "class_to_metaclass": _try(_read_metaclasses, folder),
     }
-    _write_cache(cached, arrays)
+    with suppress(OSError):  # a home that cannot be written to costs the time of reading again
+        write_file(cached, lambda file: np.savez_compressed(file, **arrays), binary=True)
     return arrays
 
 
@@ -161,7 +162,7 @@ def _try(read: Callable[[Path], Result], folder: Path) -> Result:
     except (ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
         raise InputError(
             f"the annotations in {folder} are not those of ImageNet-X: {type(error).__name__}: "
-            f"{error}; {_HOW}."
+            f"{error}; {_HOW}"
         ) from error
 
 
@@ -232,14 +233,3 @@ def _cache_file(folder: Path) -> Path:
     )
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Path(root) / "lit_ssl" / f"imagenet_x_{digest}.npz"
-
-
-def _write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".npz.tmp")
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(name, path)  # several processes may write it at a time
-    except OSError:
-        pass  # a home that cannot be written to costs the time of reading again

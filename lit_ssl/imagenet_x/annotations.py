@@ -130,7 +130,7 @@ def read_annotations(
         InputError: If there are none, or they cannot be read.
     """
     if which_factor not in ("top", "multi"):
-        raise InputError(f"which_factor must be top or multi, not {which_factor!r}.")
+        raise InputError(f"which_factor must be top or multi, not {which_factor!r}")
     if source.lower().endswith((".csv", ".tsv")):
         return _read_table(Path(source).expanduser())
     folder = find_folder(source)
@@ -160,20 +160,20 @@ _WANTED = "expected the columns file_name, label (class index) and one of 0 and 
 
 def _read_table(path: Path) -> FactorAnnotations:
     if not path.is_file():
-        raise InputError(f"no annotations at {path}.")
+        raise InputError(f"no annotations at {path}")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file, delimiter=delimiter))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no table in UTF-8: {_WANTED}.") from error
+        raise InputError(f"{path} is no table in UTF-8: {_WANTED}") from error
     header, body = ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
     body = [row for row in body if row]
     factors = _factor_columns(path, header, body)
     names = [row[header.index("file_name")].strip() for row in body]
     if len(set(names)) < len(names):
         doubled = [name for name, times in Counter(names).items() if times > 1]
-        raise InputError(f"{path} names {len(doubled)} images twice, e.g. {doubled[0]}.")
+        raise InputError(f"{path} names {len(doubled)} images twice, e.g. {doubled[0]}")
     labels = _numbers(path, body, header.index("label"), "label", "class indices from 0")
     members = [_numbers(path, body, header.index(f), f, "0 or 1", 1) for f in factors]
     return FactorAnnotations(
@@ -195,11 +195,11 @@ def _factor_columns(path: Path, header: list[str], body: list[list[str]]) -> lis
     factors = [name for name in header if name not in ("file_name", "label")]
     if not factors or not body or len(set(header)) < len(header):
         found = "no images" if header and not body else f"the columns {', '.join(header)}"
-        raise InputError(f"{path} has {found}: {_WANTED}, and at least one image.")
+        raise InputError(f"{path} has {found}: {_WANTED}, and at least one image")
     short = next((i for i, row in enumerate(body, start=2) if len(row) != len(header)), None)
     if short is not None:
         raise InputError(
-            f"line {short} of {path} has {len(body[short - 2])} values for {len(header)} columns."
+            f"line {short} of {path} has {len(body[short - 2])} values for {len(header)} columns"
         )
     return factors
 
@@ -213,7 +213,7 @@ def _numbers(
         text = fields[column].strip()
         if not text.isdecimal() or int(text) > highest:
             raise InputError(
-                f"column {name} of {path} holds {text!r} in line {row + 2}: expected {what}."
+                f"column {name} of {path} holds {text!r} in line {row + 2}: expected {what}"
             )
         values[row] = int(text)
     return values

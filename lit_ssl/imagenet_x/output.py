@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from lit_ssl.files import write_file
+from lit_ssl.files import write_csv, write_file, write_json
 from lit_ssl.imagenet_x.comparison import FactorComparison
 from lit_ssl.imagenet_x.plot import draw_report, save_figure
 from lit_ssl.imagenet_x.report import FactorReportData, summary
@@ -18,6 +14,10 @@ from lit_ssl.imagenet_x.text import markdown
 
 __all__ = ["FILES", "write_report"]
 
+# of a factor
+_NUMBERS = tuple(
+    f"{kind}{part}" for kind in ("accuracy", "error_ratio") for part in ("", "_low", "_high")
+)
 FILES = ("factors.csv", "factors.json", "factors.md", "factors.png", "metaclasses.csv")
 
 
@@ -34,31 +34,17 @@ def write_report(report: FactorReportData, folder: Path, plot: bool = True) -> d
     Returns:
         The files by kind.
     """
-
-    def rows(file: TextIO) -> None:
-        _write_rows(file, [row for table in _long(report) for row in table])
-
     files = {
-        "table": write_file(folder / "factors.csv", rows),
+        "table": write_csv(folder / "factors.csv", [row for rows in _long(report) for row in rows]),
         "markdown": write_file(folder / "factors.md", lambda file: file.write(markdown(report))),
-        "json": write_file(
-            folder / "factors.json", lambda file: json.dump(_content(report), file, indent=2)
-        ),
+        "json": write_json(folder / "factors.json", _content(report)),
     }
     if report.scores[0].annotations.metaclasses:
         groups = [row for scores in report.scores for row in _group_rows(scores)]
-        files["metaclasses"] = write_file(
-            folder / "metaclasses.csv", lambda file: _write_rows(file, groups)
-        )
+        files["metaclasses"] = write_csv(folder / "metaclasses.csv", groups)
     if plot:
         files["plot"] = save_figure(draw_report(report), folder / "factors.png")
     return files
-
-
-def _write_rows(file: TextIO, rows: Sequence[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
 
 
 def _long(report: FactorReportData) -> list[list[dict[str, Any]]]:
@@ -69,12 +55,7 @@ def _long(report: FactorReportData) -> list[list[dict[str, Any]]]:
                 "model": name,
                 "factor": table.factors[f],
                 "images": int(table.count[f]),
-                "accuracy": float(table.accuracy[f]),
-                "accuracy_low": float(table.accuracy_low[f]),
-                "accuracy_high": float(table.accuracy_high[f]),
-                "error_ratio": float(table.error_ratio[f]),
-                "error_ratio_low": float(table.error_ratio_low[f]),
-                "error_ratio_high": float(table.error_ratio_high[f]),
+                **{name: float(getattr(table, name)[f]) for name in _NUMBERS},
             }
             for f in report.order
         ]
@@ -113,23 +94,10 @@ def _content(report: FactorReportData) -> dict[str, Any]:
         }
         for name, change in zip(report.names[1:], report.changes, strict=True)
     ]
-    return _without_nan({"protocol": report.protocol, "models": models, "changes": changes})
+    return {"protocol": report.protocol, "models": models, "changes": changes}
 
 
 def _change_row(change: FactorComparison, f: int) -> dict[str, Any]:
-    names = [
-        f"{kind}{part}"
-        for kind in ("accuracy", "error_ratio")
-        for part in ("", "_low", "_high", "_p", "_p_holm")
-    ]
+    names = (*_NUMBERS, "accuracy_p", "accuracy_p_holm", "error_ratio_p", "error_ratio_p_holm")
     values = {name: float(getattr(change, name)[f]) for name in names}
     return {"factor": change.factors[f], "images": int(change.count[f]), **values}
-
-
-def _without_nan(value: Any) -> Any:
-    """The same with null for NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lit_ssl.errors import InputImportError
+from lit_ssl.files import write_file
 from lit_ssl.imagenet_x.report import FactorReportData
 
 __all__ = ["draw_report", "figure_pixels", "save_figure"]
@@ -132,14 +132,7 @@ def save_figure(figure: Any, path: Path) -> Path:
     Returns:
         The path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(part, format="png", dpi=130)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_file(path, lambda file: figure.savefig(file, format="png", dpi=130), binary=True)
 
 
 def figure_pixels(figure: Any) -> np.ndarray:

@@ -53,20 +53,20 @@ def read_predictions(
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise InputError(f"no predictions at {path}: {_EXPECTED}.")
+        raise InputError(f"no predictions at {path}: {_EXPECTED}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             header = [field.strip() for field in next(rows, [])]
             body = [row for row in rows if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no text with comma-separated values: {_EXPECTED}.") from error
+        raise InputError(f"{path} is no text with comma-separated values: {_EXPECTED}") from error
     for column in _COLUMNS[:2]:
         if column not in header:
             raise InputError(f"{path} has no column {column}: {_EXPECTED}.{_hint(column, header)}")
     width = max(header.index(column) for column in _COLUMNS if column in header) + 1
     if short := next((i for i, row in enumerate(body, start=2) if len(row) < width), None):
-        raise InputError(f"{path} ends in the middle of line {short}: {_EXPECTED}.")
+        raise InputError(f"{path} ends in the middle of line {short}: {_EXPECTED}")
     names = [row[header.index("file_name")] for row in body]
     numbers = annotations.find_numbers(names)
     _check_names(path, names, numbers, annotations)
@@ -94,7 +94,7 @@ def _check_names(
         like = annotations.file_name(1)
         raise InputError(
             f"{path} names {len(unknown):,} images that are not in the annotations, e.g. "
-            f"{names[unknown[0]]}: expected names such as {like}."
+            f"{names[unknown[0]]}: expected names such as {like}"
         )
     times = np.bincount(numbers, minlength=annotations.size + 1)
     times[0] = 0
@@ -103,7 +103,7 @@ def _check_names(
         raise InputError(
             f"{path} has {len(doubled):,} images more than once, e.g. "
             f"{annotations.file_name(int(doubled[0]))} ({times[doubled[0]]} times): keep one row "
-            "per image (samplers that pad their data write some twice)."
+            "per image (samplers that pad their data write some twice)"
         )
 
 
@@ -129,7 +129,7 @@ def _read(
         if not inside:
             below = f" from 0 to {limit - 1}" if convert is int else ""
             raise InputError(
-                f"line {row + 2} of {path} holds {fields[column]!r}: expected {what}{below}."
+                f"line {row + 2} of {path} holds {fields[column]!r}: expected {what}{below}"
             )
     return values
 
@@ -159,7 +159,7 @@ def check_coverage(
         )
         raise InputError(
             f"{predictions.name} has no prediction for {len(missing):,} of the {total:,} annotated "
-            f"images, e.g. {annotations.file_name(int(missing[0]))}: {rest}."
+            f"images, e.g. {annotations.file_name(int(missing[0]))}: {rest}"
         )
     return total - len(missing)
 

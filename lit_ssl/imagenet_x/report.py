@@ -64,7 +64,7 @@ def check_names(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         raise InputError(
             f"two of the models have the same name: {', '.join(names)}; rename a file, the names "
-            "of the files are those in the table."
+            "of the files are those in the table"
         )
 
 

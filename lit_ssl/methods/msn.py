@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.msn import read_msn_weights
+from lit_ssl.contracts.batches import inputs_of, parts_of
 from lit_ssl.errors import InputError
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
 from lit_ssl.models.backbones.vit import ClassTokenViT, draw_kept_patches
@@ -19,6 +20,7 @@ from lit_ssl.models.heads import ProjectionHead
 from lit_ssl.optim import Schedule, decay_groups, linear, set_schedules
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
+from lit_ssl.trainer.run import is_logged
 
 __all__ = ["MSN"]
 
@@ -237,7 +239,7 @@ class MSN(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (or ``optimizer``), decayed and undecayed groups; prototypes are never decayed."""
-        self._total_steps = total_steps(self.trainer, "MSN")
+        self._total_steps = total_steps(self.trainer)
         self._warmup_steps = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
         groups = decay_groups(
             ((name, p) for name, p in self.named_parameters() if p.requires_grad),
@@ -296,7 +298,7 @@ class MSN(pl.LightningModule):
         clipped = [*self.backbone.parameters(), *self.projection_head.parameters()]
         limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
         norm = nn.utils.clip_grad_norm_(clipped, limit)
-        if self._is_logged():
+        if is_logged(self.trainer):
             self.log("train/grad_norm", norm)
 
     # ---------------------------------------------------------------- schedules
@@ -323,7 +325,7 @@ class MSN(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
-        return self(batch if isinstance(batch, Tensor) else batch[0])
+        return self(inputs_of(batch))
 
     # -------------------------------------------------------------- checkpoints
 
@@ -357,10 +359,8 @@ class MSN(pl.LightningModule):
     # ------------------------------------------------------------------ helpers
 
     def _split(self, batch: Any) -> tuple[Tensor, list[Tensor]]:
-        views = (
-            batch[0] if isinstance(batch, tuple) or isinstance(batch[0], list | tuple) else batch
-        )
-        if not isinstance(views, list | tuple) or any(v.ndim != 5 for v in views):
+        views = parts_of(batch).inputs
+        if not isinstance(views, list) or any(v.ndim != 5 for v in views):
             raise InputError(
                 "MSN trains on multi-view batches: a list of tensors [B, count, C, H, W], one per "
                 "crop size, or (views, labels); give the data module a MultiCrop as train_transform"
@@ -371,12 +371,12 @@ class MSN(pl.LightningModule):
                 "MSN needs the target view and at least one anchor view: set "
                 "count: 2 for the first crop"
             )
-        return views[0], list(views[1:])
+        return views[0], views[1:]
 
     def _log_step(self, out: MSNLossOutput) -> None:
         size = len(out.target_probs)
         self.log("train/loss", out.loss.detach(), prog_bar=True, batch_size=size)
-        if not self._is_logged():
+        if not is_logged(self.trainer):
             return
         step = self.trainer.global_step
         group = self.trainer.optimizers[0].param_groups[0]
@@ -392,11 +392,6 @@ class MSN(pl.LightningModule):
             },
             batch_size=size,
         )
-
-    def _is_logged(self) -> bool:
-        """Whether the loggers write this step; in the others, logging values only costs time."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and (self.trainer.global_step + 1) % every == 0
 
 
 def _make_backbone(backbone: Any, initialization: Any, kwargs: dict[str, Any]) -> Any:

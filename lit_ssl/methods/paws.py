@@ -13,14 +13,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.paws import read_paws_weights
-from lit_ssl.contracts.batches import split_two_streams, view_major
-from lit_ssl.errors import InputError
+from lit_ssl.contracts.batches import inputs_of, two_stream_batch, view_major
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.heads import PredictionHead, ProjectionHead
 from lit_ssl.optim import Schedule, decay_groups, is_bias_or_norm, make_lars, set_schedules
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
+from lit_ssl.trainer.run import is_logged
 
 __all__ = ["PAWS", "Embeddings"]
 
@@ -205,9 +206,10 @@ class PAWS(pl.LightningModule):
 
     # ---------------------------------------------------------------- training
 
+    @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns the loss, and features and targets of the first large views."""
-        views, support, labels = split_two_streams(batch, type(self).__name__)
+        views, support, labels = two_stream_batch(batch)
         size = len(views[0])
         flat = [view_major(v) for v in (support, *views)]
         supports, large, *small = self.encode(flat)
@@ -250,7 +252,7 @@ class PAWS(pl.LightningModule):
 
     def _log_step(self, out: PAWSLossOutput, size: int) -> None:
         self.log("train/loss", out.loss.detach(), prog_bar=True, batch_size=size)
-        if not self.is_logged_step():
+        if not is_logged(self.trainer):
             return
         entropy = -(out.probs * out.probs.clamp_min(1e-30).log()).sum(dim=2).mean()
         self.log_dict(
@@ -263,11 +265,6 @@ class PAWS(pl.LightningModule):
             },
             batch_size=size,
         )
-
-    def is_logged_step(self) -> bool:
-        """Whether the loggers write this step; in the others, logging values only costs time."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def on_train_start(self) -> None:
         """Warn where BatchNorm would see each process' images alone."""
@@ -283,7 +280,7 @@ class PAWS(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """LARS (or ``optimizer``) on decayed and undecayed groups."""
-        total = total_steps(self.trainer, type(self).__name__)
+        total = total_steps(self.trainer)
         warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
         self._schedule = Schedule(
             start=self.start_lr, peak=self.lr, final=self.final_lr, total=total, warmup=warmup
@@ -319,7 +316,7 @@ class PAWS(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
-        return self(batch if isinstance(batch, Tensor) else batch[0])
+        return self(inputs_of(batch))
 
     # -------------------------------------------------------------- checkpoints
 

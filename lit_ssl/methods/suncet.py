@@ -7,10 +7,11 @@ from typing import Any, Literal
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lit_ssl.contracts.batches import split_two_streams, view_major
-from lit_ssl.errors import InputError
+from lit_ssl.contracts.batches import two_stream_batch, view_major
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
 from lit_ssl.methods.paws import PAWS
+from lit_ssl.trainer.run import is_logged
 
 __all__ = ["SuNCEt"]
 
@@ -129,9 +130,10 @@ class SuNCEt(PAWS):
                     module.eval()
         return self
 
+    @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns the loss, and features of the first large views if it sees them."""
-        views, support, labels = split_two_streams(batch, type(self).__name__)
+        views, support, labels = two_stream_batch(batch)
         if self.contrastive_weight == 0:
             return {"loss": self._supervised_loss(support, labels)}
         size = len(views[0])
@@ -145,7 +147,7 @@ class SuNCEt(PAWS):
         if limit is None or self.trainer.current_epoch < limit:
             loss = loss + supervised
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        if self.is_logged_step():
+        if is_logged(self.trainer):
             parts = {"suncet": supervised, "contrastive": contrastive}
             self.log_dict(
                 {f"train/{name}": value.detach() for name, value in parts.items()}

@@ -9,11 +9,11 @@ from lit_ssl.lazy import lazy_names
 if TYPE_CHECKING:
     from lit_ssl.imagenet_x.comparison import FactorComparison as FactorComparison
     from lit_ssl.imagenet_x.comparison import compare_factors as compare_factors
-    from lit_ssl.imagenet_x.factor_accuracy import FactorAccuracy as FactorAccuracy
     from lit_ssl.imagenet_x.factor_table import FactorTable as FactorTable
     from lit_ssl.imagenet_x.factor_table import factor_table as factor_table
     from lit_ssl.imagenet_x.intervals import holm as holm
     from lit_ssl.imagenet_x.intervals import wilson_interval as wilson_interval
+    from lit_ssl.imagenet_x.metric import FactorAccuracy as FactorAccuracy
     from lit_ssl.imagenet_x.metric import ImageNetXMetric as ImageNetXMetric
     from lit_ssl.imagenet_x.scores import FactorScores as FactorScores
     from lit_ssl.metrics.collapse import assignment_entropy as assignment_entropy

@@ -10,12 +10,11 @@ from lit_ssl.errors import InputError
 __all__ = ["epochs_to_steps", "total_steps"]
 
 
-def total_steps(trainer: Any, who: str) -> int:
+def total_steps(trainer: Any) -> int:
     """Optimiser steps of the whole run.
 
     Args:
         trainer: the Trainer, which knows its data.
-        who: name of the caller, for the message.
 
     Raises:
         ValueError: if the run has no known end.
@@ -23,8 +22,8 @@ def total_steps(trainer: Any, who: str) -> int:
     steps = trainer.estimated_stepping_batches
     if not math.isfinite(steps) or steps < 0:  # Lightning says -1 for an endless loader
         raise InputError(
-            f"the schedules of {who} need the length of the run: set max_epochs, or max_steps when "
-            "the training loader has no length"
+            f"the schedules of {type(trainer.lightning_module).__name__} need the length of the "
+            "run: set max_epochs, or max_steps when the training loader has no length"
         )
     return int(steps)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_ssl.callbacks import KNNEvaluator, RepresentationReport
-from lit_ssl.callbacks.contract import first_view, split_batch
+from lit_ssl.contracts.batches import first_view, split_batch
 
 IMAGES = torch.rand(4, 3, 8, 8)
 LABELS = torch.arange(4)

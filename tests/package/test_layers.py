@@ -6,6 +6,7 @@ The table is explained in ``docs/design.md``.
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -192,3 +193,11 @@ def test_the_plan_sees_what_it_should(small_house):
     assert "D" not in small_house["lit_ssl.losses.b.c"].defined
     private = plan.private_names(small_house["lit_ssl.losses.d"], plan.own_names(small_house))
     assert sorted(name for name, _ in private) == ["_Fn", "_theirs"]
+
+
+def test_imagenet_x_starts_without_torch():
+    """All but the metric, as ``lit-ssl imagenetx score`` needs them."""
+    names = [n for n in SOURCES if n.startswith("lit_ssl.imagenet_x")]
+    names.remove("lit_ssl.imagenet_x.metric")
+    code = f"import sys\nfor n in {names}: __import__(n)\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

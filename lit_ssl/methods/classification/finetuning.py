@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.projections import read_first_projection
-from lit_ssl.contracts.labelled import labelled_batch
-from lit_ssl.errors import InputError
+from lit_ssl.contracts.batches import labelled_batch
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.image_classifier import ImageClassifier
 from lit_ssl.optim import set_schedules
 from lit_ssl.optim.param_groups import layer_decay_groups
@@ -104,11 +104,12 @@ class FineTuning(ImageClassifier):
 
     # training
 
+    @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
         if self.mixing is None:
             return super().training_step(batch, batch_idx)
-        images, labels = labelled_batch(batch, type(self).__name__)
+        images, labels = labelled_batch(batch)
         images, targets = self.mixing(images, self._soft_targets(labels))
         features = self(images)
         log_probs = self.classifier(features).float().log_softmax(dim=1)

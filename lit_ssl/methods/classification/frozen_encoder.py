@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import load_encoder
+from lit_ssl.contracts.batches import inputs_of
 from lit_ssl.errors import InputError
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.vit import ClassTokenViT
@@ -108,7 +109,7 @@ class FrozenEncoder(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
-        return self(batch if isinstance(batch, Tensor) else batch[0])
+        return self(inputs_of(batch))
 
     def training_step(self, batch: Any, batch_idx: int) -> NoReturn:
         """Refuse."""

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_ssl.checkpoints.encoders import load_encoder
-from lit_ssl.contracts.labelled import labelled_batch
-from lit_ssl.errors import InputError
+from lit_ssl.contracts.batches import inputs_of, labelled_batch
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
 from lit_ssl.trainer.hparams import not_plain
@@ -143,9 +143,10 @@ class ImageClassifier(pl.LightningModule):
 
     # training
 
+    @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
-        images, labels = labelled_batch(batch, type(self).__name__)
+        images, labels = labelled_batch(batch)
         features = self(images)
         logits = self.classifier(features)
         loss = self._loss(logits, labels)
@@ -178,7 +179,7 @@ class ImageClassifier(pl.LightningModule):
             ValueError: if the run or its epochs have no known length.
         """
         if self._schedule is None:
-            total = total_steps(self.trainer, "ImageClassifier")
+            total = total_steps(self.trainer)
             warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
             if self.milestones is None:
                 self._schedule = Schedule(self.start_lr, self.lr, self.final_lr, total, warmup)
@@ -222,8 +223,9 @@ class ImageClassifier(pl.LightningModule):
         """Log loss and accuracy; returns features and labels."""
         return self._evaluate(batch, "test", self.test_acc1)
 
+    @by_name
     def _evaluate(self, batch: Any, split: str, accuracy: MulticlassAccuracy) -> dict[str, Tensor]:
-        images, labels = labelled_batch(batch, type(self).__name__)
+        images, labels = labelled_batch(batch)
         features = self(images)
         logits = self.classifier(features)
         accuracy.update(logits, labels)
@@ -234,7 +236,7 @@ class ImageClassifier(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities ``[B, num_classes]`` of ``images`` or ``(images, labels)``."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
+        images = inputs_of(batch)
         return self.logits(images).float().softmax(dim=1)
 
     # weights

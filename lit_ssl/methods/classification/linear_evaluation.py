@@ -13,9 +13,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import load_encoder
-from lit_ssl.contracts.labelled import labelled_batch, validates_on_test
+from lit_ssl.contracts.batches import inputs_of, labelled_batch
+from lit_ssl.contracts.data import validates_on_test
 from lit_ssl.distributed import is_distributed
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.sweep_output import (
     SWEEP_FILES,
     SweepPoint,
@@ -149,9 +150,10 @@ class LinearEvaluation(pl.LightningModule):
         """One ``[heads, B, num_classes]`` for each kind of features."""
         return [heads(rows) for heads, rows in zip(self.heads, features, strict=True)]
 
+    @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step of all heads; returns the sum of their losses, and features."""
-        images, labels = labelled_batch(batch, "LinearEvaluation")
+        images, labels = labelled_batch(batch)
         features = self._features(images)
         losses = torch.cat([probe_losses(logits, labels) for logits in self._logits(features)])
         finite = losses.isfinite()
@@ -162,7 +164,7 @@ class LinearEvaluation(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD whose learning rate and weight decay differ from head to head."""
-        self._schedule = Schedule(0.0, 1.0, 0.0, total_steps(self.trainer, type(self).__name__))
+        self._schedule = Schedule(0.0, 1.0, 0.0, total_steps(self.trainer))
         linear = [heads.weight for heads in self.heads]
         rest = [p for n, p in self.heads.named_parameters() if not n.endswith(".weight")]
         groups = [
@@ -218,9 +220,10 @@ class LinearEvaluation(pl.LightningModule):
         """Start counting."""
         self._counts = torch.zeros(len(self.points) + 1, device=self.device)
 
+    @by_name
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Count the hits of all heads; returns features and labels."""
-        images, labels = labelled_batch(batch, "LinearEvaluation")
+        images, labels = labelled_batch(batch)
         features = self._features(images)
         hits = [(lg.argmax(dim=2) == labels).sum(dim=1) for lg in self._logits(features)]
         assert self._counts is not None
@@ -278,9 +281,10 @@ class LinearEvaluation(pl.LightningModule):
         self._tested = kind, heads.select(index)
         self._counts = torch.zeros(2, device=self.device)
 
+    @by_name
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Count the hits of the chosen head; returns features and labels."""
-        images, labels = labelled_batch(batch, "LinearEvaluation")
+        images, labels = labelled_batch(batch)
         features = self._features(images)
         hits = (self._chosen_logits(features).argmax(dim=1) == labels).sum()
         assert self._counts is not None
@@ -306,7 +310,7 @@ class LinearEvaluation(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities ``[B, num_classes]`` of the chosen head."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
+        images = inputs_of(batch)
         return self._chosen_logits(self._features(images)).softmax(dim=1)
 
     # output

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_ssl.checkpoints.files import find_class, read_checkpoint
+from lit_ssl.contracts.batches import inputs_of
 from lit_ssl.errors import InputError
 from lit_ssl.models.classifiers import Classifier, load_classifier
 from lit_ssl.trainer.hparams import not_plain
@@ -104,7 +105,7 @@ class PretrainedClassifier(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities ``[B, num_classes]`` of ``images`` or ``(images, labels, …)``."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
+        images = inputs_of(batch)
         return self(images).float().softmax(dim=1)
 
     def configure_optimizers(self) -> None:

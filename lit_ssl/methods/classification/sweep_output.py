@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_ssl.files import write_json_and_csv
+from lit_ssl.files import write_csv, write_json
 
 __all__ = ["SWEEP_FILES", "SweepPoint", "sweep_markdown", "sweep_table", "write_sweep"]
 
@@ -65,7 +65,8 @@ def write_sweep(folder: Path, rows: Sequence[dict[str, Any]], summary: dict[str,
         rows: As in :func:`sweep_table`.
         summary: What else the JSON file says.
     """
-    write_json_and_csv(folder, "linear_sweep", {**summary, "heads": list(rows)}, rows)
+    write_json(folder / "linear_sweep.json", {**summary, "heads": rows})
+    write_csv(folder / "linear_sweep.csv", rows)
 
 
 def _ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

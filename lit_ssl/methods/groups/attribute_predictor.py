@@ -9,9 +9,11 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputError
+from lit_ssl.contracts.batches import grouped_batch, inputs_of
+from lit_ssl.contracts.data import group_data
+from lit_ssl.errors import InputError, by_name
+from lit_ssl.groups.cells import attributes_of
 from lit_ssl.methods.groups.classifier import parameter_group
-from lit_ssl.methods.groups.group_data import group_data, split_groups
 from lit_ssl.methods.groups.predictions import save_predictions
 from lit_ssl.methods.groups.stages import AttributeStage, check_attributes
 from lit_ssl.metrics.groups import PredictorQuality
@@ -81,21 +83,19 @@ class AttributePredictor(pl.LightningModule):
         network, width = self._network
         self.first = AttributeStage(network, width, self.num_classes, num_attributes, self.held_out)
 
+    @by_name
     def setup(self, stage: str) -> None:
         """Fit the module to the data, and check that each attribute has a labelled row.
 
         Raises:
             InputError: if one has none.
         """
-        data = self._data()
+        data = group_data(self.trainer)
         if self.num_attributes is None:
             self._make_stage(data.num_attributes)
         self.quality = PredictorQuality(self.num_classes, self.first.num_attributes)
         if stage == "fit":
             check_attributes(data)
-
-    def _data(self) -> Any:
-        return group_data(self.trainer, type(self).__name__)
 
     def forward(self, inputs: Any) -> Tensor:
         """Scores of the attributes: a batch of inputs → ``[B, A]``."""
@@ -107,7 +107,7 @@ class AttributePredictor(pl.LightningModule):
         """Set the sampling, also where a fit resumes in the middle of an epoch."""
         if self.trainer.global_step == 0:
             self.first.reset()
-        self.first.begin(self._data())
+        self.first.begin(group_data(self.trainer))
         self._look()
 
     def on_train_epoch_start(self) -> None:
@@ -115,8 +115,9 @@ class AttributePredictor(pl.LightningModule):
         self._look()
 
     def _look(self) -> None:
-        self.first.look(self.trainer, self._data(), self.trainer.current_epoch)
+        self.first.look(self.trainer, group_data(self.trainer), self.trainer.current_epoch)
 
+    @by_name
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; returns the loss."""
         loss = self.first.loss(batch)
@@ -125,7 +126,7 @@ class AttributePredictor(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Select the network, and save what it says about the training rows."""
-        data = self._data()
+        data = group_data(self.trainer)
         self._look()
         self.first.finish(self.trainer, data)
         values = save_predictions(self.trainer, data, self.first)
@@ -135,7 +136,7 @@ class AttributePredictor(pl.LightningModule):
     def teardown(self, stage: str) -> None:
         """Leave the data module as it was."""
         if stage == "fit":
-            self._data().set_sampling(None)
+            group_data(self.trainer).set_sampling(None)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with momentum, or ``optimizer``."""
@@ -164,13 +165,14 @@ class AttributePredictor(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities of the attributes ``[B, A]`` of ``(inputs, …)``."""
-        return self(batch[0] if isinstance(batch, list | tuple) else batch).softmax(dim=1)
+        return self(inputs_of(batch)).softmax(dim=1)
 
+    @by_name
     def _count(self, batch: Any) -> None:
-        inputs, labels, groups = split_groups(batch, type(self).__name__)
+        inputs, labels, groups = grouped_batch(batch)
         if groups.ndim == 1:  # overlapping groups do not tell the attribute
-            size = self.first.num_attributes
-            self.quality.update(self(inputs), labels, torch.where(groups < 0, -1, groups % size))
+            attributes = attributes_of(groups, self.first.num_attributes)
+            self.quality.update(self(inputs), labels, attributes)
 
     def _log_quality(self, split: str) -> None:
         scores = self.quality.compute()

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lit_ssl.errors import InputError
-from lit_ssl.methods.groups.group_data import group_data
+from lit_ssl.contracts.data import group_data
+from lit_ssl.errors import InputError, by_name
+from lit_ssl.groups.cells import cells_of, group_shares
 from lit_ssl.methods.groups.predictions import save_predictions
 from lit_ssl.methods.groups.stages import AttributeStage, check_attributes
 from lit_ssl.methods.groups.two_networks import TwoStageClassifier
@@ -87,10 +88,11 @@ class BARACK(TwoStageClassifier):
             stage, self.predictor_epochs, self.predictor_lr, self.predictor_weight_decay
         )
 
+    @by_name
     def setup(self, stage: str) -> None:
         """Build the predictor where the number of attributes was open."""
         if self.num_attributes is None:
-            data = group_data(self.trainer, type(self).__name__)
+            data = group_data(self.trainer)
             self.set_num_attributes(data.num_attributes)
             self._make_predictor()
         super().setup(stage)
@@ -119,20 +121,4 @@ class BARACK(TwoStageClassifier):
         if self.soft_groups:
             assert predictions.probabilities is not None
             shares = group_shares(labels, predictions.probabilities, self.num_classes)
-        return labels * self.first.num_attributes + predictions.attributes, shares
-
-
-def group_shares(labels: np.ndarray, probabilities: np.ndarray, num_classes: int) -> np.ndarray:
-    """Shares of rows in the groups of their known class.
-
-    Args:
-        labels: classes, int64 ``[N]``.
-        probabilities: of the attributes, float32 ``[N, A]``.
-        num_classes: C.
-
-    Returns:
-        float32 ``[N, C · A]``.
-    """
-    shares = np.zeros((len(labels), num_classes, probabilities.shape[1]), dtype=np.float32)
-    shares[np.arange(len(labels)), labels] = probabilities
-    return shares.reshape(len(labels), -1)
+        return cells_of(labels, predictions.attributes, self.first.num_attributes), shares

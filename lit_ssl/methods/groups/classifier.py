@@ -12,11 +12,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_ssl.errors import InputError
-from lit_ssl.groups.weights import balanced_weights, group_counts, subsample_weights
+from lit_ssl.contracts.batches import grouped_batch
+from lit_ssl.contracts.data import group_data, row_seed
+from lit_ssl.errors import InputError, by_name
+from lit_ssl.groups.cells import group_counts
+from lit_ssl.groups.weights import balanced_weights, subsample_weights
 from lit_ssl.losses.group_dro import GroupDROLoss
 from lit_ssl.methods.groups.evaluation import GroupEvaluation
-from lit_ssl.methods.groups.group_data import group_data, row_seed, split_groups
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
@@ -148,6 +150,7 @@ class GroupRobustClassifier(GroupEvaluation):
         if self.objective == "group_dro":
             self.loss = GroupDROLoss(self.num_groups, **self.loss_options)  # type: ignore[arg-type]
 
+    @by_name
     def setup(self, stage: str) -> None:
         """Fit the module to the groups of the data, and check that they are what it needs.
 
@@ -155,7 +158,7 @@ class GroupRobustClassifier(GroupEvaluation):
             ValueError: if there are no groups, or their number differs.
             InputError: if rows lack the group labels that the options need.
         """
-        data = group_data(self.trainer, type(self).__name__)
+        data = group_data(self.trainer)
         if self.num_attributes is None:
             self.set_num_attributes(data.num_attributes)
         if (self.num_classes, self.num_attributes) != (data.num_classes, data.num_attributes):
@@ -178,13 +181,13 @@ class GroupRobustClassifier(GroupEvaluation):
         groups = data.group_array("train")
         unknown = int((groups < 0).sum())
         if self.uses_groups and unknown == len(groups):
-            raise InputError(f"no training row has a known {self._attribute(data)}: label some.")
+            raise InputError(f"no training row has a known {self._attribute(data)}: label some")
         if self.uses_groups and unknown and not self.labelled_only:
             raise InputError(
                 f"{unknown:,} of {len(groups):,} training rows have no known "
                 f"{self._attribute(data)}, and {type(self).__name__} needs it for all: use BARACK, "
                 "which predicts it, or --model.labelled_only true, or --data.group_labels with a "
-                "file of predicted groups."
+                "file of predicted groups"
             )
         self.check_validation(data)
 
@@ -226,7 +229,7 @@ class GroupRobustClassifier(GroupEvaluation):
         if self._stage == "classifier":
             return
         self._stage = "classifier"
-        data = group_data(self.trainer, type(self).__name__)
+        data = group_data(self.trainer)
         groups, shares = self.training_groups(data)
         counts = group_counts(groups, self.num_groups)
         empty = [data.group_names[g] for g in np.flatnonzero(counts == 0)]
@@ -267,9 +270,10 @@ class GroupRobustClassifier(GroupEvaluation):
             return subsample_weights(groups, self.num_groups, row_seed(data))
         return (groups >= 0).astype(np.float64) if self.labelled_only else None
 
+    @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
-        inputs, labels, groups = split_groups(batch, type(self).__name__)
+        inputs, labels, groups = grouped_batch(batch)
         features = self(inputs)
         losses = F.cross_entropy(self.classifier(features).float(), labels, reduction="none")
         size = len(labels)
@@ -286,7 +290,7 @@ class GroupRobustClassifier(GroupEvaluation):
     def teardown(self, stage: str) -> None:
         """Leave the data module as it was."""
         if stage == "fit":
-            data = group_data(self.trainer, type(self).__name__)
+            data = group_data(self.trainer)
             data.set_groups(None)
             data.set_sampling(None)
 
@@ -317,7 +321,7 @@ class GroupRobustClassifier(GroupEvaluation):
 
     def stage_steps(self) -> tuple[int, int]:
         """First optimiser step of the classifier's training, and the one after its last."""
-        return 0, total_steps(self.trainer, type(self).__name__)
+        return 0, total_steps(self.trainer)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None

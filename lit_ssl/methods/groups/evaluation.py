@@ -8,8 +8,9 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_ssl.groups.weights import group_counts
-from lit_ssl.methods.groups.group_data import split_groups
+from lit_ssl.contracts.batches import grouped_batch, inputs_of
+from lit_ssl.errors import by_name
+from lit_ssl.groups.cells import group_counts
 from lit_ssl.metrics.groups import GroupAccuracy, GroupScores
 
 __all__ = ["GroupEvaluation"]
@@ -65,11 +66,11 @@ class GroupEvaluation(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities ``[B, num_classes]`` of ``(inputs, …)``."""
-        inputs = batch[0] if isinstance(batch, list | tuple) else batch
-        return self.logits(inputs).float().softmax(dim=1)
+        return self.logits(inputs_of(batch)).float().softmax(dim=1)
 
+    @by_name
     def _evaluate(self, batch: Any, split: str, metric: GroupAccuracy) -> dict[str, Tensor]:
-        inputs, labels, groups = split_groups(batch, type(self).__name__)
+        inputs, labels, groups = grouped_batch(batch)
         features = self(inputs)
         logits = self.classifier(features).float()
         metric.update(logits, labels, groups)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from lit_ssl.files import write_file
+from lit_ssl.files import write_json
+from lit_ssl.groups.cells import cells_of, group_counts
 from lit_ssl.groups.label_files import write_group_labels
-from lit_ssl.groups.weights import group_counts
 from lit_ssl.methods.groups.stages import AttributeStage
 from lit_ssl.metrics.groups import PredictorScores
 from lit_ssl.trainer.run import run_folder
@@ -43,9 +42,8 @@ def save_predictions(trainer: Any, data: Any, stage: AttributeStage) -> dict[str
         "unlabelled": stage.quality(truth, others),
     }
     size = len(data.group_names)
-    guessed = group_counts(
-        data.labels("train") * stage.num_attributes + predictions.attributes, size
-    )
+    cells = cells_of(data.labels("train"), predictions.attributes, stage.num_attributes)
+    guessed = group_counts(cells, size)
     labelled = group_counts(groups, size)
     _warn_about_empty(data, labelled, guessed)
     folder = run_folder(trainer, [CSV_NAME, REPORT_NAME])
@@ -62,8 +60,7 @@ def save_predictions(trainer: Any, data: Any, stage: AttributeStage) -> dict[str
             **{name: _describe(scores, data.group_names) for name, scores in quality.items()},
         }
         write_group_labels(folder / CSV_NAME, predictions)
-        text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-        write_file(folder / REPORT_NAME, lambda file: file.write(text + "\n"))
+        write_json(folder / REPORT_NAME, report)
         rank_zero_info(f"predicted groups: {folder / CSV_NAME}")
     return {
         f"predictor/{name}_{value}": _number
@@ -98,12 +95,8 @@ def _describe(scores: PredictorScores | None, names: list[str]) -> dict[str, Any
         return None
     columns = ("recall", "precision", "tv_bound", "sizes", "predicted")
     cells = {
-        name: {column: _plain(getattr(scores, column)[g].item()) for column in columns}
+        name: {column: getattr(scores, column)[g].item() for column in columns}
         for g, name in enumerate(names)
     }
-    totals = {name: _plain(getattr(scores, name).item()) for name in ("accuracy", "worst_recall")}
+    totals = {name: getattr(scores, name).item() for name in ("accuracy", "worst_recall")}
     return {**totals, "groups": cells}
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_ssl.contracts.batches import grouped_batch
+from lit_ssl.contracts.data import row_seed
 from lit_ssl.errors import InputError
+from lit_ssl.groups.cells import attributes_of, group_counts
 from lit_ssl.groups.label_files import GroupLabels
-from lit_ssl.groups.weights import balanced_weights, group_counts
-from lit_ssl.methods.groups.group_data import predict_rows, row_seed, split_groups
+from lit_ssl.groups.weights import balanced_weights
 from lit_ssl.metrics.groups import PredictorQuality, PredictorScores
+from lit_ssl.trainer.passes import predict_rows
 
 __all__ = ["AttributeStage", "ErrorStage", "FirstStage", "check_attributes", "hold_out"]
 
@@ -79,8 +82,7 @@ class FirstStage(nn.Module, ABC):
 
     def finish(self, trainer: Any, data: Any) -> None:
         """Apply the network to all training rows."""
-        rows = len(data.labels("train"))
-        self.scores = predict_rows(trainer, self, self, data.bank_dataloader(), rows)
+        self.scores = predict_rows(trainer, self, data.bank_dataloader(), len(data.labels("train")))
 
     def reset(self) -> None:
         """Forget what an earlier fit found."""
@@ -105,7 +107,7 @@ class ErrorStage(FirstStage):
 
     def loss(self, batch: Any) -> Tensor:
         """Mean cross-entropy of the classes."""
-        inputs, labels, _ = split_groups(batch, type(self).__name__)
+        inputs, labels, _ = grouped_batch(batch)
         return F.cross_entropy(self(inputs), labels)
 
     def errors(self, labels: np.ndarray) -> np.ndarray:
@@ -174,7 +176,7 @@ class AttributeStage(FirstStage):
 
     def loss(self, batch: Any) -> Tensor:
         """Mean cross-entropy of the attribute."""
-        inputs, _, groups = split_groups(batch, type(self).__name__)
+        inputs, _, groups = grouped_batch(batch)
         return F.cross_entropy(self(inputs), groups % self.num_attributes)
 
     def select(self, trainer: Any, data: Any, epoch: int) -> None:
@@ -182,7 +184,7 @@ class AttributeStage(FirstStage):
         if not len(self.held_out_rows):
             return
         loader = data.bank_dataloader(self.held_out_rows)
-        logits = predict_rows(trainer, self, self, loader, len(self.held_out_rows))
+        logits = predict_rows(trainer, self, loader, len(self.held_out_rows))
         scores = self._quality(logits, data.group_array("train")[self.held_out_rows])
         if scores.worst_recall.item() >= self.best_recall:  # of equals the one trained longer
             self.best_recall, self.best_epoch = scores.worst_recall.item(), epoch
@@ -199,13 +201,13 @@ class AttributeStage(FirstStage):
     def predictions(self, data: Any) -> GroupLabels:
         """Attributes of all training rows: the known ones, and else the predicted ones."""
         assert self.scores is not None
-        groups = data.group_array("train")
-        known = groups >= 0
-        truth = torch.from_numpy(np.where(known, groups % self.num_attributes, 0))
-        sure = F.one_hot(truth, self.num_attributes).float()
-        keep = torch.from_numpy(known)
-        probabilities = torch.where(keep[:, None], sure, self.scores.softmax(dim=1))
-        return GroupLabels(probabilities.argmax(dim=1).numpy(), known, probabilities.numpy())
+        truth = torch.from_numpy(attributes_of(data.group_array("train"), self.num_attributes))
+        sure = F.one_hot(truth.clamp(min=0), self.num_attributes).float()
+        known = truth >= 0
+        probabilities = torch.where(known[:, None], sure, self.scores.softmax(dim=1))
+        return GroupLabels(
+            probabilities.argmax(dim=1).numpy(), known.numpy(), probabilities.numpy()
+        )
 
     def quality(self, groups: np.ndarray, rows: np.ndarray) -> PredictorScores | None:
         """Quality of the predictions on some training rows; None without rows.
@@ -222,8 +224,8 @@ class AttributeStage(FirstStage):
     def _quality(self, logits: Tensor, groups: np.ndarray) -> PredictorScores:
         metric = PredictorQuality(self.num_classes, self.num_attributes, sync_on_compute=False)
         truth = torch.from_numpy(groups)
-        labels = torch.div(truth, self.num_attributes, rounding_mode="floor")
-        metric.update(logits, labels, torch.where(truth >= 0, truth % self.num_attributes, -1))
+        size = self.num_attributes
+        metric.update(logits, truth // size, attributes_of(truth, size))
         return metric.compute()
 
     def state(self) -> dict[str, Any]:
@@ -270,13 +272,12 @@ def check_attributes(data: Any) -> None:
     Raises:
         InputError: if one has none.
     """
-    groups = data.group_array("train")
-    known = groups[groups >= 0] % data.num_attributes
-    counts = np.bincount(known, minlength=data.num_attributes)
+    known = attributes_of(data.group_array("train"), data.num_attributes)
+    counts = group_counts(known, data.num_attributes)
     names = [str(data.attribute_names[a]) for a in np.flatnonzero(counts == 0)]
     if names:
         raise InputError(
-            f"none of the {len(known):,} training rows with a known attribute has "
+            f"none of the {counts.sum():,} training rows with a known attribute has "
             f"{' or '.join(names)}, so that it cannot be learned: label some such rows, or raise "
-            "--data.group_label_fraction (another --data.group_label_seed draws others)."
+            "--data.group_label_fraction (another --data.group_label_seed draws others)"
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from lit_ssl.errors import InputError
+from lit_ssl.contracts.data import group_data
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.groups.classifier import GroupRobustClassifier, parameter_group
-from lit_ssl.methods.groups.group_data import allow_idle_network, group_data
 from lit_ssl.methods.groups.stages import FirstStage
 from lit_ssl.trainer.length import epochs_to_steps
+from lit_ssl.trainer.private import finds_unused_parameters
 from lit_ssl.trainer.run import is_fast_dev_run
 
 __all__ = ["TwoStageClassifier"]
@@ -66,12 +69,13 @@ class TwoStageClassifier(GroupRobustClassifier):
         fitting = self.trainer.state.fn == "fit"
         return fitting and self.trainer.current_epoch < self.first_epochs
 
+    @by_name
     def setup(self, stage: str) -> None:
         """Check also that there are epochs for both stages."""
         super().setup(stage)
         if stage != "fit":
             return
-        allow_idle_network(self.trainer, type(self).__name__)
+        allow_idle_network(self.trainer)
         epochs = self.trainer.max_epochs
         is_too_short = epochs is not None and 0 <= epochs <= self.first_epochs
         if is_too_short and not is_fast_dev_run(self.trainer):
@@ -82,7 +86,7 @@ class TwoStageClassifier(GroupRobustClassifier):
 
     def prepare(self) -> None:
         """Prepare the data for the stage that the epoch belongs to."""
-        data = group_data(self.trainer, type(self).__name__)
+        data = group_data(self.trainer)
         epoch = self.trainer.current_epoch
         if self.trainer.global_step == 0:
             self.first.reset()
@@ -98,6 +102,7 @@ class TwoStageClassifier(GroupRobustClassifier):
             self.use_first_stage(data)
         self.prepare_classifier()
 
+    @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step of the network whose turn it is."""
         if not self.in_first_stage:
@@ -135,3 +140,21 @@ class TwoStageClassifier(GroupRobustClassifier):
         """Continue with what the first stage knew."""
         if _STATE in checkpoint:
             self.first.load_state(checkpoint[_STATE])
+
+
+def allow_idle_network(trainer: pl.Trainer) -> None:
+    """Refuse a DDP that would wait for the gradients of a network that is not in use.
+
+    Args:
+        trainer: the running trainer.
+
+    Raises:
+        InputError: with what to do.
+    """
+    strategy: Any = trainer.strategy
+    is_ddp = isinstance(strategy, DDPStrategy) and type(strategy).__module__.startswith("lightning")
+    if is_ddp and not finds_unused_parameters(strategy):
+        raise InputError(
+            "two networks are trained, one at a time: on several processes use "
+            "--trainer.strategy ddp_find_unused_parameters_true"
+        )

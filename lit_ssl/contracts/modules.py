@@ -1,0 +1,49 @@
+"""What is asked of a representation method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from lit_ssl.errors import InputAttributeError
+
+__all__ = ["FeatureFunction", "embed_dim_of", "embedding_method", "feature_function"]
+
+FeatureFunction = Callable[[Tensor], Tensor]
+
+
+def feature_function(pl_module: pl.LightningModule, name: str) -> FeatureFunction:
+    """The method of a module that maps images ``[B, C, H, W]`` to features ``[B, D]``.
+
+    Args:
+        pl_module: The module.
+        name: Name of the method; ``forward`` means calling the module itself.
+
+    Raises:
+        AttributeError: If the module has no such method.
+    """
+    method = pl_module if name == "forward" else getattr(pl_module, name, None)
+    if not callable(method):
+        raise InputAttributeError(
+            f"module {type(pl_module).__name__} has no method {name!r}: feature_method must "
+            "name a method that maps images [B, C, H, W] to features [B, D]; use 'forward'?"
+        )
+    return method
+
+
+def embedding_method(pl_module: pl.LightningModule, otherwise: str = "forward") -> str:
+    """Method that gives what soft nearest neighbours compare: ``embed``, or else another."""
+    return "embed" if callable(getattr(pl_module, "embed", None)) else otherwise
+
+
+def embed_dim_of(pl_module: pl.LightningModule) -> int:
+    """``embed_dim`` of a module; AttributeError with a clear message if it has none."""
+    width = getattr(pl_module, "embed_dim", None)
+    if width is None:
+        raise InputAttributeError(
+            f"module {type(pl_module).__name__} has no embed_dim: expected an attribute "
+            "with the width D of the features that forward(images) returns; add it"
+        )
+    return int(width)
