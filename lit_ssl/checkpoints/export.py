@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from timm import create_model
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor, nn
+from torch import nn
 
-from lit_ssl.checkpoints.files import find_class, read_checkpoint
-from lit_ssl.errors import InputError
+from lit_ssl.checkpoints.files import find_class, load_module, read_file
+from lit_ssl.checkpoints.origins import StateDict, weights_of
+from lit_ssl.errors import InputError, listed
+from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
 from lit_ssl.version import __version__
 
 __all__ = ["export_checkpoint", "export_encoder"]
@@ -27,16 +30,18 @@ def export_checkpoint(
     model_name: str | None = None,
     class_path: str | None = None,
 ) -> str:
-    """Write the encoder of a Lightning checkpoint with timm's key names.
+    """Write the encoder of a checkpoint, or of another file of weights, with timm's key names.
 
-    Nothing in the checkpoint is executed (``weights_only=True``); the class of its module is
-    imported.
+    Nothing in the file is executed (``weights_only=True``). Of checkpoints of other classes than
+    this package's, the class of their module is imported, which tells the encoder.
 
     Args:
-        checkpoint: file that a run wrote.
+        checkpoint: file that a run wrote, or any other of
+            :func:`lit_ssl.checkpoints.origins.read_weights`.
         out: file to write, ``.safetensors``.
         model_name: timm name of the encoder; None: ``hparams.backbone``, if that is a name.
-        class_path: class of the module; None: as stored in checkpoints of ``lit-ssl fit``.
+        class_path: class of the module, to take its ``encoder``; None: as stored in checkpoints of
+            ``lit-ssl fit``.
 
     Returns:
         The Python expression that loads the file with timm.
@@ -45,28 +50,44 @@ def export_checkpoint(
         InputError: if the checkpoint cannot be read or does not tell enough, or if the encoder is
             not the timm model of that name.
     """
-    content = read_checkpoint(checkpoint)
+    content = read_file(checkpoint, "checkpoint")
     hparams = content.get("hyper_parameters", {})
-    class_path = class_path or hparams.get("_class_path")
-    if class_path is None:
-        raise InputError(f"{checkpoint} was made in Python: name its class, --class package.Class.")
-    module = _load_module(class_path, checkpoint, hparams.get("backbone_kwargs"))
-    encoder = getattr(module, "encoder", None)
-    if not isinstance(encoder, nn.Module):
-        raise InputError(f"{class_path} has no module `encoder` to export.")
+    encoder = _encoder(content, checkpoint, class_path)
     name = model_name or hparams.get("backbone")
     if not isinstance(name, str):
         raise InputError(
             f"the backbone of {checkpoint} is no timm name: give it, --model-name NAME."
         )
     mean, std = _normalisation(content.get("datamodule_hyper_parameters", {}))
+    method = class_path or hparams.get("_class_path", "")
     return export_encoder(
-        encoder, out, name, hparams.get("backbone_kwargs"), mean, std, method=class_path
+        encoder, out, name, hparams.get("backbone_kwargs"), mean, std, method=method
     )
 
 
+def _encoder(
+    content: Mapping[str, Any], path: str | Path, class_path: str | None
+) -> nn.Module | StateDict:
+    """The encoder in a file: of other people's classes the module, else the weights."""
+    hparams = content.get("hyper_parameters", {})
+    stored = hparams.get("_class_path")
+    if class_path is None and (stored is None or stored.startswith("lit_ssl.")):
+        try:
+            return weights_of(content, path).encoder
+        except InputError:
+            if "pytorch-lightning_version" not in content:
+                raise
+    class_path = class_path or stored
+    if class_path is None:
+        raise InputError(f"{path} was made in Python: name its class, --class package.Class.")
+    encoder = getattr(load_module(path, class_path, hparams), "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise InputError(f"{class_path} has no module `encoder` to export.")
+    return encoder
+
+
 def export_encoder(
-    encoder: nn.Module,
+    encoder: nn.Module | StateDict,
     out: str | Path,
     model_name: str,
     model_args: Mapping[str, Any] | None = None,
@@ -81,7 +102,7 @@ def export_encoder(
     ``method`` and ``lit_ssl_version``.
 
     Args:
-        encoder: the network.
+        encoder: the network, or its weights by timm's names.
         out: file to write, ``.safetensors``.
         model_name: its timm name.
         model_args: what ``timm.create_model`` needs besides the name, e.g. ``img_size``.
@@ -103,8 +124,9 @@ def export_encoder(
             f"{out}: the name must end in .safetensors, by which timm knows the format."
         )
     args = {k: v for k, v in (model_args or {}).items() if k not in _NOT_ARCHITECTURE}
-    reference, args = _reference(model_name, args, encoder)
-    state = _matching_state(encoder, reference, model_name)
+    states = [encoder] if isinstance(encoder, dict) else [m.state_dict() for m in encoder.modules()]
+    reference, args = _reference(model_name, args, states)
+    state = _matching_state(states, reference, model_name)
     size = _input_size(reference)
     if len(mean) != size[0]:  # ImageNet's three values, but grey images
         mean, std = (), ()
@@ -126,26 +148,8 @@ def export_encoder(
     )
 
 
-def _load_module(
-    class_path: str, checkpoint: str | Path, backbone_kwargs: Mapping[str, Any] | None
-) -> Any:
-    module_class = find_class(class_path)
-    if not hasattr(module_class, "load_from_checkpoint"):
-        raise InputError(f"{class_path} is no LightningModule.")
-    changed = {}
-    if backbone_kwargs and backbone_kwargs.get("pretrained"):  # the weights are in the checkpoint
-        changed["backbone_kwargs"] = {**backbone_kwargs, "pretrained": False}
-    try:
-        return module_class.load_from_checkpoint(
-            checkpoint, map_location="cpu", weights_only=True, **changed
-        )
-    except (TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{class_path} cannot be built from {checkpoint}: {reason}") from error
-
-
 def _reference(
-    name: str, args: dict[str, Any], encoder: nn.Module
+    name: str, args: dict[str, Any], states: list[StateDict]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Build timm's model of this name, with arguments that give it the encoder's weight names.
 
@@ -156,37 +160,34 @@ def _reference(
         reference = create_model(name, num_classes=0, **args)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"timm cannot build {name!r} with {args}: {error}") from error
-    if _find(encoder, reference) is None and "global_pool" not in args:
+    if _find(states, reference) is None and "global_pool" not in args:
         pooled = {**args, "global_pool": "token"}
-        try:
+        with suppress(RuntimeError, TypeError, AssertionError):  # not every network has one
             by_token = create_model(name, num_classes=0, **pooled)
-        except (RuntimeError, TypeError, AssertionError):
-            return reference, args
-        if _find(encoder, by_token) is not None:
-            return by_token, pooled
+            if _find(states, by_token) is not None:
+                return by_token, pooled
     return reference, args
 
 
-def _find(encoder: nn.Module, reference: nn.Module) -> nn.Module | None:
-    """The encoder, or the module inside it, that has the weight names of the reference."""
-    names = set(reference.state_dict())
-    return next((m for m in encoder.modules() if set(m.state_dict()) == names), None)
+def _find(states: list[StateDict], reference: nn.Module) -> StateDict | None:
+    """The state that has the weight names of the reference."""
+    names = reference.state_dict().keys()
+    return next((state for state in states if state.keys() == names), None)
 
 
-def _matching_state(encoder: nn.Module, reference: nn.Module, name: str) -> dict[str, Tensor]:
+def _matching_state(states: list[StateDict], reference: nn.Module, name: str) -> StateDict:
     wanted = reference.state_dict()
-    found = _find(encoder, reference)
+    found = _find(states, reference)
     if found is None:
-        odd = sorted(set(encoder.state_dict()) ^ set(wanted))[:3]
-        raise InputError(f"the encoder is no {name}: their weights differ, e.g. {', '.join(odd)}.")
-    state = {key: value.detach().cpu().clone() for key, value in found.state_dict().items()}
-    for key, value in state.items():
+        odd = sorted(states[0].keys() ^ wanted.keys())
+        raise InputError(f"the encoder is no {name}: their weights differ, e.g. {listed(odd, 3)}.")
+    for key, value in found.items():
         if value.shape != wanted[key].shape:
             raise InputError(
                 f"the encoder is no {name}: {key} has shape {list(value.shape)}, not "
                 f"{list(wanted[key].shape)}; its arguments belong into hparams.backbone_kwargs."
             )
-    return {key: value.contiguous() for key, value in state.items()}
+    return {key: value.detach().cpu().clone().contiguous() for key, value in found.items()}
 
 
 def _input_size(model: nn.Module) -> list[int]:

@@ -1,26 +1,29 @@
-"""Checkpoints of earlier runs: find the newest, read what it says about its modules."""
+"""Files of weights: read them without running anything in them, find the newest checkpoint."""
 
 from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
 
 __all__ = [
     "Newest",
     "find_class",
+    "load_module",
     "newest_checkpoint",
     "read_checkpoint",
+    "read_file",
 ]
 
 _MAX_DEPTH = 4
+_OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 
 
 class Newest(NamedTuple):
@@ -63,22 +66,52 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
         children[:] = [c for c in children if not deep and not c.endswith(".ckpt") and c[0] != "."]
 
 
+def read_file(
+    path: str | Path, kind: Literal["weights", "checkpoint"] = "weights"
+) -> dict[str, Any]:
+    """Read a file without executing anything in it; its tensors stay on the disk until used.
+
+    Args:
+        path: ``.safetensors``, any file of ``torch.save``, or a folder of transformers.
+        kind: what the file should be, for the message.
+
+    Raises:
+        InputFileNotFoundError: if there is no such file.
+        InputError: if it cannot be read.
+    """
+    path = file = Path(path)
+    if path.is_dir():
+        file = next((path / n for n in _OF_TRANSFORMERS if (path / n).is_file()), path)
+    if not file.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob(f"*{path.suffix}")])
+        at = " at" if kind == "weights" else ""
+        raise InputFileNotFoundError(f"no {kind}{at} {path}.{near}")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        # files of old versions of PyTorch are no archives, and cannot be mapped
+        content = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}, no names")
+        return content
+    except Exception as error:  # each reader has its own kinds
+        what = "file of weights" if kind == "weights" else kind
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{path} cannot be read as a {what}: {reason}") from error
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a Lightning checkpoint without executing anything in it; weights stay on the disk.
 
     Raises:
         InputError: if the file is missing, or no Lightning checkpoint.
     """
-    path = Path(path)
-    if not path.is_file():
-        here = [p.name for p in path.parent.glob("*.ckpt")]
-        raise InputError(f"no checkpoint {path}.{did_you_mean(path.name, here)}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{path} cannot be read as a checkpoint: {reason}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    checkpoint = read_file(path, "checkpoint")
+    if "state_dict" not in checkpoint:
         raise InputError(f"{path} is no Lightning checkpoint: it has no state_dict.")
     return checkpoint
 
@@ -107,3 +140,30 @@ def find_class(class_path: str) -> type:
     if not isinstance(found, type):
         raise InputError(f"{class_path} is no class.")
     return found
+
+
+def load_module(path: str | Path, class_path: str, hparams: Mapping[str, Any]) -> Any:
+    """Build the module of a checkpoint, by its class, with the weights of the checkpoint.
+
+    Args:
+        path: the checkpoint.
+        class_path: class of the module, which is imported.
+        hparams: hyper-parameters of the checkpoint.
+
+    Raises:
+        InputError: if there is no such class, or it cannot be built from the checkpoint.
+    """
+    module_class: Any = find_class(class_path)
+    if not hasattr(module_class, "load_from_checkpoint"):
+        raise InputError(f"{class_path} is no LightningModule.")
+    kwargs = hparams.get("backbone_kwargs") or {}
+    changed: dict[str, Any] = {}
+    if kwargs.get("pretrained"):  # the weights are in the checkpoint
+        changed["backbone_kwargs"] = {**kwargs, "pretrained": False}
+    try:
+        return module_class.load_from_checkpoint(
+            path, map_location="cpu", weights_only=True, **changed
+        )
+    except (TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{class_path} cannot be built from {path}: {reason}") from error

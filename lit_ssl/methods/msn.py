@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lit_ssl.checkpoints.msn import read_msn_weights
+from lit_ssl.checkpoints.encoders import fit_weights
+from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.contracts.batches import inputs_of, parts_of
 from lit_ssl.errors import InputError
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
@@ -21,11 +22,12 @@ from lit_ssl.optim import Schedule, decay_groups, linear, set_schedules
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["MSN"]
 
 
-class MSN(pl.LightningModule):
+class MSN(WeightsOnce, pl.LightningModule):
     """Masked Siamese Networks: masked views must find the prototypes of a full view.
 
     Batches are ``(views, labels)`` or ``views``: a list with one tensor ``[B, count, C, H, W]`` per
@@ -73,8 +75,9 @@ class MSN(pl.LightningModule):
         freeze_prototypes_steps: keep the prototypes fixed for the first n steps; −1: always.
         gather: use all processes in the loss; False leaves the training step free of communication.
         optimizer: replaces AdamW; learning rate and weight decay still follow the schedules.
-        pretrained: file with weights to start from: an official MSN checkpoint, the weights of
-            transformers' ``ViTMSNModel``, or the output of ``lit-ssl export``.
+        pretrained: file with weights to start from, of any origin that
+            :func:`lit_ssl.checkpoints.origins.read_weights` knows. Heads and prototypes are taken
+            from files of MSN and PMSN; beside other backbones they start afresh.
 
     Differs from the paper: the projection head has BatchNorm in its hidden layers only, and
     schedules are stretched by 1.25 (both as in the released code); masks are drawn per image.
@@ -142,7 +145,6 @@ class MSN(pl.LightningModule):
         self.freeze_prototypes_steps = freeze_prototypes_steps
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
-        self._has_weights = False
 
         network = _make_backbone(backbone, initialization, backbone_kwargs or {})
         self.backbone = network
@@ -329,32 +331,37 @@ class MSN(pl.LightningModule):
 
     # -------------------------------------------------------------- checkpoints
 
-    def setup(self, stage: str) -> None:
-        """Load the ``pretrained`` weights, once: a test after a fit keeps what was trained."""
-        if self.pretrained and not self._has_weights:
+    def load_start(self) -> None:
+        """Load the ``pretrained`` weights."""
+        if self.pretrained:
             self.load_weights(self.pretrained)
-        self._has_weights = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the weights of a checkpoint from being overwritten."""
-        self._has_weights = True
 
     def load_weights(self, path: str) -> None:
-        """Load foreign weights, in a format of :func:`lit_ssl.checkpoints.msn.read_msn_weights`.
+        """Load weights of another run or origin; see the argument ``pretrained``.
 
-        A file without an online network initialises it from the target. Heads and prototypes are
-        loaded where the file has them.
+        A file without an online network initialises it from the target.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read, or its weights do not fit.
         """
-        weights = read_msn_weights(path)
-        self.encoder.load_state_dict(weights.target_backbone)
+        weights = read_weights(path)
+        fit_weights(self.encoder, weights.encoder, path)
         online = getattr(self.backbone, "vit", self.backbone)
-        online.load_state_dict(weights.backbone or weights.target_backbone)
+        fit_weights(online, weights.network(online=True), path)
+        parts = {"backbone": True, "projection head": False, "prototypes": False}
         if weights.target_head:
-            self.target_head.load_state_dict(weights.target_head)
-            self.projection_head.load_state_dict(weights.head or weights.target_head)
-        if weights.prototypes is not None:
-            with torch.no_grad():
-                self.prototypes.copy_(weights.prototypes)
+            how = "projection head", "give the proj_… arguments of that run"
+            fit_weights(self.target_head, weights.target_head, path, *how)
+            trained = weights.projection_head or weights.target_head
+            fit_weights(self.projection_head, trained, path, *how)
+            parts["projection head"] = True
+        if weights.target_head and weights.prototypes is not None:
+            how = "prototypes", "give num_prototypes and proj_output_dim of that run"
+            own = nn.ParameterDict({"prototypes": self.prototypes})
+            fit_weights(own, {"prototypes": weights.prototypes}, path, *how)
+            parts["prototypes"] = True
+        say_start(self, weights.source, parts)
 
     # ------------------------------------------------------------------ helpers
 

@@ -12,7 +12,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from lit_ssl.checkpoints.paws import read_paws_weights
+from lit_ssl.checkpoints.encoders import fit_weights
+from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.contracts.batches import inputs_of, two_stream_batch, view_major
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput
@@ -22,6 +23,7 @@ from lit_ssl.optim import Schedule, decay_groups, is_bias_or_norm, make_lars, se
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["PAWS", "Embeddings"]
 
@@ -43,7 +45,7 @@ class Embeddings(NamedTuple):
     predictions: Tensor
 
 
-class PAWS(pl.LightningModule):
+class PAWS(WeightsOnce, pl.LightningModule):
     """PAWS: two views of an image must get the same label from a few labelled images.
 
     Batches are dictionaries: ``unlabelled`` is ``(views, labels)`` or ``views``, a list with one
@@ -88,8 +90,9 @@ class PAWS(pl.LightningModule):
         channels_last: lay out images as ``[B, H, W, C]`` in memory: faster convolutions.
         optimizer: replaces LARS, e.g. ``AdamW``; learning rate and weight decay still follow the
             arguments above.
-        pretrained: file with weights to start from: an official PAWS checkpoint, or a backbone
-            alone under timm's or torchvision's names.
+        pretrained: file with weights to start from, of any origin that
+            :func:`lit_ssl.checkpoints.origins.read_weights` knows. Heads are taken from files of
+            PAWS and its relatives; on other backbones they start afresh.
 
     Differs from the paper: entries of targets below 1e-4 are dropped, as in the released code.
     """
@@ -143,7 +146,6 @@ class PAWS(pl.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
-        self._has_weights = False
 
         self.backbone, self.embed_dim = create_backbone(backbone, backbone_kwargs)
         kind = _ACTIVATIONS[activation]
@@ -320,32 +322,35 @@ class PAWS(pl.LightningModule):
 
     # -------------------------------------------------------------- checkpoints
 
-    def setup(self, stage: str) -> None:
-        """Load the ``pretrained`` weights, once: a test after a fit keeps what was trained."""
-        if self.pretrained and not self._has_weights:
+    def load_start(self) -> None:
+        """Load the ``pretrained`` weights."""
+        if self.pretrained:
             self.load_weights(self.pretrained)
-        self._has_weights = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the weights of a checkpoint from being overwritten."""
-        self._has_weights = True
 
     def load_weights(self, path: str) -> None:
-        """Load foreign weights, in a format of :func:`read_paws_weights`; heads where it has them.
+        """Load weights of another run or origin; see the argument ``pretrained``.
 
         Raises:
-            ValueError: if a head is in only one of file and module.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read, its weights do not fit, or the prediction head is in
+                only one of file and module.
         """
-        weights = read_paws_weights(path)
-        self.backbone.load_state_dict(weights.backbone)
-        if weights.projection_head is None:
-            return
-        if (weights.prediction_head is None) != (self.prediction_head is None):
+        weights = read_weights(path)
+        fit_weights(self.backbone, weights.encoder, path)
+        # MSN's are trained for its prototypes
+        has_heads = weights.projection_head is not None and weights.target_head is None
+        if has_heads and (weights.prediction_head is None) != (self.prediction_head is None):
             has, needs = ("a", "True") if weights.prediction_head else ("no", "False")
             raise InputError(f"{path} has {has} prediction head: set use_prediction_head={needs}")
-        self.projection_head.load_state_dict(weights.projection_head)
-        if self.prediction_head is not None and weights.prediction_head is not None:
-            self.prediction_head.load_state_dict(weights.prediction_head)
+        parts = {"backbone": True}
+        for name in ("projection_head", "prediction_head"):
+            head, what = getattr(self, name), name.replace("_", " ")
+            if head is not None:
+                parts[what] = has_heads
+            if head is not None and has_heads:
+                mend = "give the proj_… and pred_… arguments of that run"
+                fit_weights(head, getattr(weights, name), path, what, mend)
+        say_start(self, weights.source, parts)
 
 
 def _named_bias_or_bn(name: str, parameter: nn.Parameter) -> bool:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lit_ssl import MSN, PAWS, ImageClassifier
-from lit_ssl.checkpoints.projections import read_first_projection
+from lit_ssl.checkpoints.encoders import first_projection
+from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.methods.classification.finetuning import FineTuning
 from lit_ssl.optim.param_groups import layer_decay_groups
 
@@ -208,7 +209,8 @@ def test_official_checkpoints_have_the_layer_too(tmp_path):
     named = {f"module.fc.{key}": value for key, value in part.items()}
     for key in ("encoder", "target_encoder"):
         torch.save({key: named}, tmp_path / "official.pt")
-        found = read_first_projection(tmp_path / "official.pt")
+        path = tmp_path / "official.pt"
+        found = first_projection(read_weights(path), path)
         assert sorted(found) == ["bn1.weight", "fc1.weight"]
 
 
@@ -218,7 +220,7 @@ def test_of_msn_the_slow_head_is_kept(tiny, tmp_path):
     trainer = tiny.trainer()
     trainer.strategy.connect(module)
     trainer.save_checkpoint("msn.ckpt")
-    assert read_first_projection("msn.ckpt")["fc1.weight"].eq(1).all()
+    assert first_projection(read_weights("msn.ckpt"), "msn.ckpt")["fc1.weight"].eq(1).all()
 
 
 def test_wrong_projections_are_refused(tiny, paws_checkpoint, tmp_path):

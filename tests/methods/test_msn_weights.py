@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from lit_ssl import MSN
-from lit_ssl.checkpoints.msn import read_msn_weights
+from lit_ssl.checkpoints.origins import read_weights
 
 
 def official_checkpoint(module: MSN) -> dict:
@@ -40,7 +40,7 @@ def test_official_checkpoint(tiny, tmp_path):
         torch.testing.assert_close(module.state_dict()[key], value)
     # into a plain timm network
     vit = tiny.vit()
-    vit.load_state_dict(read_msn_weights(tmp_path / "official.pth.tar").target_backbone)
+    vit.load_state_dict(read_weights(tmp_path / "official.pth.tar").encoder)
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(vit(images), source(images), rtol=1e-4, atol=1e-5)
 
@@ -86,7 +86,9 @@ def test_unknown_weights_are_explained(tiny, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at"):
         tiny.msn(pretrained="absent.pth").setup("fit")
     torch.save({"model": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"holds no weights of MSN: expected .* found \['model'\]"):
+    with pytest.raises(
+        ValueError, match=r"holds no weights of a backbone: expected .* found \['model'\]"
+    ):
         tiny.msn().load_weights(str(tmp_path / "other.pth"))
 
 

@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from lit_ssl.checkpoints.paws import read_paws_weights
+from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.methods import PAWS, SuNCEt
 
 
@@ -61,7 +61,7 @@ def test_official_resnet50_has_the_names_of_torchvision(tmp_path):
         module.eval()(images), reference.eval()(images), rtol=1e-4, atol=1e-4
     )
     timm.create_model("resnet50", num_classes=0).load_state_dict(
-        read_paws_weights(tmp_path / "resnet.pth.tar").backbone
+        read_weights(tmp_path / "resnet.pth.tar").encoder
     )
 
 
@@ -81,7 +81,9 @@ def test_unknown_weights_are_explained(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at"):
         small(pretrained="absent.pth").setup("fit")
     torch.save({"epoch": 3, "model": "x"}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"holds no weights for PAWS: .* \['epoch', 'model'\]"):
+    with pytest.raises(
+        ValueError, match=r"holds no weights of a backbone: .* \['epoch', 'model'\]"
+    ):
         small().load_weights(str(tmp_path / "other.pth"))
 
 
@@ -110,9 +112,14 @@ def test_checkpoint_of_a_run_gives_its_heads(tiny, tmp_path):
     assert torch.equal(module.backbone.conv1.weight, source.backbone.conv1.weight)
 
 
-def test_checkpoint_of_another_method_is_explained(tiny, tmp_path):
+def test_checkpoint_of_msn_gives_its_slow_backbone_and_no_head(tiny, tmp_path):
+    msn = tiny.msn(proj_hidden_dim=8)
+    msn.target_backbone.vit.norm.bias.data += 1
     trainer = tiny.trainer()
-    trainer.strategy.connect(tiny.msn())
+    trainer.strategy.connect(msn)
     trainer.save_checkpoint(tmp_path / "msn.ckpt")
-    with pytest.raises(ValueError, match=r"is no checkpoint of PAWS: it has .*lit-ssl export"):
-        read_paws_weights(tmp_path / "msn.ckpt")
+    module = PAWS(tiny.vit(), proj_hidden_dim=8, proj_output_dim=8)
+    head = module.projection_head.fc1.weight.clone()
+    module.load_weights(str(tmp_path / "msn.ckpt"))
+    assert torch.equal(module.backbone.norm.bias, msn.encoder.norm.bias)
+    assert torch.equal(module.projection_head.fc1.weight, head)

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_ssl.checkpoints.projections import read_first_projection
+from lit_ssl.checkpoints.encoders import first_projection, fit_weights, load_encoder
 from lit_ssl.contracts.batches import labelled_batch
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.image_classifier import ImageClassifier
 from lit_ssl.optim import set_schedules
 from lit_ssl.optim.param_groups import layer_decay_groups
+from lit_ssl.trainer.weights_once import say_start
 from lit_ssl.transforms.mixing import BatchMixing
 
 __all__ = ["FineTuning"]
@@ -152,19 +153,15 @@ class FineTuning(ImageClassifier):
             FileNotFoundError: if there is no such file.
             ValueError: if it cannot be read, its weights do not fit, or it has no such layer.
         """
-        super().load_backbone(path)
-        if self.proj_hidden_dim is None:
-            return
-        first = read_first_projection(path)
-        expected = (self.proj_hidden_dim, self.embed_dim)
-        if tuple(first["fc1.weight"].shape) != expected:
-            raise InputError(
-                f"the first projection layer in {path} has weights "
-                f"{list(first['fc1.weight'].shape)}, not {list(expected)}: set proj_hidden_dim to "
-                f"{len(first['fc1.weight'])}"
-            )
-        # the classifier is not in the file
-        self.classifier.load_state_dict(first, strict=False)
+        weights = load_encoder(self.backbone, path)
+        parts = {"backbone": True}
+        if self.proj_hidden_dim is not None:
+            first = first_projection(weights, path)
+            layers = {name: self.classifier.get_submodule(name) for name in ("fc1", "bn1")}
+            mend = f"set proj_hidden_dim to {len(first['fc1.weight'])}"
+            fit_weights(nn.ModuleDict(layers), first, path, "projection layer", mend)
+            parts["projection layer"] = True
+        say_start(self, weights.source, {**parts, "classifier": False})
 
 
 def _make_classifier(

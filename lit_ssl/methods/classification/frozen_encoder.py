@@ -16,11 +16,12 @@ from lit_ssl.errors import InputError
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.vit import ClassTokenViT
 from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["FrozenEncoder"]
 
 
-class FrozenEncoder(pl.LightningModule):
+class FrozenEncoder(WeightsOnce, pl.LightningModule):
     """A backbone with the weights of a file, for evaluation only.
 
     ``lit-ssl validate`` and ``test`` run any evaluation callback on it; there is nothing to fit.
@@ -34,8 +35,7 @@ class FrozenEncoder(pl.LightningModule):
         backbone_kwargs: arguments of a backbone given by name, e.g. ``img_size``, ``in_chans``, or
             ``pretrained: true`` for timm's own weights.
         weights: checkpoint of a run, official checkpoint, or any other file of
-            :func:`lit_ssl.checkpoints.encoders.read_encoder_weights`; None: those that the
-            backbone has.
+            :func:`lit_ssl.checkpoints.origins.read_weights`; None: those that the backbone has.
         online: take the trained backbone of MSN instead of its slow copy.
 
     Raises:
@@ -85,15 +85,20 @@ class FrozenEncoder(pl.LightningModule):
         return super().train(False)
 
     def setup(self, stage: str) -> None:
-        """Load the weights.
+        """Load the weights, once.
 
         Raises:
             ValueError: if it is to be trained, or the weights do not fit.
         """
         if stage == "fit":
             self._refuse()
+        super().setup(stage)
+
+    def load_start(self) -> None:
+        """Load the ``weights``, if any; warn of random ones."""
         if self.weights is not None:
-            load_encoder(self.backbone, self.weights, self.online)
+            weights = load_encoder(self.backbone, self.weights, self.online)
+            say_start(self, weights.source, {"backbone": True})
         elif self._is_random:
             rank_zero_warn(
                 "FrozenEncoder has random weights: give weights (a file), or pretrained: true in "

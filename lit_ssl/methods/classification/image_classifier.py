@@ -20,11 +20,12 @@ from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
+from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(pl.LightningModule):
+class ImageClassifier(WeightsOnce, pl.LightningModule):
     """Supervised classifier: a backbone and a linear layer, cross-entropy.
 
     Batches are ``(images, labels)``; labels of −1 do not count. The learning rate rises linearly,
@@ -54,8 +55,8 @@ class ImageClassifier(pl.LightningModule):
         optimizer: replaces SGD, e.g. ``AdamW``; learning rate and weight decay stay those above.
         freeze_backbone: train the classifier only.
         pretrained: file with weights of the backbone: any of
-            :func:`lit_ssl.checkpoints.encoders.read_encoder_weights`, such as a checkpoint of
-            another run, the output of ``lit-ssl export`` or an official checkpoint.
+            :func:`lit_ssl.checkpoints.origins.read_weights`, such as a checkpoint of another run,
+            the output of ``lit-ssl export`` or an official checkpoint.
 
     Raises:
         ValueError: for values outside their ranges, or a backbone whose width is not known.
@@ -99,7 +100,6 @@ class ImageClassifier(pl.LightningModule):
         self.optimizer_factory = optimizer
         self.freeze_backbone = freeze_backbone
         self.pretrained = pretrained
-        self._has_weights = False
 
         self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
         self.classifier = nn.Linear(self.embed_dim, num_classes)
@@ -241,15 +241,10 @@ class ImageClassifier(pl.LightningModule):
 
     # weights
 
-    def setup(self, stage: str) -> None:
-        """Load the ``pretrained`` weights, once: a test after a fit keeps what was trained."""
-        if self.pretrained and not self._has_weights:
+    def load_start(self) -> None:
+        """Load the ``pretrained`` weights."""
+        if self.pretrained:
             self.load_backbone(self.pretrained)
-        self._has_weights = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the weights of a checkpoint from being overwritten."""
-        self._has_weights = True
 
     def load_backbone(self, path: str) -> None:
         """Load weights into the backbone; see the argument ``pretrained``.
@@ -258,7 +253,8 @@ class ImageClassifier(pl.LightningModule):
             FileNotFoundError: if there is no such file.
             ValueError: if it cannot be read, or its weights do not fit.
         """
-        load_encoder(self.backbone, path)
+        weights = load_encoder(self.backbone, path)
+        say_start(self, weights.source, {"backbone": True, "classifier": False})
 
 
 def _check(

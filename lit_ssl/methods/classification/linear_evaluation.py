@@ -32,11 +32,12 @@ from lit_ssl.optim.stacked_sgd import StackedSGD
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
 from lit_ssl.trainer.run import run_folder, tensorboards
+from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["LinearEvaluation"]
 
 
-class LinearEvaluation(pl.LightningModule):
+class LinearEvaluation(WeightsOnce, pl.LightningModule):
     """Linear classifiers on a frozen backbone, all points of a sweep trained together.
 
     Each batch goes through the backbone once, in eval mode and without gradients; then one head for
@@ -54,8 +55,7 @@ class LinearEvaluation(pl.LightningModule):
         backbone_kwargs: arguments of a backbone given by name, e.g. ``in_chans``, ``img_size``.
         num_classes: number of classes, ≥ 2; ``lit-ssl`` takes it from the data module.
         weights: checkpoint of a run, official checkpoint, or any other file of
-            :func:`lit_ssl.checkpoints.encoders.read_encoder_weights`; None: those that the
-            backbone has.
+            :func:`lit_ssl.checkpoints.origins.read_weights`; None: those that the backbone has.
         online: take MSN's trained backbone out of that file, not its slow copy.
         features: kinds of features: ``pooled``, ``token-n`` (class tokens of the last n blocks,
             before the final norm), ``mean`` (of the patches), ``token-n+mean``. None: ``token-1``
@@ -91,7 +91,6 @@ class LinearEvaluation(pl.LightningModule):
         self.num_classes = classes
         self.weights = weights
         self.online = online
-        self._has_weights = False
         self.momentum = momentum
         self.backbone, width = create_backbone(backbone, backbone_kwargs)
         self.backbone.requires_grad_(False)
@@ -134,15 +133,11 @@ class LinearEvaluation(pl.LightningModule):
         self.backbone.eval()
         return self
 
-    def setup(self, stage: str) -> None:
-        """Load the ``weights``, if any, once: never below heads trained on others."""
-        if self.weights is not None and not self._has_weights:
-            load_encoder(self.backbone, self.weights, self.online)
-        self._has_weights = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the backbone of a checkpoint, which its heads were trained on."""
-        self._has_weights = True
+    def load_start(self) -> None:
+        """Load the ``weights``, if any; never below heads trained on others."""
+        if self.weights is not None:
+            weights = load_encoder(self.backbone, self.weights, self.online)
+            say_start(self, weights.source, {"backbone": True, "heads": False})
 
     # training
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_ssl.checkpoints.files import find_class, read_checkpoint
+from lit_ssl.checkpoints.files import find_class, load_module, read_checkpoint
 from lit_ssl.contracts.batches import inputs_of
 from lit_ssl.errors import InputError
 from lit_ssl.models.classifiers import Classifier, load_classifier
@@ -154,14 +154,7 @@ def _own(path: str) -> Classifier:
             "(logits(images)): train one on its features first, with LinearEvaluation, or with "
             "ImageClassifier and freeze_backbone"
         )
-    kwargs = hparams.get("backbone_kwargs") or {}
-    # the weights are in the checkpoint
-    changed: dict[str, Any] = {}
-    if "pretrained" in kwargs:
-        changed["backbone_kwargs"] = {**kwargs, "pretrained": False}
-    module = module_class.load_from_checkpoint(
-        path, map_location="cpu", weights_only=True, **changed
-    )
+    module = load_module(path, class_path, hparams)
     preprocessing = _of_data(content.get("datamodule_hyper_parameters", {}))
     name = f"{class_path.rpartition('.')[2]} ({Path(path).name})"
     network = _OwnLogits(module) if hasattr(module, "logits") else _BestHead(module)
