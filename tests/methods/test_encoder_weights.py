@@ -135,6 +135,20 @@ def test_torchvision_names_and_a_network_that_keeps_its_own_classifier(tmp_path)
     assert torch.equal(other.fc.weight, classifier)
 
 
+def test_batches_that_nobody_counted_are_no_misfit(tmp_path):
+    """Torchvision's first files have no ``num_batches_tracked``."""
+    trained = timm.create_model("resnet10t", num_classes=0)
+    state = {k: v for k, v in trained.state_dict().items() if "num_batches" not in k}
+    torch.save(state, tmp_path / "old.pth")
+    network = timm.create_model("resnet10t", num_classes=0)
+    load_encoder(network, tmp_path / "old.pth")
+    equal(network.state_dict(), trained.state_dict())
+    del state["conv1.0.weight"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(ValueError, match=r"1 differ .* \(missing conv1\.0\.weight\)"):
+        load_encoder(network, tmp_path / "less.pth")
+
+
 def test_what_does_not_fit_is_named(tiny, tmp_path):
     save_file(tiny.vit().state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(ValueError, match=r"another image size: pos_embed is \[1, 17, 12\] there"):
@@ -154,7 +168,8 @@ def test_what_is_no_file_of_weights_is_explained(tmp_path):
     (tmp_path / "text.safetensors").write_text("hello")
     with (tmp_path / "code.pth").open("wb") as file:
         pickle.dump(ValueError("x"), file)
-    for name in ("text.pth", "text.safetensors", "code.pth"):
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    for name in ("text.pth", "text.safetensors", "code.pth", "list.pth"):
         with pytest.raises(ValueError, match="cannot be read as a file of weights"):
             read_encoder_weights(tmp_path / name)
     torch.save({"epoch": 1, "note": "x"}, tmp_path / "other.pth")
