@@ -209,11 +209,7 @@ class GroupedData(RowsModule):
         return np.where(attributes < 0, -1, self.labels(split) * self.num_attributes + attributes)
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the rows of a stage and, for training, say how many group labels there are.
-
-        Args:
-            stage: "fit", "validate", "test", "predict" or None for all.
-        """
+        """Find the rows of a stage and, for training, say how many group labels there are."""
         super().setup(stage)
         if stage in ("fit", None):
             self._report_groups()

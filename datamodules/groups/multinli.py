@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -29,14 +29,6 @@ _SPLITS = {"train": 0, "val": 1, "test": 2}
 _INDEX = ""  # the column without a name that pandas writes
 _NEGATIONS = {"nobody", "no", "never", "nothing"}
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-class _Pairs(NamedTuple):
-    """All pairs of the official files, one file after the other."""
-
-    premises: list[str]
-    hypotheses: list[str]
-    labels: np.ndarray  # −1: the annotators did not agree
 
 
 class MultiNLIDataModule(GroupTextDataModule):
@@ -78,24 +70,24 @@ class MultiNLIDataModule(GroupTextDataModule):
 
     def load_rows(self, split: Split) -> Rows:
         """Return the pairs of a split."""
-        table, pairs, lines = self._content
+        table, texts, labels, lines = self._content
         chosen = table.codes("split", {"0": 0, "1": 1, "2": 2}) == _SPLITS[split]
         negations = table.codes("sentence2_has_negation", {"0": 0, "1": 1})[chosen]
-        texts = Texts(pairs.premises, pairs.hypotheses).select(lines[chosen])
-        return Rows(texts, {"label": pairs.labels[lines[chosen]], "attribute": negations})
+        columns = {"label": labels[lines[chosen]], "attribute": negations}
+        return Rows(texts.select(lines[chosen]), columns)
 
     @cached_property
-    def _content(self) -> tuple[Table, _Pairs, np.ndarray]:
-        """Metadata, pairs, and the pair of each row of the metadata."""
+    def _content(self) -> tuple[Table, Texts, np.ndarray, np.ndarray]:
+        """Metadata, all pairs and their labels, and the pair of each row of the metadata."""
         path = find_file(self.root, [self.metadata], _NAME, _FOLDERS)
         columns = [_INDEX, "gold_label", "sentence2_has_negation", "split"]
         table = read_table(path, columns, _NAME)
         files = [find_file(self.root, [name], _NAME, _FOLDERS) for name in _FILES]
-        pairs = _read_pairs(files)
-        numbers = {str(number): number for number in range(len(pairs.labels))}
+        texts, labels = _read_pairs(files)
+        numbers = {str(number): number for number in range(len(texts))}
         lines = table.codes(_INDEX, numbers, f"one of the {len(numbers):,} rows of {_FILES[0]} …")
         stated = table.codes("gold_label", {"0": 0, "1": 1, "2": 2})
-        differ = pairs.labels[lines] != stated
+        differ = labels[lines] != stated
         if differ.any():
             row = int(np.argmax(differ))
             raise InputError(
@@ -103,14 +95,15 @@ class MultiNLIDataModule(GroupTextDataModule):
                 f" label than the pair they name, first line {table.lines[row]}. Use the three"
                 " official .jsonl files, complete and unchanged"
             )
-        negated = np.array([has_negation(pairs.hypotheses[line]) for line in lines])
+        hypotheses = texts.second or ()
+        negated = np.array([has_negation(hypotheses[line]) for line in lines])
         other = negated != table.codes("sentence2_has_negation", {"0": 0, "1": 1})
         if other.any():
             rank_zero_warn(
                 f"{path} and the hypotheses differ about negation in {int(other.sum()):,} rows;"
                 " the file counts"
             )
-        return table, pairs, lines
+        return table, texts, labels, lines
 
 
 def has_negation(sentence: str) -> bool:
@@ -126,7 +119,8 @@ def has_negation(sentence: str) -> bool:
     return not _NEGATIONS.isdisjoint(words)
 
 
-def _read_pairs(files: Sequence[Path]) -> _Pairs:
+def _read_pairs(files: Sequence[Path]) -> tuple[Texts, np.ndarray]:
+    """The pairs, one file after the other, and their labels; −1: the annotators did not agree."""
     premises: list[str] = []
     hypotheses: list[str] = []
     labels: list[int] = []
@@ -146,4 +140,4 @@ def _read_pairs(files: Sequence[Path]) -> _Pairs:
                 premises.append(first)
                 hypotheses.append(second)
                 labels.append(_LABELS.get(label, -1))
-    return _Pairs(premises, hypotheses, np.array(labels, dtype=np.int64))
+    return Texts(premises, hypotheses), np.array(labels, dtype=np.int64)

@@ -84,11 +84,7 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         self.dataset.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the images of a stage, and the labelled ones, so that errors show before training.
-
-        Args:
-            stage: "fit", "validate", "test", "predict" or None for all.
-        """
+        """Find the images of a stage, and the labelled ones, so that errors show early."""
         self.dataset.trainer = self.trainer
         self.dataset.setup(stage)
         if stage in ("fit", None):

@@ -36,15 +36,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     same order and with the same augmentation, whatever the number of workers; that costs one hash
     per row and epoch, and rules out samplers that remember.
 
-    Args:
-        batch_size: Rows per batch and process.
-        num_workers: Worker processes per loader; they stay alive between epochs.
-        seed: Seed of the order; None takes that of ``seed_everything``, or else 0.
-        pin_memory: Copy batches to page-locked memory; None: where CUDA is available.
-        drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
-        subset: Train on a part of the training rows only.
-        val_size: Number of training rows held out for validation.
-        val_file: List of the training rows held out, in place of ``val_size``.
+    The arguments are those of ``ImageDataModule`` of the same names.
     """
 
     carried: ClassVar[tuple[str, ...]] = ("label",)  # columns that batches carry

@@ -9,6 +9,7 @@ import torchvision.transforms.v2.functional as F
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
+from lit_ssl import datamodules
 from lit_ssl.datamodules import (
     CelebADataModule,
     GroupCSVDataModule,
@@ -225,6 +226,7 @@ def test_group_csv_errors(group_csv):
 
 @pytest.mark.parametrize("name", ["Waterbirds", "CelebA", "GroupCSV", "ColouredMNIST"])
 def test_short_names(name, tmp_path):
+    assert getattr(datamodules, f"{name}DataModule")  # short names are those of imported classes
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     root = [] if name == "ColouredMNIST" else [f"--data.root={tmp_path}"]
