@@ -269,6 +269,6 @@ def _fills_a_batch(sampler: EpochSampler, batch_size: int) -> bool:
     if share < batch_size and sampler.drop_last:
         rank_zero_warn(
             f"Only {share} training images per process, but batch_size is {batch_size}: each epoch"
-            f" is one batch of {share}"
+            f" is one batch of {share}."
         )
     return share >= batch_size

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _NEW = "lit_ssl_runs"
+_OWN_FOLDER = (TensorBoardLogger, CSVLogger)
 
 
 class _Call(NamedTuple):
@@ -67,7 +68,7 @@ def run_folder(
     """The folder in which a run may write some files; rank zero decides for all processes.
 
     Call it on every process, just before writing. The first time that a folder is used, the run
-    says so.
+    says so, unless it is its logger's.
 
     Args:
         trainer: The running trainer.
@@ -84,7 +85,8 @@ def run_folder(
     folder = Path(trainer.strategy.broadcast(chosen))
     if folder not in files.announced:
         files.announced.add(folder)
-        rank_zero_info(f"this run writes into {folder}")
+        if not any(_own_folder(logger) == folder for logger in trainer.loggers):
+            rank_zero_info(f"this run writes into {folder}")
     return folder
 
 
@@ -104,11 +106,16 @@ def _choose(
 def _usual_folder(trainer: pl.Trainer) -> Path | None:
     """The folder of the logger's that is this run's, or the root; None without either."""
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger | CSVLogger):
-            return _local(logger.log_dir)
+        if isinstance(logger, _OWN_FOLDER):
+            return _own_folder(logger)
     # other loggers' save_dir is shared by all their runs, and often the working folder
     is_root = not trainer.loggers or root_is_chosen(trainer)
     return _local(trainer.default_root_dir) if is_root else None
+
+
+def _own_folder(logger: Logger) -> Path | None:
+    """The folder that a logger keeps for this run alone; None if it has none, or a remote one."""
+    return _local(logger.log_dir) if isinstance(logger, _OWN_FOLDER) else None
 
 
 def _local(folder: str | Path) -> Path | None:

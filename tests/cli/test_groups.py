@@ -57,7 +57,7 @@ def test_bad_input_leaves_nothing_behind(lit_ssl, workdir):
         "fit", "--config=barack/coloured_mnist.yaml", "--data.group_label_fraction=0.0003", *QUICK
     )
     assert few.code == 2
-    assert few.err.startswith("error: none of the")
+    assert few.err.startswith("error: BARACK: none of the")
     assert few.err.count("\n") == 1
     partly = lit_ssl(
         "fit", "--config=group_dro/coloured_mnist.yaml", "--data.group_label_fraction=0.5", *QUICK

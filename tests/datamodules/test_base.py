@@ -242,7 +242,7 @@ def test_fewer_images_than_a_batch_are_one_smaller_batch(toy, views, fit, augmen
         seen = fit(data, max_epochs=2).seen
     told = [str(w.message) for w in caught if "batch_size" in str(w.message)]
     assert told == [
-        "Only 43 training images per process, but batch_size is 64: each epoch is one batch of 43"
+        "Only 43 training images per process, but batch_size is 64: each epoch is one batch of 43."
     ]
     assert [(epoch, len(labels)) for epoch, labels, _ in seen] == [(0, 43), (1, 43)]
     assert seen[0][1] != seen[1][1]
