@@ -165,4 +165,4 @@ def test_corrupt_image_is_one_line_at_any_time(lit_ssl, workdir, workers):
     assert result.code == 2
     line = result.err.splitlines()[-1]
     assert line.startswith("error: Cannot read the image images/7.png (UnidentifiedImageError: ")
-    assert line.endswith("set on_corrupt: skip to use the next readable image in its place.")
+    assert line.endswith("set on_corrupt: skip to use the next readable image in its place")
