@@ -11,16 +11,12 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import Dataset
 
-from lit_ssl.datamodules.groups.known import (
-    checked_groups,
-    choose_labelled,
-    from_file,
-    soft_groups,
-)
+from lit_ssl.datamodules.groups.known import choose_labelled, from_file
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
+from lit_ssl.groups.cells import cells_of, checked_groups, group_counts, group_shares
 from lit_ssl.groups.label_files import GroupLabels
 
 __all__ = ["GroupedData"]
@@ -107,7 +103,7 @@ class GroupedData(RowsModule):
         probabilities = self._training.probabilities
         if probabilities is None:
             return None
-        return soft_groups(probabilities, self.labels("train"), len(self.class_names))
+        return group_shares(self.labels("train"), probabilities, len(self.class_names))
 
     def known(self, split: Split) -> np.ndarray:
         """Return which rows of a split have a true attribute that the run may use: bool ``[N]``."""
@@ -122,8 +118,7 @@ class GroupedData(RowsModule):
 
     def group_counts(self, split: Split) -> np.ndarray:
         """Return the sizes of the groups in ``group_array(split)``: int64 ``[G]``."""
-        groups = self.group_array(split)
-        return np.bincount(groups[groups >= 0], minlength=self.num_groups)
+        return group_counts(self.group_array(split), self.num_groups)
 
     def set_groups(self, groups: np.ndarray | None) -> None:
         """Let training and bank batches carry other groups from the next pass of a loader on.
@@ -206,7 +201,7 @@ class GroupedData(RowsModule):
         return choose_labelled(true, self.group_label_fraction, self.group_label_seed)
 
     def _groups_of(self, split: Split, attributes: np.ndarray) -> np.ndarray:
-        return np.where(attributes < 0, -1, self.labels(split) * self.num_attributes + attributes)
+        return cells_of(self.labels(split), attributes, self.num_attributes)
 
     def setup(self, stage: str | None = None) -> None:
         """Find the rows of a stage and, for training, say how many group labels there are."""
@@ -220,7 +215,7 @@ class GroupedData(RowsModule):
             return
         self._reported = True
         groups, known = self.group_array("train"), self.known("train")
-        counts = np.bincount(groups[known], minlength=self.num_groups)
+        counts = group_counts(groups[known], self.num_groups)
         sizes = zip(self.group_names, counts.tolist(), strict=True)
         text = (
             f"Group labels: {int(known.sum()):,} of {len(known):,} training rows"
@@ -230,7 +225,7 @@ class GroupedData(RowsModule):
             text += f", {int(val.sum()):,} of {len(val):,} validation rows"
         rank_zero_info(f"{text}.")
         true = self.true_group_array("train")
-        present = np.bincount(true[true >= 0], minlength=self.num_groups)
+        present = group_counts(true, self.num_groups)
         if (true >= 0).all() and not present.all():
             lacking = [self.group_names[group] for group in np.flatnonzero(present == 0)]
             rank_zero_warn(

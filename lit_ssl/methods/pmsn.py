@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError, did_you_mean, listed
 from lit_ssl.losses.pmsn import PMSNLoss
 from lit_ssl.losses.priors import (
     as_prior,
@@ -132,7 +132,6 @@ class PMSN(MSN):
             raise InputError(
                 f"prior 'data' needs training images of every class, but {type(data).__name__} has "
                 f"none of {len(empty)} of its {len(counts)} classes (labels "
-                f"{', '.join(map(str, empty[:5]))}{', ...' if len(empty) > 5 else ''}); choose "
-                "another prior, or give a list"
+                f"{listed(empty.tolist())}); choose another prior, or give a list"
             )
         return torch.from_numpy(counts)
