@@ -15,6 +15,7 @@ __all__ = [
     "InputImportError",
     "InputTypeError",
     "by_name",
+    "check_choice",
     "did_you_mean",
     "listed",
     "nearest",
@@ -68,6 +69,13 @@ def by_name(method: Method) -> Method:
             raise same.with_traceback(error.__traceback__) from error.__cause__
 
     return named  # type: ignore[return-value]
+
+
+def check_choice(name: str, value: object, valid: Sequence[object]) -> None:
+    """Raise :class:`InputError` unless an option has one of its two or more valid values."""
+    if value not in valid:
+        *first, last = map(repr, valid)
+        raise InputError(f"{name} must be {', '.join(first)} or {last}, not {value!r}")
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:

@@ -19,7 +19,7 @@ from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.errors import InputError, InputFileNotFoundError
+from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice
 from lit_ssl.files import describe_folder
 from lit_ssl.imagenet_x.annotations import FactorAnnotations, FactorKind, read_annotations
 from lit_ssl.trainer.hparams import not_plain
@@ -83,12 +83,9 @@ class ImageNetXDataModule(RowsModule):
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory)
         self.save_hyperparameters(logger=False, ignore=not_plain(transform=transform))
-        for name, value, choices in (
-            ("transform", transform, ("model", "vanilla")),
-            ("images", images, ("all", "annotated")),
-        ):
-            if isinstance(value, str) and value not in choices:
-                raise InputError(f"{name} must be {' or '.join(choices)}, got {value!r}")
+        if isinstance(transform, str):
+            check_choice("transform", transform, ("model", "vanilla"))
+        check_choice("images", images, ("all", "annotated"))
         self.root = Path(root).expanduser()
         self.source = annotations
         self.which_factor = which_factor

@@ -19,7 +19,7 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.subset import Subset
-from lit_ssl.errors import InputError
+from lit_ssl.errors import check_choice
 from lit_ssl.seeding import batch_seed
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView, normalize
@@ -118,8 +118,8 @@ class ImageDataModule(RowsModule):
                 train_transform=train_transform, eval_transform=eval_transform, subset=subset
             ),
         )
-        _check_choice("augment", augment, ("worker", "device"))
-        _check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
+        check_choice("augment", augment, ("worker", "device"))
+        check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
         self.train_transform = train_transform
         if eval_transform is not None:
             self.eval_transform = eval_transform
@@ -239,8 +239,3 @@ def _each(images: Any, function: Callable[[Tensor], Tensor]) -> Tensor | list[Te
 def _reader(rows: Rows) -> ImageReader:
     assert isinstance(rows.source, ImageReader)
     return rows.source
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError, check_choice, did_you_mean
 from lit_ssl.imagenet_x.annotation_files import FACTORS, METACLASSES, find_folder, read_folder
 
 __all__ = ["FactorAnnotations", "FactorKind", "read_annotations"]
@@ -129,8 +129,7 @@ def read_annotations(
     Raises:
         InputError: If there are none, or they cannot be read.
     """
-    if which_factor not in ("top", "multi"):
-        raise InputError(f"which_factor must be top or multi, not {which_factor!r}")
+    check_choice("which_factor", which_factor, ("top", "multi"))
     if source.lower().endswith((".csv", ".tsv")):
         return _read_table(Path(source).expanduser())
     folder = find_folder(source)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_choice
 from lit_ssl.imagenet_x.annotations import FactorAnnotations, FactorKind, read_annotations
 from lit_ssl.imagenet_x.comparison import FactorComparison
 from lit_ssl.imagenet_x.factor_table import FactorTable, table_from_counts
@@ -178,8 +178,7 @@ class ImageNetXMetric(Metric):
         if isinstance(annotations, str):
             annotations = read_annotations(annotations, which_factor, keep_prototypes)
         check_error_type(error_type, annotations)
-        if real_empty not in ("drop", "wrong"):
-            raise InputError(f"real_empty must be drop or wrong, not {real_empty!r}")
+        check_choice("real_empty", real_empty, ("drop", "wrong"))
         self.annotations = annotations
         self.error_type: ErrorType = error_type
         self.real_empty: RealEmpty = real_empty

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_choice
 from lit_ssl.losses.msn import MSNLoss, log_sinkhorn
 from lit_ssl.losses.priors import as_prior
 
@@ -72,12 +72,8 @@ class PMSNLoss(MSNLoss):
             entropy_weight=entropy_weight,
             gather=gather,
         )
-        if kl_direction not in ("forward", "reverse"):
-            raise InputError(f"kl_direction must be 'forward' or 'reverse', not {kl_direction!r}")
-        if sinkhorn_marginal not in ("uniform", "prior"):
-            raise InputError(
-                f"sinkhorn_marginal must be 'uniform' or 'prior', not {sinkhorn_marginal!r}"
-            )
+        check_choice("kl_direction", kl_direction, ("forward", "reverse"))
+        check_choice("sinkhorn_marginal", sinkhorn_marginal, ("uniform", "prior"))
         self.kl_direction = kl_direction
         self.sinkhorn_marginal = sinkhorn_marginal
         self.register_buffer("prior", as_prior(prior).to(torch.get_default_dtype()))

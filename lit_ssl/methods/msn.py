@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_ssl.checkpoints.encoders import fit_weights
 from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.contracts.batches import inputs_of, parts_of
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_choice
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
 from lit_ssl.models.backbones.vit import ClassTokenViT, draw_kept_patches
 from lit_ssl.models.ema import ema_update_, target_copy
@@ -124,8 +124,7 @@ class MSN(WeightsOnce, pl.LightningModule):
                 "MSN needs num_prototypes >= 2 and warmup_epochs >= 0, not "
                 f"{num_prototypes} and {warmup_epochs}"
             )
-        if mask_mode not in ("image", "batch"):
-            raise InputError(f"mask_mode must be 'image' or 'batch', not {mask_mode!r}")
+        check_choice("mask_mode", mask_mode, ("image", "batch"))
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
         self.mask_ratio = mask_ratio
         self.mask_mode = mask_mode

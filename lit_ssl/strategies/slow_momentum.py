@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_choice
 from lit_ssl.strategies.functional import slow_momentum_
 from lit_ssl.strategies.local_sgd import LocalSGDStrategy
 from lit_ssl.strategies.sync.units import SyncUnit
@@ -54,8 +54,7 @@ class SlowMomentumStrategy(LocalSGDStrategy):
                 "slow_lr must be positive and slow_momentum lie in [0, 1), not "
                 f"{slow_lr} and {slow_momentum}"
             )
-        if lr_reference not in ("last", "mean", "none"):
-            raise InputError(f"lr_reference must be 'last', 'mean' or 'none', not {lr_reference!r}")
+        check_choice("lr_reference", lr_reference, ("last", "mean", "none"))
         if shard_slow_state and self.options.compression is not None:
             raise InputError("shard_slow_state cannot be combined with compression, which needs x0")
         self.slow_lr = slow_lr
