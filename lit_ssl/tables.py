@@ -12,9 +12,11 @@ import numpy as np
 from lit_ssl.errors import InputError, did_you_mean, listed
 from lit_ssl.files import layout_error
 
-__all__ = ["Table", "csv_lines", "pick_columns", "read_table"]
+__all__ = ["Line", "Table", "csv_lines", "pick_columns", "read_table"]
 
 _SHORT = 16
+
+Line = tuple[int, list[str]]  # its number in the file, from 1, and its fields
 
 
 class Table(NamedTuple):
@@ -80,7 +82,7 @@ class Table(NamedTuple):
         )
 
 
-def csv_lines(path: Path, expected: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+def csv_lines(path: Path, expected: str, delimiter: str = ",") -> Iterator[Line]:
     """Yield the rows of a CSV file that are not empty, the header first.
 
     Args:
@@ -126,7 +128,7 @@ def read_table(path: Path, wanted: Sequence[str], data_set: str) -> Table:
 def pick_columns(
     path: Path,
     header: Sequence[str],
-    lines: Iterable[tuple[int, list[str]]],
+    lines: Iterable[Line],
     wanted: Sequence[str],
     data_set: str,
 ) -> Table:

@@ -6,7 +6,6 @@ brings them. It is found but never imported: its code does not run on every Pyth
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ import numpy as np
 
 from lit_ssl.errors import InputError
 from lit_ssl.files import write_file
+from lit_ssl.tables import csv_lines
 
 __all__ = ["FACTORS", "METACLASSES", "find_folder", "read_folder"]
 
@@ -188,8 +188,9 @@ def _read_factors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    lines = csv_lines(path, _HOW)
+    _, header = next(lines, (0, []))
+    return [dict(zip(header, fields, strict=False)) for _, fields in lines]
 
 
 def _read_prototypes(folder: Path) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from lit_ssl.errors import InputError, check_choice, did_you_mean
 from lit_ssl.imagenet_x.annotation_files import FACTORS, METACLASSES, find_folder, read_folder
+from lit_ssl.tables import Line, csv_lines
 
 __all__ = ["FactorAnnotations", "FactorKind", "read_annotations"]
 
@@ -162,14 +162,13 @@ def _read_table(path: Path) -> FactorAnnotations:
         raise InputError(f"no annotations at {path}")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, delimiter=delimiter))
-    except (UnicodeDecodeError, csv.Error) as error:
+        lines = csv_lines(path, _WANTED, delimiter)
+        header = [name.strip() for name in next(lines, (0, []))[1]]
+        body = list(lines)
+    except InputError as error:
         raise InputError(f"{path} is no table in UTF-8: {_WANTED}") from error
-    header, body = ([name.strip() for name in rows[0]], rows[1:]) if rows else ([], [])
-    body = [row for row in body if row]
     factors = _factor_columns(path, header, body)
-    names = [row[header.index("file_name")].strip() for row in body]
+    names = [row[header.index("file_name")].strip() for _, row in body]
     if len(set(names)) < len(names):
         doubled = [name for name, times in Counter(names).items() if times > 1]
         raise InputError(f"{path} names {len(doubled)} images twice, e.g. {doubled[0]}")
@@ -186,7 +185,7 @@ def _read_table(path: Path) -> FactorAnnotations:
     )
 
 
-def _factor_columns(path: Path, header: list[str], body: list[list[str]]) -> list[str]:
+def _factor_columns(path: Path, header: list[str], body: list[Line]) -> list[str]:
     for name in ("file_name", "label"):
         if name not in header:
             hint = did_you_mean(name, header) if header else ""
@@ -195,24 +194,24 @@ def _factor_columns(path: Path, header: list[str], body: list[list[str]]) -> lis
     if not factors or not body or len(set(header)) < len(header):
         found = "no images" if header and not body else f"the columns {', '.join(header)}"
         raise InputError(f"{path} has {found}: {_WANTED}, and at least one image")
-    short = next((i for i, row in enumerate(body, start=2) if len(row) != len(header)), None)
-    if short is not None:
-        raise InputError(
-            f"line {short} of {path} has {len(body[short - 2])} values for {len(header)} columns"
-        )
+    for line, row in body:
+        if len(row) != len(header):
+            raise InputError(
+                f"line {line} of {path} has {len(row)} values for {len(header)} columns"
+            )
     return factors
 
 
 def _numbers(
-    path: Path, body: list[list[str]], column: int, name: str, what: str, highest: int = 2**31 - 1
+    path: Path, body: list[Line], column: int, name: str, what: str, highest: int = 2**31 - 1
 ) -> np.ndarray:
     """A column of integers ``[N]``, from 0 to ``highest``."""
     values = np.empty(len(body), dtype=np.int64)
-    for row, fields in enumerate(body):
+    for row, (line, fields) in enumerate(body):
         text = fields[column].strip()
         if not text.isdecimal() or int(text) > highest:
             raise InputError(
-                f"column {name} of {path} holds {text!r} in line {row + 2}: expected {what}"
+                f"column {name} of {path} holds {text!r} in line {line}: expected {what}"
             )
         values[row] = int(text)
     return values

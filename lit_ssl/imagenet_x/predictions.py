@@ -12,6 +12,7 @@ import numpy as np
 from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.files import write_file
 from lit_ssl.imagenet_x.annotations import FactorAnnotations
+from lit_ssl.tables import Line, csv_lines
 
 __all__ = ["Predictions", "check_coverage", "read_predictions", "write_predictions"]
 
@@ -54,20 +55,16 @@ def read_predictions(
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no predictions at {path}: {_EXPECTED}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            header = [field.strip() for field in next(rows, [])]
-            body = [row for row in rows if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no text with comma-separated values: {_EXPECTED}") from error
+    lines = csv_lines(path, _EXPECTED)
+    header = [field.strip() for field in next(lines, (0, []))[1]]
+    body = list(lines)
     for column in _COLUMNS[:2]:
         if column not in header:
             raise InputError(f"{path} has no column {column}: {_EXPECTED}.{_hint(column, header)}")
     width = max(header.index(column) for column in _COLUMNS if column in header) + 1
-    if short := next((i for i, row in enumerate(body, start=2) if len(row) < width), None):
+    if short := next((line for line, row in body if len(row) < width), None):
         raise InputError(f"{path} ends in the middle of line {short}: {_EXPECTED}")
-    names = [row[header.index("file_name")] for row in body]
+    names = [row[header.index("file_name")] for _, row in body]
     numbers = annotations.find_numbers(names)
     _check_names(path, names, numbers, annotations)
     classes = np.full(annotations.size + 1, -1, dtype=np.int64)
@@ -109,7 +106,7 @@ def _check_names(
 
 def _read(
     path: Path,
-    body: list[list[str]],
+    body: list[Line],
     column: int,
     convert: Callable[[str], float],
     what: str,
@@ -117,7 +114,7 @@ def _read(
 ) -> np.ndarray:
     """A column of numbers from 0 to ``limit`` (for integers: below it; else NaN where empty)."""
     values = np.empty(len(body), dtype=np.int64 if convert is int else np.float64)
-    for row, fields in enumerate(body):
+    for row, (line, fields) in enumerate(body):
         if convert is float and not fields[column].strip():
             values[row] = np.nan  # as write_predictions writes what is not known
             continue
@@ -129,7 +126,7 @@ def _read(
         if not inside:
             below = f" from 0 to {limit - 1}" if convert is int else ""
             raise InputError(
-                f"line {row + 2} of {path} holds {fields[column]!r}: expected {what}{below}"
+                f"line {line} of {path} holds {fields[column]!r}: expected {what}{below}"
             )
     return values
 

@@ -201,6 +201,7 @@ ROW = "ILSVRC2012_val_00000001.JPEG,3,0.5\n"
         (f"H\n{ROW}".replace(",3,", ",20,"), "line 2 of .* holds '20': .* indices from 0 to 19"),
         (f"H\n{ROW}".replace(",3,", ",-1,"), "line 2 of .* holds '-1'"),
         (f"H\n{ROW}".replace(",3,", ",tench,"), "line 2 of .* holds 'tench'"),
+        (f"H\n\n{ROW}".replace(",3,", ",tench,"), "line 3 of .* holds 'tench'"),
         (f"H\n{ROW}".replace("0.5", "50"), "line 2 of .* holds '50': expected numbers from 0 to 1"),
         (f"H\n{ROW}".replace("0.5", "nan"), "line 2 of .* holds 'nan'"),
         (f"H\n{ROW}ILSVRC2012_val_00000002.JPEG,1", "ends in the middle of line 3"),
