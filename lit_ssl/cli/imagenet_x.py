@@ -28,9 +28,9 @@ def run(words: Sequence[str]) -> None:
     """
     args = _parser().parse_args(words)
     if args.command == "compare" and len(args.predictions) + args.human < 2:
-        raise InputError("compare needs at least two files of predictions.")
+        raise InputError("compare needs at least two files of predictions")
     if args.human and args.errors != "real":
-        raise InputError("--human needs --errors real: the labels themselves are always correct.")
+        raise InputError("--human needs --errors real: the labels themselves are always correct")
     _report(args)
 
 
@@ -91,14 +91,11 @@ def _report(args: Namespace) -> None:
     from lit_ssl.imagenet_x.text import print_report
 
     if not 0 < args.level < 1:
-        raise InputError(f"--level must lie between 0 and 1, not {args.level}.")
+        raise InputError(f"--level must lie between 0 and 1, not {args.level}")
     if args.out and (taken := _file_in_the_way(Path(args.out))):
-        raise InputError(f"--out {args.out}: {taken} is a file; give a folder, new or old.")
+        raise InputError(f"--out {args.out}: {taken} is a file; give a folder, new or old")
     annotations = read_annotations(args.annotations, args.factors, args.keep_prototypes)
-    try:
-        check_error_type(args.errors, annotations)
-    except ValueError as error:
-        raise InputError(f"{error}.") from error
+    check_error_type(args.errors, annotations)
     models = [read_predictions(path, annotations) for path in args.predictions]
     if args.human:
         models.append(human_predictions(annotations))

@@ -126,7 +126,7 @@ def copy_config(name: str, destination: str | Path = ".") -> Path:
         target = target / source.name
     if target.exists():
         raise InputError(
-            f"{target} exists: give another destination, `lit-ssl configs copy NAME DEST`."
+            f"{target} exists: give another destination, `lit-ssl configs copy NAME DEST`"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)

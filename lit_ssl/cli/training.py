@@ -172,7 +172,7 @@ class LitSSLCLI(LightningCLI):
             classes = " ".join(f"--{name} CLASS" for name in needed)
             raise InputError(
                 f"{' and '.join(needed)} missing: give --config NAME (`lit-ssl configs` lists "
-                f"recipes) or {classes}."
+                f"recipes) or {classes}"
             )
 
     def _merge_checkpoint(self, command: str, path: str) -> None:
@@ -220,13 +220,13 @@ class LitSSLCLI(LightningCLI):
         if None not in (given, num_classes) and given != num_classes:
             raise InputError(
                 f"model.num_classes is {given}, but {data} has {num_classes} classes; leave it out "
-                "and the model takes the number from the data."
+                "and the model takes the number from the data"
             )
         parameter = inspect.signature(model_class).parameters.get("num_classes")
         if chosen is None and parameter is not None and parameter.default is parameter.empty:
             raise InputError(
                 f"{model_class.__name__} needs num_classes, and {data} does not know it: give "
-                "--model.num_classes."
+                "--model.num_classes"
             )
 
     def instantiate_classes(self) -> None:

@@ -94,7 +94,7 @@ def _methods(words: Sequence[str]) -> None:
     from lit_ssl.cli.recipes import list_methods
 
     if words:
-        raise InputError(f"`lit-ssl methods` takes no words, found {' '.join(words)}.")
+        raise InputError(f"`lit-ssl methods` takes no words, found {' '.join(words)}")
     methods = list_methods()
     width = max((len(method.name) for method in methods), default=0)
     for name, summary, configs in methods:
