@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from lit_ssl.errors import InputFileNotFoundError
+from lit_ssl.errors import InputFileNotFoundError, listed
 
 __all__ = ["describe_folder", "layout_error", "write_csv", "write_file", "write_json"]
 
@@ -72,8 +72,8 @@ def describe_folder(folder: Path) -> str:
         entries = sorted(entry.name + "/" * entry.is_dir() for entry in os.scandir(folder))
         if not entries:
             return f"{folder} is empty"
-        more = f", ... ({len(entries)} entries)" if len(entries) > _SHOWN else ""
-        return f"{folder} holds {', '.join(entries[:_SHOWN])}{more}"
+        more = f" ({len(entries)} entries)" if len(entries) > _SHOWN else ""
+        return f"{folder} holds {listed(entries, _SHOWN)}{more}"
     if folder.exists():
         return f"{folder} is not a folder"
     parent = next((path for path in folder.absolute().parents if path.is_dir()), Path("/"))

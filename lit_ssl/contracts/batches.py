@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lit_ssl.errors import InputError, InputTypeError
+from lit_ssl.errors import InputError, InputTypeError, listed
 
 __all__ = [
     "Batch",
@@ -157,6 +157,5 @@ def describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"Tensor{list(value.shape)}"
     if isinstance(value, list | tuple):
-        inner = ", ".join(describe(item) for item in value[:4]) + (", …" if len(value) > 4 else "")
-        return f"{type(value).__name__}({inner})"
+        return f"{type(value).__name__}({listed([describe(item) for item in value], 4)})"
     return type(value).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, listed
 from lit_ssl.metrics.softmax_regression import fit_softmax_regression
 
 
@@ -55,16 +55,9 @@ def draw_labelled(labels: Tensor, per_class: int, seed: int, allow_fewer: bool =
     classes, counts = labels[grouped].unique_consecutive(return_counts=True)
     short = counts < per_class
     if short.any() and not allow_fewer:
-        raise InputError(
-            f"cannot draw {per_class} per class: "
-            + ", ".join(
-                f"class {c} has {n}"
-                for c, n in zip(
-                    classes[short].tolist()[:5], counts[short].tolist()[:5], strict=True
-                )
-            )
-            + (" …" if short.sum() > 5 else "")
-        )
+        few = zip(classes[short].tolist(), counts[short].tolist(), strict=True)
+        found = [f"class {c} has {n}" for c, n in few]
+        raise InputError(f"cannot draw {per_class} per class: {listed(found)}")
     first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     rank = torch.arange(len(grouped)) - first
     return grouped[rank < per_class].sort().values
