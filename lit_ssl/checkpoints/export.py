@@ -59,10 +59,8 @@ def export_checkpoint(
             f"the backbone of {checkpoint} is no timm name: give it, --model-name NAME."
         )
     mean, std = _normalisation(content.get("datamodule_hyper_parameters", {}))
-    method = class_path or hparams.get("_class_path", "")
-    return export_encoder(
-        encoder, out, name, hparams.get("backbone_kwargs"), mean, std, method=method
-    )
+    method, args = class_path or hparams.get("_class_path", ""), hparams.get("backbone_kwargs")
+    return export_encoder(encoder, out, name, args, mean=mean, std=std, method=method)
 
 
 def _encoder(

@@ -96,26 +96,26 @@ def compare_factors(
     drawn_accuracy = np.concatenate([part[0] for part in drawn])
     drawn_ratio = np.concatenate([part[1] for part in drawn])
     drawn_average = np.concatenate([part[2][:, :1] for part in drawn])
-    (acc_low, acc_high), acc_p = _summary(drawn_accuracy, level)
+    (low, high), p = _summary(drawn_accuracy, level)
     (ratio_low, ratio_high), ratio_p = _summary(drawn_ratio, level)
     (mean_low, mean_high), mean_p = _summary(drawn_average, level)
     return FactorComparison(
-        names,
-        inside.sum(axis=1),
-        accuracy,
-        acc_low,
-        acc_high,
-        acc_p,
-        holm(acc_p),
-        error_ratio,
-        ratio_low,
-        ratio_high,
-        ratio_p,
-        holm(ratio_p),
-        float(average[0]),
-        (float(mean_low[0]), float(mean_high[0])),
-        float(mean_p[0]),
-        level,
+        factors=names,
+        count=inside.sum(axis=1),
+        accuracy=accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
+        accuracy_p=p,
+        accuracy_p_holm=holm(p),
+        error_ratio=error_ratio,
+        error_ratio_low=ratio_low,
+        error_ratio_high=ratio_high,
+        error_ratio_p=ratio_p,
+        error_ratio_p_holm=holm(ratio_p),
+        average=float(average[0]),
+        average_interval=(float(mean_low[0]), float(mean_high[0])),
+        average_p=float(mean_p[0]),
+        level=level,
     )
 
 

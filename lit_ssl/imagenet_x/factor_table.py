@@ -120,9 +120,15 @@ def factor_table(
     Source: arXiv 2211.01866, section 3 (error ratio).
     """
     correct, members, names = checked_factors(correct, members, factors)
-    hits = members[correct].sum(axis=0)
     return table_from_counts(
-        names, members.sum(axis=0), hits, len(correct), int(correct.sum()), level, draws, seed
+        names,
+        count=members.sum(axis=0),
+        correct=members[correct].sum(axis=0),
+        images=len(correct),
+        images_correct=int(correct.sum()),
+        level=level,
+        draws=draws,
+        seed=seed,
     )
 
 
@@ -170,18 +176,18 @@ def table_from_counts(
     empty = np.isnan(error_ratio)
     ratio_low[empty] = ratio_high[empty] = np.nan
     return FactorTable(
-        tuple(factors),
-        count,
-        correct,
-        images,
-        images_correct,
-        accuracy,
-        low,
-        high,
-        error_ratio,
-        ratio_low,
-        ratio_high,
-        level,
+        factors=tuple(factors),
+        count=count,
+        correct=correct,
+        images=images,
+        images_correct=images_correct,
+        accuracy=accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
+        error_ratio=error_ratio,
+        error_ratio_low=ratio_low,
+        error_ratio_high=ratio_high,
+        level=level,
     )
 
 

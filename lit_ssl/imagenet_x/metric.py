@@ -116,7 +116,13 @@ class FactorAccuracy(Metric):
         """
         (count, correct), (images, right) = self.counts.cpu().numpy(), self.total.tolist()
         table = table_from_counts(
-            self.factors, count, correct, images, right, self.level, self.draws
+            self.factors,
+            count=count,
+            correct=correct,
+            images=images,
+            images_correct=right,
+            level=self.level,
+            draws=self.draws,
         )
         self._table = table
         return _tensors(table)

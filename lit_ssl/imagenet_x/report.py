@@ -93,12 +93,12 @@ def build_report(
     ratios = np.stack([table.error_ratio for table in tables])
     filled = np.where(np.isnan(ratios), -np.inf, ratios).mean(axis=0)
     return FactorReportData(
-        scores,
-        tables,
-        changes,
-        np.argsort(-filled, kind="stable"),
-        _differing(tables, changes),
-        _protocol(scores[0], tables[0], real_empty, draws, notes or {}),
+        scores=scores,
+        tables=tables,
+        changes=changes,
+        order=np.argsort(-filled, kind="stable"),
+        differs=_differing(tables, changes),
+        protocol=_protocol(scores[0], tables[0], real_empty, draws, notes or {}),
     )
 
 

@@ -85,7 +85,7 @@ class FactorScores:
     def table(self, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> FactorTable:
         """Accuracy and error ratio per factor; see :func:`lit_ssl.metrics.factor_table`."""
         names = self.annotations.factors
-        return factor_table(self.correct, self.members, names, level, draws, seed)
+        return factor_table(self.correct, self.members, names, level=level, draws=draws, seed=seed)
 
     def compare(
         self, other: FactorScores, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
@@ -99,9 +99,9 @@ class FactorScores:
             other.correct[theirs],
             self.members[mine],
             self.annotations.factors,
-            level,
-            draws,
-            seed,
+            level=level,
+            draws=draws,
+            seed=seed,
         )
 
     def all_images_accuracy(self) -> float:

@@ -95,5 +95,6 @@ class SlowMomentumStrategy(LocalSGDStrategy):
             rates = {"last": (last, last), "mean": (last, average), "none": (1.0, 1.0)}
             lr, division = rates[self.lr_reference]
             x0, u, there = unit.x0[part], unit.outer["u"][part], mean[low:high][part]
-            slow_momentum_(x0, u, there, lr, self.slow_lr, self.slow_momentum, division)
+            factors = {"alpha": self.slow_lr, "beta": self.slow_momentum}
+            slow_momentum_(x0, u, there, lr, **factors, division_lr=division)
         return unit.full(unit.x0)

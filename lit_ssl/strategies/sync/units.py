@@ -250,11 +250,17 @@ def build_units(
         policy = choose_policy(options.buffers, optimizer, options.sync_every)
         for fragment in sorted(set(owners)):
             held = [i for i, owner in enumerate(owners) if owner == fragment]
-            mine, called = [parameters[i] for i in held], [labels[i] for i in held]
-            first = Round(options.sync_every)
-            units.append(
-                SyncUnit(optimizer, index, fragment, called, mine, first, policy, options.delay)
+            unit = SyncUnit(
+                optimizer,
+                index=index,
+                fragment=fragment,
+                names=[labels[i] for i in held],
+                parameters=[parameters[i] for i in held],
+                round=Round(options.sync_every),
+                policy=policy,
+                delay=options.delay,
             )
+            units.append(unit)
     return units
 
 
