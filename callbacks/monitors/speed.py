@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from lit_ssl.callbacks.monitors.sync_advice import wait_for
 from lit_ssl.contracts.batches import first_view, split_batch
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.run import logging_interval
@@ -86,7 +87,7 @@ class SpeedMonitor(pl.Callback):
         every = self.every_n_batches or logging_interval(trainer) * trainer.accumulate_grad_batches
         if self._batches < every:
             return
-        _synchronise(device)
+        wait_for(device)
         seconds = time.perf_counter() - self._start
         values = {
             "perf/images_per_second": self._images * trainer.world_size / seconds,
@@ -99,7 +100,7 @@ class SpeedMonitor(pl.Callback):
         self._restart(device)
 
     def _restart(self, device: torch.device) -> None:
-        _synchronise(device)
+        wait_for(device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         self._open_window(time.perf_counter())
@@ -107,19 +108,14 @@ class SpeedMonitor(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
         if trainer.state.fn == "fit":
-            _synchronise(pl_module.device)
+            wait_for(pl_module.device)
             self._paused_at = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock again, as if validation had taken no time."""
         if self._paused_at is not None:
-            _synchronise(pl_module.device)
+            wait_for(pl_module.device)
             pause = time.perf_counter() - self._paused_at
             self._start += pause
             self._last_end += pause
             self._paused_at = None
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
