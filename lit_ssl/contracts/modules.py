@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
 
+from lit_ssl.contracts.batches import inputs_of
 from lit_ssl.errors import InputAttributeError
 
-__all__ = ["FeatureFunction", "embed_dim_of", "embedding_method", "feature_function"]
+__all__ = [
+    "FeatureFunction",
+    "embed_dim_of",
+    "embedding_method",
+    "feature_function",
+    "features_and_labels",
+    "features_of_inputs",
+]
 
 FeatureFunction = Callable[[Tensor], Tensor]
 
@@ -47,3 +56,14 @@ def embed_dim_of(pl_module: pl.LightningModule) -> int:
             "with the width D of the features that forward(images) returns; add it"
         )
     return int(width)
+
+
+def features_and_labels(pl_module: Any, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    """A ``validation_step`` and ``test_step``: of a labelled batch, what evaluators need."""
+    images, labels = batch[:2]
+    return {"features": pl_module(images), "labels": labels}
+
+
+def features_of_inputs(pl_module: Any, batch: Any, batch_idx: int) -> Tensor:
+    """A ``predict_step``: features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
+    return pl_module(inputs_of(batch))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import fit_weights
 from lit_ssl.checkpoints.origins import read_weights
-from lit_ssl.contracts.batches import inputs_of, parts_of
+from lit_ssl.contracts.batches import parts_of
+from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
 from lit_ssl.models.backbones.vit import ClassTokenViT, draw_kept_patches
@@ -317,16 +318,8 @@ class MSN(WeightsOnce, pl.LightningModule):
 
     # --------------------------------------------------------------- evaluation
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Features and labels of a labelled batch, for the evaluators."""
-        images, labels = batch[:2]
-        return {"features": self(images), "labels": labels}
-
-    test_step = validation_step
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
-        return self(inputs_of(batch))
+    validation_step = test_step = features_and_labels
+    predict_step = features_of_inputs
 
     # -------------------------------------------------------------- checkpoints
 

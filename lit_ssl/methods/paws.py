@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import fit_weights
 from lit_ssl.checkpoints.origins import read_weights
-from lit_ssl.contracts.batches import inputs_of, two_stream_batch, view_major
+from lit_ssl.contracts.batches import two_stream_batch, view_major
+from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput
 from lit_ssl.models.backbones.by_name import create_backbone
@@ -309,16 +310,8 @@ class PAWS(WeightsOnce, pl.LightningModule):
 
     # --------------------------------------------------------------- evaluation
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Features and labels of a labelled batch, for the evaluators."""
-        images, labels = batch[:2]
-        return {"features": self(images), "labels": labels}
-
-    test_step = validation_step
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
-        return self(inputs_of(batch))
+    validation_step = test_step = features_and_labels
+    predict_step = features_of_inputs
 
     # -------------------------------------------------------------- checkpoints
 

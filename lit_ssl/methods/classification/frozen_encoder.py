@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import load_encoder
-from lit_ssl.contracts.batches import inputs_of
+from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.vit import ClassTokenViT
@@ -105,16 +105,8 @@ class FrozenEncoder(WeightsOnce, pl.LightningModule):
                 "backbone_kwargs for timm's own"
             )
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Features and labels of a labelled batch, for the evaluators."""
-        images, labels = batch[:2]
-        return {"features": self(images), "labels": labels}
-
-    test_step = validation_step
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
-        return self(inputs_of(batch))
+    validation_step = test_step = features_and_labels
+    predict_step = features_of_inputs
 
     def training_step(self, batch: Any, batch_idx: int) -> NoReturn:
         """Refuse."""
