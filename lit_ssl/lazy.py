@@ -17,6 +17,7 @@ import ast
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 __all__ = ["lazy_names"]
@@ -41,6 +42,9 @@ def lazy_names(package: str) -> tuple[list[str], Callable[[str], object], Callab
 
     def get(name: str) -> object:
         if name not in homes:
+            # ``import lit_ssl.losses`` is enough for ``lit_ssl.losses.msn``
+            if not name.startswith("_") and find_spec(f"{package}.{name}"):
+                return import_module(f"{package}.{name}")
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)  # found without this function from now on

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
@@ -41,6 +43,12 @@ def test_lazy_names():
         assert getattr(lit_ssl, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'MSNN'"):
         _ = lit_ssl.MSNN
+
+
+@pytest.mark.parametrize("path", ["losses.MSNLoss", "losses.msn.MSNLoss", "metrics.knn.__doc__"])
+def test_one_import_is_enough_for_what_lies_below(path):
+    code = f"import lit_ssl; assert lit_ssl.{path}; assert not hasattr(lit_ssl, 'loses')"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_class_names_are_unique():
