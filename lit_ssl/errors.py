@@ -13,6 +13,7 @@ __all__ = [
     "InputError",
     "InputFileNotFoundError",
     "InputImportError",
+    "InputRuntimeError",
     "InputTypeError",
     "by_name",
     "check_choice",
@@ -36,6 +37,10 @@ class InputFileNotFoundError(InputError, FileNotFoundError):
 
 class InputImportError(InputError, ImportError):
     """A package that has to be installed first."""
+
+
+class InputRuntimeError(InputError, RuntimeError):
+    """Something that shows only when the parts of a run meet, such as unequal data."""
 
 
 class InputTypeError(InputError, TypeError):

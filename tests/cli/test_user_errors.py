@@ -12,7 +12,9 @@ from lit_ssl.errors import (
     InputError,
     InputFileNotFoundError,
     InputImportError,
+    InputRuntimeError,
     InputTypeError,
+    check_choice,
 )
 
 BASE = ["fit", "--config", "recipe.yaml"]
@@ -68,12 +70,19 @@ def test_one_line_only_for_what_was_meant(workdir, source, module, shown):
         InputError,
         InputFileNotFoundError,
         InputImportError,
+        InputRuntimeError,
         InputTypeError,
         InputAttributeError,
     ],
 )
 def test_our_own_error_is_its_text(kind):
     assert one_line(kind("no\n  class folders")) == "no class folders"
+
+
+def test_choices_are_listed():
+    check_choice("mode", "b", ("a", "b", None))
+    with pytest.raises(InputError, match=r"^mode must be 'a', 'b' or None, not 'c'$"):
+        check_choice("mode", "c", ("a", "b", None))
 
 
 def test_missing_data_folder(lit_ssl):

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import IterableDataset
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, InputRuntimeError
 from lit_ssl.trainer.private import loaders_of, saves_within_epochs
 
 __all__ = ["FINISHED", "UnevenData"]
@@ -38,7 +38,7 @@ class UnevenData:
             trainer: its training loaders are set up.
 
         Raises:
-            RuntimeError: if the loaders' lengths are known to differ and that is not wanted.
+            InputRuntimeError: if the loaders' lengths are known to differ and that is not wanted.
             ValueError: if it is wanted, but something needs processes that have finished.
         """
         loaders = loaders_of(trainer.fit_loop) or []
@@ -47,7 +47,7 @@ class UnevenData:
         length = int(trainer.num_training_batches) if known else -1
         lengths = [count for count, _ in self.exchange(length, 0)]
         if len(set(lengths)) > 1 and not self.join:
-            raise RuntimeError(
+            raise InputRuntimeError(
                 f"the ranks have different numbers of training batches: {lengths}; give all the "
                 "same, or let those that finish wait for the others with uneven='join'"
             )
@@ -74,7 +74,7 @@ class UnevenData:
             The code of the processes that go on.
 
         Raises:
-            RuntimeError: on every process, if they are about to do different things.
+            InputRuntimeError: on every process, if they are about to do different things.
         """
         answers = self.exchange(code, steps)
         codes = {c for c, _ in answers}
@@ -83,7 +83,7 @@ class UnevenData:
                 f"rank {rank} {'ended its epoch' if c == FINISHED else 'goes on'} after {n} steps"
                 for rank, (c, n) in enumerate(answers)
             ]
-            raise RuntimeError(
+            raise InputRuntimeError(
                 f"the processes have unequal data: {', '.join(what)}; give all the same number of "
                 "batches, or let those that finish wait for the others with uneven='join'"
             )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_ssl.errors import InputRuntimeError
 from lit_ssl.strategies.functional import mix_, rebase_, weighted_mean_
 from lit_ssl.strategies.options import Options
 from lit_ssl.strategies.sync import buffers as ex
@@ -137,7 +138,7 @@ class Synchroniser:
         mode, rank = self.options.sync_buffers, self.averager.rank
         chosen, same = ex.agree(extras, changed, states, mode, rank, unit.device)
         if not same:
-            raise RuntimeError(
+            raise InputRuntimeError(
                 "buffers='average': the inner optimizer has not the same state tensors on all "
                 "processes (a parameter got no gradient on some); use buffers='maintain'"
             )
