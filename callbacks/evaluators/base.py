@@ -92,9 +92,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         """Drop features of earlier weights."""
         clear_features(trainer)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop features of earlier weights."""
-        clear_features(trainer)
+    on_test_start = on_validation_start
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate and log, when it is due."""
@@ -109,9 +107,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         """Free the memory of the features."""
         clear_features(trainer)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Free the memory of the features."""
-        clear_features(trainer)
+    on_test_end = on_validation_end
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking:
