@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,9 @@ def drop_placeholder(trainer: pl.Trainer) -> None:
 class FirstBatch(pl.Callback):
     """Notes that a batch is done: errors from then on are not shortened to one line."""
 
-    seen = False
+    def __init__(self) -> None:
+        self.seen = False
+        self.started = time.time()
 
     def _on_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         self.seen = self.seen or not trainer.sanity_checking
@@ -172,16 +175,20 @@ class SaveConfig(SaveConfigCallback):
 
 
 @rank_zero_only
-def remove_unused_run(trainer: pl.Trainer) -> None:
+def remove_unused_run(trainer: pl.Trainer, started: float) -> None:
     """Delete the log folder of a run that stopped before its first batch.
 
-    A folder that holds more than a start leaves there is not touched.
+    A folder that holds more than a start leaves there, or anything from before ``started`` (seconds
+    since the epoch), is not touched: it may be of another run, or a person's.
     """
     logs = [Path(getattr(logger, "log_dir", None) or "") for logger in trainer.loggers]
     for folder in dict.fromkeys([*logs, *new_folders(trainer)]):
         if not folder.name or not folder.is_dir():
             continue
-        names = [entry.name for entry in folder.iterdir() if entry.name not in _LEFT_BY_A_START]
+        entries = list(folder.iterdir())
+        if any(entry.stat().st_mtime < started for entry in entries):
+            continue
+        names = [entry.name for entry in entries if entry.name not in _LEFT_BY_A_START]
         if len(names) <= 1 and all(name.startswith("events.out.tfevents.") for name in names):
             shutil.rmtree(folder)
             if not any(folder.parent.iterdir()):

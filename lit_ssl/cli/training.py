@@ -277,7 +277,7 @@ class LitSSLCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except Exception as error:
             if not self.first_batch.seen:
-                remove_unused_run(self.trainer)
+                remove_unused_run(self.trainer, self.first_batch.started)
             if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
                 config = self.config[subcommand]
                 message = explain_misfit(config.ckpt_path, config.model.as_dict())

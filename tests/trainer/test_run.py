@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
+from lit_ssl.cli.output import remove_unused_run
 from lit_ssl.trainer.run import is_logged, new_folders
 
 SCRIPT = Path(__file__).with_name("run_kinds.py")
@@ -142,3 +145,13 @@ def test_all_processes_agree(kind, command, tmp_path):
     assert (tmp_path / "report.json").read_text() == "theirs"
     told = (done.stdout + done.stderr).count("this run writes into")
     assert told == (kind in ("shared", "none"))  # the folder of a logger goes without saying
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "events.out.tfevents.1"])
+def test_a_start_that_failed_deletes_only_its_own_files(name):
+    trainer = pl.Trainer(logger=CSVLogger(os.getcwd(), name="", version=""), accelerator="cpu")
+    Path(name).write_text("theirs")
+    remove_unused_run(trainer, Path(name).stat().st_mtime + 1)  # begun after that was written
+    assert Path(name).read_text() == "theirs"
+    remove_unused_run(trainer, Path(name).stat().st_mtime - 1)
+    assert not Path(name).exists()
