@@ -143,6 +143,21 @@ def test_in_a_file(lit_ssl, workdir, text, message):
     check(lit_ssl(*BASE, "--config", "wrong.yaml"), message)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "wrong.yaml is empty: a config has entries"),
+        ("some words", "wrong.yaml holds 'some words': a config has entries"),
+        ("trainer:\n\tmax_epochs: 1", "wrong.yaml is no valid YAML: "),
+    ],
+)
+def test_the_file_that_is_wrong_is_named_not_the_one_before(lit_ssl, workdir, text, message):
+    (workdir / "wrong.yaml").write_text(text)
+    result = lit_ssl(*BASE, "--config", "wrong.yaml")
+    check(result, message)
+    assert "recipe.yaml" not in result.err
+
+
 def test_literal(lit_ssl):
     result = lit_ssl(*BASE, "--model.mode", "gel")
     check(result, "model.mode: ")

@@ -78,6 +78,7 @@ class _Search:
         """The command line, after its first word."""
         rest = list(words)
         while rest:
+            self.typed, self.file = True, None
             name, is_pair, value = rest.pop(0).partition("=")
             key = name.lstrip("-")
             if key == name:
@@ -87,7 +88,6 @@ class _Search:
             if key in ("c", "config"):
                 self.config(value)
             elif not key.endswith(".help"):
-                self.typed, self.file = True, None
                 tree: Any = value if is_pair else None
                 for part in reversed(key.split(".")):
                     tree = {part: tree}
@@ -106,6 +106,10 @@ class _Search:
         self.typed, self.file = False, value if is_file else None
         if isinstance(tree, dict):
             self.options(tree, self.all_options)
+        elif is_file:
+            got = "is empty" if tree is None else f"holds {str(tree)[:40]!r}"
+            self.file = None
+            self.fail(f"{value} {got}: a config has entries such as trainer: {{max_epochs: 1}}")
 
     def options(
         self, tree: Mapping[str, Any], options: Mapping[str, Any], path: str = "", owner: str = ""
