@@ -115,6 +115,8 @@ data: {init_args: {train_transform: {class_path: MultiCrop, init_args: {crops: [
     data.train_transform.crops: CropSpec has no option 'siz'. Did you mean size? (in wrong.yaml)
 trainer: {max_time: {days: 1}, max_epoch: 3}
     no option 'trainer.max_epoch'. Did you mean trainer.max_epochs? (in wrong.yaml)
+model: {init_args: null}
+    model.init_args: expected options, as {name: value}, got None (in wrong.yaml)
 model: [a
     wrong.yaml is no valid YAML:
 """

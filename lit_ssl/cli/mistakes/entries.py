@@ -205,6 +205,8 @@ class _Search:
                 keys = ", ".join(outside)
                 self.fail(f"{place}: options of {found.__name__} ({keys}) belong under init_args.")
         args = value.get("init_args") if any(key in value for key in _OF_AN_OBJECT) else value
+        if "init_args" in value and not isinstance(args, Mapping):
+            self.fail(f"{place}.init_args: expected options, as {{name: value}}, got {args!r}")
         if not isinstance(args, Mapping) or not args:
             return
         dataclasses = [base for base in valid if is_dataclass(base)]
