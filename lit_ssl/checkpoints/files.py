@@ -100,7 +100,7 @@ def read_file(
         return content
     except Exception as error:  # each reader has its own kinds
         what = "file of weights" if kind == "weights" else kind
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} cannot be read as a {what}: {reason}") from error
 
 
