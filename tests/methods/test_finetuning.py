@@ -63,7 +63,7 @@ def test_rates_fall_with_the_depth_and_follow_the_schedule(tiny):
 def test_layers_hold_what_they_should_and_every_parameter_once():
     module = finetuning(layer_decay=0.65)
     names = {id(p): name for name, p in module.named_parameters()}
-    groups = module._groups()
+    groups = module._layer_groups()
     placed = {g["name"]: sorted(names[id(p)] for p in g["params"]) for g in groups}
     assert placed["layer_3/decay"] == ["classifier.weight"]
     assert placed["layer_0/no_decay"] == [
@@ -73,7 +73,9 @@ def test_layers_hold_what_they_should_and_every_parameter_once():
     assert "backbone.blocks.0.mlp.fc1.weight" in placed["layer_1/decay"]
     assert sorted(n for part in placed.values() for n in part) == sorted(names.values())
     resnet = FineTuning("resnet10t", NET, num_classes=3, layer_decay=0.5)
-    assert [g["lr_scale"] for g in resnet._groups()[::2]] == [2.0**-n for n in range(5, -1, -1)]
+    assert [g["lr_scale"] for g in resnet._layer_groups()[::2]] == [
+        2.0**-n for n in range(5, -1, -1)
+    ]
 
 
 def test_layer_decay_needs_layers():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from lit_ssl.checkpoints.encoders import first_projection, fit_weights, load_enc
 from lit_ssl.contracts.batches import labelled_batch
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.image_classifier import ImageClassifier
+from lit_ssl.optim import set_schedules
 from lit_ssl.optim.param_groups import layer_decay_groups
 from lit_ssl.trainer.weights_once import say_start
 from lit_ssl.transforms.mixing import BatchMixing
@@ -99,7 +101,7 @@ class FineTuning(ImageClassifier):
             self.embed_dim, proj_hidden_dim, self.num_classes, _ACTIVATIONS[activation], head_std
         )
         if layer_decay < 1:
-            self._groups()  # an unfit backbone is told now, not after reading the data
+            self._layer_groups()  # an unfit backbone is told now, not after reading the data
 
     # training
 
@@ -123,10 +125,20 @@ class FineTuning(ImageClassifier):
         smooth = (1 - self.label_smoothing) * one_hot + self.label_smoothing / self.num_classes
         return smooth * (labels != -1)[:, None]
 
-    def _groups(self) -> list[dict[str, Any]]:
-        """One or more for each layer where their learning rates differ."""
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum, or ``optimizer``, on one or more groups for each layer."""
         if self.layer_decay == 1:
-            return super()._groups()
+            return super().configure_optimizers()
+        self._schedule = None  # another fit may be of another length
+        groups = self._layer_groups()
+        if self.optimizer_factory is not None:
+            optimizer = self.optimizer_factory(groups)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
+        set_schedules(optimizer, self.schedule(0), self.weight_decay)
+        return optimizer
+
+    def _layer_groups(self) -> list[dict[str, Any]]:
         head = self.classifier.named_parameters(prefix="classifier")
         return layer_decay_groups(
             self.backbone, head, self.weight_decay, self.layer_decay, self._is_undecayed

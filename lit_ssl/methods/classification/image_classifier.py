@@ -191,18 +191,16 @@ class ImageClassifier(WeightsOnce, pl.LightningModule):
         return self._schedule
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with Nesterov momentum (or ``optimizer``) on the groups of parameters."""
+        """SGD with Nesterov momentum (or ``optimizer``) on decayed and undecayed groups."""
         self._schedule = None  # another fit may be of another length
-        groups = self._groups()
+        named = ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+        groups = decay_groups(named, self.weight_decay, exclude=self._is_undecayed)
         if self.optimizer_factory is not None:
             optimizer = self.optimizer_factory(groups)
         else:
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
         set_schedules(optimizer, self.schedule(0), self.weight_decay)
         return optimizer
-
-    def _groups(self) -> list[dict[str, Any]]:
-        return decay_groups(self.named_parameters(), self.weight_decay, self._is_undecayed)
 
     def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
         excluded: set[str] = getattr(self.backbone, "no_weight_decay", set)()
