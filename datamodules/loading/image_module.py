@@ -19,7 +19,7 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.subset import Subset
-from lit_ssl.errors import check_choice
+from lit_ssl.errors import InputError
 from lit_ssl.seeding import batch_seed
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView, normalize
@@ -118,8 +118,10 @@ class ImageDataModule(RowsModule):
                 train_transform=train_transform, eval_transform=eval_transform, subset=subset
             ),
         )
-        check_choice("augment", augment, ("worker", "device"))
-        check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
+        if augment not in ("worker", "device"):
+            raise InputError(f"augment must be 'worker' or 'device', got {augment!r}")
+        if on_corrupt not in ("raise", "skip"):
+            raise InputError(f"on_corrupt must be 'raise' or 'skip', got {on_corrupt!r}")
         self.train_transform = train_transform
         if eval_transform is not None:
             self.eval_transform = eval_transform
