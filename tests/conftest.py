@@ -29,6 +29,8 @@ _LEFT_BY_TRAINERS = (
 @pytest.fixture(autouse=True)
 def _clean_start() -> None:
     torch.manual_seed(0)
+    if torch.distributed.is_initialized():  # so does a Trainer with a strategy and one process
+        torch.distributed.destroy_process_group()
     for name in _LEFT_BY_TRAINERS:
         os.environ.pop(name, None)
 

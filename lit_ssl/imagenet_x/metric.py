@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.imagenet_x.annotations import FactorAnnotations, FactorKind, read_annotations
@@ -245,9 +247,16 @@ class ImageNetXMetric(Metric):
             InputError: If annotated images lack a prediction (unless ``partial``).
             ValueError: If ``update`` got image numbers that do not exist.
         """
-        scores = FactorScores(
-            self._predictions(), self.annotations, self.error_type, self.real_empty, self.partial
-        )
+        try:
+            answers = self._predictions()
+            scores = FactorScores(
+                answers, self.annotations, self.error_type, self.real_empty, self.partial
+            )
+        except InputError:
+            # torchmetrics gives the states of this process back only after a compute that returns.
+            with suppress(TorchMetricsUserError):
+                self.unsync()
+            raise
         table = scores.table(self.level, self.draws)
         self._scores, self._table = scores, table
         worst = scores.worst_classes()

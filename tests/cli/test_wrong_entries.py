@@ -16,7 +16,7 @@ from lit_ssl.trainer.private import option_types, subcommand_parsers
 BASE = ["fit", "--config", "recipe.yaml"]
 
 # What is typed after BASE; below it, what the line says.
-TYPED = """
+TYPED = r"""
 --model.lrr 3
     model: ToyModel has no option 'lrr'. Did you mean lr?
 --data.batchsize=3
@@ -251,7 +251,7 @@ def test_nothing_is_wrong_with_a_packaged_recipe(options, name):
         assert "has no option 'q'" in line
 
 
-VALID = """
+VALID = r"""
 --model MSN --model.backbone_kwargs.depth=1 --model.backbone_kwargs={img_size:\ 8}
 --model MSN --model.optimizer=SGD --model.optimizer.lr=0.1 --model.lr=1e-3 --model.optimizer=null
 --trainer.callbacks+=ModelCheckpoint --trainer.callbacks.filename={step}

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 
+from lit_ssl.errors import InputError
 from lit_ssl.imagenet_x.annotations import FactorAnnotations
 from lit_ssl.metrics import FactorAccuracy, ImageNetXMetric
 
@@ -34,6 +36,9 @@ def main(folder, rank):
     share = np.arange(rank, 200, 2)
     for part in np.array_split(share, 3):
         by_number.update(torch.from_numpy(logits[part]), torch.from_numpy(part + 1))
+        if part[-1] != share[-1]:  # the error leaves the metric as it was
+            with pytest.raises(InputError, match="of the 200 annotated"):
+                by_number.compute()
         counts.update(
             torch.from_numpy(logits[part]),
             torch.from_numpy(labels[part]),
