@@ -32,7 +32,12 @@ from lit_ssl.cli.recipes import resolve_configs
 from lit_ssl.cli.resume import explain_misfit, is_file_here, last_checkpoint, stored_model
 from lit_ssl.errors import InputError
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
-from lit_ssl.trainer.private import option_types, subcommand_parsers, summary_options
+from lit_ssl.trainer.private import (
+    option_types,
+    subcommand_parsers,
+    summary_options,
+    whole_numbers_first,
+)
 
 __all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
 
@@ -59,7 +64,9 @@ class LitSSLParser(LightningArgumentParser):
 
     def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
         """As in Lightning, but a class may be missing: a checkpoint can name the model."""
-        return super().add_lightning_class_args(*args, **{**kwargs, "required": False})
+        names = super().add_lightning_class_args(*args, **{**kwargs, "required": False})
+        whole_numbers_first(self)
+        return names
 
 
 class LitSSLCLI(LightningCLI):

@@ -11,7 +11,9 @@ import signal
 from argparse import ArgumentParser
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from functools import reduce
+from operator import or_
+from typing import Any, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -44,6 +46,7 @@ __all__ = [
     "summary_options",
     "timeout_of",
     "trainer_of",
+    "whole_numbers_first",
 ]
 
 # The loops
@@ -134,6 +137,20 @@ def required_options(parser: ArgumentParser) -> list[str]:
     """Options that must be given, in their order; jsonargparse once kept them in a set of names."""
     names = getattr(parser, "required_args", ())
     return [action.dest for action in parser._actions if action.required or action.dest in names]
+
+
+def whole_numbers_first(parser: ArgumentParser) -> None:
+    """Let an option that takes int or float read ``1`` as one and not as 1.0.
+
+    ``typing`` keeps one object for ``Optional[Union[int, float]]`` and
+    ``Optional[Union[float, int]]``: where another package wrote the second one before Lightning was
+    imported, ``--trainer.limit_val_batches 1`` would mean 100 % of the batches.
+    """
+    for action in parser._actions:
+        kinds = get_args(getattr(action, "_typehint", None))
+        if int in kinds and float in kinds and kinds.index(float) < kinds.index(int):
+            others = (kind for kind in kinds if kind not in (int, float))
+            action._typehint = reduce(or_, others, int | float)  # type: ignore[attr-defined]
 
 
 # Strategies

@@ -8,10 +8,11 @@ import sys
 import pytest
 import torch
 import yaml
-from lightning.pytorch.callbacks import RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichModelSummary, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_ssl.callbacks import StepSeeder
+from lit_ssl.cli.training import LitSSLParser
 
 BASE = ["--config", "recipe.yaml"]
 
@@ -163,3 +164,19 @@ def test_two_processes_by_torchrun(workdir, environment):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoints: ") == 1
     assert len(list(workdir.glob("lightning_logs/*/config.yaml"))) == 1
+
+
+class Odd(Callback):
+    def __init__(self, part: float | int | None = None):
+        pass
+
+
+def test_a_whole_number_stays_one_whatever_was_imported_first(built):
+    parser = LitSSLParser()
+    parser.add_lightning_class_args(Odd, "odd")
+    for text, value in (("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("null", None)):
+        read = parser.parse_args([f"--odd.part={text}"]).odd.part
+        assert (read, type(read)) == (value, type(value))
+    cli = built("fit", *BASE, "--trainer.limit_val_batches=1")
+    assert cli.trainer.limit_val_batches == 1
+    assert isinstance(cli.trainer.limit_val_batches, int)
