@@ -6,8 +6,10 @@ import json
 import sys
 
 import pytest
+import yaml
 
 from lit_ssl.__main__ import main
+from lit_ssl.cli.recipes import packaged_config
 
 # A network for which a step takes no time. null: a recipe's mapping is not merged into.
 IMAGES = ["--model.backbone", "resnet10t", "--model.backbone_kwargs", "null"]
@@ -47,6 +49,7 @@ def run(tmp_path, monkeypatch, capsys):
     ("recipe", "words"),
     [
         ("group_dro/waterbirds.yaml", ["--trainer.max_epochs", "1"]),
+        ("erm/waterbirds.yaml", ["--trainer.max_epochs", "1"]),
         (
             "barack/waterbirds.yaml",
             ["--trainer.max_epochs", "2", "--model.predictor_epochs", "1",
@@ -59,12 +62,13 @@ def test_waterbirds(recipe, words, run, waterbirds):
     report = run(recipe, ["--data.root", str(waterbirds), *IMAGES, *size, *words])
     assert report["headline_average"] == "adjusted_average"
     assert report["training_rows"] == 5
-    assert report["training_group_labels"] == (4 if "barack" in recipe else 5)
+    used = {"barack": 4, "group_dro": 5, "erm": 0}[recipe.split("/")[0]]
+    assert report["training_group_labels"] == used
     assert report["validation_group_labels"] == 2
     assert [group["test_rows"] for group in report["groups"]] == [1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("recipe", ["group_dro/celeba.yaml", "barack/celeba.yaml"])
+@pytest.mark.parametrize("recipe", ["group_dro/celeba.yaml", "barack/celeba.yaml", "erm/celeba.yaml"])
 def test_celeba(recipe, run, celeba):
     words = ["--data.root", str(celeba("csv")), "--data.image_size", "32", *IMAGES]
     if "barack" in recipe:
@@ -86,12 +90,24 @@ def bert(tmp_path):
     return str(tmp_path / "bert")
 
 
-@pytest.mark.parametrize("name", ["civilcomments", "multinli"])
-def test_texts(name, run, bert, tokenizer, request):
+TEXTS = [
+    "group_dro/civilcomments", "group_dro/multinli", "erm/civilcomments", "erm/multinli",
+    "jtt/civilcomments",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", TEXTS)
+def test_texts(recipe, run, bert, tokenizer, request):
+    method, name = recipe.split("/")
     root = request.getfixturevalue(name)
     words = ["--data.root", str(root), "--data.tokenizer", tokenizer]
-    words += ["--model.backbone.init_args.path", bert, "--trainer.max_epochs", "1"]
-    report = run(f"group_dro/{name}.yaml", words)
+    words += ["--model.backbone.init_args.path", bert]
+    if method == "jtt":
+        words += ["--model.first_epochs", "1", "--trainer.max_epochs", "2"]
+    else:
+        words += ["--trainer.max_epochs", "1"]
+    report = run(f"{recipe}.yaml", words)
+    assert (report["training_group_labels"] == 0) == (method != "group_dro")
     groups = {group["group"]: group for group in report["groups"]}
     if name == "civilcomments":
         assert len(groups) == 16
@@ -99,6 +115,39 @@ def test_texts(name, run, bert, tokenizer, request):
         assert groups["male, non-toxic"]["training_rows"] is None
     else:
         assert len(groups) == 6
+
+
+# What arXiv 1911.08731 and JTT's released code give: batch, epochs, learning rate, weight decay.
+PUBLISHED = {
+    "erm/waterbirds": (128, 300, 1e-3, 1e-4),
+    "erm/celeba": (128, 50, 1e-4, 1e-4),
+    "erm/multinli": (32, 3, 2e-5, 0.0),
+    "erm/civilcomments": (24, 3, 2e-5, 0.0),
+    "jtt/civilcomments": (16, 5, 1e-5, 0.01),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_values(name):
+    config = yaml.safe_load(packaged_config(name).read_text())
+    model, data, trainer = (config[part] for part in ("model", "data", "trainer"))
+    options = model["init_args"]
+    found = (
+        data["init_args"]["batch_size"], trainer["max_epochs"], options["lr"],
+        options["weight_decay"],
+    )  # fmt: skip
+    assert found == PUBLISHED[name]
+    is_text = "multinli" in name or "civilcomments" in name
+    assert trainer.get("gradient_clip_val") == (1.0 if is_text else None)
+    assert options.get("lr_schedule", "constant") == ("linear" if is_text else "constant")
+    assert ("optimizer" in options) == is_text
+    checkpoint = trainer["callbacks"][0]["init_args"]
+    assert (checkpoint["monitor"], checkpoint["mode"]) == ("val/acc_worst", "max")
+    if model["class_path"] == "JTT":
+        first = ("first_epochs", "first_lr", "first_weight_decay", "upweight")
+        assert [options[key] for key in first] == [2, 2e-5, 0.0, 6]
+    else:
+        assert options["objective"] == "erm"
 
 
 TABLE = [
