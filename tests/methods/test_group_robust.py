@@ -228,6 +228,10 @@ def test_text_backbone(tmp_path):
     }
     assert model.logits(tokens).shape == (4, 3)
     assert model.embed_dim == 8
+    # a module starts in train mode, dropout inside the transformer included
+    assert all(part.training for part in model.modules())
+    hidden = [backbone.model(**tokens).last_hidden_state for _ in range(2)]
+    assert not torch.equal(*hidden)
     with pytest.raises(FileNotFoundError, match="is neither a folder nor cached"):
         TextBackbone(str(tmp_path / "none"))
 

@@ -43,6 +43,7 @@ class TextBackbone(nn.Module):
                 f"{path} {where}: give a folder with config.json and the weights of a transformers "
                 "model, as save_pretrained() writes them"
             ) from error
+        self.model.train()  # transformers loads in eval mode, where its dropout would stay off
         config = self.model.config
         self.embed_dim: int = config.hidden_size
         rates = (
