@@ -6,10 +6,11 @@ from typing import ClassVar
 
 import lightning.pytorch as pl
 
-from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
-from lit_ssl.callbacks.evaluators.features import Split
-from lit_ssl.contracts.data import num_classes_of, support_split
-from lit_ssl.contracts.modules import embedding_method
+from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, labelled_only
+from lit_ssl.callbacks.evaluators.batch_norm import recalibrated_batch_norm
+from lit_ssl.callbacks.evaluators.features import Features, Split, collect_features
+from lit_ssl.contracts.data import check_bank_sample, num_classes_of, support_split
+from lit_ssl.contracts.modules import embedding_method, feature_function
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.metrics import soft_nearest_neighbor, topk_accuracy
 from lit_ssl.trainer.passes import on_rank_zero
@@ -31,6 +32,10 @@ class SoftNNEvaluator(RepresentationEvaluator):
             ``embed`` of modules that have it (PAWS: all of the network, prediction head included,
             as the paper evaluates), else ``forward``.
         num_classes: Number of classes; None takes the data module's.
+        recalibrate_bn: Measure with the BatchNorm statistics of up to 10,000 training images under
+            the evaluation transform, in place of those of training, which the run keeps. The
+            released code does not. It matters most where the last BatchNorm remembers only the last
+            small crops (``wide_resnet28_2``).
 
     Raises:
         ValueError: If a value lies outside its range.
@@ -47,11 +52,13 @@ class SoftNNEvaluator(RepresentationEvaluator):
         every_n_epochs: int = 1,
         feature_method: str | None = None,
         num_classes: int | None = None,
+        recalibrate_bn: bool = False,
     ) -> None:
         super().__init__(every_n_epochs, feature_method or "forward", num_classes)
         if temperature <= 0:
             raise InputError(f"SoftNNEvaluator needs temperature > 0, got {temperature}")
         self.temperature = temperature
+        self.recalibrate_bn = recalibrate_bn
         self._given_method = feature_method
 
     @by_name
@@ -61,14 +68,26 @@ class SoftNNEvaluator(RepresentationEvaluator):
         super().setup(trainer, pl_module, stage)
         if stage != "predict" and not self.is_off:
             support_split(trainer)
+            if self.recalibrate_bn:
+                check_bank_sample(trainer)
 
     def evaluate(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
     ) -> dict[str, float]:
         """PAWS-NN accuracy on a split; see the class."""
-        supports = self.labelled(trainer, pl_module, support_split(trainer))
-        queries = self.labelled(trainer, pl_module, split)
         classes = num_classes_of(trainer, self.num_classes)
+        if self.recalibrate_bn:
+            function = feature_function(pl_module, self.feature_method)
+
+            def known(part: Split) -> Features:  # not what evaluators share: its own statistics
+                found = collect_features(trainer, pl_module, part, function)
+                return labelled_only(found, classes, part)
+
+            with recalibrated_batch_norm(trainer, pl_module, [function]):
+                supports, queries = known(support_split(trainer)), known(split)
+        else:
+            supports = self.labelled(trainer, pl_module, support_split(trainer))
+            queries = self.labelled(trainer, pl_module, split)
         top = 5 if classes >= 10 else 1
 
         def compute() -> dict[str, float]:

@@ -62,6 +62,8 @@ def protocol_text(protocol: dict[str, Any]) -> str:
             f"features: {protocol['feature_method']}(images), frozen"
         )
     lines = [f"{about}."]
+    if protocol["recalibrate_bn"]:
+        lines.append("BatchNorm with the statistics of training images as evaluation shows them.")
     if "knn" in measured:
         lines.append(f"k-NN: cosine, k {protocol['k']}, T {protocol['temperature']:g}.")
     if "linear" in measured:

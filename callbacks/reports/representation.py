@@ -11,6 +11,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
+from lit_ssl.callbacks.evaluators.batch_norm import recalibrated_batch_norm
 from lit_ssl.callbacks.evaluators.features import Split, clear_features, extract_features
 from lit_ssl.callbacks.evaluators.low_shot import warn_about_short_classes
 from lit_ssl.callbacks.reports.kinds import (
@@ -31,7 +32,7 @@ from lit_ssl.callbacks.reports.output import (
     report_table,
     write_report,
 )
-from lit_ssl.contracts.data import check_bank, num_classes_of, support_split
+from lit_ssl.contracts.data import check_bank, check_bank_sample, num_classes_of, support_split
 from lit_ssl.contracts.modules import embedding_method, feature_function
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.trainer.passes import on_rank_zero
@@ -74,6 +75,9 @@ class RepresentationReport(pl.Callback):
         soft_nn_feature_method: Method of the module for soft nearest neighbours; None: ``embed`` of
             modules that have it (PAWS: all of the network, prediction head included), else
             ``feature_method``.
+        recalibrate_bn: Take all features of networks with the BatchNorm statistics of up to 10,000
+            training images under the evaluation transform, in place of those of training, which the
+            module keeps.
 
     Raises:
         ValueError: If a value lies outside its range.
@@ -94,6 +98,7 @@ class RepresentationReport(pl.Callback):
         label_sets: Mapping[str, LabelledSet] | None = None,
         soft_nn_temperature: float = 0.1,
         soft_nn_feature_method: str | None = None,
+        recalibrate_bn: bool = False,
     ) -> None:
         if min(*shots, draws, k, 1) < 1 or min(temperature, l2, soft_nn_temperature) <= 0:
             raise InputError(
@@ -122,6 +127,7 @@ class RepresentationReport(pl.Callback):
         self.num_classes = num_classes
         self.output = output
         self.soft_nn_feature_method = soft_nn_feature_method
+        self.recalibrate_bn = recalibrate_bn
         self._untrained: pl.LightningModule | None = None
         self._notes: list[str] = []
         self._finished: tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None = None
@@ -133,6 +139,8 @@ class RepresentationReport(pl.Callback):
             return
         num_classes_of(trainer, self.num_classes)
         asked = self._asked(trainer, pl_module, "val")
+        if self.recalibrate_bn:
+            check_bank_sample(trainer)
         if asked.bank:
             check_bank(trainer)
             feature_function(pl_module, asked.method)
@@ -186,8 +194,10 @@ class RepresentationReport(pl.Callback):
         self._notes = []
         classes = num_classes_of(trainer, self.num_classes)
         asked = self._asked(trainer, pl_module, split)
-        trained = partial(extract_features, trainer, pl_module)
-        kind = collect_kind(asked, trained, classes)
+        if self.recalibrate_bn:
+            kind = self._recalibrated(trainer, pl_module, asked, classes)
+        else:
+            kind = collect_kind(asked, partial(extract_features, trainer, pl_module), classes)
         self._check_sizes(trainer, kind)
         measure = partial(self._measure, trainer, pl_module.device, classes)
         rows = [{"features": "trained", **measure(kind)}]
@@ -245,9 +255,21 @@ class RepresentationReport(pl.Callback):
             return None
         module = on_device(self._untrained, trainer, pl_module.device)
         try:
+            if self.recalibrate_bn:
+                return self._recalibrated(trainer, module, asked, classes)
             return collect_kind(asked, network_source(trainer, module), classes)
         finally:
             module.cpu()
+
+    def _recalibrated(
+        self, trainer: pl.Trainer, module: pl.LightningModule, asked: Asked, classes: int
+    ) -> Kind:
+        """Features with BatchNorm statistics of evaluation images; they are not shared."""
+        names = {asked.method} if asked.bank else set()
+        names |= {asked.embedding} if asked.supports is not None else set()
+        functions = [feature_function(module, name) for name in sorted(names)]
+        with recalibrated_batch_norm(trainer, module, functions):
+            return collect_kind(asked, network_source(trainer, module), classes)
 
     def _why_not_untrained(self, pl_module: pl.LightningModule) -> str | None:
         if self._untrained is None:
@@ -284,6 +306,7 @@ class RepresentationReport(pl.Callback):
             "shots": list(m.shots),
             "protocols": list(m.protocols),
             "soft_nn": soft_nn,
+            "recalibrate_bn": self.recalibrate_bn,
             "label_sets": {
                 name: {**vars(m.sets[name]), "images": [len(rows) for rows in draws]}
                 for name, draws in m.positions.items()

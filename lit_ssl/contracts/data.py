@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 
+from lit_ssl.distributed import world_size
 from lit_ssl.errors import InputAttributeError, InputError
 
 __all__ = [
     "bank_loader",
+    "bank_sample",
     "check_bank",
+    "check_bank_sample",
     "data_source",
     "group_data",
     "is_unlabelled",
@@ -52,6 +56,37 @@ def check_bank(trainer: pl.Trainer) -> None:
             f"{kind} {type(source).__name__} has no bank_dataloader(): expected a method "
             "that serves the training images with the evaluation transform, in order, each once, "
             "as (images, labels); add it or remove the callback"
+        )
+
+
+def bank_sample(trainer: pl.Trainer, most: int) -> Iterable[Any]:
+    """A loader of training images with the evaluation transform, drawn at random and so mixed.
+
+    Every process has equally many batches.
+
+    Args:
+        trainer: The running trainer.
+        most: So many images over all processes, or as many as there are. Always the same ones.
+
+    Raises:
+        AttributeError: If the data module cannot serve some of its training images.
+    """
+    check_bank_sample(trainer)
+    source = data_source(trainer)
+    drawn = np.random.default_rng(0).permutation(len(source.labels("train")))[:most]
+    return source.bank_dataloader(drawn[: len(drawn) // world_size() * world_size()])
+
+
+def check_bank_sample(trainer: pl.Trainer) -> None:
+    """Raise AttributeError if :func:`bank_sample` is not possible."""
+    check_bank(trainer)
+    source = data_source(trainer)
+    takes = "positions" in inspect.signature(source.bank_dataloader).parameters
+    if not takes or not callable(getattr(source, "labels", None)):
+        raise InputAttributeError(
+            f"{type(source).__name__} cannot serve some of its training images, which "
+            "recalibrate_bn needs: expected bank_dataloader(positions=None) and labels(split); add "
+            "them or set recalibrate_bn: false"
         )
 
 

@@ -68,7 +68,9 @@ def test_waterbirds(recipe, words, run, waterbirds):
     assert [group["test_rows"] for group in report["groups"]] == [1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("recipe", ["group_dro/celeba.yaml", "barack/celeba.yaml", "erm/celeba.yaml"])
+@pytest.mark.parametrize(
+    "recipe", ["group_dro/celeba.yaml", "barack/celeba.yaml", "erm/celeba.yaml"]
+)
 def test_celeba(recipe, run, celeba):
     words = ["--data.root", str(celeba("csv")), "--data.image_size", "32", *IMAGES]
     if "barack" in recipe:
