@@ -79,7 +79,9 @@ class PAWS(WeightsOnce, pl.LightningModule):
         final_lr: learning rate at the end of the cosine.
         warmup_epochs: length of the warm-up in epochs (fractions allowed).
         momentum: of SGD inside LARS.
-        weight_decay: of the weights that are not excluded.
+        weight_decay: of the weights that are not excluded; at the start, if it has a final value.
+        final_weight_decay: ≥ 0, reached by a half cosine over the whole training, as for the ViT of
+            the authors (facebookresearch/suncet#26); None: ``weight_decay`` throughout.
         trust_coefficient: of LARS.
         lr_in_momentum: the learning rate multiplies gradients before they enter the momentum, as in
             the reference.
@@ -119,6 +121,7 @@ class PAWS(WeightsOnce, pl.LightningModule):
         warmup_epochs: float = 10.0,
         momentum: float = 0.9,
         weight_decay: float = 1e-6,
+        final_weight_decay: float | None = None,
         trust_coefficient: float = 1e-3,
         lr_in_momentum: bool = True,
         exclude_mode: Literal["ndim", "name"] = "ndim",
@@ -133,6 +136,8 @@ class PAWS(WeightsOnce, pl.LightningModule):
                 "PAWS needs activation 'relu' or 'gelu' and exclude_mode 'ndim' or 'name', not "
                 f"{activation!r} and {exclude_mode!r}"
             )
+        if final_weight_decay is not None and final_weight_decay < 0:
+            raise InputError(f"final_weight_decay must not be negative, not {final_weight_decay}")
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
         self.num_classes = num_classes
         self.lr = lr
@@ -141,6 +146,7 @@ class PAWS(WeightsOnce, pl.LightningModule):
         self.warmup_epochs = warmup_epochs
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.final_weight_decay = final_weight_decay
         self.trust_coefficient = trust_coefficient
         self.lr_in_momentum = lr_in_momentum
         self.exclude_mode = exclude_mode
@@ -257,6 +263,7 @@ class PAWS(WeightsOnce, pl.LightningModule):
         self.log("train/loss", out.loss.detach(), prog_bar=True, batch_size=size)
         if not is_logged(self.trainer):
             return
+        group = self.trainer.optimizers[0].param_groups[0]
         entropy = -(out.probs * out.probs.clamp_min(1e-30).log()).sum(dim=2).mean()
         self.log_dict(
             {
@@ -264,7 +271,8 @@ class PAWS(WeightsOnce, pl.LightningModule):
                 "train/me_max": out.me_max.detach(),
                 "train/max_target_prob": out.targets.amax(dim=2).mean(),
                 "train/entropy": entropy,
-                "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+                "train/lr": group["lr"],
+                "train/weight_decay": group["weight_decay"],
             },
             batch_size=size,
         )
@@ -303,9 +311,12 @@ class PAWS(WeightsOnce, pl.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
-        """Set this step's learning rate, then step."""
+        """Set this step's learning rate and weight decay, then step."""
         assert self._schedule is not None
-        set_schedules(optimizer, self._schedule(self.trainer.global_step), self.weight_decay)
+        step, decay = self.trainer.global_step, self.weight_decay
+        if self.final_weight_decay is not None:
+            decay = Schedule(0.0, decay, self.final_weight_decay, self._schedule.total)(step)
+        set_schedules(optimizer, self._schedule(step), decay)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     # --------------------------------------------------------------- evaluation

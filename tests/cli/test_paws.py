@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch.optim import AdamW
 
 from lit_ssl.cli.recipes import packaged_config
 from lit_ssl.datamodules import Subset
@@ -85,6 +86,34 @@ def test_imagenet_recipes(lit_ssl, built, imagenet, percent):
     assert cli.datamodule.classes_per_batch * cli.datamodule.images_per_class == 6720
     text = packaged_config(f"paws/imagenet_rn50_{percent}pct.yaml").read_text()
     assert f"file: paws/imagenet_{percent}percent\n" in text
+
+
+def test_vit_recipe(lit_ssl, built, imagenet):
+    words = ["fit", "--config=paws/imagenet_vits16.yaml", *imagenet]
+    words += ["--data.dataset.num_workers=0"]
+    few = ["--data.classes_per_batch=3", "--data.images_per_class=2", *SMALL_VIEWS]
+    small = '{"img_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 8, '
+    small += '"dynamic_img_size": true}'
+    few += ["--data.dataset.batch_size=4", "--data.dataset.image_size=32"]
+    few += ["--model.backbone_kwargs=null", f"--model.backbone_kwargs={small}"]
+    result = lit_ssl(*words, *few, *ONE_STEP)
+    assert result.code == 0, result.err
+    cli = built(*words)
+    model, data = cli.model, cli.datamodule
+    assert model.embed_dim == 384
+    head, prediction = model.projection_head, model.prediction_head
+    assert [head.fc1.out_features, head.fc2.out_features, head.fc3.out_features] == [256] * 3
+    assert [prediction.fc1.out_features, prediction.fc2.out_features] == [256] * 2
+    assert isinstance(head.act1, torch.nn.GELU)
+    assert isinstance(prediction.act, torch.nn.GELU)
+    assert (model.start_lr, model.lr, model.final_lr) == (2e-4, 1e-3, 1e-6)
+    assert (model.weight_decay, model.final_weight_decay) == (0.04, 0.4)
+    assert isinstance(cli.model.optimizer_factory([torch.nn.Parameter(torch.ones(1))]), AdamW)
+    assert data.classes_per_batch * data.images_per_class == 6720
+    assert [(crop.size, crop.count) for crop in data.dataset.train_transform.crops] == [
+        (224, 2),
+        (96, 6),
+    ]
 
 
 def test_digits_recipe_trains_resumes_and_is_exported(lit_ssl, workdir):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import lightning.pytorch as pl
 import pytest
 import timm.optim
@@ -158,6 +160,23 @@ def test_another_optimizer_follows_the_schedule(tiny):
     assert isinstance(trainer.optimizers[0], torch.optim.AdamW)
     assert look.rates == pytest.approx([0.1, 0.3])
     assert [g["weight_decay"] for g in trainer.optimizers[0].param_groups] == [0.04, 0.0]
+
+
+def test_weight_decay_rises_by_a_half_cosine(tiny):
+    seen = []
+
+    class Decays(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            seen.append([g["weight_decay"] for g in trainer.optimizers[0].param_groups])
+
+    module = paws(weight_decay=0.04, final_weight_decay=0.4, lr=1e-3, optimizer=torch.optim.AdamW)
+    trainer = tiny.trainer(callbacks=[Decays()], max_epochs=3)
+    trainer.fit(module, tiny.loader([batch(), batch()]))
+    wanted = [0.4 - 0.36 * 0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
+    assert [decay for decay, _ in seen] == pytest.approx(wanted)
+    assert {zero for _, zero in seen} == {0.0}
+    with pytest.raises(ValueError, match="final_weight_decay must not be negative, not -1"):
+        paws(final_weight_decay=-1.0)
 
 
 def test_the_learning_rate_may_stay_outside_of_the_momentum(tiny):
