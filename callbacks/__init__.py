@@ -28,5 +28,6 @@ if TYPE_CHECKING:
         RepresentationReport as RepresentationReport,
     )
     from lit_ssl.callbacks.seed import StepSeeder as StepSeeder
+    from lit_ssl.trainer.requeue import SlurmRequeue as SlurmRequeue
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -38,6 +38,7 @@ from lit_ssl.trainer.private import (
     summary_options,
     whole_numbers_first,
 )
+from lit_ssl.trainer.requeue import SlurmRequeue
 
 __all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
 
@@ -79,7 +80,9 @@ class LitSSLCLI(LightningCLI):
       turn beat the defaults;
     - ``--ckpt_path last`` finds the newest checkpoint of earlier runs;
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
-    - ``StepSeeder`` is always among the callbacks, so that resumed runs continue identically.
+    - ``StepSeeder`` is always among the callbacks, so that resumed runs continue identically;
+    - so is ``SlurmRequeue``, which saves before SLURM ends the job, at a point that all processes
+      share.
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
@@ -265,6 +268,8 @@ class LitSSLCLI(LightningCLI):
             callbacks.append(LastCheckpoint())
         if not any(isinstance(callback, StepSeeder) for callback in callbacks):
             callbacks.append(StepSeeder())
+        if not any(isinstance(callback, SlurmRequeue) for callback in callbacks):
+            callbacks.append(SlurmRequeue())
         trainer = super().instantiate_trainer(
             **{**kwargs, "callbacks": [*callbacks, self.first_batch]}
         )

@@ -118,6 +118,7 @@ class LocalSGDStrategy(LocalStepsStrategy):
             someone_counts = flight.weight > 0  # not with inf or NaN everywhere
             new = self._outer_step(unit, mean) if someone_counts else mean
             self.engine.write_back(unit, flight, new)
+        self.heed(flight)
         row = deciding_row(flight.table)
         unit.round.restart(int(row[Averager.PERIOD]), row[Averager.RATES])
         share_loss_scale(self.precision_plugin, [row[Averager.SCALE] for row in flight.table])

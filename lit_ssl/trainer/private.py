@@ -11,7 +11,7 @@ import signal
 from argparse import ArgumentParser
 from collections.abc import Callable
 from datetime import timedelta
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Any, get_args
 
@@ -30,9 +30,10 @@ __all__ = [
     "before_batch_transfer",
     "built_by_cli",
     "copy_from_first_rank",
+    "defer_requeue",
+    "defer_sigterm",
     "finds_unused_parameters",
     "is_up_to_date",
-    "keep_signals_local",
     "lightning_instantiator",
     "loaders_of",
     "lower_loss_scale",
@@ -195,36 +196,48 @@ def saves_within_epochs(callback: pl.Callback) -> bool:
     )
 
 
-def keep_signals_local(trainer: pl.Trainer, is_local: Callable[[], bool]) -> None:
-    """Spare local steps the communication by which Lightning agrees on SIGTERM.
+def defer_sigterm(
+    trainer: pl.Trainer, agree: Callable[[], None], note: Callable[[], bool]
+) -> None:
+    """Let the handler of SIGTERM only set a flag; ``agree`` is called before every batch.
 
-    Lightning broadcasts a flag before every batch, and once more inside its signal handler. In
-    local steps neither may happen: processes are at different steps then. A process that gets
-    SIGTERM stops by itself at the end of its batch.
+    Lightning broadcasts rank 0's flag before every batch, which ``agree`` takes the place of, and
+    once more inside its handler, wherever the process is at that moment. A process whose own flag
+    is set stops at the end of its batch, whether or not others do.
 
     Args:
         trainer: before its signal handlers are registered.
-        is_local: whether local steps are running.
+        agree: tells the processes of each other's signals; called with several of them.
+        note: called by the handler; True: this process stops by itself.
     """
     loop, connector = trainer.fit_loop.epoch_loop, trainer._signal_connector
-    broadcast = getattr(type(loop), "_broadcast_sigterm_tensor", None)
-    if broadcast is not None:  # since Lightning 2.6
+    if hasattr(type(loop), "_broadcast_sigterm_tensor"):  # since Lightning 2.6
+        loop._broadcast_sigterm_tensor = agree  # type: ignore[method-assign]
+    passed_on = False
 
-        def broadcast_unless_local() -> None:
-            if not is_local():
-                broadcast(loop)
-
-        loop._broadcast_sigterm_tensor = broadcast_unless_local  # type: ignore[method-assign]
-
-    notify = type(connector)._sigterm_notifier_fn
-
-    def notify_locally(signum: signal.Signals | int, frame: Any) -> None:
-        if not is_local():
-            notify(connector, signum, frame)
-            return
+    def handle(signum: signal.Signals | int, frame: Any) -> None:
+        nonlocal passed_on
         launcher = trainer.strategy.launcher
-        if launcher is not None and not connector.received_sigterm:
+        if launcher is not None and not passed_on:
             launcher.kill(signum)
-        connector.received_sigterm = True
+        passed_on = True
+        connector.received_sigterm = note()
 
-    connector._sigterm_notifier_fn = notify_locally  # type: ignore[method-assign, assignment]
+    connector._sigterm_notifier_fn = handle  # type: ignore[method-assign, assignment]
+
+
+def defer_requeue(
+    trainer: pl.Trainer, note: Callable[[int, Any], None]
+) -> Callable[[int, Any], None]:
+    """Exchange what is done on the signal by which SLURM announces the end of a job.
+
+    Args:
+        trainer: before its signal handlers are registered.
+        note: the new handler.
+
+    Returns:
+        Lightning's handler: saves ``hpc_ckpt_N.ckpt``, which communicates, and requeues the job.
+    """
+    connector = trainer._signal_connector
+    connector._slurm_sigusr_handler_fn = note  # type: ignore[method-assign, assignment]
+    return partial(type(connector)._slurm_sigusr_handler_fn, connector)

@@ -80,6 +80,8 @@ class InFlight:
     table: list[list[float]] = field(default_factory=list)  # a row for each process
     weight: float = 0.0  # of all processes behind the parameters' sum
     others_weight: float = 0.0
+    asks: bool = False  # a process has been told that its job is about to end
+    is_heeded: bool = False  # … which was acted upon while this was under way
 
     @property
     def others(self) -> list[Tensor]:
@@ -100,7 +102,9 @@ class Averager:
         options: compression, size of the pieces sent one after the other, what inf and NaN do.
     """
 
-    WEIGHT, NONFINITE, PERIOD, SCALE, RATES = range(5)  # columns; learning rates come last
+    # Columns; learning rates come last. A negative period says that the process is asked to stop:
+    # a column more would make averages under way in older checkpoints unreadable.
+    WEIGHT, NONFINITE, PERIOD, SCALE, RATES = range(5)
 
     def __init__(self, rank: int, world_size: int, groups: Groups, options: Options) -> None:
         self.rank = rank
@@ -178,6 +182,9 @@ class Averager:
         """Wait for an average, and read its table."""
         self.wait(flight)
         flight.table = flight.flat[flight.table_at :].view(self.world_size, -1).tolist()
+        flight.asks = any(row[self.PERIOD] < 0 for row in flight.table) and not flight.is_heeded
+        for row in flight.table:
+            row[self.PERIOD] = abs(row[self.PERIOD])
         weights = [row[self.WEIGHT] for row in flight.table]
         flight.weight = sum(weights[rank] for rank in self.group_ranks)
         flight.others_weight = sum(weights)

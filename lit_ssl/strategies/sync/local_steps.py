@@ -18,13 +18,14 @@ from lit_ssl.strategies.ddp.attempts import join_attempt, leave_group_at_exit
 from lit_ssl.strategies.ddp.gradients import GradientSwitch, Groups
 from lit_ssl.strategies.ddp.uneven_data import FINISHED, UnevenData
 from lit_ssl.strategies.options import Options, shows_options
-from lit_ssl.strategies.sync.averaging import Averager
+from lit_ssl.strategies.sync.averaging import Averager, InFlight
 from lit_ssl.strategies.sync.evaluation import Evaluation
 from lit_ssl.strategies.sync.inner_optimizer import loss_scale
 from lit_ssl.strategies.sync.rounds import SyncSchedule
 from lit_ssl.strategies.sync.synchroniser import Synchroniser
 from lit_ssl.strategies.sync.units import SyncUnit, build_units, check_same_parameters
-from lit_ssl.trainer.private import copy_from_first_rank, keep_signals_local, timeout_of, trainer_of
+from lit_ssl.trainer.private import copy_from_first_rank, timeout_of, trainer_of
+from lit_ssl.trainer.requeue import requeue_of
 
 __all__ = ["LocalStepsStrategy"]
 
@@ -159,7 +160,7 @@ class LocalStepsStrategy(DDPStrategy):
         self.is_fitting = True
         self._uneven = UnevenData(options.uneven == "join", self.world_size, self.root_device)
         check_same_parameters(self.units, rank, name)
-        keep_signals_local(trainer, lambda: self.is_local)
+        self.requeue = requeue_of(trainer, self.lightning_module)
         if warmup == 0:
             self.begin_local_steps()
 
@@ -182,6 +183,7 @@ class LocalStepsStrategy(DDPStrategy):
             assert self.trainer is not None
             checks.warn_about_collectives(self.trainer.lightning_module, type(self).__name__)
             self._uneven.look_at(self.trainer)
+            self.requeue.within_epochs = not (self._uneven.is_possible and self._uneven.join)
 
     def on_train_end(self) -> None:
         """End with one model: the average, or the result of a last outer step."""
@@ -272,7 +274,16 @@ class LocalStepsStrategy(DDPStrategy):
         joins = self._uneven.is_possible and self._uneven.join
         weight = state.step / state.period if joins else 1.0
         period = self.schedule.period(self.steps[unit.index], rates[0], state)
+        period = -period if self.requeue.asked else period
         return (weight, 0.0, float(period), loss_scale(self.precision_plugin), *rates)
+
+    def heed(self, flight: InFlight) -> None:
+        """Save at the end of this batch if the job of some process is about to end."""
+        if flight.asks:
+            self.requeue.agree()
+            for unit in self.units:  # these may ask for the same
+                if unit.in_flight is not None:
+                    unit.in_flight.is_heeded = True
 
     # what is seldom asked for
 

@@ -262,4 +262,5 @@ class Synchroniser:
         states = averaged_states(unit.optimizer, unit.parameters)
         flight.states = states if unit.policy == "average" else []
         flight.snapshot = snapshot.to(unit.device)
+        flight.is_heeded = True  # the job that was asked to stop has ended
         unit.in_flight = flight
