@@ -40,7 +40,7 @@ def newest_checkpoint(folders: Iterable[Path]) -> Newest:
     one called ``last`` wins.
 
     Args:
-        folders: where to look, four levels deep.
+        folders: where to look, four levels deep; or checkpoints themselves.
     """
     found = {path.absolute() for folder in folders for path in _checkpoints(folder)}
     damaged: list[Path] = []
@@ -57,6 +57,8 @@ def _age(path: Path) -> tuple[int, bool, str]:
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
     depth = len(folder.parts)
     for parent, children, names in os.walk(folder):
         here = Path(parent)

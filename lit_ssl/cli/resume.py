@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import lightning.pytorch as pl
 
 from lit_ssl.checkpoints.files import find_class, newest_checkpoint, read_checkpoint
 from lit_ssl.cli.objects import class_parser
@@ -13,7 +16,14 @@ from lit_ssl.cli.output import short, tell
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import option_types
 
-__all__ = ["explain_misfit", "is_file_here", "last_checkpoint", "run_folders", "stored_model"]
+__all__ = [
+    "explain_misfit",
+    "is_file_here",
+    "last_checkpoint",
+    "line_that_resumes",
+    "run_folders",
+    "stored_model",
+]
 
 _SHOWN = 3
 
@@ -36,7 +46,8 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         InputError: if there is no checkpoint, and the command needs one.
     """
     folders = run_folders(trainer)
-    path, damaged = newest_checkpoint(folders)
+    root = str(trainer.get("default_root_dir") or os.getcwd())
+    path, damaged = newest_checkpoint([*folders, *_saved_for_slurm(root)])
     for file in damaged:
         tell(f"passing over {short(file)}: it is incomplete")
     where = " or ".join(map(short, folders))
@@ -47,6 +58,39 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         raise InputError(f"--ckpt_path last: no checkpoint under {where}.")
     tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
     return None
+
+
+def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:
+    """What to tell a person who has stopped a training.
+
+    Args:
+        words: those of the command line, after ``lit-ssl``.
+        trainer: its checkpoints count if they were written in this run.
+        started: when it began, in seconds since the epoch.
+    """
+    folders = [Path(d) for c in trainer.checkpoint_callbacks if (d := getattr(c, "dirpath", None))]
+    files = (
+        newest_checkpoint([f]).path for f in (*folders, *_saved_for_slurm(trainer.default_root_dir))
+    )
+    written = [path for path in files if path is not None and path.stat().st_mtime >= started]
+    newest = newest_checkpoint(written).path
+    path = short(newest) if newest is not None else trainer.ckpt_path
+    if path is None:
+        return "stopped before a checkpoint was written"
+    kept, skip = [], False
+    for word in words:
+        if not skip and word != "--ckpt_path" and not word.startswith("--ckpt_path="):
+            kept.append(word)
+        skip = word == "--ckpt_path"
+    step = f"step {trainer.global_step}"
+    return (
+        f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *kept, '--ckpt_path', str(path)])}"
+    )
+
+
+def _saved_for_slurm(root: str) -> list[Path]:
+    """Checkpoints that a job has left which SLURM ended; they lie in ``default_root_dir``."""
+    return [] if "://" in root else list(Path(root).glob("hpc_ckpt_*.ckpt"))
 
 
 def stored_model(

@@ -26,10 +26,17 @@ from lit_ssl.cli.output import (
     quiet_about,
     remove_unused_run,
     save_predictions,
+    tell,
     tell_results,
 )
 from lit_ssl.cli.recipes import resolve_configs
-from lit_ssl.cli.resume import explain_misfit, is_file_here, last_checkpoint, stored_model
+from lit_ssl.cli.resume import (
+    explain_misfit,
+    is_file_here,
+    last_checkpoint,
+    line_that_resumes,
+    stored_model,
+)
 from lit_ssl.errors import InputError
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.private import (
@@ -99,6 +106,7 @@ class LitSSLCLI(LightningCLI):
         import_components()
         self.first_batch = first_batch or FirstBatch()
         self.argv: list[str] = []
+        self.words: list[str] = []  # as they were typed
         self.parsed_args: dict[str, Any] | Namespace | None = None
         self.stored: dict[str, Any] = {}
         self.failure: Exception | None = None
@@ -134,7 +142,8 @@ class LitSSLCLI(LightningCLI):
             InputError: for a wrong entry.
         """
         if args is None or isinstance(args, list):
-            self.argv = resolve_configs(sys.argv[1:] if args is None else args)
+            self.words = sys.argv[1:] if args is None else args
+            self.argv = resolve_configs(self.words)
         else:
             self.parsed_args = args
         self.config = self._parse(defaults=True)
@@ -287,6 +296,10 @@ class LitSSLCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
+        except SystemExit:  # Lightning's, after Ctrl-C or SIGTERM
+            if subcommand == "fit" and self.trainer.interrupted and self.words:
+                tell(line_that_resumes(self.words, self.trainer, self.first_batch.started))
+            raise
         except Exception as error:
             if not self.first_batch.seen:
                 remove_unused_run(self.trainer, self.first_batch.started)

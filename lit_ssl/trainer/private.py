@@ -196,9 +196,7 @@ def saves_within_epochs(callback: pl.Callback) -> bool:
     )
 
 
-def defer_sigterm(
-    trainer: pl.Trainer, agree: Callable[[], None], note: Callable[[], bool]
-) -> None:
+def defer_sigterm(trainer: pl.Trainer, agree: Callable[[], None], note: Callable[[], bool]) -> None:
     """Let the handler of SIGTERM only set a flag; ``agree`` is called before every batch.
 
     Lightning broadcasts rank 0's flag before every batch, which ``agree`` takes the place of, and

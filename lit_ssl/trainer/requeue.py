@@ -29,8 +29,8 @@ class SlurmRequeue(pl.Callback):
     step. Training goes on until SLURM ends the job; the next start of the same command continues
     from ``hpc_ckpt_N.ckpt`` in ``default_root_dir``.
 
-    ``lit-ssl`` and the strategies with local steps always have this callback; another run that was
-    written in Python gets it by ``Trainer(callbacks=[SlurmRequeue()])``. Outside of ``fit`` a job of
+    ``lit-ssl`` and the strategies with local steps always have this callback; other runs, made
+    in Python, get it by ``Trainer(callbacks=[SlurmRequeue()])``. Outside of ``fit`` a job of
     several processes is not requeued.
     """
 

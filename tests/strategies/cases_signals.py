@@ -9,14 +9,11 @@ from functools import partial
 import lightning.pytorch as pl
 import torch
 from cases_golden import LOCAL, SGD, SLOWMO
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from problems import GoldenModule, Noisy, flat, load, make_trainer
-from torch.utils.data import DataLoader
+from problems import GoldenModule, Noisy, load, make_trainer
 
 from lit_ssl.callbacks import SlurmRequeue
-from lit_ssl.strategies import DiLoCoStrategy
 
 SCONTROL = """\
 #!/bin/sh
