@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_ssl.callbacks import StepSeeder
+from lit_ssl.cli.composing import kept_options, origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.mistakes.entries import wrong_entry
 from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
 from lit_ssl.cli.objects import Instantiator, ModuleInstantiator, import_components
@@ -37,7 +38,7 @@ from lit_ssl.cli.resume import (
     line_that_resumes,
     stored_model,
 )
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, listed
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.private import (
     option_types,
@@ -147,14 +148,27 @@ class LitSSLCLI(LightningCLI):
         else:
             self.parsed_args = args
         self.config = self._parse(defaults=True)
+        self._tell_kept()
 
     def _parse(self, defaults: bool) -> Namespace:
         try:
             if self.parsed_args is not None:
                 return self.parser.parse_object(self.parsed_args, defaults=defaults)
-            return self.parser.parse_args(self.argv, defaults=defaults)
+            return self.parser.parse_args(with_empty_lists(self.argv), defaults=defaults)
         except _ParseError as error:
             raise InputError(self._explain(error, self.parsed_args or self.argv)) from error
+
+    def _tell_kept(self) -> None:
+        """Say which options of a recipe's object go on to another class that was named after it."""
+        for path, (now, before, names) in kept_options(read_entries(self.argv)).items():
+            part: Any = self.config.get(self.config.get("subcommand") or "", Namespace())
+            for key in path.split("."):
+                part = part.get("init_args", part) if isinstance(part, Namespace) else Namespace()
+                part = part.get(key) or Namespace()
+            taken = part.get("init_args") if isinstance(part, Namespace) else None
+            kept = [name for name in names if name in (taken or Namespace())]
+            if kept:
+                tell(f"{path}: {now} keeps {listed(kept, 20)} of the {before} before it")
 
     def _explain(self, error: _ParseError, entries: dict[str, Any] | Namespace | list[str]) -> str:
         """Name the wrong entry, or what the parser says where all of them look right."""
@@ -253,9 +267,20 @@ class LitSSLCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception as error:
-            if self.failure is None or raised_in(error).partition(".")[0] != "jsonargparse":
+            failure = error
+            if self.failure is not None and raised_in(error).partition(".")[0] == "jsonargparse":
+                failure = self.failure
+            failure = self._with_origin(failure)
+            if failure is error:
                 raise
-            raise self.failure from self.failure.__cause__
+            raise failure from failure.__cause__
+
+    def _with_origin(self, error: Exception) -> Exception:
+        """An error with the config from which the values come that it names."""
+        origin = origin_of(read_entries(self.argv), str(error))
+        if not origin or not isinstance(error, InputError):
+            return error
+        return type(error)(f"{error}{origin}").with_traceback(error.__traceback__)
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()  # the two of these classes are replaced below
@@ -307,7 +332,10 @@ class LitSSLCLI(LightningCLI):
                 config = self.config[subcommand]
                 message = explain_misfit(config.ckpt_path, config.model.as_dict())
                 raise InputError(message) from error
-            raise
+            named = self._with_origin(error)
+            if named is error:
+                raise
+            raise named from error.__cause__
 
     def after_fit(self) -> None:
         """Say how the training ended, and where its files lie."""

@@ -181,11 +181,11 @@ class _Search:
         """A list of objects, or more of them."""
         start = self.lengths.get(path, 0) if append else 0
         self.lengths[path] = start + len(values)
+        if not append:  # a list replaces a list
+            kept = {k: v for k, v in self.objects.items() if not k.startswith(f"{path}[")}
+            self.objects = kept
         for index, value in enumerate(values, start):
-            here = f"{path}[{index}]"
-            if not isinstance(value, Mapping) or "class_path" in value:
-                self.objects.pop(here, None)
-            self.value(value, hint, here)
+            self.value(value, hint, f"{path}[{index}]")
 
     def object(self, value: Mapping[str, Any], valid: Mapping[type, int], path: str) -> None:
         """An object: its class and options, or only options where the class is known."""

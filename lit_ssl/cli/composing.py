@@ -1,0 +1,211 @@
+"""Configs over configs: keys stand once, a list replaces a list, and what is kept is said.
+
+jsonargparse merges a list into an earlier one of the same length, item by item, so that a crop or a
+callback would keep options that nobody sees. Emptying the earlier list first replaces it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lit_ssl.errors import InputError, listed
+
+__all__ = ["Entry", "kept_options", "origin_of", "read_entries", "with_empty_lists"]
+
+_CONFIG = ("config", "c")
+_FILES = (".yaml", ".yml", ".json")
+
+
+class Entry(NamedTuple):
+    """One option of the command line, with what it says.
+
+    Attributes:
+        position: number of its first word.
+        name: the option, without dashes, e.g. ``trainer.callbacks``.
+        value: the text, or the loaded YAML where it is a config or in braces.
+        file: the config that it names.
+    """
+
+    position: int
+    name: str
+    value: Any
+    file: str | None
+
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """Dotted names, without ``init_args``, and values; lists are values."""
+        yield from _leaves(self.value, "" if self.name in _CONFIG else _plain(self.name))
+
+
+def read_entries(words: Sequence[str]) -> list[Entry]:
+    """The options of a command line, in their order.
+
+    Args:
+        words: the words after ``lit-ssl``.
+
+    Raises:
+        InputError: if a key stands twice in one mapping, of which YAML would take the last.
+    """
+    entries: list[Entry] = []
+    place = 1
+    while place < len(words):
+        start = place
+        name, is_pair, value = words[place].partition("=")
+        place += 1
+        if not is_pair and place < len(words) and not words[place].startswith("--"):
+            is_pair, value = "=", words[place]
+            place += 1
+        if is_pair and name.startswith("-"):
+            key = name.lstrip("-")
+            entries.append(Entry(start, key, *_load(value, key in _CONFIG)))
+    return entries
+
+
+def with_empty_lists(words: Sequence[str]) -> list[str]:
+    """The words, with options in between that empty a list before a later one takes its place.
+
+    ``callbacks+`` and ``--trainer.callbacks+=`` go on adding to the list that is there.
+    """
+    result = list(words)
+    inserted, has_lists = 0, False
+    for entry in read_entries(words):
+        emptied = None if entry.name.endswith("+") else _emptied(entry.value)
+        if emptied is not None and has_lists:
+            text = f"--{entry.name.removeprefix('-')}={json.dumps(emptied)}"
+            result.insert(entry.position + inserted, text.replace("--c=", "--config="))
+            inserted += 1
+        has_lists = has_lists or emptied is not None or entry.name.endswith("+")
+    return result
+
+
+def kept_options(entries: Sequence[Entry]) -> dict[str, tuple[str, str, list[str]]]:
+    """What stays of an object of a recipe when a later entry names another class.
+
+    Returns:
+        By the dotted name of the object: its new class, the class before, and the names of the
+        options that were given to that one and not again. The new class may not take them all.
+    """
+    classes: dict[str, str] = {}
+    given: dict[str, set[str]] = {}
+    changed: dict[str, tuple[str, str, list[str]]] = {}
+    for entry in entries:
+        leaves = dict(entry.leaves())
+        for name, value in leaves.items():
+            path = name.removesuffix(".class_path")
+            is_class = isinstance(value, str) and (path != name or path in classes)
+            before, now = classes.get(path), str(value).rpartition(".")[2]
+            if not is_class or before == now:
+                continue
+            classes[path] = now
+            again = {key.removeprefix(f"{path}.") for key in leaves if key.startswith(f"{path}.")}
+            if before is not None:
+                kept = {key.partition(".")[0] for key in given.get(path, set())}
+                kept -= {key.partition(".")[0] for key in again}
+                changed[path] = (now, before, sorted(kept))
+        for path in classes:
+            inside = {k.removeprefix(f"{path}.") for k in leaves if k.startswith(f"{path}.")}
+            given.setdefault(path, set()).update(inside - {"class_path"})
+    return changed
+
+
+def origin_of(entries: Sequence[Entry], message: str) -> str:
+    """Which options that a message names, with their values, come from a config, in words.
+
+    Returns:
+        A text such as `` (num_prototypes: 1 is set in recipe.yaml)``; empty where there is none.
+    """
+    last: dict[str, tuple[Any, str | None]] = {}
+    for entry in entries:
+        last |= {name: (value, entry.file) for name, value in entry.leaves()}
+    found: dict[str, None] = {}
+    for name, (value, file) in last.items():
+        option = name.rpartition(".")[2]
+        words = [repr(value)] if isinstance(value, str) else [option, str(value)]
+        said = (
+            re.search(rf"(?<!\w)(?<!\d\.){re.escape(word)}(?!\w|\.\d)", message) for word in words
+        )
+        if file is not None and all(said):
+            found[f"{option}: {value} is set in {file}"] = None
+    return f" ({listed(list(found), 3)})" if found else ""
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix("+").replace(".init_args", "")
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            name = str(key).removesuffix("+")
+            here = f"{path}.{name}" if path else name
+            yield from _leaves(inner, path if name == "init_args" else here)
+    else:
+        yield path, value
+
+
+def _emptied(value: Any) -> Any:
+    """The lists of objects in a value, empty, with the classes on the way; None: there are none."""
+    if isinstance(value, list):
+        objects = (isinstance(v, Mapping) or (isinstance(v, str) and _is_class(v)) for v in value)
+        return [] if any(objects) else None
+    if isinstance(value, str) and value.endswith(_FILES):
+        value, _ = _load(value, is_config=True)
+    if not isinstance(value, Mapping):
+        return None
+    found = {key: _emptied(v) for key, v in value.items() if not str(key).endswith("+")}
+    found = {key: inner for key, inner in found.items() if inner is not None}
+    if found and "class_path" in value:
+        found = {"class_path": value["class_path"], **found}
+    return found or None
+
+
+def _is_class(name: str) -> bool:
+    return name.rpartition(".")[2][:1].isupper()
+
+
+def _load(value: str, is_config: bool) -> tuple[Any, str | None]:
+    """What an option says, and its file; wrong YAML is left to the parser, which names it."""
+    file = None
+    if value[:1] not in ("{", "["):
+        is_file = (value.endswith(_FILES) or is_config) and Path(value).is_file()
+        if not is_file:
+            return (None if is_config else value), None
+        file = value
+    try:
+        text = Path(file).read_text(encoding="utf-8") if file else value
+        return yaml.load(text, _OnceLoader), file
+    except _TwiceError as error:
+        raise InputError(f"{file or 'the config'}: {error}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None, file
+
+
+class _TwiceError(Exception):
+    """A key that stands twice."""
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a mapping in which a key stands twice; those that come with ``<<`` do not count."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Read a mapping as it is written."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            name = (key.tag, key.value)
+            if name in lines:
+                where = f"line {line}" if lines[name] == line else f"lines {lines[name]} and {line}"
+                raise _TwiceError(
+                    f"{key.value!r} stands twice in one place, in {where}, and only the last would "
+                    "count: keep one of them"
+                )
+            lines[name] = line
+        return node
