@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
+from lit_ssl.models.backbones.fetching import weights_follow
 
 __all__ = [
     "Newest",
@@ -160,12 +161,13 @@ def load_module(path: str | Path, class_path: str, hparams: Mapping[str, Any]) -
         raise InputError(f"{class_path} is no LightningModule.")
     kwargs = hparams.get("backbone_kwargs") or {}
     changed: dict[str, Any] = {}
-    if kwargs.get("pretrained"):  # the weights are in the checkpoint
+    if kwargs.get("pretrained"):  # for classes that build their network without us
         changed["backbone_kwargs"] = {**kwargs, "pretrained": False}
     try:
-        return module_class.load_from_checkpoint(
-            path, map_location="cpu", weights_only=True, **changed
-        )
+        with weights_follow():  # they are in the checkpoint
+            return module_class.load_from_checkpoint(
+                path, map_location="cpu", weights_only=True, **changed
+            )
     except (TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{class_path} cannot be built from {path}: {reason}") from error

@@ -39,6 +39,7 @@ from lit_ssl.cli.resume import (
     stored_model,
 )
 from lit_ssl.errors import InputError, listed
+from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.private import (
     option_types,
@@ -264,8 +265,12 @@ class LitSSLCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; an error of a constructor comes out as it was raised."""
+        follow = self._part(self.config, "ckpt_path") not in (None, "best", "hpc")
         try:
-            super().instantiate_classes()
+            with weights_follow(follow):
+                super().instantiate_classes()
+            if follow and not self.model.strict_loading:  # the checkpoint may hold only some
+                super().instantiate_classes()
         except Exception as error:
             failure = error
             if self.failure is not None and raised_in(error).partition(".")[0] == "jsonargparse":

@@ -16,6 +16,8 @@ from lit_ssl.contracts.batches import parts_of
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
+from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.models.backbones.vit import ClassTokenViT, draw_kept_patches
 from lit_ssl.models.ema import ema_update_, target_copy
 from lit_ssl.models.heads import ProjectionHead
@@ -28,7 +30,7 @@ from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 __all__ = ["MSN"]
 
 
-class MSN(WeightsOnce, pl.LightningModule):
+class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
     """Masked Siamese Networks: masked views must find the prototypes of a full view.
 
     Batches are ``(views, labels)`` or ``views``: a list with one tensor ``[B, count, C, H, W]`` per
@@ -146,7 +148,8 @@ class MSN(WeightsOnce, pl.LightningModule):
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
 
-        network = _make_backbone(backbone, initialization, backbone_kwargs or {})
+        with weights_follow(bool(pretrained)):
+            network = _make_backbone(backbone, initialization, backbone_kwargs or {})
         self.backbone = network
         self.embed_dim: int = network.embed_dim
         self.patch_size: tuple[int, int] = tuple(network.patch_size)

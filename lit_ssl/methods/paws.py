@@ -18,7 +18,9 @@ from lit_ssl.contracts.batches import two_stream_batch, view_major
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.models.heads import PredictionHead, ProjectionHead
 from lit_ssl.optim import Schedule, decay_groups, is_bias_or_norm, make_lars, set_schedules
 from lit_ssl.trainer.hparams import not_plain
@@ -46,7 +48,7 @@ class Embeddings(NamedTuple):
     predictions: Tensor
 
 
-class PAWS(WeightsOnce, pl.LightningModule):
+class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
     """PAWS: two views of an image must get the same label from a few labelled images.
 
     Batches are dictionaries: ``unlabelled`` is ``(views, labels)`` or ``views``, a list with one
@@ -154,7 +156,8 @@ class PAWS(WeightsOnce, pl.LightningModule):
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
 
-        self.backbone, self.embed_dim = create_backbone(backbone, backbone_kwargs)
+        with weights_follow(bool(pretrained)):
+            self.backbone, self.embed_dim = create_backbone(backbone, backbone_kwargs)
         kind = _ACTIVATIONS[activation]
         hidden = proj_hidden_dim or self.embed_dim
         self.projection_head = ProjectionHead(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, did_you_mean, listed
@@ -18,6 +19,7 @@ from lit_ssl.losses.priors import (
     uniform_prior,
 )
 from lit_ssl.methods.msn import MSN
+from lit_ssl.trainer.private import checkpoint_to_come
 
 __all__ = ["PMSN"]
 
@@ -37,8 +39,8 @@ class PMSN(MSN):
         prior: shares of the prototypes. ``power_law``; ``uniform``; ``data``: the frequencies of
             the classes in the training images of the data module (its ``labels("train")``), each
             divided among equally many prototypes; a list of K positive numbers; or a ``.npy`` or
-            ``.txt`` file with them. File and data are read when a fit starts, so that checkpoints
-            load without them.
+            ``.txt`` file with them. File and data are read when a fit starts; checkpoints hold the
+            prior, and load and resume without them.
         prior_exponent: of the power law, ≥ 0; 0 is uniform. Mild exponents are best: 1 and the true
             class frequencies were clearly worse than 0.25 where we measured them.
         kl_direction: ``forward`` is KL(mean prediction ‖ prior), ``reverse`` the opposite.
@@ -53,6 +55,7 @@ class PMSN(MSN):
     """
 
     loss: PMSNLoss
+    _has_prior = False
 
     def __init__(
         self,
@@ -82,10 +85,24 @@ class PMSN(MSN):
         self.loss = PMSNLoss(known, **self.loss_options)
 
     def setup(self, stage: str) -> None:
-        """Set the prior when a fit starts (a checkpoint that is resumed brings its own)."""
+        """Set the prior when a fit starts; a checkpoint that is resumed brings its own."""
         super().setup(stage)
-        if stage == "fit":
+        if stage == "fit" and not self.is_restored() and not self._has_prior:
             self.loss.set_prior(self.make_prior())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the prior of a checkpoint; warn where another was asked for."""
+        super().on_load_checkpoint(checkpoint)
+        stored = checkpoint.get("hyper_parameters", {})
+        before = stored.get("prior", self.prior), stored.get("prior_exponent", self.prior_exponent)
+        is_same = before == (self.prior, self.prior_exponent)
+        if checkpoint_to_come(self) is not None and not is_same:
+            rank_zero_warn(
+                f"the checkpoint goes on with its own prior ({before[0]}, exponent {before[1]}), "
+                f"not with {self.prior}, exponent {self.prior_exponent}: start a new run for that"
+            )
+        # only a file is read no more: the training images may be others in the next fit
+        self._has_prior = is_same and str(self.prior).endswith((".npy", ".txt"))
 
     def make_prior(self) -> Tensor:
         """Shares ``[K]`` of the prototypes; may be overridden.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, InputImportError, did_you_mean
 from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
+from lit_ssl.models.backbones.fetching import do_weights_follow, fetching
 from lit_ssl.transforms.preprocessing import Preprocessing
 
 __all__ = ["Classifier", "load_classifier"]
@@ -21,6 +22,7 @@ _FORMS = (
     "timm:NAME, hf:NAME_OR_FOLDER, torchvision:NAME, torchvision:NAME@WEIGHTS, or (in "
     "PretrainedClassifier) the path of a checkpoint (.ckpt) of this package"
 )
+_INSTEAD = "give as model a local file or folder"
 
 
 class Classifier(NamedTuple):
@@ -47,7 +49,8 @@ def load_classifier(
     Args:
         model: ``timm:NAME``, ``hf:NAME_OR_FOLDER`` (transformers), ``torchvision:NAME`` with the
             library's best weights or ``torchvision:NAME@WEIGHTS``.
-        pretrained: False leaves the weights random, for trying things out.
+        pretrained: False leaves the weights random, for trying things out; so they are where
+            weights follow (:func:`lit_ssl.models.backbones.fetching.weights_follow`).
         model_kwargs: Passed to timm's or torchvision's constructor.
 
     Raises:
@@ -56,17 +59,16 @@ def load_classifier(
     kind, colon, name = model.partition(":")
     loaders = {"timm": _timm, "hf": _transformers, "torchvision": _torchvision}
     if colon and kind in loaders:
-        return loaders[kind](name, pretrained, dict(model_kwargs or {}))
+        wanted = pretrained and not do_weights_follow()
+        return loaders[kind](name, wanted, dict(model_kwargs or {}))
     raise InputError(f"model {model!r} is none of {_FORMS}")
 
 
 def _timm(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
     if not timm.is_model(name) and "/" not in name:
         raise InputError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
-    try:
+    with fetching(f"timm:{name}", _INSTEAD):
         network = timm.create_model(name, pretrained=pretrained, **kwargs)
-    except (OSError, RuntimeError) as error:
-        raise _no_weights(f"timm:{name}", error) from error
     given = {key: kwargs[key] for key in ("img_size",) if key in kwargs}
     config = timm.data.resolve_model_data_config(network, args=given)
     steps = timm.data.create_transform(**config, is_training=False, use_prefetcher=True)
@@ -107,15 +109,13 @@ def _transformers(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classi
         raise InputImportError(
             f"hf:{name} needs transformers: pip install 'lit-ssl[hf]'"
         ) from error
-    try:
+    with fetching(f"hf:{name}", _INSTEAD, ValueError):
         processor = AutoImageProcessor.from_pretrained(name)
         if pretrained:
             model = AutoModelForImageClassification.from_pretrained(name, **kwargs)
         else:
             config = AutoConfig.from_pretrained(name, **kwargs)
             model = AutoModelForImageClassification.from_config(config)
-    except (OSError, ValueError) as error:
-        raise _no_weights(f"hf:{name}", error) from error
     text = f"transformers' for {name} ({type(processor).__name__})"
     preprocessing = Preprocessing(_Processor(processor), text=text)
     return Classifier(_Logits(model), int(model.config.num_labels), preprocessing, Path(name).name)
@@ -133,21 +133,11 @@ def _torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classif
         hint = did_you_mean(weights_name, choices.__members__)
         raise InputError(f"torchvision's {name} has no weights {weights_name!r}.{hint}")
     weights = choices[weights_name] if weights_name else choices.DEFAULT
-    try:
+    with fetching(f"torchvision:{name}", _INSTEAD):
         network = models.get_model(name, weights=weights if pretrained else None, **kwargs)
-    except (OSError, RuntimeError) as error:
-        raise _no_weights(f"torchvision:{name}", error) from error
     steps = weights.transforms()
     size = steps.crop_size[0]
     text = f"torchvision's for {name}@{weights.name}: resize {steps.resize_size[0]}, crop {size}"
     label = f"{name}@{weights.name}" if weights_name else name
     outputs = kwargs.get("num_classes", len(weights.meta["categories"]))
     return Classifier(network, outputs, Preprocessing(steps, text=text), label)
-
-
-def _no_weights(name: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())
-    return InputError(
-        f"{name} cannot be loaded: {type(error).__name__}: {reason[:300]}; for weights that are "
-        "downloaded, check the name and the network, or give a local file or folder"
-    )

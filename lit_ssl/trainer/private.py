@@ -7,6 +7,7 @@ public way to ask or to say. Hooks that a subclass overrides, such as LightningC
 
 from __future__ import annotations
 
+import inspect
 import signal
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -29,6 +30,7 @@ __all__ = [
     "backend_of",
     "before_batch_transfer",
     "built_by_cli",
+    "checkpoint_to_come",
     "copy_from_first_rank",
     "defer_requeue",
     "defer_sigterm",
@@ -65,6 +67,20 @@ def loaders_of(loop: Any) -> list[Any] | None:
     """
     combined = loop._combined_loader
     return None if combined is None else combined.flattened
+
+
+def checkpoint_to_come(module: Any) -> str | None:
+    """The checkpoint that the run which has called ``setup`` is going to load, if any.
+
+    ``trainer.ckpt_path`` tells it only after ``setup``; until then the path is an argument of
+    ``Trainer._run``, which is on the stack. Elsewhere the answer is None.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is pl.Trainer._run.__code__ and frame.f_locals.get("model") is module:
+            return frame.f_locals.get("ckpt_path")
+        frame = frame.f_back
+    return None
 
 
 def steps_made(trainer: pl.Trainer) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from lit_ssl.trainer.private import checkpoint_to_come
+
 __all__ = ["WeightsOnce", "say_start"]
 
 
@@ -14,8 +16,8 @@ class WeightsOnce:
     """Part of a LightningModule that may start from a file of weights.
 
     They are loaded at the first ``setup``, before Lightning moves, compiles or wraps the module;
-    not in a module that came from a checkpoint, and not again when a test follows a fit. (A run
-    that is resumed loads them first: Lightning tells of its checkpoint only after ``setup``.)
+    not in a module that came from a checkpoint or is about to, and not again when a test follows a
+    fit.
     """
 
     _has_weights = False
@@ -26,9 +28,15 @@ class WeightsOnce:
 
     def setup(self, stage: str) -> None:
         """Load the weights to start from, once: a test after a fit keeps what was trained."""
-        if not self._has_weights:
-            self.load_start()
+        if self._has_weights or self.is_restored():
+            return
+        self.load_start()
         self._has_weights = True
+
+    def is_restored(self) -> bool:
+        """Whether the run that begins is going to load a checkpoint, with all of the weights."""
+        module: Any = self
+        return checkpoint_to_come(self) is not None and module.strict_loading
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the weights of a checkpoint from being overwritten."""

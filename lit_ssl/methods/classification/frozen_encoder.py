@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from lit_ssl.checkpoints.encoders import load_encoder
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.models.backbones.vit import ClassTokenViT
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
@@ -21,7 +23,7 @@ from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 __all__ = ["FrozenEncoder"]
 
 
-class FrozenEncoder(WeightsOnce, pl.LightningModule):
+class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
     """A backbone with the weights of a file, for evaluation only.
 
     ``lit-ssl validate`` and ``test`` run any evaluation callback on it; there is nothing to fit.
@@ -53,7 +55,8 @@ class FrozenEncoder(WeightsOnce, pl.LightningModule):
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
         self.weights = weights
         self.online = online
-        self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
+        with weights_follow(weights is not None):
+            self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
         self.backbone.requires_grad_(False)
         own_weights = (backbone_kwargs or {}).get("pretrained") or not isinstance(backbone, str)
         self._is_random = weights is None and not own_weights

@@ -16,7 +16,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from lit_ssl.checkpoints.encoders import load_encoder
 from lit_ssl.contracts.batches import inputs_of, labelled_batch
 from lit_ssl.errors import InputError, by_name
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
@@ -25,7 +27,7 @@ from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(WeightsOnce, pl.LightningModule):
+class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
     """Supervised classifier: a backbone and a linear layer, cross-entropy.
 
     Batches are ``(images, labels)``; labels of −1 do not count. The learning rate rises linearly,
@@ -101,7 +103,8 @@ class ImageClassifier(WeightsOnce, pl.LightningModule):
         self.freeze_backbone = freeze_backbone
         self.pretrained = pretrained
 
-        self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
+        with weights_follow(bool(pretrained)):
+            self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
         self.classifier = nn.Linear(self.embed_dim, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)

@@ -24,7 +24,9 @@ from lit_ssl.methods.classification.sweep_output import (
     sweep_table,
     write_sweep,
 )
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.models.probe_features import ProbeFeatures
 from lit_ssl.models.probes import ProbeHead, ProbeHeads, probe_losses
 from lit_ssl.optim import Schedule, set_schedules
@@ -37,7 +39,7 @@ from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 __all__ = ["LinearEvaluation"]
 
 
-class LinearEvaluation(WeightsOnce, pl.LightningModule):
+class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
     """Linear classifiers on a frozen backbone, all points of a sweep trained together.
 
     Each batch goes through the backbone once, in eval mode and without gradients; then one head for
@@ -92,7 +94,8 @@ class LinearEvaluation(WeightsOnce, pl.LightningModule):
         self.weights = weights
         self.online = online
         self.momentum = momentum
-        self.backbone, width = create_backbone(backbone, backbone_kwargs)
+        with weights_follow(weights is not None):
+            self.backbone, width = create_backbone(backbone, backbone_kwargs)
         self.backbone.requires_grad_(False)
         self.extract = ProbeFeatures(self.backbone, width, features)
         self.embed_dim = self.extract.widths[0]

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lit_ssl.checkpoints.files import find_class, load_module, read_checkpoint
 from lit_ssl.contracts.batches import inputs_of
 from lit_ssl.errors import InputError
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.classifiers import Classifier, load_classifier
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms.preprocessing import Preprocessing, vanilla_preprocessing
@@ -21,7 +22,7 @@ from lit_ssl.transforms.preprocessing import Preprocessing, vanilla_preprocessin
 __all__ = ["PretrainedClassifier"]
 
 
-class PretrainedClassifier(pl.LightningModule):
+class PretrainedClassifier(FromCheckpoint, pl.LightningModule):
     """A trained image classifier of timm, transformers, torchvision or this package, to evaluate.
 
     ``forward(images)`` and ``logits(images)`` give scores of the classes. Batches are ``(images,

@@ -13,6 +13,7 @@ from lit_ssl.contracts.batches import grouped_batch, inputs_of
 from lit_ssl.contracts.data import group_data
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.groups.cells import attributes_of
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.groups.classifier import parameter_group
 from lit_ssl.methods.groups.predictions import save_predictions
 from lit_ssl.methods.groups.stages import AttributeStage, check_attributes
@@ -23,7 +24,7 @@ from lit_ssl.trainer.hparams import not_plain
 __all__ = ["AttributePredictor"]
 
 
-class AttributePredictor(pl.LightningModule):
+class AttributePredictor(FromCheckpoint, pl.LightningModule):
     """Tells the attribute from the input, learned on the training rows that have it.
 
     At the end of a fit it labels all training rows and writes ``predicted_groups.csv`` and

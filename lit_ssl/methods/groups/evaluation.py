@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from lit_ssl.contracts.batches import grouped_batch, inputs_of
 from lit_ssl.errors import by_name
 from lit_ssl.groups.cells import group_counts
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.metrics.groups import GroupAccuracy, GroupScores
 
 __all__ = ["GroupEvaluation"]
 
 
-class GroupEvaluation(pl.LightningModule):
+class GroupEvaluation(FromCheckpoint, pl.LightningModule):
     """The evaluation of a module with ``forward`` to features and a ``classifier`` on them.
 
     Logs ``acc_worst``, ``acc_avg``, ``acc_adj`` and ``acc_group_G`` of the validation and test

@@ -10,6 +10,7 @@ from torch import nn
 
 from lit_ssl.errors import InputError
 from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
+from lit_ssl.models.backbones.fetching import fetching, without_weights
 from lit_ssl.models.backbones.multiplied_resnet import resnet50w2, resnet50w4
 from lit_ssl.models.backbones.wide_resnet import WideResNet, wide_resnet28_2
 
@@ -71,4 +72,7 @@ def _by_name(name: str, kwargs: dict[str, Any]) -> nn.Module:
         )
     if timm.models.is_model_in_modules(name, ["resnet"]):
         kwargs.setdefault("zero_init_last", False)
-    return timm.create_model(name, **{"num_classes": 0, **kwargs})
+    kwargs = {"num_classes": 0, **without_weights(kwargs)}
+    what, instead = f"{name} with backbone_kwargs.pretrained: true", "leave that out"
+    with fetching(what, instead, really=bool(kwargs.get("pretrained"))):
+        return timm.create_model(name, **kwargs)

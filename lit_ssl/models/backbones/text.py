@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputFileNotFoundError, InputImportError
+from lit_ssl.models.backbones.fetching import do_weights_follow
 
 __all__ = ["TextBackbone"]
 
@@ -20,7 +21,7 @@ class TextBackbone(nn.Module):
 
     Args:
         path: folder with the model (``config.json`` and weights), or a name that transformers finds
-            in its cache.
+            in its cache. Where weights follow, of a checkpoint, only ``config.json`` is read.
 
     Raises:
         ImportError: without the package transformers.
@@ -30,13 +31,17 @@ class TextBackbone(nn.Module):
     def __init__(self, path: str) -> None:
         super().__init__()
         try:
-            from transformers import AutoModel
+            from transformers import AutoConfig, AutoModel
         except ImportError as error:
             raise InputImportError(
                 "TextBackbone needs the package transformers: pip install lit-ssl[hf]"
             ) from error
         try:
-            self.model = AutoModel.from_pretrained(path, local_files_only=True)
+            if do_weights_follow():
+                config = AutoConfig.from_pretrained(path, local_files_only=True)
+                self.model = AutoModel.from_config(config).eval()  # as from_pretrained leaves it
+            else:
+                self.model = AutoModel.from_pretrained(path, local_files_only=True)
         except OSError as error:
             where = "is no model" if Path(path).exists() else "is neither a folder nor cached"
             raise InputFileNotFoundError(

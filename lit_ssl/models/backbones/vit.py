@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_ssl.errors import InputError, InputTypeError, did_you_mean
 from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
+from lit_ssl.models.backbones.fetching import fetching, without_weights
 
 __all__ = ["ClassTokenViT", "draw_kept_patches", "keep_count"]
 
@@ -103,8 +104,11 @@ class ClassTokenViT(nn.Module):
         if ":" not in name and not is_model(name):  # hf-hub:… and local-dir:… are others
             hint = did_you_mean(name, list_models(), list_up_to=0)
             raise InputError(f"timm has no model {name!r}.{hint}")
+        asked = {"num_classes": 0, "global_pool": "token", **without_weights(kwargs)}
+        what, instead = f"{name} with backbone_kwargs.pretrained: true", "leave that out"
         try:
-            vit: Any = create_model(name, **{"num_classes": 0, "global_pool": "token", **kwargs})
+            with fetching(what, instead, really=bool(asked.get("pretrained"))):
+                vit: Any = create_model(name, **asked)
         except (TypeError, AssertionError) as error:
             raise InputError(
                 f"timm cannot build {name!r} as a vision transformer with {kwargs}: {error}"
