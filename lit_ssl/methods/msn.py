@@ -17,11 +17,12 @@ from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
+from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.models.backbones.vit import ClassTokenViT, draw_kept_patches
 from lit_ssl.models.ema import ema_update_, target_copy
 from lit_ssl.models.heads import ProjectionHead
-from lit_ssl.optim import Schedule, decay_groups, linear, set_schedules
+from lit_ssl.optim import Schedule, decay_groups, linear
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.run import is_logged
@@ -169,8 +170,6 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
             "gather": gather,
         }
         self.loss = MSNLoss(**self.loss_options)
-        self._total_steps = 0
-        self._warmup_steps = 0.0
 
     # ---------------------------------------------------------------- features
 
@@ -244,15 +243,14 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (or ``optimizer``), decayed and undecayed groups; prototypes are never decayed."""
-        self._total_steps = total_steps(self.trainer)
-        self._warmup_steps = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
+        self._rates_at(0)  # a run of unknown length is refused now
         groups = decay_groups(
             ((name, p) for name, p in self.named_parameters() if p.requires_grad),
             self.weight_decay,
             exclude=self._is_undecayed,
         )
         if self.optimizer_factory is not None:
-            return self.optimizer_factory(groups)
+            return mark_scheduled(self.optimizer_factory(groups))
         return torch.optim.AdamW(groups, lr=self.lr)
 
     def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
@@ -270,16 +268,7 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         already be written without its update.
         """
         step = self.trainer.global_step
-        total = self.schedule_stretch * self._total_steps
-        lr = Schedule(
-            start=self.start_lr,
-            peak=self.lr,
-            final=self.final_lr,
-            total=total,
-            warmup=self._warmup_steps,
-        )(step + 1)
-        decay = Schedule(0.0, self.weight_decay, self.final_weight_decay, total)(step + 1)
-        set_schedules(optimizer, lr, decay)  # the reference counts these steps from 1
+        set_rates(self.trainer, optimizer, *self._rates_at(step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         momentum = self.ema_decay_at(step)
         ema_update_(self.target_backbone, self.backbone, momentum)
@@ -308,8 +297,17 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     # ---------------------------------------------------------------- schedules
 
+    def _rates_at(self, step: int) -> tuple[float, float]:
+        """Learning rate and weight decay in optimiser step ``step`` (from 0)."""
+        # As in the reference: whole steps, counted from 1 in these two schedules.
+        total = int(self.schedule_stretch * total_steps(self.trainer))
+        warmup = int(epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs"))
+        lr = Schedule(self.start_lr, self.lr, self.final_lr, total, warmup)
+        decay = Schedule(0.0, self.weight_decay, self.final_weight_decay, total)
+        return lr(step + 1), decay(step + 1)
+
     def _stretched(self, start: float, final: float, step: int) -> float:
-        return linear(step, self.schedule_stretch * self._total_steps, start, final)
+        return linear(step, self.schedule_stretch * total_steps(self.trainer), start, final)
 
     def ema_decay_at(self, step: int) -> float:
         """Momentum of the target network in optimiser step ``step`` (from 0)."""
@@ -388,8 +386,8 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
                 "train/me_max": out.me_max.detach(),
                 "train/entropy": out.entropy.detach(),
                 "train/max_target_prob": out.target_probs.amax(dim=1).mean(),
-                "train/lr": group["lr"],
-                "train/weight_decay": group["weight_decay"],
+                "train/lr": current_lr(self.trainer),
+                "train/weight_decay": group.get("weight_decay", 0.0),
                 "train/ema_decay": self.ema_decay_at(step),
             },
             batch_size=size,

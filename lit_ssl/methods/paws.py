@@ -19,10 +19,11 @@ from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
+from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.models.heads import PredictionHead, ProjectionHead
-from lit_ssl.optim import Schedule, decay_groups, is_bias_or_norm, make_lars, set_schedules
+from lit_ssl.optim import Schedule, decay_groups, is_bias_or_norm, make_lars
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.run import is_logged
@@ -175,7 +176,6 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
             "gather": gather,
         }
         self.loss = PAWSLoss(**self.loss_options)
-        self._schedule: Schedule | None = None
 
     # ---------------------------------------------------------------- features
 
@@ -274,8 +274,8 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
                 "train/me_max": out.me_max.detach(),
                 "train/max_target_prob": out.targets.amax(dim=2).mean(),
                 "train/entropy": entropy,
-                "train/lr": group["lr"],
-                "train/weight_decay": group["weight_decay"],
+                "train/lr": current_lr(self.trainer),
+                "train/weight_decay": group.get("weight_decay", 0.0),
             },
             batch_size=size,
         )
@@ -294,15 +294,11 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """LARS (or ``optimizer``) on decayed and undecayed groups."""
-        total = total_steps(self.trainer)
-        warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
-        self._schedule = Schedule(
-            start=self.start_lr, peak=self.lr, final=self.final_lr, total=total, warmup=warmup
-        )
+        self._rates_at(0)  # a run of unknown length is refused now
         exclude = is_bias_or_norm if self.exclude_mode == "ndim" else _named_bias_or_bn
         groups = decay_groups(self.named_parameters(), self.weight_decay, exclude)
         if self.optimizer_factory is not None:
-            return self.optimizer_factory(groups)
+            return mark_scheduled(self.optimizer_factory(groups))
         return make_lars(
             groups,
             lr=self.lr,
@@ -315,12 +311,17 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Set this step's learning rate and weight decay, then step."""
-        assert self._schedule is not None
-        step, decay = self.trainer.global_step, self.weight_decay
-        if self.final_weight_decay is not None:
-            decay = Schedule(0.0, decay, self.final_weight_decay, self._schedule.total)(step)
-        set_schedules(optimizer, self._schedule(step), decay)
+        set_rates(self.trainer, optimizer, *self._rates_at(self.trainer.global_step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def _rates_at(self, step: int) -> tuple[float, float]:
+        """Learning rate and weight decay in optimiser step ``step`` (from 0)."""
+        total = total_steps(self.trainer)
+        warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
+        lr = Schedule(self.start_lr, self.lr, self.final_lr, total, warmup)(step)
+        if self.final_weight_decay is None:
+            return lr, self.weight_decay
+        return lr, Schedule(0.0, self.weight_decay, self.final_weight_decay, total)(step)
 
     # --------------------------------------------------------------- evaluation
 

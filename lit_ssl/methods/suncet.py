@@ -11,6 +11,7 @@ from lit_ssl.contracts.batches import two_stream_batch, view_major
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
 from lit_ssl.methods.paws import PAWS
+from lit_ssl.methods.rates import current_lr
 from lit_ssl.trainer.run import is_logged
 
 __all__ = ["SuNCEt"]
@@ -151,7 +152,7 @@ class SuNCEt(PAWS):
             parts = {"suncet": supervised, "contrastive": contrastive}
             self.log_dict(
                 {f"train/{name}": value.detach() for name, value in parts.items()}
-                | {"train/lr": self.trainer.optimizers[0].param_groups[0]["lr"]},
+                | {"train/lr": current_lr(self.trainer)},
                 batch_size=size,
             )
         return {"loss": loss, "features": large.features[:size].detach()}
@@ -160,7 +161,6 @@ class SuNCEt(PAWS):
         """SuNCEt's loss of supports ``[M, views, C, H, W]``, logged."""
         supports = self.encode([view_major(support)])[0]
         loss = self.suncet(supports.predictions, labels.repeat(support.shape[1]), self.num_classes)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
-        self.log("train/lr", rate, batch_size=len(labels))
+        self.log("train/lr", current_lr(self.trainer), batch_size=len(labels))
         return loss

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
 
-__all__ = ["MultiStep", "Schedule", "linear", "set_schedules"]
+__all__ = ["MultiStep", "Schedule", "linear", "set_group", "set_schedules"]
 
 
 class Schedule(NamedTuple):
@@ -67,11 +67,22 @@ def linear(step: float, total: float, start: float, final: float) -> float:
     return start + (final - start) * min(1.0, step / total)
 
 
-def set_schedules(optimizer: Optimizer, lr: float, weight_decay: float) -> None:
+def set_schedules(optimizer: Optimizer, lr: float | None, weight_decay: float) -> None:
     """Set this step's learning rate everywhere and the weight decay where groups decay.
 
     A group may scale the rate by ``lr_scale``; groups with ``decay: False`` keep weight decay 0.
+
+    Args:
+        optimizer: its groups are changed.
+        lr: learning rate; None leaves the groups' rates as they are.
+        weight_decay: of the groups that decay.
     """
     for group in optimizer.param_groups:
+        set_group(group, lr, weight_decay)
+
+
+def set_group(group: dict[str, Any], lr: float | None, weight_decay: float) -> None:
+    """What :func:`set_schedules` does, for one group of parameters."""
+    if lr is not None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-        group["weight_decay"] = weight_decay if group.get("decay", True) else 0.0
+    group["weight_decay"] = weight_decay if group.get("decay", True) else 0.0

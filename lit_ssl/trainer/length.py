@@ -1,11 +1,18 @@
-"""Length of a run and of its epochs in optimiser steps, for schedules."""
+"""Length of a run and of its epochs in optimiser steps, for schedules.
+
+It is asked anew in each step and never kept: finders of batch sizes, schedulers of gradient
+accumulation and reloaded data change it after the optimizers were made.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.private import is_finding_lr
 
 __all__ = ["epochs_to_steps", "total_steps"]
 
@@ -13,14 +20,21 @@ __all__ = ["epochs_to_steps", "total_steps"]
 def total_steps(trainer: Any) -> int:
     """Optimiser steps of the whole run.
 
+    While a learning rate is searched for, the steps of the run that it is meant for, where its
+    epochs tell them, not those of the search.
+
     Args:
         trainer: the Trainer, which knows its data.
 
     Raises:
         ValueError: if the run has no known end.
     """
-    steps = trainer.estimated_stepping_batches
-    if not math.isfinite(steps) or steps < 0:  # Lightning says -1 for an endless loader
+    steps = math.inf
+    if trainer.max_epochs is not None and trainer.max_epochs != -1:
+        steps = _steps(trainer, max(trainer.max_epochs, 1))
+    if trainer.max_steps != -1 and not (is_finding_lr(trainer) and math.isfinite(steps)):
+        steps = min(steps, trainer.max_steps)
+    if not math.isfinite(steps):
         raise InputError(
             f"the schedules of {type(trainer.lightning_module).__name__} need the length of the "
             "run: set max_epochs, or max_steps when the training loader has no length"
@@ -29,10 +43,10 @@ def total_steps(trainer: Any) -> int:
 
 
 def epochs_to_steps(trainer: Any, epochs: float, name: str) -> float:
-    """Optimiser steps of some epochs.
+    """Optimiser steps of the first epochs.
 
     Args:
-        trainer: the Trainer, after its training data were set up (``total_steps`` does that).
+        trainer: the Trainer, which knows its data.
         epochs: number of epochs, fractions allowed.
         name: the argument that counts in epochs, for the message.
 
@@ -41,9 +55,31 @@ def epochs_to_steps(trainer: Any, epochs: float, name: str) -> float:
     """
     if not epochs:
         return 0.0
-    if not math.isfinite(trainer.num_training_batches):  # with max_steps, nobody has asked yet
-        trainer.fit_loop.setup_data()
-    per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-    if not math.isfinite(per_epoch):
+    steps = _steps(trainer, epochs)
+    if not math.isfinite(steps):
         raise InputError(f"{name} counts epochs and needs a training loader with a length")
-    return epochs * math.ceil(per_epoch)
+    return steps
+
+
+def _steps(trainer: Any, epochs: float) -> float:
+    """Optimiser steps of the first epochs; infinite if an epoch has no known length."""
+    if trainer.train_dataloader is None:  # nobody has asked yet
+        trainer.fit_loop.setup_data()
+    batches = trainer.num_training_batches
+    if not math.isfinite(batches):
+        return math.inf
+    schedule = _accumulation(trainer)
+    starts = sorted(schedule)
+    steps = 0.0
+    for start, end in zip(starts, [*starts[1:], math.inf], strict=True):
+        if epochs > start:
+            steps += (min(epochs, end) - start) * math.ceil(batches / schedule[start])
+    return steps
+
+
+def _accumulation(trainer: Any) -> dict[int, int]:
+    """Batches of an optimiser step, by the epoch from which on there are so many."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):
+            return callback.scheduling
+    return {0: trainer.accumulate_grad_batches}

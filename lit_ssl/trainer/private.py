@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.tuner.lr_finder import _ExponentialLR, _LinearLR
 from torch import nn
 from torch.optim import Optimizer
 
@@ -35,6 +36,7 @@ __all__ = [
     "defer_requeue",
     "defer_sigterm",
     "finds_unused_parameters",
+    "is_finding_lr",
     "is_up_to_date",
     "lightning_instantiator",
     "loaders_of",
@@ -89,6 +91,14 @@ def steps_made(trainer: pl.Trainer) -> int:
     ``global_step`` counts every optimiser.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def is_finding_lr(trainer: pl.Trainer) -> bool:
+    """Whether ``Tuner.lr_find`` or its callback is trying learning rates at the moment."""
+    return any(
+        isinstance(config.scheduler, _LinearLR | _ExponentialLR)
+        for config in trainer.lr_scheduler_configs
+    )
 
 
 def finds_unused_parameters(strategy: Any) -> bool:

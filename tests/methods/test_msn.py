@@ -91,8 +91,6 @@ def test_views_of_an_image_meet_its_own_target(tiny):
     # Anchors equal to their targets: the assignments must agree image by image.
     module = tiny.msn(mask_ratio=0.0, sinkhorn_iterations=0, proj_use_bn=False)
     view = torch.randn(6, 1, 3, 16, 16)
-    module.trainer = tiny.trainer()
-    module._total_steps = 1
     with torch.no_grad():
         _, targets = module.encode_target(view[:, 0])
         anchors = view.expand(-1, 2, -1, -1, -1).transpose(0, 1).flatten(0, 1)
@@ -268,5 +266,6 @@ def test_warmup_in_epochs_with_only_max_steps(tiny):
     module = tiny.msn(warmup_epochs=2)
     batches = [tiny.views() for _ in range(3)]
     tiny.trainer(max_epochs=-1, max_steps=7).fit(module, tiny.loader(batches))
-    assert module._warmup_steps == 6
-    assert module._total_steps == 7
+    peaks = [module._rates_at(step)[0] for step in range(7)]
+    assert peaks.index(max(peaks)) == 5  # counted from 1: the sixth is the last of the warm-up
+    assert module.ema_decay_at(7) == pytest.approx(0.996 + 0.004 / 1.25)

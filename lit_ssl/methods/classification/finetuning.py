@@ -13,7 +13,7 @@ from lit_ssl.checkpoints.encoders import first_projection, fit_weights, load_enc
 from lit_ssl.contracts.batches import labelled_batch
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.image_classifier import ImageClassifier
-from lit_ssl.optim import set_schedules
+from lit_ssl.methods.rates import mark_scheduled, set_rates
 from lit_ssl.optim.param_groups import layer_decay_groups
 from lit_ssl.trainer.weights_once import say_start
 from lit_ssl.transforms.mixing import BatchMixing
@@ -129,13 +129,12 @@ class FineTuning(ImageClassifier):
         """SGD with Nesterov momentum, or ``optimizer``, on one or more groups for each layer."""
         if self.layer_decay == 1:
             return super().configure_optimizers()
-        self._schedule = None  # another fit may be of another length
         groups = self._layer_groups()
         if self.optimizer_factory is not None:
-            optimizer = self.optimizer_factory(groups)
+            optimizer = mark_scheduled(self.optimizer_factory(groups))
         else:
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
-        set_schedules(optimizer, self.schedule(0), self.weight_decay)
+        set_rates(self.trainer, optimizer, self.schedule(0), self.weight_decay)
         return optimizer
 
     def _layer_groups(self) -> list[dict[str, Any]]:

@@ -17,9 +17,10 @@ from lit_ssl.checkpoints.encoders import load_encoder
 from lit_ssl.contracts.batches import inputs_of, labelled_batch
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
+from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.fetching import weights_follow
-from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
+from lit_ssl.optim import MultiStep, Schedule, decay_groups
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
@@ -112,7 +113,6 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
             self.backbone.requires_grad_(False)
         self.val_acc1 = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
         self.test_acc1 = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
-        self._schedule: Schedule | MultiStep | None = None
         self.train()  # a frozen backbone is in eval mode from the start
 
     # features and scores
@@ -172,7 +172,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return total / (labels != -1).sum().clamp(min=1)
 
     def _lr(self) -> float:
-        return self.schedule(self.trainer.global_step)
+        return current_lr(self.trainer)
 
     @property
     def schedule(self) -> Schedule | MultiStep:
@@ -181,28 +181,22 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         Raises:
             ValueError: if the run or its epochs have no known length.
         """
-        if self._schedule is None:
-            total = total_steps(self.trainer)
-            warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
-            if self.milestones is None:
-                self._schedule = Schedule(self.start_lr, self.lr, self.final_lr, total, warmup)
-            else:
-                steps = [epochs_to_steps(self.trainer, m, "milestones") for m in self.milestones]
-                self._schedule = MultiStep(
-                    self.start_lr, self.lr, tuple(steps), self.milestone_factor, warmup
-                )
-        return self._schedule
+        total = total_steps(self.trainer)
+        warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
+        if self.milestones is None:
+            return Schedule(self.start_lr, self.lr, self.final_lr, total, warmup)
+        steps = tuple(epochs_to_steps(self.trainer, m, "milestones") for m in self.milestones)
+        return MultiStep(self.start_lr, self.lr, steps, self.milestone_factor, warmup)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum (or ``optimizer``) on decayed and undecayed groups."""
-        self._schedule = None  # another fit may be of another length
         named = ((name, p) for name, p in self.named_parameters() if p.requires_grad)
         groups = decay_groups(named, self.weight_decay, exclude=self._is_undecayed)
         if self.optimizer_factory is not None:
-            optimizer = self.optimizer_factory(groups)
+            optimizer = mark_scheduled(self.optimizer_factory(groups))
         else:
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
-        set_schedules(optimizer, self.schedule(0), self.weight_decay)
+        set_rates(self.trainer, optimizer, self.schedule(0), self.weight_decay)
         return optimizer
 
     def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
@@ -213,7 +207,8 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Set this step's learning rate, then step."""
-        set_schedules(optimizer, self._lr(), self.weight_decay)
+        rate = self.schedule(self.trainer.global_step)
+        set_rates(self.trainer, optimizer, rate, self.weight_decay)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     # evaluation

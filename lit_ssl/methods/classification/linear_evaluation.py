@@ -25,11 +25,12 @@ from lit_ssl.methods.classification.sweep_output import (
     write_sweep,
 )
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
+from lit_ssl.methods.rates import set_rates
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.models.probe_features import ProbeFeatures
 from lit_ssl.models.probes import ProbeHead, ProbeHeads, probe_losses
-from lit_ssl.optim import Schedule, set_schedules
+from lit_ssl.optim import Schedule
 from lit_ssl.optim.stacked_sgd import StackedSGD
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
@@ -109,7 +110,6 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         )
         # accuracies of the last validation, NaN where there is none: they choose the head to test
         self.register_buffer("val_acc1", torch.full((len(self.points),), torch.nan))
-        self._schedule: Schedule | None = None
         self._counts: Tensor | None = None
         self._tested: tuple[int, ProbeHead] | None = None
         self._scaler: Any = None
@@ -162,7 +162,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD whose learning rate and weight decay differ from head to head."""
-        self._schedule = Schedule(0.0, 1.0, 0.0, total_steps(self.trainer))
+        total_steps(self.trainer)  # a run of unknown length is refused now
         linear = [heads.weight for heads in self.heads]
         rest = [p for n, p in self.heads.named_parameters() if not n.endswith(".weight")]
         groups = [
@@ -177,8 +177,8 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Set this step's factor of the learning rates, then step."""
-        assert self._schedule is not None
-        set_schedules(optimizer, self._schedule(self.trainer.global_step), 1.0)
+        schedule = Schedule(0.0, 1.0, 0.0, total_steps(self.trainer))
+        set_rates(self.trainer, optimizer, schedule(self.trainer.global_step), 1.0)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_fit_start(self) -> None:

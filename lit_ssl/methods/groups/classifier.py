@@ -327,7 +327,7 @@ class GroupRobustClassifier(GroupEvaluation):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Set this step's learning rate, then step."""
-        if self.lr_schedule == "linear":
+        if self.lr_schedule == "linear" and not self.trainer.lr_scheduler_configs:
             start, end = self.stage_steps()
             done = (self.trainer.global_step - start) / max(1, end - start)
             for group in optimizer.param_groups:

@@ -13,7 +13,7 @@ from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.groups.classifier import GroupRobustClassifier, parameter_group
 from lit_ssl.methods.groups.stages import FirstStage
 from lit_ssl.trainer.length import epochs_to_steps
-from lit_ssl.trainer.private import finds_unused_parameters
+from lit_ssl.trainer.private import finds_unused_parameters, is_finding_lr
 from lit_ssl.trainer.run import is_fast_dev_run
 
 __all__ = ["TwoStageClassifier"]
@@ -85,7 +85,17 @@ class TwoStageClassifier(GroupRobustClassifier):
             )
 
     def prepare(self) -> None:
-        """Prepare the data for the stage that the epoch belongs to."""
+        """Prepare the data for the stage that the epoch belongs to.
+
+        Raises:
+            InputError: if a learning rate is searched for while the first network trains.
+        """
+        if is_finding_lr(self.trainer) and self.in_first_stage:
+            raise InputError(
+                f"the search for a learning rate would try rates on the first network of "
+                f"{type(self).__name__} and report them as lr, which is the classifier's: search "
+                "with GroupRobustClassifier, and give lr here"
+            )
         data = group_data(self.trainer)
         epoch = self.trainer.current_epoch
         if self.trainer.global_step == 0:

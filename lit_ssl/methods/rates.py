@@ -1,0 +1,45 @@
+"""Who sets the learning rate of a step: the method's schedule, unless the user set another.
+
+A method schedules the groups of parameters that it made, which
+:func:`lit_ssl.optim.decay_groups` marks by their key ``decay``. A subclass may give an optimizer of
+its own in ``configure_optimizers``: one on such groups follows the method's schedules, any other
+keeps its values. Where the Trainer has a learning-rate scheduler (a subclass's, or the one by which
+``Tuner.lr_find`` tries rates), the rates are the scheduler's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+from lit_ssl.optim.schedules import set_group
+
+__all__ = ["current_lr", "mark_scheduled", "set_rates"]
+
+
+def mark_scheduled(optimizer: Optimizer) -> Optimizer:
+    """Mark all groups of an optimizer as the method's, also where a factory made new ones."""
+    for group in optimizer.param_groups:
+        group.setdefault("decay", True)
+    return optimizer
+
+
+def set_rates(trainer: Any, optimizer: Any, lr: float, weight_decay: float) -> None:
+    """Set this step's learning rate and weight decay in the groups that the method schedules.
+
+    Args:
+        trainer: the running Trainer; with a scheduler of learning rates, these are left alone.
+        optimizer: its groups are changed.
+        lr: learning rate, which a group may scale by ``lr_scale``.
+        weight_decay: of the groups that decay.
+    """
+    rate = None if trainer.lr_scheduler_configs else lr
+    for group in optimizer.param_groups:
+        if "decay" in group:
+            set_group(group, rate, weight_decay)
+
+
+def current_lr(trainer: Any) -> float:
+    """The learning rate that the optimizer has, the largest of its groups, for loggers."""
+    return max(group["lr"] for group in trainer.optimizers[0].param_groups)
