@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     )
     from lit_ssl.callbacks.evaluators.low_shot import LowShotEvaluator as LowShotEvaluator
     from lit_ssl.callbacks.evaluators.soft_nn import SoftNNEvaluator as SoftNNEvaluator
+    from lit_ssl.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
     from lit_ssl.callbacks.last_layer import LastLayerRefit as LastLayerRefit
+    from lit_ssl.callbacks.last_validation import LastValidation as LastValidation
     from lit_ssl.callbacks.monitors.collapse import CollapseMonitor as CollapseMonitor
     from lit_ssl.callbacks.monitors.speed import SpeedMonitor as SpeedMonitor
     from lit_ssl.callbacks.monitors.sync import SyncMonitor as SyncMonitor

@@ -9,9 +9,12 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.callbacks.evaluators.features import Features, Split, clear_features, extract_features
+from lit_ssl.callbacks.evaluators.monitored import let_monitors_wait
 from lit_ssl.contracts.data import check_bank, data_source, is_unlabelled, num_classes_of
 from lit_ssl.contracts.modules import feature_function
 from lit_ssl.errors import InputError, by_name
+from lit_ssl.trainer.private import ends_now, validate_now, validate_the_end
+from lit_ssl.trainer.validation import tell_schedule
 
 
 class RepresentationEvaluator(pl.Callback, ABC):
@@ -22,8 +25,13 @@ class RepresentationEvaluator(pl.Callback, ABC):
     computed once, however many evaluators ask for them. Where the data module has no classes
     (``num_classes`` 0), an evaluator is off, and says so.
 
+    During fit it runs in validations, so every ``check_val_every_n_epoch`` epochs of the Trainer at
+    most; the end of the fit is always validated, and evaluated. What will never run is said at the
+    start. ``ModelCheckpoint`` and ``EarlyStopping`` that monitor one of the values act only after
+    validations that measured it.
+
     Args:
-        every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
+        every_n_epochs: During fit, evaluate after every n-th epoch and at its end, >= 1.
             ``trainer.validate`` and ``trainer.test`` always evaluate.
         feature_method: Method of the module that maps images to features.
         num_classes: Number of classes; None takes the data module's.
@@ -36,6 +44,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
     """
 
     needs_bank: ClassVar[bool] = True
+    runs_in_validation: ClassVar[bool] = True  # told by tell_schedule
     on_progress_bar: ClassVar[tuple[str, ...]] = ()  # names of values
 
     def __init__(
@@ -50,6 +59,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         self.feature_method = feature_method
         self.num_classes = num_classes
         self.is_off = False
+        self.measured: dict[str, int] = {}  # name of a value in the log → step of its weights
 
     @abstractmethod
     def evaluate(
@@ -78,6 +88,10 @@ class RepresentationEvaluator(pl.Callback, ABC):
         """Complain at the start, not after the first epoch, if a contract is not met."""
         if stage == "predict":
             return
+        self.measured = {}
+        if stage == "fit":
+            validate_the_end(trainer)
+            let_monitors_wait(trainer)
         self.is_off = is_unlabelled(trainer, self.num_classes)
         if self.is_off:
             data = type(data_source(trainer)).__name__
@@ -87,6 +101,10 @@ class RepresentationEvaluator(pl.Callback, ABC):
         feature_function(pl_module, self.feature_method)
         if self.needs_bank:
             check_bank(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say what will never be evaluated."""
+        tell_schedule(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop features of earlier weights."""
@@ -98,6 +116,12 @@ class RepresentationEvaluator(pl.Callback, ABC):
         """Evaluate and log, when it is due."""
         if self._is_due(trainer):
             self._log(trainer, pl_module, "val")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate the end where a callback, such as EarlyStopping, made it one only afterwards."""
+        is_measured = trainer.global_step in self.measured.values()
+        if trainer.enable_validation and not self.is_off and not is_measured:
+            validate_now(trainer)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate and log."""
@@ -112,12 +136,8 @@ class RepresentationEvaluator(pl.Callback, ABC):
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking:
             return False
-        epoch = trainer.current_epoch + 1
-        return (
-            trainer.state.fn != "fit"
-            or epoch % self.every_n_epochs == 0
-            or epoch == trainer.max_epochs
-        )
+        is_nth = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        return trainer.state.fn != "fit" or is_nth or ends_now(trainer)
 
     @by_name
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
@@ -126,6 +146,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         for name, value in self.evaluate(trainer, pl_module, split).items():
             # All processes hold equal values; syncing them again only keeps Lightning from warning.
             shown = name in self.on_progress_bar
+            self.measured[f"{split}/{name}"] = trainer.global_step
             pl_module.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)
 
 

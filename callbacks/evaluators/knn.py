@@ -24,7 +24,7 @@ class KNNEvaluator(RepresentationEvaluator):
     Args:
         k: Neighbours that vote, >= 1; capped at the size of the bank.
         temperature: Sharpness of the vote, > 0.
-        every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
+        every_n_epochs: During fit, evaluate after every n-th epoch and at its end, >= 1.
         feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``.
         num_classes: Number of classes; None takes the data module's.
 

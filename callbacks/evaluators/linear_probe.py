@@ -43,7 +43,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
     Args:
         lr: Learning rate of AdamW, > 0.
         weight_decay: Weight decay of AdamW, >= 0.
-        every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
+        every_n_epochs: During fit, evaluate after every n-th epoch and at its end, >= 1.
         feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``, D =
             ``embed_dim``; must give the same kind of features as the training step's outputs.
         num_classes: Number of classes; None takes the data module's.
@@ -99,6 +99,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Use the state of a checkpoint that a strategy restored only after the fit began."""
+        super().on_train_start(trainer, pl_module)
         if self.head is None and not self.is_off:
             self._build(trainer, pl_module)
 

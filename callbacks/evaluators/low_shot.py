@@ -29,7 +29,7 @@ class LowShotEvaluator(RepresentationEvaluator):
         shots: Labelled images per class, each >= 1.
         draws: Random draws to average over, >= 1; seeded 0, 1, ….
         l2: Regularisation x of :func:`lit_ssl.metrics.fit_low_shot`, > 0.
-        every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
+        every_n_epochs: During fit, evaluate after every n-th epoch and at its end, >= 1.
         feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``. MSN's
             published numbers use its ``features`` (before the final norm).
         num_classes: Number of classes; None takes the data module's.

@@ -27,7 +27,7 @@ class SoftNNEvaluator(RepresentationEvaluator):
 
     Args:
         temperature: τ of the softmax over similarities, > 0.
-        every_n_epochs: During fit, evaluate after every n-th epoch and after the last one, >= 1.
+        every_n_epochs: During fit, evaluate after every n-th epoch and at its end, >= 1.
         feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``. None:
             ``embed`` of modules that have it (PAWS: all of the network, prediction head included,
             as the paper evaluates), else ``forward``.

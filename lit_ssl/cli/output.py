@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, RichModelSummary
+from lightning.pytorch.callbacks import BasePredictionWriter, RichModelSummary
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import get_human_readable_count
@@ -23,12 +23,11 @@ from rich.table import Table
 from torch import Tensor
 
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
-from lit_ssl.trainer.private import is_up_to_date, quiet_hp_metric
+from lit_ssl.trainer.private import quiet_hp_metric
 from lit_ssl.trainer.run import is_fast_dev_run, new_folders, root_is_chosen, run_folder
 
 __all__ = [
     "FirstBatch",
-    "LastCheckpoint",
     "ParameterSummary",
     "SaveConfig",
     "drop_placeholder",
@@ -108,25 +107,6 @@ class FirstBatch(pl.Callback):
     on_test_batch_end = on_predict_batch_end = _on_batch_end
 
 
-class LastCheckpoint(pl.Callback):
-    """Makes ``last.ckpt`` the end of the run.
-
-    ``ModelCheckpoint(save_last=True)`` writes it together with its other checkpoints, so without
-    this a run that ends between two of them would lose its last epochs.
-    """
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save again what is out of date."""
-        for callback in trainer.checkpoint_callbacks:
-            if (
-                isinstance(callback, ModelCheckpoint)
-                and callback.save_last is True
-                and callback.last_model_path
-                and not is_up_to_date(callback, trainer.global_step)
-            ):
-                trainer.save_checkpoint(callback.last_model_path)
-
-
 class ParameterSummary(RichModelSummary):
     """Table of the module's parts and their parameters; FLOPs only where they were measured."""
 
@@ -196,11 +176,14 @@ def remove_unused_run(trainer: pl.Trainer, started: float) -> None:
 
 
 def tell_results(trainer: pl.Trainer) -> None:
-    """Say how a training ended, and where its checkpoints and logs lie."""
-    values = trainer.callback_metrics.items()
-    shown = [f"{n} {v:.4g}" for n, v in values if n.startswith("val") and not n.endswith("_std")]
-    if shown:
-        tell(f"results: {', '.join(shown)}")
+    """Say how a training ended, and where its checkpoints and logs lie.
+
+    The results are those of the last validation, or the training's own where there was none.
+    """
+    values = {n: v for n, v in trainer.callback_metrics.items() if not n.endswith("_std")}
+    measured = {n: v for n, v in values.items() if n.startswith("val")} or values
+    shown = [f"{name} {value:.4g}" for name, value in measured.items()]
+    tell(f"results: {', '.join([*shown, f'step {trainer.global_step}'])}")
     if is_fast_dev_run(trainer):
         return
     folders = [str(getattr(c, "dirpath", None) or "") for c in trainer.checkpoint_callbacks]

@@ -12,14 +12,13 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Checkpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lit_ssl.callbacks import StepSeeder
+from lit_ssl.callbacks import LastCheckpoint, LastValidation, StepSeeder
 from lit_ssl.cli.composing import kept_options, origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.mistakes.entries import wrong_entry
 from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
 from lit_ssl.cli.objects import Instantiator, ModuleInstantiator, import_components
 from lit_ssl.cli.output import (
     FirstBatch,
-    LastCheckpoint,
     ParameterSummary,
     SaveConfig,
     drop_placeholder,
@@ -89,9 +88,9 @@ class LitSSLCLI(LightningCLI):
       turn beat the defaults;
     - ``--ckpt_path last`` finds the newest checkpoint of earlier runs;
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
-    - ``StepSeeder`` is always among the callbacks, so that resumed runs continue identically;
-    - so is ``SlurmRequeue``, which saves before SLURM ends the job, at a point that all processes
-      share.
+    - always among the callbacks are ``StepSeeder``, so that resumed runs continue identically,
+      ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is saved and validated,
+      and ``SlurmRequeue``, which saves before SLURM ends the job, where all processes share a step.
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
@@ -303,8 +302,7 @@ class LitSSLCLI(LightningCLI):
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         if given.get("fast_dev_run"):  # save_last would write a file all the same
             callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
-        else:
-            callbacks.append(LastCheckpoint())
+        callbacks.append(LastValidation())
         if not any(isinstance(callback, StepSeeder) for callback in callbacks):
             callbacks.append(StepSeeder())
         if not any(isinstance(callback, SlurmRequeue) for callback in callbacks):
@@ -318,6 +316,8 @@ class LitSSLCLI(LightningCLI):
             else callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         ]
+        if trainer.checkpoint_callbacks and not given.get("fast_dev_run"):
+            trainer.callbacks.append(LastCheckpoint())  # type: ignore[attr-defined]
         if given.get("logger") in (None, True):
             drop_placeholder(trainer)
         quiet_about(self.datamodule, self.subcommand)
@@ -326,6 +326,7 @@ class LitSSLCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
+            self._check_that_it_ran(subcommand)
         except SystemExit:  # Lightning's, after Ctrl-C or SIGTERM
             if subcommand == "fit" and self.trainer.interrupted and self.words:
                 tell(line_that_resumes(self.words, self.trainer, self.first_batch.started))
@@ -341,6 +342,16 @@ class LitSSLCLI(LightningCLI):
             if named is error:
                 raise
             raise named from error.__cause__
+
+    def _check_that_it_ran(self, command: str) -> None:
+        """Refuse an evaluation without any batch, which Lightning passes over in silence."""
+        if command == "fit" or self.first_batch.seen or not self.trainer.is_global_zero:
+            return
+        kind = {"validate": "val", "test": "test", "predict": "predict"}[command]
+        limit = getattr(self.trainer, f"limit_{kind}_batches")
+        data = type(self.datamodule).__name__
+        why = f"limit_{kind}_batches is 0" if limit == 0 else f"{data} has no images for it"
+        raise InputError(f"{command} did nothing: {why}")
 
     def after_fit(self) -> None:
         """Say how the training ended, and where its files lie."""

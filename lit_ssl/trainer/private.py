@@ -35,6 +35,7 @@ __all__ = [
     "copy_from_first_rank",
     "defer_requeue",
     "defer_sigterm",
+    "ends_now",
     "finds_unused_parameters",
     "is_finding_lr",
     "is_up_to_date",
@@ -45,12 +46,17 @@ __all__ = [
     "option_types",
     "quiet_hp_metric",
     "required_options",
+    "save_at_epoch_ends",
+    "saves_at_step",
     "saves_within_epochs",
     "steps_made",
     "subcommand_parsers",
     "summary_options",
     "timeout_of",
     "trainer_of",
+    "val_batches",
+    "validate_now",
+    "validate_the_end",
     "whole_numbers_first",
 ]
 
@@ -101,6 +107,65 @@ def is_finding_lr(trainer: pl.Trainer) -> bool:
     )
 
 
+def ends_now(trainer: pl.Trainer) -> bool:
+    """Whether a fit stops after the batch that it has just done: last epoch, step or minute."""
+    fit = trainer.fit_loop
+    loop = fit.epoch_loop
+    out_of_steps = loop.max_steps != -1 and loop.global_step >= loop.max_steps
+    stopped = trainer.should_stop and fit._can_stop_early
+    is_last_epoch = trainer.max_epochs not in (None, -1) and (
+        trainer.current_epoch + 1 >= trainer.max_epochs  # type: ignore[operator]
+    )
+    return out_of_steps or stopped or (is_last_epoch and loop._num_ready_batches_reached())
+
+
+def validate_the_end(trainer: pl.Trainer) -> None:
+    """Let a fit validate after its last batch too, wherever that falls; calling it again is free.
+
+    Lightning validates where ``check_val_every_n_epoch`` and ``val_check_interval`` say, and so
+    not at all after the last epoch or step of a fit whose length they do not divide.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if "_should_check_val_fx" in vars(loop):
+        return
+    is_due = type(loop)._should_check_val_fx
+
+    def is_due_or_last(data_fetcher: Any) -> bool:
+        if is_due(loop, data_fetcher):
+            return True
+        if not trainer.enable_validation:
+            return False
+        if loop.restarting:  # a checkpoint of such a validation: it has been done
+            return loop.restarted_on_last and loop._num_ready_batches_reached()
+        return ends_now(trainer)
+
+    loop._should_check_val_fx = is_due_or_last  # type: ignore[method-assign]
+
+
+def validate_now(trainer: pl.Trainer) -> None:
+    """Validate at ``on_train_end``, as part of the epoch that has just ended."""
+    fit = trainer.fit_loop
+    fit.epoch_progress.current.completed -= 1  # what trainer.current_epoch is
+    fit.epoch_loop._batches_that_stepped -= 1  # the step in the logs
+    trainer.validating = True
+    try:
+        fit.epoch_loop.val_loop.run()
+    finally:
+        trainer.training = True
+        fit.epoch_loop._batches_that_stepped += 1
+        fit.epoch_progress.current.completed += 1
+
+
+def val_batches(trainer: pl.Trainer) -> float:
+    """Batches of each validation of a fit on this process; makes the loaders, as Lightning will."""
+    if not trainer.enable_validation:
+        return 0
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    trainer.training = True
+    return sum(trainer.num_val_batches)  # type: ignore[arg-type]
+
+
 def finds_unused_parameters(strategy: Any) -> bool:
     """Whether a DDP strategy was told to expect parameters without gradient."""
     return bool(strategy._ddp_kwargs.get("find_unused_parameters"))
@@ -112,6 +177,18 @@ def finds_unused_parameters(strategy: Any) -> bool:
 def is_up_to_date(callback: ModelCheckpoint, step: int) -> bool:
     """Whether the last file that a callback wrote is of this step."""
     return callback._last_global_step_saved == step
+
+
+def save_at_epoch_ends(callback: ModelCheckpoint) -> None:
+    """Do not let a callback wait for a validation, unless the user had it do so."""
+    if callback._save_on_train_epoch_end is None:
+        callback._save_on_train_epoch_end = True
+
+
+def saves_at_step(callback: ModelCheckpoint, step: int) -> bool:
+    """Whether a callback that saves every n-th step is due after this one."""
+    every = callback._every_n_train_steps
+    return every > 0 and step % every == 0
 
 
 def summary_options(callback: RichModelSummary) -> dict[str, Any]:

@@ -180,3 +180,43 @@ def test_a_whole_number_stays_one_whatever_was_imported_first(built):
     cli = built("fit", *BASE, "--trainer.limit_val_batches=1")
     assert cli.trainer.limit_val_batches == 1
     assert isinstance(cli.trainer.limit_val_batches, int)
+
+
+SELDOM = ["--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=10"]
+
+
+def test_a_fit_shorter_than_its_interval_ends_with_results_and_a_checkpoint(lit_ssl, recwarn):
+    result = lit_ssl("fit", *BASE, *SELDOM)
+    assert "results: val/loss" in result.out
+    assert sum("validated only at its end" in str(warning.message) for warning in recwarn) == 1
+    assert lit_ssl("fit", *BASE, "--ckpt_path=last", "--trainer.max_epochs=4").code == 0
+
+
+@pytest.mark.parametrize(("data", "steps"), [("Unvalidated", 6), ("MyData", 2)])
+@pytest.mark.parametrize(("words", "epochs"), [([], 1), (SELDOM, 3)])
+def test_a_fit_without_validation_images_says_so_and_leaves_a_checkpoint(
+    lit_ssl, workdir, recwarn, data, steps, words, epochs
+):
+    result = lit_ssl("fit", *BASE, *words, f"--data=toy_project.{data}")
+    assert result.code == 0, result.err
+    line = "nothing is validated in this fit: there are no validation data"
+    assert sum(line in str(warning.message) for warning in recwarn) == 1
+    (path,) = (workdir / "checkpoints").iterdir()
+    assert torch.load(path, weights_only=True)["global_step"] == steps * epochs
+    assert f"results: step {steps * epochs}\n" in result.out
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "why"),
+    [
+        ("validate", ["--data=toy_project.Unvalidated"], "Unvalidated has no images for it"),
+        ("validate", ["--trainer.limit_val_batches=0"], "limit_val_batches is 0"),
+        ("test", ["--trainer.limit_test_batches=0"], "limit_test_batches is 0"),
+        ("predict", ["--trainer.limit_predict_batches=0"], "limit_predict_batches is 0"),
+    ],
+)
+def test_an_evaluation_of_nothing_is_refused(lit_ssl, workdir, command, words, why):
+    before = set(workdir.iterdir())
+    result = lit_ssl(command, *BASE, *words)
+    assert (result.code, set(workdir.iterdir())) == (2, before)
+    assert f"error: {command} did nothing: {why}\n" in result.err

@@ -165,6 +165,13 @@ class ToyData(ImageDataModule):
         return Rows(ArrayImages(pixels), {"label": np.arange(size) % 4})
 
 
+class Unvalidated(ToyData):
+    """Has no image to validate on."""
+
+    def val_dataloader(self):
+        return []
+
+
 class UnnamedData(ToyData):
     """Does not know its classes."""
 

@@ -256,6 +256,15 @@ def test_wrong_batches_and_clipping_are_refused(tiny):
         tiny.trainer(gradient_clip_val=1.0).fit(evaluation(), *loaders())
 
 
+def test_a_fit_without_a_due_validation_chooses_all_the_same(tiny):
+    """Its end is validated; where there is nothing to validate, it says so at the start."""
+    module = evaluation()
+    tiny.trainer(max_epochs=2, check_val_every_n_epoch=10).fit(module, *loaders())
+    assert not module.val_acc1.isnan().any()
+    with pytest.warns(UserWarning, match="nothing is validated in this fit: there are no valid"):
+        tiny.trainer(max_epochs=1).fit(evaluation(), loaders()[0])
+
+
 def test_under_fp16_one_overflowing_head_does_not_stop_the_others(tiny):
     def fit(decays):
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)

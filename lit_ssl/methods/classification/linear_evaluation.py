@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import load_encoder
@@ -34,7 +34,9 @@ from lit_ssl.optim import Schedule
 from lit_ssl.optim.stacked_sgd import StackedSGD
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
+from lit_ssl.trainer.private import validate_the_end
 from lit_ssl.trainer.run import run_folder, tensorboards
+from lit_ssl.trainer.validation import why_not_validated
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["LinearEvaluation"]
@@ -205,6 +207,17 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self._scaler = getattr(plugin, "scaler", None)
         if self._scaler is not None:
             plugin.scaler = None  # type: ignore[attr-defined]
+
+        validate_the_end(self.trainer)  # else a fit without a due validation has no best head
+
+    def on_train_start(self) -> None:
+        """Warn of a sweep without validation: no head can be chosen at its end."""
+        why = why_not_validated(self.trainer)
+        if why is not None and len(self.points) > 1:
+            rank_zero_warn(
+                f"the best of {len(self.points)} heads is chosen on the validation images, but "
+                f"nothing is validated in this fit: {why}. Validate before the test"
+            )
 
     def on_fit_end(self) -> None:
         """Print the sweep; give the Trainer its gradient scaler back."""
