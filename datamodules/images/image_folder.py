@@ -8,30 +8,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
 from lit_ssl.datamodules.reading.folders import class_folders, images_by_class, images_in
 from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.layout import Layout, split_folders
 from lit_ssl.datamodules.reading.rows import Rows
+from lit_ssl.datamodules.reading.walking import visible_folders
 from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.errors import check_choice, listed
 from lit_ssl.files import layout_error
 
 __all__ = ["ImageFolderDataModule"]
 
+_NAME = "Image folder"
+
 
 class ImageFolderDataModule(ImageDataModule):
-    """Your own images, with or without classes.
+    """Your own images, with or without classes, in any format that Pillow reads.
 
     The training images are in ``root/train``, or in ``root`` itself if there is no such folder;
-    validation and test images in ``root/val`` and ``root/test``, both optional. Each folder inside
-    is a class (searched to any depth). A training folder without folders inside has images without
-    labels: they get −1.
+    validation and test images in ``root/val`` (or ``valid``, ``validation``) and ``root/test``,
+    both optional; capital letters do not matter. Each folder inside is a class (searched to any
+    depth).
+    A training folder without folders inside has images without labels: they get −1. What is left
+    out (files of other formats, hidden ones, broken links) is told in a warning.
 
     Args:
         root: The folder.
         image_size: Height and width of evaluation images: the shorter side is resized to 8/7 of it
             (256 for 224), then the centre is cut out.
         labelled: False ignores the folders: all images get the label −1.
+        layout: Whether the folders in ``root`` are "splits" or "classes" of training images.
+            "auto" goes by their names and what is in them: a folder ``train`` that holds images and
+            no folders, beside others that hold images, is a class.
+        allow_empty: Keep class folders without images, as classes without images; else they are an
+            error, since they shift the labels of all that follow.
         val_size: Number of training images held out for validation. 0 uses ``root/val``, else
             ``root/test``, else there is no validation.
         kwargs: Arguments of ``ImageDataModule``.
@@ -43,34 +56,47 @@ class ImageFolderDataModule(ImageDataModule):
         root: str,
         image_size: int = 224,
         labelled: bool = True,
+        layout: Layout = "auto",
+        allow_empty: bool = False,
         val_size: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(val_size=val_size, **kwargs)
+        check_choice("layout", layout, ("auto", "splits", "classes"))
         self.default_size = image_size
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.labelled = labelled
+        self.layout = layout
+        self.allow_empty = allow_empty
 
     @cached_property
     def class_names(self) -> Sequence[str]:
         """Names of the class folders, sorted; empty if the images have no labels."""
-        folder = self._folder("train")
+        folder = self._folders["train"]
         if not folder.is_dir():
-            raise layout_error("Image folder", folder, f"a folder with images at {folder}")
-        return class_folders(folder) if self.labelled else []
+            raise layout_error(_NAME, folder, f"a folder with images at {folder}")
+        if not self.labelled:
+            return []
+        names = class_folders(folder, self.allow_empty)
+        if len(names) == 1:
+            inside = visible_folders(folder / names[0])
+            hint = f": set root to {folder / names[0]}?" if inside else ""
+            found = f", which holds {listed([f'{name}/' for name in inside])}" if inside else ""
+            rank_zero_warn(f"{folder} has one class only, {names[0]}{found}{hint}")
+        return names
 
     def load_rows(self, split: Split) -> Rows | None:
         """Return the images of a split, None if it has no folder."""
-        folder = self._folder(split)
-        if split != "train" and not folder.is_dir():
+        if split not in self._folders:
             return None
+        folder = self._folders[split]
         if self.class_names:
-            return images_by_class(folder, self.class_names, "Image folder")
+            return images_by_class(folder, self.class_names, _NAME)
         names = images_in(folder)
         if not names:
-            raise layout_error("Image folder", folder, f"image files in {folder}")
+            raise layout_error(_NAME, folder, f"image files in {folder}")
         return Rows(FileImages(folder, names), {"label": np.full(len(names), -1)})
 
-    def _folder(self, split: Split) -> Path:
-        whole = not any((self.root / name).is_dir() for name in ("train", "val", "test"))
-        return self.root if split == "train" and whole else self.root / split
+    @cached_property
+    def _folders(self) -> dict[str, Path]:
+        return split_folders(self.root, self.layout, _NAME)

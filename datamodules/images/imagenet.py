@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from lit_ssl.datamodules.images.imagenet_complete import check_unpacked, warn_of_small_classes
 from lit_ssl.datamodules.images.imagenet_labels import find_label_file, read_validation_labels
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
 from lit_ssl.datamodules.reading.folders import class_folders, images_by_class, images_in
 from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.layout import split_folder
 from lit_ssl.datamodules.reading.rows import Rows
+from lit_ssl.datamodules.reading.walking import holds_image, visible_folders
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, InputFileNotFoundError
 from lit_ssl.files import layout_error
@@ -26,8 +29,12 @@ class ImageNetDataModule(ImageDataModule):
 
     Expected: ``train/<wnid>/*.JPEG`` and either ``val/<wnid>/*.JPEG`` or all validation images flat
     in ``val/`` with a file of their labels. Class i is the i-th of the sorted wnids in ``train/``.
-    Other files are ignored. The validation images are the test images too. ``subset.file`` takes
-    the usual low-shot lists (``<wnid>_<number>.JPEG`` on each line).
+    The validation images are the test images too. ``subset.file`` takes the usual low-shot lists
+    (``<wnid>_<number>.JPEG`` on each line).
+
+    Other files are left out, with a warning. Archives ``train/<wnid>.tar`` without their folder and
+    classes without images are an error, and classes much smaller than the others a warning, since
+    nothing else shows that ImageNet was unpacked in part.
 
     Args:
         root: Folder that holds ``train`` and ``val``.
@@ -37,6 +44,7 @@ class ImageNetDataModule(ImageDataModule):
         image_size: Height and width of evaluation images: the shorter side is resized to 8/7 of it
             (256 for 224), then the centre is cut out.
         num_workers: Worker processes per loader.
+        allow_empty: Keep class folders without images, as classes without images.
         val_size: Number of training images held out for validation; 0 validates on ``val``.
         kwargs: Arguments of ``ImageDataModule``.
     """
@@ -48,31 +56,36 @@ class ImageNetDataModule(ImageDataModule):
         val_labels: str | None = None,
         image_size: int = 224,
         num_workers: int = 8,
+        allow_empty: bool = False,
         val_size: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=num_workers, val_size=val_size, **kwargs)
         self.default_size = image_size
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.val_labels = val_labels
+        self.allow_empty = allow_empty
 
     @cached_property
     def class_names(self) -> Sequence[str]:
         """The wnids in ``train/``, sorted."""
-        names = class_folders(self.root / "train")
+        folder = split_folder(self.root, "train")
+        check_unpacked(folder)
+        names = class_folders(folder, self.allow_empty)
         if not names:
-            raise layout_error(
-                "ImageNet", self.root / "train", f"folders {self.root}/train/<wnid>/"
-            )
+            raise layout_error("ImageNet", folder, f"folders {folder}/<wnid>/")
         return names
 
     def load_rows(self, split: Split) -> Rows | None:
         """Return the images of ``train`` or ``val``; there is no labelled test split."""
         if split == "test":
             return None
-        folder = self.root / split
-        if split == "train" or class_folders(folder):
-            return images_by_class(folder, self.class_names, "ImageNet")
+        folder = split_folder(self.root, split)
+        in_folders = any(holds_image(folder / name) for name in visible_folders(folder))
+        if split == "train" or in_folders:
+            rows = images_by_class(folder, self.class_names, "ImageNet")
+            warn_of_small_classes(folder, rows.labels, self.class_names)
+            return rows
         names = images_in(folder, deep=False) if folder.is_dir() else []
         if not names:
             expected = f"image files in {folder}/<wnid>/, or flat in {folder}"

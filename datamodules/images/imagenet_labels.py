@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
 from lit_ssl.datamodules.selection.lists import read_lines
-from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError
+from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError, listed
 
 __all__ = ["find_label_file", "read_validation_labels"]
 
@@ -16,6 +19,7 @@ _CANDIDATES = (
     "ILSVRC2012_validation_ground_truth.txt",
 )
 _NUM_CLASSES = 1000
+_IMAGE = re.compile(r"ILSVRC2012_val_\d{8}")
 
 
 def find_label_file(root: Path) -> Path | None:
@@ -52,6 +56,14 @@ def read_validation_labels(path: Path, files: Sequence[str]) -> list[str]:
             f"{path} has no label for {len(missing)} of the {len(files)} validation images, for"
             f" example {missing[0]}. Expected lines such as `ILSVRC2012_val_00000001.JPEG"
             " n01751748`"
+        )
+    stems = {Path(name).stem for name in files}
+    absent = [stem for stem in table if stem not in stems and _IMAGE.fullmatch(stem)]
+    if absent:
+        rank_zero_warn(
+            f"ImageNet: {len(absent):,} of the {len(files) + len(absent):,} images in {path} are not"
+            f" in the validation folder: {listed(sorted(absent))}. If an archive was unpacked in"
+            " part, an accuracy on these images is none on ImageNet"
         )
     return [table[Path(name).stem] for name in files]
 

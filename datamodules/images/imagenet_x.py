@@ -16,6 +16,7 @@ from lit_ssl.datamodules.loading.batches import EvaluationSet
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.reading.folders import images_in
 from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.layout import split_folder
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
@@ -26,8 +27,6 @@ from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms import EvalTransform, Preprocessing, normalize, vanilla_preprocessing
 
 __all__ = ["ImageNetXDataModule"]
-
-_FOLDERS = ("val", "validation")
 
 
 class ImageNetXDataModule(RowsModule):
@@ -125,7 +124,7 @@ class ImageNetXDataModule(RowsModule):
             FileNotFoundError: If there are no such images, or annotated ones are missing.
             ValueError: If images come twice.
         """
-        self.rows("test")
+        self.say_found("test")
         self.preprocessing = self._preprocessing()
 
     def served(self, split: Split, training: bool = False) -> Dataset:
@@ -154,10 +153,9 @@ class ImageNetXDataModule(RowsModule):
         """Return the images with their numbers, ascending; the one split is for evaluation."""
         if split != "test":
             return None
-        inside = [self.root / name for name in _FOLDERS]
-        folder = next((path for path in inside if path.is_dir()), self.root)
-        if self.annotations.files is not None:
-            folder = self.root
+        inside = split_folder(self.root, "val")
+        is_own = self.annotations.files is not None
+        folder = inside if inside.is_dir() and not is_own else self.root
         names = images_in(folder) if folder.is_dir() else []
         numbers = self.annotations.find_numbers(names)
         known = np.flatnonzero(numbers)

@@ -11,13 +11,14 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Subset as DatasetSubset
 
 from lit_ssl.datamodules.loading.batches import as_is
 from lit_ssl.datamodules.loading.resumable import ResumableDataLoader, ResumingData, RowsLoader
 from lit_ssl.datamodules.loading.samplers import EpochSampler, ShardSampler
+from lit_ssl.datamodules.reading.found import check_labels, describe_rows
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Partition, Split, splits_of_stage
 from lit_ssl.datamodules.selection.subset import Subset
@@ -62,6 +63,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         self.drop_last = drop_last
         self.subset = subset
         self.val_size = val_size
+        self._said: set[Split] = set()
         self._splits = Partition(
             self.load_rows,
             self.opened,
@@ -110,7 +112,18 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
             stage: "fit", "validate", "test", "predict" or None for all.
         """
         for split in splits_of_stage(stage):
-            self.rows(split)
+            self.say_found(split)
+
+    def say_found(self, split: Split) -> None:
+        """Find the rows of a split, check their labels, and say once what there is."""
+        rows = self.rows(split)
+        if rows is None:
+            return
+        check_labels(rows, self.num_classes, split)
+        found = describe_rows(rows, self.class_names, self.inputs, self._splits.size_before(split))
+        if found is not None and split not in self._said:
+            rank_zero_info(f"{split}: {found}")
+        self._said.add(split)
 
     def rows(self, split: Split) -> Rows | None:
         """Return the rows of a split as it is used, after hold-out and subset."""

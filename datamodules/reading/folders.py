@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.reading.rows import Rows
-from lit_ssl.errors import InputFileNotFoundError, listed
+from lit_ssl.datamodules.reading.walking import (
+    LeftOut,
+    find_images,
+    holds_image,
+    lost_folders,
+    visible_folders,
+)
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed
 from lit_ssl.files import layout_error
 
 __all__ = [
@@ -20,8 +26,6 @@ __all__ = [
     "images_in",
     "missing_images",
 ]
-
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def find_file(root: Path, names: Sequence[str], data_set: str, folders: Sequence[str] = ()) -> Path:
@@ -75,30 +79,40 @@ def missing_images(folder: Path, names: Sequence[str], source: Path, data_set: s
         )
 
 
-def class_folders(folder: Path) -> list[str]:
-    """Return the sorted names of the folders inside a folder, except hidden ones; [] without it."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
+def class_folders(folder: Path, allow_empty: bool = False) -> list[str]:
+    """Return the sorted names of the class folders in a folder; [] where images lie in it alone.
 
-
-def images_in(folder: Path, deep: bool = True) -> list[str]:
-    """Return the image files of a folder: paths below it, with ``/``, in sorted order.
+    Hidden folders, and those that operating systems make, are none.
 
     Args:
-        folder: Folder to search.
-        deep: Whether to search the folders inside it too.
+        folder: Folder of a split.
+        allow_empty: Keep folders without an image, as classes without images.
+
+    Raises:
+        InputError: Some hold no image, and that is not allowed; or a link leads nowhere.
     """
-    names = sorted(_walk(str(folder), deep))
-    return [name.replace(os.sep, "/") for name in names]
+    if not folder.is_dir():
+        return []
+    names = visible_folders(folder)
+    if lost := lost_folders(folder):
+        raise InputError(
+            f"{len(lost):,} class folders in {folder} are links that lead nowhere:"
+            f" {listed(lost)}. Make their targets available, or remove them"
+        )
+    empty = [name for name in names if not holds_image(folder / name)]
+    if len(empty) == len(names):  # none is a class where the images lie beside them
+        return [] if find_images(folder, LeftOut(folder), deep=False) else names
+    if empty and not allow_empty:
+        raise InputError(
+            f"{len(empty):,} of the {len(names):,} class folders in {folder} hold no image:"
+            f" {listed(empty)}. Complete them, or remove them if they are no classes;"
+            " allow_empty: true keeps them as classes without images"
+        )
+    return names
 
 
 def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> Rows:
-    """Return the images of a split with one folder per class.
+    """Return the images of a split with one folder per class, and warn of what is left out.
 
     Args:
         folder: Folder of the split.
@@ -106,9 +120,11 @@ def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> Rows
         data_set: Name of the data set, for messages.
 
     Raises:
-        FileNotFoundError: No images, or a class folder that the training split does not have.
+        FileNotFoundError: No images, or images of a class that the training split does not have.
     """
-    unknown = sorted(set(class_folders(folder)) - set(classes))
+    left_out = LeftOut(folder)
+    unknown = [name for name in visible_folders(folder, left_out) if name not in set(classes)]
+    unknown = [name for name in unknown if holds_image(folder / name)]
     if unknown:
         raise InputFileNotFoundError(
             f"{data_set}: {folder} has {len(unknown)} class folders that the training images do"
@@ -118,20 +134,27 @@ def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> Rows
     labels: list[int] = []
     for label, name in enumerate(classes):
         if (folder / name).is_dir():
-            found = images_in(folder / name)
+            found = find_images(folder / name, left_out)
             names += (f"{name}/{file}" for file in found)
             labels += [label] * len(found)
     if not names:
         raise layout_error(data_set, folder, f"image files in {folder}/<class>/")
+    left_out.add_outside(find_images(folder, left_out, deep=False))
+    left_out.warn()
     return Rows(FileImages(folder, names), {"label": np.asarray(labels)})
 
 
-def _walk(folder: str, deep: bool) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(_EXTENSIONS):
-                yield entry.name
-            elif deep and entry.is_dir():
-                yield from (os.path.join(entry.name, name) for name in _walk(entry.path, deep))
+def images_in(folder: Path, deep: bool = True) -> list[str]:
+    """Return the image files of a folder, and warn of what is left out.
+
+    Args:
+        folder: Folder to search.
+        deep: Whether to search the folders inside it too.
+
+    Returns:
+        Paths below it, with ``/``, in sorted order.
+    """
+    left_out = LeftOut(folder)
+    names = find_images(folder, left_out, deep)
+    left_out.warn()
+    return names

@@ -33,6 +33,11 @@ class ImageReader:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def folder(self) -> str | None:
+        """Folder of the images; None where they lie in memory."""
+        return getattr(self.images, "folder", None)
+
     def name(self, row: int) -> str | None:
         """Return the path of an image below the folder of its split, None if it has none."""
         return self.images.name(row)

@@ -93,6 +93,13 @@ class Partition:
         chosen = subset.select(self._official, self._used, self._class_name)
         return np.searchsorted(self._used, chosen)
 
+    def size_before(self, split: Split) -> int:
+        """Return how many rows a split was chosen from: all that the data set has of it."""
+        from_train = split == "train" or (
+            split == "val" and bool(self._val_size or self._val_file is not None)
+        )
+        return len(self._official) if from_train else len(self[split] or ())
+
     @property
     def read_so_far(self) -> list[Rows]:
         """The splits that were asked for until now."""

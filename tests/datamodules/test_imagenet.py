@@ -92,6 +92,13 @@ def test_flat_validation_with_a_list(flat_val, tmp_path):
         make(flat_val, val_labels=str(path)).setup("validate")
 
 
+def test_flat_validation_with_fewer_images_than_labels(flat_val):
+    rows = [f"ILSVRC2012_val_{i:08},{WNIDS[0]} 1 2 3 4" for i in range(1, 8)]
+    (flat_val / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "\n".join(rows))
+    with pytest.warns(UserWarning, match=r"2 of the 7 images .*val_00000006, .*val_00000007\."):
+        make(flat_val).setup("validate")
+
+
 def write_devkit(root, numbers):
     """The devkit numbers the classes 3, 1, 2; number 1001 is an inner node."""
     savemat = pytest.importorskip("scipy.io").savemat

@@ -1,0 +1,225 @@
+"""Which files of a folder are images, and what is left out and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from PIL import Image, ImageFile
+
+from lit_ssl.errors import InputError, listed
+
+__all__ = [
+    "LeftOut",
+    "find_images",
+    "holds_image",
+    "image_suffixes",
+    "lost_folders",
+    "visible_folders",
+]
+
+# What operating systems and storage put beside a person's files, under names without a dot.
+_NOT_OF_A_PERSON = (
+    "__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information",
+)  # fmt: skip
+_NO_PICTURES = ("MPEG", "EPS")  # Pillow knows a film when it sees it; PostScript is a program
+_ARCHIVES = (".tar", ".zip", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
+_SHOWN = 3
+
+_FOREIGN = "files in no format that Pillow reads"
+_ARCHIVE = "archives, which have to be unpacked if they belong to the data"
+_HIDDEN = "what is hidden or put there by the operating system"
+_LOST = "links that lead nowhere"
+_LOOP = "links back to a folder above"
+_OUTSIDE = "images outside of the class folders"
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the endings of the formats that Pillow reads here, in small letters, with the dot.
+
+    A plugin that was registered before (such as ``pillow_heif.register_heif_opener()``) counts.
+    """
+    Image.init()
+    factories = {name: factory for name, (factory, _) in Image.OPEN.items()}
+    return frozenset(
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in factories and name not in _NO_PICTURES and not _only_told(factories[name])
+    )
+
+
+def _only_told(factory: object) -> bool:
+    """Whether Pillow can tell a format but not read it."""
+    return isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
+
+
+class LeftOut:
+    """What is not taken from a folder, by reason.
+
+    Args:
+        folder: The folder, for messages.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._found: dict[str, set[str]] = {}
+
+    def add(self, reason: str, path: str) -> None:
+        """Note a path."""
+        self._found.setdefault(reason, set()).add(path)
+
+    def add_outside(self, names: list[str]) -> None:
+        """Note image files that lie beside the class folders."""
+        for name in names:
+            self.add(_OUTSIDE, str(self.folder / name))
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{reason} ({self._shown(reason, sorted(paths))})"
+            for reason, paths in sorted(self._found.items())
+        )
+
+    def _shown(self, reason: str, paths: list[str]) -> str:
+        if reason == _FOREIGN and len(paths) > _SHOWN:
+            kinds = Counter(os.path.splitext(path)[1].lower() for path in paths)
+            common = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+            return listed([f"{n:,} {kind or 'without ending'}" for kind, n in common], _SHOWN)
+        names = listed([os.path.relpath(path, self.folder) for path in paths], _SHOWN)
+        return f"{len(paths):,}: {names}"
+
+    def warn(self) -> None:
+        """Say in one line what is left out, if anything is."""
+        if self._found:
+            rank_zero_warn(f"left out of {self.folder}: {self}")
+
+
+def find_images(folder: Path, left_out: LeftOut, deep: bool = True) -> list[str]:
+    """Return the image files of a folder: paths below it, with ``/``, in sorted order.
+
+    Args:
+        folder: Folder to search.
+        left_out: Takes what is no image.
+        deep: Whether to search the folders inside it too.
+
+    Raises:
+        InputError: A folder cannot be listed.
+    """
+    names = sorted(_walk(str(folder), deep, _above(folder), left_out))
+    return [name.replace(os.sep, "/") for name in names]
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether an image lies in a folder, at any depth."""
+    return any(True for _ in _walk(str(folder), True, _above(folder), LeftOut(folder)))
+
+
+def visible_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
+    """Return the sorted names of the folders in a folder that a person means; [] without it.
+
+    Args:
+        folder: Folder to look in.
+        left_out: Takes those that nobody means: hidden ones and links back to a folder above.
+    """
+    if not folder.is_dir():
+        return []
+    left_out = left_out or LeftOut(folder)
+    here = os.path.realpath(folder)
+    names = []
+    for entry in _entries(str(folder)):
+        if not _is_folder(entry):
+            continue
+        if _is_hidden(entry.name):
+            left_out.add(_HIDDEN, entry.path)
+        elif entry.is_symlink() and _contains(os.path.realpath(entry.path), here):
+            left_out.add(_LOOP, entry.path)
+        else:
+            names.append(entry.name)
+    return sorted(names)
+
+
+def lost_folders(folder: Path) -> list[str]:
+    """Return the sorted names of links in a folder that lead nowhere and are named like folders."""
+    return sorted(
+        entry.name
+        for entry in _entries(str(folder))
+        if entry.is_symlink()
+        and not _is_hidden(entry.name)
+        and not os.path.splitext(entry.name)[1]
+        and not os.path.exists(entry.path)
+    )
+
+
+def _contains(folder: str, other: str) -> bool:
+    return os.path.commonpath([folder, other]) == folder
+
+
+def _above(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Device and inode of all folders above a folder, whatever links led to it."""
+    stats = [os.stat(parent) for parent in Path(os.path.realpath(folder)).parents]
+    return tuple((stat.st_dev, stat.st_ino) for stat in stats)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _NOT_OF_A_PERSON
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise InputError(
+            f"cannot list the folder {folder} ({error.strerror or error}): make it readable, or"
+            " take it out of the data"
+        ) from error
+
+
+def _walk(
+    folder: str, deep: bool, above: tuple[tuple[int, int], ...], left_out: LeftOut
+) -> Iterator[str]:
+    """Yield the images in a folder.
+
+    Args:
+        folder: Folder to list.
+        deep: Whether to go into the folders inside it.
+        above: Device and inode of the folders on the way to this one.
+        left_out: Takes what is no image.
+    """
+    entries = _entries(folder)
+    stat = os.stat(folder)
+    here = (*above, (stat.st_dev, stat.st_ino))
+    suffixes = image_suffixes()
+    for entry in entries:
+        name = entry.name
+        suffix = os.path.splitext(name)[1].lower()
+        is_image = suffix in suffixes
+        if _is_hidden(name):
+            if is_image or _is_folder(entry):
+                left_out.add(_HIDDEN, entry.path)
+        elif _is_folder(entry):
+            if not deep:
+                continue
+            inside = os.stat(entry.path)
+            if (inside.st_dev, inside.st_ino) in here:
+                left_out.add(_LOOP, entry.path)
+                continue
+            for found in _walk(entry.path, deep, here, left_out):
+                yield os.path.join(name, found)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            left_out.add(_LOST, entry.path)
+        elif is_image:
+            yield name
+        else:
+            left_out.add(_ARCHIVE if suffix in _ARCHIVES else _FOREIGN, entry.path)
