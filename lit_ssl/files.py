@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from gzip import BadGzipFile
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any, TextIO
 
-from lit_ssl.errors import InputFileNotFoundError, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed
 
-__all__ = ["describe_folder", "layout_error", "write_csv", "write_file", "write_json"]
+__all__ = [
+    "describe_folder",
+    "layout_error",
+    "read_text",
+    "text_encoding",
+    "write_csv",
+    "write_file",
+    "write_json",
+]
 
 _SHOWN = 6
+
+
+def text_encoding(head: bytes) -> str:
+    """Return the encoding of a text, with or without a byte-order mark, by its first four bytes."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig"
+
+
+def read_text(path: str | Path, opener: Callable[..., Any] = open) -> str:
+    """Read a text file that a person may have written anywhere: UTF-8, or UTF-16 with its mark.
+
+    Args:
+        path: The file.
+        opener: Opens it, as ``gzip.open`` does.
+
+    Raises:
+        InputError: It is no such text, or no such archive.
+    """
+    try:
+        with opener(path, "rb") as file:
+            content = file.read()
+        text = content.decode(text_encoding(content[:4]))
+    except (UnicodeDecodeError, EOFError, zlib.error, LZMAError, BadGzipFile) as error:
+        raise _no_text(path, str(error)) from error
+    if "\0" in text:
+        raise _no_text(path, "it holds zero bytes")
+    return text
+
+
+def _no_text(path: str | Path, why: str) -> InputError:
+    return InputError(f"{path} is no text in UTF-8, or in UTF-16 with a byte-order mark ({why})")
 
 
 def write_file(path: str | Path, write: Callable[[Any], object], binary: bool = False) -> Path:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lit_ssl.errors import InputError, did_you_mean, listed
-from lit_ssl.files import layout_error
+from lit_ssl.files import layout_error, text_encoding
 
 __all__ = ["Line", "Table", "csv_lines", "pick_columns", "read_table"]
 
@@ -97,7 +97,9 @@ def csv_lines(path: Path, expected: str, delimiter: str = ",") -> Iterator[Line]
         InputError: It is no CSV file.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open("rb") as file:
+            encoding = text_encoding(file.read(4))
+        with path.open(newline="", encoding=encoding) as file:
             reader = csv.reader(file, delimiter=delimiter)
             yield from ((reader.line_num, fields) for fields in reader if fields)
     except (UnicodeDecodeError, csv.Error) as error:

@@ -15,6 +15,7 @@ from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError
+from lit_ssl.files import read_text
 from lit_ssl.tables import Table, pick_columns, read_table
 from lit_ssl.transforms import EvalTransform
 
@@ -121,7 +122,7 @@ def _read(path: Path, columns: Sequence[str], header_lines: int = 0) -> Table:
     wanted = ["image_id", *columns]
     if path.suffix == ".csv":
         return read_table(path, wanted, _NAME)
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
     header = lines[:header_lines][-1][1] if lines and header_lines else columns
     body = (line for line in lines[header_lines:] if line[1])

@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.groups.images import GroupImageDataModule
-from lit_ssl.datamodules.reading.folders import missing_images
+from lit_ssl.datamodules.reading.folders import missing_images, posix_name
 from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
@@ -102,7 +102,7 @@ class GroupCSVDataModule(GroupImageDataModule):
             self._warn_of_stand_in(split)
             return None
         files = found.table.columns[self.columns[0]]
-        names = [files[row] for row in rows]
+        names = [posix_name(self.root, files[row]) for row in rows]
         missing_images(self.root, names, found.table.path, _NAME)
         columns = {"label": found.labels[rows], "attribute": found.attributes[rows]}
         return Rows(FileImages(self.root, names), columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
@@ -49,7 +49,11 @@ def read_validation_labels(path: Path, files: Sequence[str]) -> list[str]:
     if lines and all(line.isdigit() for line in lines):
         return _devkit_labels(path, [int(line) for line in lines], files)
     pairs = (line.replace(",", " ").split() for line in lines)
-    table = {Path(fields[0]).stem: fields[1] for fields in pairs if len(fields) > 1}
+    table: dict[str, str] = {}
+    for name, wnid, *_ in (fields for fields in pairs if len(fields) > 1):
+        stem = PureWindowsPath(name).stem  # takes / and \ alike
+        if table.setdefault(stem, wnid) != wnid:
+            raise InputError(f"{path} gives {name} two labels, {table[stem]} and {wnid}: keep one")
     missing = [name for name in files if Path(name).stem not in table]
     if missing:
         raise InputError(
@@ -61,9 +65,9 @@ def read_validation_labels(path: Path, files: Sequence[str]) -> list[str]:
     absent = [stem for stem in table if stem not in stems and _IMAGE.fullmatch(stem)]
     if absent:
         rank_zero_warn(
-            f"ImageNet: {len(absent):,} of the {len(files) + len(absent):,} images in {path} are not"
-            f" in the validation folder: {listed(sorted(absent))}. If an archive was unpacked in"
-            " part, an accuracy on these images is none on ImageNet"
+            f"ImageNet: {len(absent):,} of the {len(files) + len(absent):,} images in {path} are"
+            f" not in the validation folder: {listed(sorted(absent))}. If an archive was unpacked"
+            " in part, an accuracy on these images is none on ImageNet"
         )
     return [table[Path(name).stem] for name in files]
 

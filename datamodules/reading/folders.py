@@ -25,6 +25,7 @@ __all__ = [
     "images_by_class",
     "images_in",
     "missing_images",
+    "posix_name",
 ]
 
 
@@ -46,6 +47,13 @@ def find_file(root: Path, names: Sequence[str], data_set: str, folders: Sequence
                 return folder / name
     inside = f" (or in its folder {' or '.join(folders)})" if folders else ""
     raise layout_error(data_set, root, f"{' or '.join(names)} in {root}{inside}")
+
+
+def posix_name(folder: Path, name: str) -> str:
+    """Return a path below a folder as a table names it, with ``/`` for Windows' backslashes."""
+    if "\\" not in name or (folder / name).exists():
+        return name
+    return name.replace("\\", "/")
 
 
 def missing_images(folder: Path, names: Sequence[str], source: Path, data_set: str) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gzip
 import lzma
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 import numpy as np
 
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.errors import InputError, InputFileNotFoundError, listed
+from lit_ssl.files import read_text
 
 __all__ = ["find_listed", "packaged_lists", "read_lines"]
 
 _FOLDER = Path(__file__).parent / "lists"
 _ENDING = ".txt.xz"
+_TRAINING = ("train", "training")
 
 
 def packaged_lists() -> list[str]:
@@ -34,8 +37,8 @@ def _find_list(name: str) -> Path:
     Raises:
         FileNotFoundError: Neither is there.
     """
-    if Path(name).is_file():
-        return Path(name)
+    if (path := Path(name).expanduser()).is_file():
+        return path
     if name in packaged_lists():
         return _FOLDER / f"{name}{_ENDING}"
     raise InputFileNotFoundError(
@@ -48,16 +51,16 @@ def read_lines(path: str) -> list[str]:
     """Return the lines of a text file that are not empty, stripped.
 
     Args:
-        path: Plain text, .gz or .xz; or the name of a packaged list.
+        path: Plain text, .gz or .xz, in UTF-8 or UTF-16; or the name of a packaged list.
 
     Raises:
         FileNotFoundError: No such file.
+        InputError: It is no text.
     """
     found = _find_list(path)
-    openers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
-    opener = openers.get(found.suffix, open)
-    with opener(found, "rt", encoding="utf-8") as file:
-        return [line.strip() for line in file if line.strip()]
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+    lines = read_text(found, openers.get(found.suffix, open)).splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def find_listed(path: str, rows: Rows) -> np.ndarray:
@@ -86,42 +89,69 @@ def find_listed(path: str, rows: Rows) -> np.ndarray:
         raise InputError(
             f"{len(missing)} of the {len(entries)} images in {path} are not among the"
             f" {len(rows)} training images: {listed(missing)}. Check that the list belongs to"
-            " this data set and that the training folder is complete"
+            " this data set and that the training folder is complete; a name with a folder counts"
+            " as a whole path below the training folder"
         )
     return np.unique(np.fromiter(found.values(), dtype=np.int64))
 
 
 def _find_names(path: str, entries: list[str], rows: Rows) -> dict[str, int]:
+    """Positions of names: whole paths below the folder, or bare names of files in any folder."""
     if rows.name(0) is None:
         raise InputError(
             f"{path} lists names ({listed(entries)}), but the images of this data set have no file"
             " names: list indices of training images, one a line"
         )
-    wanted = {entry: _readings(entry) for entry in entries}
+    folder = getattr(rows.source, "folder", None)
+    wanted = {entry: _readings(entry, folder) for entry in entries}
     names = {name for readings in wanted.values() for name in readings}
-    positions: dict[str, int] = {}
-    several = set()
+    bare = {name for name in names if "/" not in name}
+    whole: dict[str, int] = {}
+    by_file: dict[str, list[int]] = {}
     for index in range(len(rows)):
         name = rows.name(index) or ""
-        for key in {name, name.rpartition("/")[2]} & names:
-            if key in positions:
-                several.add(key)
-            positions[key] = index
-    keys = {
-        entry: next((name for name in readings if name in positions), None)
-        for entry, readings in wanted.items()
-    }
-    if ambiguous := sorted(several & set(keys.values())):
+        if name in names:
+            whole[name] = index
+        file = name.rpartition("/")[2]
+        if file in bare:
+            by_file.setdefault(file, []).append(index)
+    found: dict[str, int] = {}
+    ambiguous = []
+    for entry, readings in wanted.items():
+        matches = [whole[name] for name in readings if name in whole]
+        if not matches and "/" not in readings[0]:
+            matches = next((by_file[name] for name in readings if name in by_file), [])
+            if len(matches) > 1:
+                ambiguous.append(entry)
+        if matches:
+            found[entry] = matches[0]
+    if ambiguous:
         raise InputError(
             f"{len(ambiguous)} names in {path} fit several training images:"
-            f" {listed(ambiguous)}. List paths below the training folder (class/name) instead"
+            f" {listed(sorted(ambiguous))}. List paths below the training folder (class/name)"
+            " instead"
         )
-    return {entry: positions[key] for entry, key in keys.items() if key is not None}
+    return found
 
 
-def _readings(entry: str) -> list[str]:
-    """Names that a line may mean: as it is, without a label, without its first folder."""
-    *rest, last = entry.rsplit(maxsplit=1)
-    names = [entry, *rest] if last.lstrip("-").isdigit() else [entry]
-    paths = [str(PurePosixPath(name)) for name in names]
-    return paths + [path.partition("/")[2] for path in paths if "/" in path]
+def _readings(entry: str, folder: str | None) -> list[str]:
+    """Names that a line may mean, the likeliest first.
+
+    As it is and without a label after it; then with ``/`` for the backslashes of Windows; then what
+    follows the training folder in it: its own name or, before a folder of a class, another usual
+    one.
+    """
+    labelled = re.fullmatch(r"(.*\S)[\s,;]+-?\d+", entry)
+    names = [entry, labelled[1]] if labelled else [entry]
+    names += [name.replace("\\", "/") for name in names if "\\" in name]
+    paths = list(dict.fromkeys(str(PurePosixPath(name)) for name in names))
+    own = None if folder is None else Path(folder).absolute().name
+    return paths + [rest for path in paths for rest in _below_training_folder(path, own)]
+
+
+def _below_training_folder(path: str, own: str | None) -> Iterator[str]:
+    parts = path.split("/")
+    for place, part in enumerate(parts[:-1], start=1):
+        rest = "/".join(parts[place:])
+        if part == own or (part.lower() in _TRAINING and "/" in rest):
+            yield rest

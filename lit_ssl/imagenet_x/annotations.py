@@ -81,7 +81,7 @@ class FactorAnnotations:
         """Numbers of images by file name.
 
         ImageNet's go by the number in ``ILSVRC2012_val_NNNNNNNN``, in any folder and whatever
-        follows; a user's by the name in the table, with or without folders.
+        follows; a user's by the name in the table, where one of both may lack its first folders.
 
         Args:
             names: File names or paths.
@@ -93,21 +93,39 @@ class FactorAnnotations:
             found = map(_IMAGENET_NAME.search, names)
             numbers = np.array([int(m[1]) if m else 0 for m in found], dtype=np.int64)
             return np.where(numbers <= self.size, numbers, 0)
+        return np.array([self._own_number(name) for name in names], dtype=np.int64)
+
+    def _own_number(self, name: str) -> int:
+        """Number by the name in a user's table; folders may only be missing on one of both sides.
+
+        So ``cat/3.png`` never stands for ``dog/3.png``.
+        """
+        assert self.files is not None
         exact, by_base = self._by_name
-        return np.array(
-            [exact.get(name) or by_base.get(Path(name).name, 0) for name in names], dtype=np.int64
-        )
+        name = name if name in exact else _plain(name)
+        if name in exact:
+            return exact[name]
+        number = by_base.get(name.rpartition("/")[2], 0)
+        listed_as = _plain(self.files[number - 1])
+        fits = f"/{name}".endswith(f"/{listed_as}") or f"/{listed_as}".endswith(f"/{name}")
+        return number if number and fits else 0
 
     @cached_property
     def _by_name(self) -> tuple[dict[str, int], dict[str, int]]:
         """Number by whole name, and by the last part of it where that is unambiguous."""
         assert self.files is not None
         exact = {name: number for number, name in enumerate(self.files, start=1)}
+        exact = {_plain(name): number for name, number in exact.items()} | exact
         bases: dict[str, int] = {}
-        for name, number in exact.items():
-            base = Path(name).name
+        for number, name in enumerate(self.files, start=1):
+            base = _plain(name).rpartition("/")[2]
             bases[base] = 0 if base in bases else number
         return exact, bases
+
+
+def _plain(name: str) -> str:
+    """A path with ``/`` for the backslashes of Windows, without ``./``."""
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def read_annotations(

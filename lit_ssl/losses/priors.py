@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_ssl.errors import InputError, InputFileNotFoundError
+from lit_ssl.files import read_text
 
 __all__ = [
     "as_prior",
@@ -114,7 +115,7 @@ def read_prior(path: str | Path, num_prototypes: int | None = None) -> Tensor:
         if path.suffix == ".npy":
             shares = np.load(path, allow_pickle=False)
         else:
-            shares = np.atleast_1d(np.loadtxt(path, dtype=np.float64))
+            shares = np.atleast_1d(np.loadtxt(read_text(path).splitlines(), dtype=np.float64))
         return as_prior(torch.from_numpy(np.asarray(shares, dtype=np.float64)), num_prototypes)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path}: {error}") from error

@@ -10,6 +10,7 @@ from lit_ssl.datamodules import Subset
 from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.stratified_split import stratified_split
+from lit_ssl.errors import InputError
 
 LABELS = np.repeat([0, 1, 2], [50, 30, 3])
 NAMES = [f"n{label}/n{label}_{index}.JPEG" for index, label in enumerate(LABELS)]
@@ -133,6 +134,61 @@ def test_ambiguous_names(listed):
         choose(images=images, allowed=np.arange(3), file=listed("1.png"))
     listing = listed("b/1.png", "2.png")
     assert choose(images=images, allowed=np.arange(3), file=listing).tolist() == [1, 2]
+
+
+PETS = Rows(
+    FileImages("data/pets", ["cat/3.png", "cat/4.png", "dog/4.png", "5.png", "my dog/6.png"]),
+    {"label": np.array([0, 0, 1, -1, 2])},
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "index"),
+    [
+        ("cat/3.png", 0),
+        ("3.png", 0),
+        ("5.png", 3),
+        ("my dog/6.png 2", 4),
+        ("dog/4.png,1", 2),
+        ("dog\\4.png", 2),
+        (".\\my dog\\6.png", 4),
+        ("pets/dog/4.png", 2),
+        ("pets/5.png", 3),
+        ("train/dog/4.png", 2),
+        ("/home/me/data/pets/dog/4.png", 2),
+        ("C:\\data\\pets\\dog\\4.png\t1", 2),
+        ("dog//4.png", 2),
+    ],
+)
+def test_names_of_one_image(listed, line, index):
+    assert choose(images=PETS, allowed=np.arange(5), file=listed(line)).tolist() == [index]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["dog/3.png", "dog\\3.png", "cats/3.png", "/data/val/dog/4.png", "train/3.png", "x/5.png",
+     "train/5.png", "Cat/3.png", "../dog/4.png"],
+)  # fmt: skip
+def test_a_path_never_stands_for_the_file_of_another_folder(listed, line):
+    with pytest.raises(ValueError, match=r"1 of the 2 images .* whole path below"):
+        choose(images=PETS, allowed=np.arange(5), file=listed("cat/3.png", line))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-8"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "  \r\n"])
+def test_lists_from_any_editor(tmp_path, encoding, end):
+    (tmp_path / "list.txt").write_bytes(f"n0_4.JPEG{end}{end}n2_81.JPEG".encode(encoding))
+    assert choose(file=str(tmp_path / "list.txt")).tolist() == [4, 81]
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.gz", "list.xz"])
+@pytest.mark.parametrize(
+    "content", ["n0_4.JPEG\n".encode("utf-16-le"), b"\xff\x00\x81", b"K\xf6ln"]
+)
+def test_lists_that_are_no_text(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is no text in UTF-8"):
+        choose(file=str(tmp_path / name))
 
 
 def test_unusable_lists(tmp_path, listed):

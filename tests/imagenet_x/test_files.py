@@ -130,6 +130,15 @@ def test_own_table(tmp_path):
     assert not annotations.fits(2)
 
 
+def test_own_table_with_folders(tmp_path):
+    # a folder may be missing on one of both sides, but never be another one
+    path = tmp_path / "mine.csv"
+    path.write_text("file_name,label,night\ndog/3.png,0,1\ncat\\4.png,1,0\n5.png,1,0\n")
+    annotations = read_annotations(str(path))
+    names = ["cat/3.png", "dog/3.png", "3.png", "val/dog/3.png", "cat/4.png", "cat/5.png"]
+    assert annotations.find_numbers(names).tolist() == [0, 1, 1, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

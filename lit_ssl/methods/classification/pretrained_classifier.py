@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lit_ssl.checkpoints.files import find_class, load_module, read_checkpoint
 from lit_ssl.contracts.batches import inputs_of
 from lit_ssl.errors import InputError
+from lit_ssl.files import read_text
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.classifiers import Classifier, load_classifier
 from lit_ssl.trainer.hparams import not_plain
@@ -181,7 +182,7 @@ def _positions(class_map: str | Sequence[int], classes: int | None, outputs: int
         path = Path(class_map)
         if not path.is_file():
             raise InputError(f"class_map: no file {class_map} (one position per line)")
-        words = path.read_text(encoding="utf-8").split()
+        words = read_text(path).split()
         if not words or not all(word.isdecimal() for word in words):
             raise InputError(f"class_map: {class_map} must hold one position, from 0, per line")
         class_map = [int(word) for word in words]

@@ -197,6 +197,17 @@ def test_group_csv_as_pandas_writes_it(group_csv):
     assert data.group_array("val").tolist() == [2]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_group_csv_from_windows(group_csv, encoding):
+    rows = [("a/1.png", "train", 0, 0), ("b/2.png", "train", 1, 1), ("b/3.png", "val", 1, 1)]
+    root = group_csv(rows)
+    text = (root / "metadata.csv").read_text().replace("/", "\\").replace("\n", "\r\n")
+    (root / "metadata.csv").write_bytes(text.encode(encoding))
+    data = GroupCSVDataModule(root=str(root), num_workers=0, image_size=8, batch_size=2)
+    assert data.group_array("train").tolist() == [0, 3]
+    assert len(next(iter(data.bank_dataloader()))[0]) == 2
+
+
 def test_group_csv_errors(group_csv):
     bad = [*ROWS, ("b/6.png", "train", 1, "red"), ("b/7.png", "train", 0, -2)]
     root = str(group_csv(bad))
