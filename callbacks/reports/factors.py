@@ -16,7 +16,7 @@ from lit_ssl.errors import InputAttributeError, InputImportError, InputTypeError
 from lit_ssl.imagenet_x.annotations import FactorAnnotations
 from lit_ssl.imagenet_x.metric import ImageNetXMetric
 from lit_ssl.imagenet_x.output import FILES, write_report
-from lit_ssl.imagenet_x.predictions import Predictions, read_predictions
+from lit_ssl.imagenet_x.predictions import Predictions, read_predictions, write_predictions
 from lit_ssl.imagenet_x.report import FactorReportData, build_report, check_names
 from lit_ssl.imagenet_x.scores import ErrorType, FactorScores, RealEmpty
 from lit_ssl.imagenet_x.text import print_report
@@ -43,8 +43,9 @@ class FactorReport(pl.Callback):
             (``metaclass``), or any of the image's ReaL labels (``real``).
         real_empty: Images without any ReaL label: ``drop`` leaves them out, as the ReaL protocol
             does; ``wrong`` counts them as errors, as ImageNet-X's official tables do.
-        partial: Whether annotated images may lack a prediction. A Trainer that limits its batches
-            implies it.
+        partial: Whether annotated images may lack a prediction; for data modules that do not say it
+            themselves (attribute ``partial``, as ``ImageNetXDataModule``). Where the data are
+            partial, or the Trainer limits its batches, the report is.
         name: Of the model; None takes ``model_name`` of the module.
         output: Folder of the files; None takes the run's.
         plot: Whether to draw the plot (needs matplotlib).
@@ -88,12 +89,16 @@ class FactorReport(pl.Callback):
         self._others = [read_predictions(path, annotations) for path in self.compare]
         name = self.name or getattr(pl_module, "model_name", type(pl_module).__name__)
         self._metric = ImageNetXMetric(
-            annotations, error_type=self.error_type, real_empty=self.real_empty, name=str(name)
+            annotations,
+            error_type=self.error_type,
+            real_empty=self.real_empty,
+            partial=self._is_partial(trainer),  # one decision, before the first image
+            name=str(name),
         )
         # before hours of work, not after them
         check_names([*(other.name for other in self._others), self._metric.name])
         for other in self._others:
-            self._scores(other, trainer)
+            self._scores(other)
         self._finished = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -148,7 +153,12 @@ class FactorReport(pl.Callback):
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         assert self._metric is not None
-        self._metric.partial = self._is_partial(trainer)
+        predictions = self._metric.predictions()
+        folder = None
+        if trainer.state.fn != "fit":
+            folder = run_folder(trainer, [*FILES, "predictions.csv"], self.output)
+        if folder is not None and trainer.is_global_zero:  # before they are judged
+            write_predictions(folder / "predictions.csv", predictions, self._metric.annotations)
         values = self._metric.compute()  # the same on all processes
         factors = self._metric.annotations.factors
         logged = {f"{split}/factor_average": values["average"]}
@@ -158,31 +168,30 @@ class FactorReport(pl.Callback):
                 logged[f"{split}/factor_{name}_acc1"] = values["accuracy"][f]
         for name, value in logged.items():
             pl_module.log(name, value.float(), sync_dist=True)
-        if trainer.state.fn == "fit":
-            return
-        folder = run_folder(trainer, [*FILES, "predictions.csv"], self.output)
-        if trainer.is_global_zero:
+        if trainer.state.fn != "fit" and trainer.is_global_zero:
             self._report(trainer, folder)
 
     def _is_partial(self, trainer: pl.Trainer) -> bool:
-        limits: list[Any] = [trainer.limit_val_batches, trainer.limit_test_batches]
+        is_test = trainer.state.fn == "test"
+        limit: Any = trainer.limit_test_batches if is_test else trainer.limit_val_batches
         # 1.0 is all batches, but the integer 1 is one batch
-        limited = any(isinstance(limit, int) or limit != 1.0 for limit in limits)
-        return self.partial or is_fast_dev_run(trainer) or limited
+        limited = isinstance(limit, int) or limit != 1.0
+        of_data = getattr(data_source(trainer), "partial", False) is True
+        return self.partial or of_data or is_fast_dev_run(trainer) or limited
 
-    def _scores(self, predictions: Predictions, trainer: pl.Trainer) -> FactorScores:
+    def _scores(self, predictions: Predictions) -> FactorScores:
         assert self._metric is not None
         return FactorScores(
             predictions,
             self._metric.annotations,
             self.error_type,
             self.real_empty,
-            self._is_partial(trainer),
+            self._metric.partial,
         )
 
     def _report(self, trainer: pl.Trainer, folder: Path | None) -> None:
         assert self._metric is not None
-        others = [self._scores(other, trainer) for other in self._others]
+        others = [self._scores(other) for other in self._others]
         mine = self._metric.scores()
         preprocessing = getattr(data_source(trainer), "preprocessing", None)
         notes = {
@@ -194,7 +203,7 @@ class FactorReport(pl.Callback):
         files: dict[str, Path] = {}
         if folder is not None:
             files = write_report(report, folder, self.plot)
-            files["predictions"] = self._metric.to_csv(folder / "predictions.csv")
+            files["predictions"] = folder / "predictions.csv"
             self._show(trainer, report)
         self._finished = report, files
 

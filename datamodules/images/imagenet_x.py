@@ -49,7 +49,8 @@ class ImageNetXDataModule(RowsModule):
         transform: ``model`` takes what the model was made for (its attribute ``preprocessing``);
             ``vanilla`` resizes to 256, crops 224 and normalises as usual; or an ``EvalTransform``.
         images: ``all``, or ``annotated`` only: then predictions are no full official file.
-        partial: Whether annotated images may be missing in the folder.
+        partial: Whether annotated images may be missing in the folder; a report then is of those
+            that are there.
         batch_size: Images per batch and process.
         num_workers: Worker processes.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
@@ -184,11 +185,12 @@ class ImageNetXDataModule(RowsModule):
                 f"{names[first + 1]}: keep one copy of each, or set root to the folder of one"
             )
         missing = np.setdiff1d(self.annotations.numbers, numbers)
-        if len(missing) and not self.partial:
+        none = len(missing) == len(self.annotations.numbers)  # nothing to make a table of
+        if len(missing) and (none or not self.partial):
             raise InputFileNotFoundError(
                 f"{folder} lacks {len(missing):,} of the {len(self.annotations.numbers):,} "
                 f"annotated images, e.g. {self.annotations.file_name(int(missing[0]))}: complete "
-                "it, or set partial: true for a table of the images that are there"
+                "it, or set partial: true of the data for a table of the images that are there"
             )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -277,6 +277,11 @@ class ImageNetXMetric(Metric):
         probability[probability < 0] = np.nan
         return Predictions(self.name, classes, probability)
 
+    def predictions(self) -> Predictions:
+        """All predictions of all processes, before anything is judged; call it on every process."""
+        with self.sync_context():
+            return self._predictions()
+
     def scores(self) -> FactorScores:
         """Everything else that can be asked: tables of metaclasses, comparisons, calibration."""
         self.compute()
@@ -291,7 +296,7 @@ class ImageNetXMetric(Metric):
 
     def to_csv(self, path: str | Path) -> Path:
         """Write all predictions, of images without annotations too, in the official format."""
-        return write_predictions(path, self.scores().predictions, self.annotations)
+        return write_predictions(path, self.predictions(), self.annotations)
 
     def compare(self, other: ImageNetXMetric | FactorScores) -> FactorComparison:
         """What changes from this model to another on the same images, with p values."""

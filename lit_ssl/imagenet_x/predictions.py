@@ -42,8 +42,8 @@ def read_predictions(
     """Read predictions.
 
     Args:
-        path: CSV file with the columns ``file_name``, ``predicted_class`` (class index) and
-            ``predicted_probability`` (may be missing or empty); others are ignored.
+        path: CSV file with the columns ``file_name``, ``predicted_class`` (class index; ``65.0`` is
+            65) and ``predicted_probability`` (may be missing or empty); others are ignored.
         annotations: Tell the number of an image by its name.
         name: Of the model; None takes the file's.
 
@@ -119,7 +119,9 @@ def _read(
             values[row] = np.nan  # as write_predictions writes what is not known
             continue
         try:
-            values[row] = convert(fields[column])
+            # a table of floats, as where a row had no class once, writes 65 as 65.0
+            text = fields[column].strip()
+            values[row] = convert(text.removesuffix(".0") if convert is int else text)
             inside = 0 <= values[row] < limit if convert is int else 0 <= values[row] <= limit
         except (ValueError, OverflowError):
             inside = False

@@ -223,6 +223,17 @@ def test_wrong_predictions(folder, tmp_path, text, message):
         read_predictions(path, read_annotations(str(folder)))
 
 
+def test_classes_in_a_table_of_floats(folder, tmp_path):
+    path = tmp_path / "p.csv"
+    text = f"file_name,predicted_class,predicted_probability\n{ROW}"
+    path.write_text(text.replace(",3,", ",3.0,"))
+    annotations = read_annotations(str(folder))
+    assert read_predictions(path, annotations).classes[1] == 3
+    path.write_text(text.replace(",3,", ",3.5,"))
+    with pytest.raises(InputError, match=r"line 2 of .* holds '3.5': expected class indices"):
+        read_predictions(path, annotations)
+
+
 def test_predictions_that_are_no_text(folder, tmp_path):
     annotations = read_annotations(str(folder))
     (tmp_path / "p.csv").write_bytes(b"\x93NUMPY\x01\x00\xff\xfe" * 9)

@@ -242,7 +242,6 @@ def test_own_annotations(lit_ssl, tmp_path, write_images):
 def test_two_processes_give_the_report_of_one(lit_ssl, tmp_path, folder, write_images):
     write_images(tmp_path / "val", [n for n in range(1, 61) if n != 60])  # does not divide evenly
     call = words(tmp_path, folder, *TIMM, **{"trainer.logger": "false", "data.partial": "true"})
-    call.append("--trainer.callbacks.partial=true")
     assert lit_ssl(*call).code == 0
     one = {name: (tmp_path / name).read_bytes() for name in ("factors.csv", "predictions.csv")}
     done = subprocess.run(
@@ -342,11 +341,50 @@ def test_missing_doubled_and_foreign_images(lit_ssl, tmp_path, folder, write_ima
     assert missing.code == 2
     assert "lacks 1 of the 50 annotated images" in missing.err
     assert not list(tmp_path.glob("lightning_logs/*"))
-    partial = lit_ssl(*command, "--data.partial=true", "--trainer.callbacks.partial=true")
+    partial = lit_ssl(*command, "--data.partial=true")  # the one decision, the report's too
     assert partial.code == 0, partial.err
     assert "PARTIAL: 50 are annotated" in partial.out
+    only = np.setdiff1d(range(1, 61), made_up.annotated)
+    write_images(tmp_path / "others", only)
+    none = lit_ssl(*words(tmp_path / "others", folder, *TIMM), "--data.partial=true")
+    assert (none.code, "lacks 50 of the 50 annotated" in none.err) == (2, True), none.err
     write_images(tmp_path / "val", [7], lambda n: f"copy/ILSVRC2012_val_{n:08d}.JPEG")
     assert "1 images are twice in" in lit_ssl(*command).err
+
+
+class Unchecked(ImageNetXDataModule):
+    """Serves fewer images than are annotated, and does not say so."""
+
+    def _check(self, folder, names, numbers):
+        pass
+
+
+def test_predictions_are_written_before_they_are_judged(
+    tmp_path, folder, write_images, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "val", range(17, 61))
+    arguments = {"num_classes": 20, "img_size": 32, "patch_size": 16}
+
+    def validate(**options):
+        data = Unchecked(
+            root="val", annotations=str(folder), transform="vanilla", num_workers=0, batch_size=16
+        )
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False,
+            callbacks=[FactorReport(plot=False, **options)],
+        )  # fmt: skip
+        module = PretrainedClassifier(
+            "timm:test_vit", model_kwargs=arguments, num_classes=20, pretrained=False
+        )
+        trainer.validate(module, data, verbose=False)
+
+    with pytest.raises(InputError, match="has no prediction for"):
+        validate()
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 44 + 1
+    assert not (tmp_path / "factors.csv").exists()
+    validate(partial=True)  # for data that do not say it
+    assert (tmp_path / "lit_ssl_runs/version_0/factors.csv").exists()
 
 
 def test_a_trainer_with_limits_makes_a_partial_report(lit_ssl, tmp_path, folder, write_images):
@@ -355,8 +393,9 @@ def test_a_trainer_with_limits_makes_a_partial_report(lit_ssl, tmp_path, folder,
         result = lit_ssl(*words(tmp_path, folder, *TIMM), f"--trainer.limit_val_batches={batches}")
         assert result.code == 0, result.err
         assert "PARTIAL: 50 are annotated" in result.out
-    result = lit_ssl(*words(tmp_path, folder, *TIMM), "--trainer.limit_val_batches=1.0")
-    assert "PARTIAL" not in result.out
+    for whole in ("--trainer.limit_val_batches=1.0", "--trainer.limit_test_batches=1"):
+        result = lit_ssl(*words(tmp_path, folder, *TIMM), whole)
+        assert "PARTIAL" not in result.out
     dev = lit_ssl(*words(tmp_path / "val", folder, *TIMM), "--trainer.fast_dev_run=true")
     assert dev.code == 0, dev.err
     assert not (tmp_path / "factors.csv").exists()
