@@ -6,7 +6,7 @@ import numpy as np
 
 from lit_ssl.groups.cells import group_counts
 
-__all__ = ["balanced_weights", "subsample_weights"]
+__all__ = ["balanced_weights", "drawn_groups", "subsample_weights"]
 
 
 def balanced_weights(groups: np.ndarray, num_groups: int) -> np.ndarray:
@@ -43,3 +43,21 @@ def subsample_weights(groups: np.ndarray, num_groups: int, seed: int) -> np.ndar
         rows = np.flatnonzero(groups == group)
         weights[generator.choice(rows, smallest, replace=False)] = 1.0
     return weights
+
+
+def drawn_groups(groups: np.ndarray, num_groups: int, weights: np.ndarray | None) -> np.ndarray:
+    """How often rows of each group are drawn, to a common factor.
+
+    Args:
+        groups: int64 ``[N]``, −1 where unknown; or shares ``[N, G]``.
+        num_groups: number G of groups.
+        weights: of the rows, ``[N]``; None: all alike.
+
+    Returns:
+        float64 ``[G]``.
+    """
+    weights = np.ones(len(groups)) if weights is None else weights
+    if groups.ndim == 2:
+        return weights @ groups.astype(np.float64)
+    known = groups >= 0
+    return np.bincount(groups[known], weights=weights[known], minlength=num_groups)

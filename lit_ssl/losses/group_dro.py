@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,10 @@ from lit_ssl.distributed import all_reduce_mean, world_size
 from lit_ssl.errors import InputError
 
 __all__ = ["GroupDROLoss", "GroupDROLossOutput", "group_means", "group_membership"]
+
+# Log of the weight of a group without training rows: 0 as a weight, and finite, so that buffers can
+# be averaged and compared.
+_NEVER = -1e4
 
 
 class GroupDROLossOutput(NamedTuple):
@@ -64,17 +68,35 @@ def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor
 def _group_means(
     losses: Tensor, membership: Tensor, reduce: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
+    sums, shares = _group_sums(losses, membership, reduce)
+    return _divided(sums, shares), shares * (1 if reduce is _as_is else world_size())
+
+
+def _group_sums(
+    losses: Tensor, membership: Tensor, reduce: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Losses and shares summed over the samples, both divided by the number of processes."""
     membership = membership.to(losses.dtype)
-    # One collective. Both are divided by the number of processes, which cancels in the means.
-    local = torch.stack([losses @ membership, membership.sum(dim=0)])
-    sums, shares = reduce(local)
-    shares = shares.detach()
-    means = sums / torch.where(shares > 0, shares, 1.0)
-    return means, shares * (1 if reduce is _as_is else world_size())
+    # One collective. The number of processes cancels in the means.
+    sums, shares = reduce(torch.stack([losses @ membership, membership.sum(dim=0)]))
+    return sums, shares.detach()
+
+
+def _divided(sums: Tensor, shares: Tensor) -> Tensor:
+    return sums / torch.where(shares > 0, shares, 1.0)
 
 
 def _as_is(x: Tensor) -> Tensor:
     return x
+
+
+class _Step(NamedTuple):
+    """The batches of one step so far: weights before it, sums ``[G]`` and number of batches."""
+
+    log_q: Tensor
+    sums: Tensor
+    shares: Tensor
+    batches: int
 
 
 class GroupDROLoss(nn.Module):
@@ -87,8 +109,8 @@ class GroupDROLoss(nn.Module):
         q = q / q.sum()
         loss = (q * L).sum()
 
-    The arithmetic is float32 (float64 for float64 losses), also under autocast, and the buffers
-    stay float32 whatever the module is converted to.
+    The arithmetic of the losses is float32 (float64 for float64 losses), also under autocast, that
+    of the weights float64, and the buffers stay so whatever the module is converted to.
 
     Three choices differ from the released code, where the results depend on accidents: the constant
     ``Σ_g q_g C_g / √n_g`` is not part of the loss (same gradient); an adjustment also counts if it
@@ -111,9 +133,12 @@ class GroupDROLoss(nn.Module):
         gamma: weight of the newest batch in ``running_losses``, which nothing but logging uses.
 
     Attributes:
-        log_q: buffer ``[G]``, log of the group weights.
+        log_q: buffer ``[G]``, log of the group weights, float64: it adds up a small step in each
+            batch.
         group_counts: buffer ``[G]``, 0 until they are known.
-        running_losses: buffer ``[G]``, exponential mean of the group losses, NaN until the first.
+        running_losses: buffer ``[G]``, exponential mean of the group losses, 0 until the first.
+        batches_seen: int64 ``[G]``, batches in which the group was there; after a checkpoint was
+            read, from 1 for those that had been.
 
     Raises:
         ValueError: if a value lies outside its range.
@@ -128,10 +153,12 @@ class GroupDROLoss(nn.Module):
     """
 
     _constants: Tensor
+    _drawn: Tensor
     log_q: Tensor
     group_counts: Tensor
     running_losses: Tensor
-    _KEPT = ("log_q", "group_counts", "running_losses")
+    batches_seen: Tensor
+    _KEPT = ("log_q", "group_counts", "running_losses", "_constants", "_drawn")
 
     def __init__(
         self,
@@ -158,23 +185,32 @@ class GroupDROLoss(nn.Module):
         self.gather = gather
         self.gamma = gamma
         self.register_buffer("_constants", constants, persistent=False)
-        self.register_buffer("log_q", torch.zeros(num_groups))
+        self.register_buffer("_drawn", torch.zeros(num_groups), persistent=False)
+        self.register_buffer("log_q", torch.zeros(num_groups, dtype=torch.float64))
         self.register_buffer("group_counts", torch.zeros(num_groups))
         self.register_buffer("running_losses", torch.zeros(num_groups))
+        seen = torch.zeros(num_groups, dtype=torch.int64)
+        self.register_buffer("batches_seen", seen, persistent=False)
+        self.register_load_state_dict_pre_hook(_read_state)
+        self._step: _Step | None = None
         self._restart(torch.ones(num_groups, dtype=torch.bool))
         if group_counts is not None:
             self.set_group_counts(group_counts)
 
     @property
     def group_weights(self) -> Tensor:
-        """The weights q ``[G]``."""
-        return self.log_q.exp()
+        """The weights q ``[G]``, float32."""
+        return self.log_q.exp().float()
 
-    def set_group_counts(self, counts: Sequence[float] | Tensor) -> None:
+    def set_group_counts(
+        self, counts: Sequence[float] | Tensor, drawn: Sequence[float] | Tensor | None = None
+    ) -> None:
         """Tell the sizes of the training groups; other sizes than before restart the weights.
 
         Args:
             counts: ``[G]``, >= 0, not all 0; with soft groups, sums of shares.
+            drawn: ``[G]``, how often batches have the groups on average, to any common factor; only
+                used where several batches make a step. None: as often as in the step so far.
 
         Raises:
             ValueError: if they are something else.
@@ -185,23 +221,34 @@ class GroupDROLoss(nn.Module):
                 f"expected the sizes of {self.num_groups} groups, >= 0 and not all 0, got "
                 f"{new.tolist()}"
             )
+        often = torch.zeros_like(new) if drawn is None else torch.as_tensor(drawn).to(new)
+        self._drawn.copy_(often / often.sum().clamp(min=1e-30))
         if torch.equal(new, self.group_counts):
             return
         self.group_counts.copy_(new)
         self._restart(new > 0)
 
     def _restart(self, occupied: Tensor) -> None:
-        start = torch.where(occupied, 0.0, -torch.inf)
+        start = torch.where(occupied, 0.0, _NEVER).double()
         self.log_q.copy_(start.log_softmax(dim=0))
-        self.running_losses.fill_(torch.nan)
+        self.running_losses.zero_()
+        self.batches_seen.zero_()
+        self._step = None
 
-    def forward(self, losses: Tensor, groups: Tensor) -> GroupDROLossOutput:
+    def forward(
+        self, losses: Tensor, groups: Tensor, part: tuple[int, int] = (0, 1)
+    ) -> GroupDROLossOutput:
         """Compute the loss and, in training mode, move the weights.
 
         Args:
             losses: loss of each sample, float ``[B]``, from float32 logits.
             groups: int64 ``[B]`` in ``[0, G)``, −1 where unknown (does not count); or shares
                 ``[B, G]``, rows summing to 1.
+            part: number i (from 0) of this batch among the n batches of one step, whose losses are
+                averaged (gradient accumulation). After the last one the weights have moved exactly
+                as for one batch of all. The mean of the losses is that batch's but for what the
+                earlier ones could not know: the weights so far stand for the final ones, and the
+                sizes of groups that are expected (``drawn``) for those that come.
 
         Raises:
             ValueError: if shapes do not fit.
@@ -216,38 +263,78 @@ class GroupDROLoss(nn.Module):
             # Not in evaluation: there, processes may have different numbers of batches.
             reduce = all_reduce_mean if self.gather and self.training else _as_is
             membership = group_membership(groups, self.num_groups)
-            means, counts = _group_means(losses, membership, reduce)
+            sums, shares = _group_sums(losses, membership, reduce)
+            means = terms = _divided(sums, shares)
             if self.training:
-                self._move(means.detach(), counts > 0)
+                self._follow(means.detach(), shares > 0)
+                step = self._added(sums.detach(), shares, part[0])
+                self._move(step)
+                if part[1] > 1:
+                    terms = _divided(sums, self._sizes(step, part[1]) / part[1])
+            counts = shares * (1 if reduce is _as_is else world_size())
             weights = self.group_weights
-            return GroupDROLossOutput((weights * means).sum(), means.detach(), counts, weights)
+            return GroupDROLossOutput((weights * terms).sum(), means.detach(), counts, weights)
 
     @torch.no_grad()
-    def _move(self, means: Tensor, present: Tensor) -> None:
-        seen = torch.where(
-            self.running_losses.isnan(),
-            means,
-            torch.lerp(self.running_losses.to(means), means, self.gamma),
-        )
+    def _follow(self, means: Tensor, present: Tensor) -> None:
+        later = torch.lerp(self.running_losses.to(means), means, self.gamma)
+        seen = torch.where(self.batches_seen > 0, later, means)
         self.running_losses.copy_(torch.where(present, seen, self.running_losses))
+        self.batches_seen += present
+
+    def _sizes(self, step: _Step, batches: int) -> Tensor:
+        """Sizes of the groups in a whole step, as far as they can be known."""
+        total = step.shares.sum()
+        known = self._drawn.sum() > 0
+        drawn = torch.where(known, self._drawn, step.shares / total.clamp(min=1e-30))
+        return torch.maximum(step.shares, drawn * total * (batches / step.batches))
+
+    def _added(self, sums: Tensor, shares: Tensor, index: int) -> _Step:
+        """The step so far, with this batch."""
+        before = self._step if index else None
+        if before is None:
+            self._step = _Step(self.log_q.clone(), sums, shares, 1)
+        else:
+            both = before.sums + sums, before.shares + shares
+            self._step = _Step(before.log_q, *both, before.batches + 1)
+        return self._step
+
+    @torch.no_grad()
+    def _move(self, step: _Step) -> None:
+        means, present = _divided(step.sums, step.shares).double(), step.shares > 0
         if self.absent == "hold":
-            weights = torch.where(present, self.group_weights, 0.0)
+            weights = torch.where(present, step.log_q.exp(), 0.0)
             mean = (weights * means).sum() / weights.sum().clamp(min=1e-30)
             means = torch.where(present, means, mean)
         means = means + self._constants / self.group_counts.clamp(min=1.0).sqrt()
         if self.normalize:
             means = means / means.sum().clamp(min=1e-30)
-        self.log_q.copy_((self.log_q + self.step_size * means).log_softmax(dim=0))
+        moved = (step.log_q + self.step_size * means).log_softmax(dim=0)
+        occupied = (self.group_counts > 0) | (self.group_counts.sum() == 0)
+        self.log_q.copy_(torch.where(occupied, moved, _NEVER))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> GroupDROLoss:
-        """Move to a device; conversions to another precision leave the buffers float32."""
+        """Move to a device; conversions to another precision leave the buffers as they are."""
         kept = {name: getattr(self, name) for name in self._KEPT}
+        self.log_q = self.log_q.float()  # not every device has float64
         super()._apply(fn, recurse)
         for name, before in kept.items():
             now = getattr(self, name)
-            if now.dtype != before.dtype:
-                setattr(self, name, before.to(now.device))
+            dtype = torch.float32 if now.device.type == "mps" else before.dtype
+            if now.dtype != dtype:
+                whole = now if before.is_meta else before
+                setattr(self, name, whole.to(now.device, dtype))
         return self
+
+
+def _read_state(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Tell seen groups by their loss; earlier versions marked absent ones by NaN and infinity."""
+    losses, weights = state.get(f"{prefix}running_losses"), state.get(f"{prefix}log_q")
+    if losses is not None:
+        state[f"{prefix}running_losses"] = losses = losses.nan_to_num(0.0)
+        module.batches_seen.copy_(losses != 0)
+    if weights is not None:
+        state[f"{prefix}log_q"] = weights.clamp(min=_NEVER)
 
 
 def _constants(adjustment: float | Sequence[float], num_groups: int) -> Tensor:

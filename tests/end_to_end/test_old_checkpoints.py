@@ -14,12 +14,22 @@ OLD = Path(__file__).parents[1] / "golden/checkpoints"
 CLASSES = {"msn": MSN, "paws": PAWS, "barack": BARACK}
 
 
+def as_of_now(state):
+    """The same state with group DRO's log-weights in float64, and finite marks."""
+    marks = {"loss.log_q": lambda t: t.double().clamp(min=-1e4), "loss.running_losses": nan_to_zero}
+    return {name: marks.get(name, lambda t: t)(value) for name, value in state.items()}
+
+
+def nan_to_zero(values):
+    return values.nan_to_num(0.0)
+
+
 def relative_distance(found, expected, start):
     """How far two states are apart, in units of the way that the expected one has come."""
     names = [name for name, value in expected.items() if value.is_floating_point()]
 
     def joined(state):
-        return torch.cat([state[name].double().flatten().nan_to_num() for name in names])
+        return torch.cat([state[name].double().flatten() for name in names])
 
     way = (joined(expected) - joined(start)).norm()
     return ((joined(found) - joined(expected)).norm() / way).item()
@@ -33,9 +43,9 @@ def test_resumes_on_its_trajectory(lit_ssl, finished, name):
     last = finished().last
     assert last["global_step"] == 18
     with np.load(OLD / f"{name}_final.npz") as file:
-        expected = {key: torch.from_numpy(file[key]) for key in file}
+        expected = as_of_now({key: torch.from_numpy(file[key]) for key in file})
     assert last["state_dict"].keys() == expected.keys()
-    start = torch.load(old, weights_only=True)["state_dict"]
+    start = as_of_now(torch.load(old, weights_only=True)["state_dict"])
     # bit by bit on the same machine; other kernels round in another way
     assert relative_distance(last["state_dict"], expected, start) < 0.02
 
@@ -43,9 +53,9 @@ def test_resumes_on_its_trajectory(lit_ssl, finished, name):
 @pytest.mark.parametrize("name", CLASSES)
 def test_loads_in_python(name):
     module = CLASSES[name].load_from_checkpoint(OLD / f"{name}.ckpt", weights_only=True)
-    stored = torch.load(OLD / f"{name}.ckpt", weights_only=True)["state_dict"]
+    stored = as_of_now(torch.load(OLD / f"{name}.ckpt", weights_only=True)["state_dict"])
     for key, value in module.state_dict().items():
-        torch.testing.assert_close(value, stored[key], rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(value, stored[key], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["msn", "paws"])

@@ -52,7 +52,7 @@ def test_streams_of_the_released_code(name, golden):
         raw = values["group_loss_raw"][step]
         torch.testing.assert_close(output.group_losses, raw, atol=2e-6, rtol=0)
         assert torch.equal(output.group_counts, values["group_count"][step])
-        running = criterion.running_losses.nan_to_num()
+        running = criterion.running_losses
         torch.testing.assert_close(running, values["exp_avg_loss"][step], atol=2e-6, rtol=0)
 
 
@@ -207,7 +207,8 @@ def test_large_losses_neither_overflow_nor_vanish():
 
 def test_low_precision_does_not_reach_the_weights():
     criterion = GroupDROLoss(2, 0.01, group_counts=[1001, 4003]).to(torch.bfloat16)
-    assert criterion.log_q.dtype == criterion.group_counts.dtype == torch.float32
+    assert criterion.log_q.dtype == torch.float64
+    assert criterion.group_counts.dtype == torch.float32
     assert criterion.group_counts.tolist() == [1001, 4003]
     reference = GroupDROLoss(2, 0.01)
     for _ in range(50):
@@ -227,6 +228,93 @@ def test_other_group_sizes_restart_the_weights_and_equal_ones_do_not():
     assert torch.equal(criterion.group_weights, moved)
     criterion.set_group_counts([3, 6])
     assert criterion.group_weights.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"absent": "hold"}, {"adjustment": 2.0, "normalize": True}]
+)
+@pytest.mark.parametrize("sizes", [[8] * 8, [1, 5, 2, 13], [3] * 3 + [1]])
+def test_accumulated_batches_move_the_weights_as_one_batch_does(options, sizes):
+    counts = [40.0, 9.0, 2.0, 30.0]
+    whole, parts = (GroupDROLoss(4, 0.3, group_counts=counts, **options) for _ in range(2))
+    for step in range(6):
+        losses = torch.rand(sum(sizes), dtype=torch.float64)
+        groups = torch.randint(0, 3 + step % 2, (sum(sizes),))  # the last one only every other step
+        groups[: step % 3] = -1
+        whole(losses, groups)
+        for i, (loss, group) in enumerate(
+            zip(losses.split(sizes), groups.split(sizes), strict=True)
+        ):
+            parts(loss, group, part=(i, len(sizes)))
+        torch.testing.assert_close(parts.log_q, whole.log_q, atol=1e-12, rtol=0)
+
+
+def test_accumulated_batches_have_the_gradient_of_one_batch():
+    """Exactly where batches are alike."""
+    gradients = []
+    losses, groups = torch.rand(8).repeat(4), torch.tensor([0, 0, 1, 2, 1, 0, 3, 3]).repeat(4)
+    for batches in (1, 4):
+        criterion, total = GroupDROLoss(4, 0.3), losses.clone().requires_grad_()
+        for i, (loss, group) in enumerate(
+            zip(total.chunk(batches), groups.chunk(batches), strict=True)
+        ):
+            (criterion(loss, group, part=(i, batches)).loss / batches).backward()
+        gradients.append(total.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("drawn", [None, [63, 1]])
+def test_a_rare_group_keeps_its_weight_where_batches_are_accumulated(drawn):
+    """One sample among 64: the whole weight of its group, not the eighth part of a batch's mean."""
+    for place in range(8):
+        criterion, losses = GroupDROLoss(2, 0.0), torch.ones(8, 8, requires_grad=True)
+        criterion.set_group_counts([6300, 100], drawn)
+        for i in range(8):
+            groups = torch.zeros(8, dtype=torch.int64)
+            groups[0] = int(i == place)
+            (criterion(losses[i], groups, part=(i, 8)).loss / 8).backward()
+        expected = (place + 1) / 8 if drawn is None else 1.0
+        assert losses.grad[place, 0].item() == pytest.approx(0.5 * expected)
+        assert losses.grad[0, 1:].tolist() == pytest.approx([0.5 / 63] * 7, rel=0.15)
+
+
+def test_log_weights_do_not_drift():
+    criterion = GroupDROLoss(3, step_size=0.01)
+    exact = torch.zeros(3, dtype=torch.float64)
+    groups = torch.tensor([0, 1, 2])
+    for step in range(1000):
+        losses = torch.rand(3, generator=torch.Generator().manual_seed(step))
+        criterion(losses, groups)
+        exact += 0.01 * losses.double()
+    assert (criterion.log_q - exact.log_softmax(dim=0)).abs().max() < 1e-12
+
+
+def test_buffers_are_finite_from_the_start_and_empty_groups_never_gain():
+    criterion = GroupDROLoss(3, 1.0, adjustment=50.0, group_counts=[9, 0, 9], absent="hold")
+    for _ in range(300):
+        assert all(buffer.isfinite().all() for buffer in criterion.buffers())
+        criterion(torch.rand(4), torch.tensor([0, 2, 2, 0]))
+    assert criterion.group_weights[1] == 0
+    assert criterion.running_losses[1] == 0
+    assert criterion.batches_seen.tolist() == [300, 0, 300]
+
+
+def test_states_of_earlier_versions_are_read():
+    old = {
+        "log_q": torch.tensor([0.0, -torch.inf]), "group_counts": torch.tensor([3.0, 0.0]),
+        "running_losses": torch.tensor([0.5, torch.nan]),
+    }  # fmt: skip
+    criterion = GroupDROLoss(2, 0.1, gamma=0.5)
+    criterion.load_state_dict(old)
+    assert all(buffer.isfinite().all() for buffer in criterion.buffers())
+    assert criterion.group_weights.tolist() == [1, 0]
+    criterion(torch.tensor([1.5, 2.5]), torch.tensor([0, 1]))
+    assert criterion.running_losses.tolist() == [1.0, 2.5]
+    again = GroupDROLoss(2, 0.1, gamma=0.5)
+    again.load_state_dict(criterion.state_dict())
+    for loss in (criterion, again):
+        loss(torch.tensor([0.5, 0.5]), torch.tensor([0, 1]))
+    assert torch.equal(criterion.running_losses, again.running_losses)
 
 
 @pytest.mark.parametrize(

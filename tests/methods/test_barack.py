@@ -16,6 +16,7 @@ from lit_ssl.errors import InputError
 from lit_ssl.groups.label_files import read_group_labels
 from lit_ssl.methods.groups.stages import hold_out
 from lit_ssl.models import SmallCNN
+from lit_ssl.strategies import LocalSGDStrategy
 
 OPTIONS = {
     "num_classes": 2, "lr": 0.05, "weight_decay": 1e-2, "step_size": 0.05, "adjustment": 2.0,
@@ -34,6 +35,12 @@ def barack(**kwargs):
 def gdro():
     torch.manual_seed(0)
     return GroupRobustClassifier(SmallCNN(2), **OPTIONS)
+
+
+def test_runs_under_a_strategy_with_local_steps(tiny, tmp_path):
+    model, strategy = barack(predictor_epochs=1), LocalSGDStrategy(sync_every=3)
+    trainer(tiny, tmp_path, epochs=2, strategy=strategy).fit(model, datamodule=digits())
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
 
 
 def trainer(tiny, folder, epochs=4, **kwargs):

@@ -13,9 +13,10 @@ from torch import nn
 from lit_ssl import JTT, GroupRobustClassifier
 from lit_ssl.datamodules import ColouredMNISTDataModule
 from lit_ssl.errors import InputError
-from lit_ssl.groups.weights import balanced_weights, subsample_weights
+from lit_ssl.groups.weights import balanced_weights, drawn_groups, subsample_weights
 from lit_ssl.losses import GroupDROLoss
 from lit_ssl.models import SmallCNN, TextBackbone
+from lit_ssl.strategies import LocalSGDStrategy
 
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 3, -1])
 
@@ -38,6 +39,13 @@ def test_balanced_weights_draw_present_groups_alike():
     weights = balanced_weights(GROUPS, 4)
     assert weights.tolist() == [2, 2, 2, 2, 4, 4, 8, 0]
     assert balanced_weights(np.array([-1, -1]), 2).tolist() == [0, 0]
+
+
+def test_drawn_groups_add_up_the_weights_of_their_rows():
+    assert drawn_groups(GROUPS, 4, None).tolist() == [4, 2, 0, 1]
+    assert drawn_groups(GROUPS, 4, balanced_weights(GROUPS, 4)).tolist() == [8, 8, 0, 8]
+    shares = np.array([[0.25, 0.75], [1.0, 0.0]], dtype=np.float32)
+    assert drawn_groups(shares, 2, np.array([4.0, 0.5])).tolist() == [1.5, 3.0]
 
 
 def test_subsample_takes_as_many_rows_of_each_group_as_the_smallest_has():
@@ -251,3 +259,25 @@ def test_warns_that_nothing_can_be_selected_without_groups_in_validation():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         GroupRobustClassifier.check_validation(data)
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "uniform"])
+def test_accumulated_batches_are_one_batch_to_group_dro(tiny, sampling):
+    """8 batches of 8 against one of 64: the same rows, so the same weights after each step."""
+    weights = []
+    for size, parts in ((64, 1), (8, 8)):
+        model = classifier(lr=1e-6, step_size=1.0, sampling=sampling)
+        run = trainer(tiny, limit_train_batches=3 * parts, accumulate_grad_batches=parts)
+        run.fit(model, datamodule=digits(batch_size=size))
+        assert run.global_step == 3
+        weights.append(model.loss.log_q)
+    assert weights[0].std() > 0.02
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"sampling": "uniform"}, {"adjustment": 1.0}])
+def test_group_dro_runs_under_our_strategies(tiny, options):
+    model = classifier(**options)
+    strategy = LocalSGDStrategy(sync_every=2)
+    trainer(tiny, limit_train_batches=4, strategy=strategy).fit(model, datamodule=digits())
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())

@@ -16,7 +16,7 @@ from lit_ssl.contracts.batches import grouped_batch
 from lit_ssl.contracts.data import group_data, row_seed
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.groups.cells import group_counts
-from lit_ssl.groups.weights import balanced_weights, subsample_weights
+from lit_ssl.groups.weights import balanced_weights, drawn_groups, subsample_weights
 from lit_ssl.losses.group_dro import GroupDROLoss
 from lit_ssl.methods.groups.evaluation import GroupEvaluation
 from lit_ssl.models.backbones.by_name import create_backbone
@@ -238,10 +238,12 @@ class GroupRobustClassifier(GroupEvaluation):
                 f"no training row is in the group {' or '.join(empty)}: nothing makes the "
                 "classifier robust there"
             )
+        weights = self.sampling_weights(data, groups)
         if self.loss is not None:
             sums = counts if shares is None else shares.sum(axis=0, dtype=np.float64)
-            self.loss.set_group_counts(sums.tolist())
-        data.set_sampling(self.sampling_weights(data, groups))
+            drawn = drawn_groups(groups if shares is None else shares, self.num_groups, weights)
+            self.loss.set_group_counts(sums.tolist(), drawn.tolist())
+        data.set_sampling(weights)
 
     def training_groups(self, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Groups that training batches carry; may be overridden.
@@ -280,7 +282,8 @@ class GroupRobustClassifier(GroupEvaluation):
         if self.loss is None:
             loss = losses.mean()
         else:
-            output = self.loss(losses, groups)
+            batches = self.trainer.accumulate_grad_batches
+            output = self.loss(losses, groups, part=(batch_idx % batches, batches))
             loss = output.loss
             weights = {f"train/q_{g}": q for g, q in enumerate(output.group_weights)}
             self.log_dict(weights, batch_size=size)
