@@ -19,7 +19,8 @@ Fragments = int | Sequence[str | Sequence[str]]
 class QuadraticSyncRule:
     """Rounds grow as the learning rate γ falls: ``H = max(sync_every, ⌊(coefficient / γ)²⌋)``.
 
-    While the learning rate rises (warm-up) or is 0, H keeps its value.
+    γ is the learning rate of the round's first step, the same on all processes. While it rises
+    (warm-up) or is 0, H keeps its value.
 
     Args:
         coefficient: c, > 0; the paper tunes it so that H is small at the peak learning rate.
@@ -38,7 +39,9 @@ class Options:
 
     Args:
         first_sync: average first after a whole ``round``; or after the first local step
-            (``immediate``), as PyTorch's model averaging does.
+            (``immediate``), as PyTorch's model averaging does; with ``average_every``, as its
+            hierarchical one does, after the first step whose number since the run began, from 0, is
+            a multiple of H.
         sync_schedule: changes H: a list of ``[step, H]``, or a
             :class:`~lit_ssl.strategies.QuadraticSyncRule`.
         sync_buffers: BatchNorm statistics and other buffers: ``average``, ``broadcast`` (take rank

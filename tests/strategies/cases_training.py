@@ -243,6 +243,10 @@ def schedules(rank, world, folder):
         "rule": (LOCAL(sync_every=2, sync_schedule=QuadraticSyncRule(0.1, 6)), falling),
         "epoch": (LOCAL(sync_every=5, sync_at_epoch_end=True), data),
         "warm": (LOCAL(sync_every=5, warmup_steps=0.5), data),
+        "hierarchy": (
+            LOCAL(sync_every=4, average_every=2, warmup_steps=6, first_sync="immediate"),
+            data,
+        ),
         "accumulate": (LOCAL(sync_every=2), data),
     }
     result = {}

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from inspect import signature
 from typing import Literal
 
@@ -13,10 +14,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import StrategyRegistry
+from timm.optim import Lamb, Lars
 from torch import nn
 from torch.testing import assert_close
 
 from lit_ssl.errors import InputError
+from lit_ssl.optim import InnerLrLars
 from lit_ssl.strategies import (
     DiLoCoStrategy,
     LocalSGDStrategy,
@@ -51,6 +54,17 @@ def test_quadratic_rule_waits_while_the_rate_rises():
         state.restart(schedule.period(0, lr, state if seen else None), lr)
         seen.append(state.period)
     assert seen == [2, 2, 2, 16, 64, 64]
+
+
+def test_quadratic_rule_takes_the_rate_of_the_first_step():
+    schedule = SyncSchedule(2, QuadraticSyncRule(coefficient=0.4, max_every=100))
+    state = Round(period=2, start_lr=0.4)
+    state.restart(schedule.expected(2, state), 0.4)  # the scheduler has not had its turn yet
+    assert state.period == 2
+    for lr in (0.1, 0.05):  # only the first step counts
+        schedule.begin(state, torch.tensor(lr))
+        state.advance([lr])
+        assert state.period == 16
 
 
 @pytest.mark.parametrize(
@@ -291,6 +305,51 @@ def test_reset_zeroes_in_place():
     assert optimizer.state[parameter]["exp_avg"] is moment
     assert not moment.any()
     assert optimizer.state[parameter]["step"] == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        torch.optim.SGD, partial(torch.optim.SGD, momentum=0.9, dampening=0.5), torch.optim.NAdam,
+        partial(torch.optim.SGD, momentum=0.9, nesterov=True), torch.optim.Rprop, torch.optim.ASGD,
+        torch.optim.Adam, partial(torch.optim.AdamW, amsgrad=True), torch.optim.RAdam,
+        partial(torch.optim.RMSprop, centered=True, momentum=0.9), torch.optim.Adamax,
+        partial(torch.optim.Adagrad, initial_accumulator_value=0.3), torch.optim.Adadelta,
+        partial(Lars, momentum=0.9), Lamb, partial(InnerLrLars, momentum=0.9),
+    ],
+)  # fmt: skip
+def test_reset_optimizer_goes_on_like_a_fresh_one(make):
+    """Three steps, a reset, and three more; two parameters, one of them a scalar."""
+    torch.manual_seed(0)
+    gradients = [[torch.randn(3), torch.randn(())] for _ in range(6)]
+
+    def steps(optimizer, parameters, some):
+        for pair in some:
+            for parameter, gradient in zip(parameters, pair, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+
+    used = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.tensor(2.0))]
+    optimizer = make(used, lr=0.1)
+    steps(optimizer, used, gradients[:3])
+    new = [nn.Parameter(p.detach().clone()) for p in used]
+    reset_(optimizer, used)
+    steps(optimizer, used, gradients[3:])
+    steps(make(new, lr=0.1), new, gradients[3:])
+    for a, b in zip(used, new, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_optimizer_whose_fresh_state_is_unknown_is_not_reset():
+    class Own(torch.optim.SGD):
+        def __init__(self, parameters):
+            super().__init__(parameters, lr=0.1)
+            self.state[self.param_groups[0]["params"][0]]["start"] = torch.ones(3)
+
+    optimizer = Own([nn.Parameter(torch.ones(3))])
+    assert choose_policy("maintain", optimizer, 8) == "maintain"
+    with pytest.raises(InputError, match="Own has a state before its first step"):
+        choose_policy("reset", optimizer, 8)
 
 
 # buffers and frozen tensors

@@ -139,9 +139,11 @@ def test_nonfinite_parameters(case):
 def test_when_rounds_end(case):
     for result in case("schedules"):
         assert result["list"] == [2, 4, 7, 10, 15, 20]
-        assert result["rule"] == [2, 4, 6, 10, 16, 22]  # (0.1 / γ)², at least 2, at most 6
+        # (0.1 / γ)², at least 2, at most 6, with the learning rate of the round's first step
+        assert result["rule"] == [2, 4, 8, 14, 20]
         assert result["epoch"] == [5, 7, 12, 14, 19]
-        assert result["warm"] == [17, 22]
+        assert result["warm"] == [*range(1, 13), 17, 22]  # in DDP all are equal after each step
+        assert result["hierarchy"] == [*range(1, 7), 9, 13, 17, 21]  # multiples of 4, from step 0
         assert result["accumulate"] == [2, 4, 6, 8]
 
 

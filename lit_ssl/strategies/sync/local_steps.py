@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_ssl.errors import InputRuntimeError
 from lit_ssl.strategies.ddp import checks
 from lit_ssl.strategies.ddp.attempts import join_attempt, leave_group_at_exit
 from lit_ssl.strategies.ddp.gradients import GradientSwitch, Groups
@@ -264,7 +265,9 @@ class LocalStepsStrategy(DDPStrategy):
             return []
         self.steps[index] += 1
         moved = [unit for unit in self.units if unit.index == index] if self.is_local else []
+        self.just_synced = self.just_synced or not self.is_local  # DDP keeps them equal
         for unit in moved:
+            self.schedule.begin(unit.round, unit.learning_rates()[0])
             unit.round.advance(unit.learning_rates())
         return moved
 
@@ -273,12 +276,25 @@ class LocalStepsStrategy(DDPStrategy):
         state, rates = unit.round, unit.rates_of_round()
         joins = self._uneven.is_possible and self._uneven.join
         weight = state.step / state.period if joins else 1.0
-        period = self.schedule.period(self.steps[unit.index], rates[0], state)
+        period = self.schedule.expected(self.steps[unit.index], state)
         period = -period if self.requeue.asked else period
         return (weight, 0.0, float(period), loss_scale(self.precision_plugin), *rates)
 
     def heed(self, flight: InFlight) -> None:
-        """Save at the end of this batch if the job of some process is about to end."""
+        """Act upon what all processes have told with an average.
+
+        They save at the end of this batch if the job of one is about to end.
+
+        Raises:
+            InputRuntimeError: on every process, if they had rounds of different lengths.
+        """
+        periods = [row[Averager.PERIOD] for row in flight.table if row[Averager.WEIGHT] > 0]
+        if self.schedule.rule is not None and len(set(periods)) > 1:
+            raise InputRuntimeError(
+                f"the processes had rounds of {sorted(map(int, set(periods)))} steps, since their "
+                "learning rates differ, from which sync_schedule takes H: give all the same (a "
+                "scheduler that follows a metric needs sync_dist=True for it)"
+            )
         if flight.asks:
             self.requeue.agree()
             for unit in self.units:  # these may ask for the same
@@ -290,7 +306,9 @@ class LocalStepsStrategy(DDPStrategy):
     def done_before(self, unit: SyncUnit, period: int) -> int:
         """Steps that the first round is shortened by: with fragments, or ``first_sync``."""
         if self.options.first_sync == "immediate":
-            return period - 1
+            # PyTorch's hierarchical averages fall on multiples of the steps since the run began.
+            missing = -self.steps[unit.index] % period if self.options.average_every else 0
+            return period - 1 - missing
         fragments = sum(other.index == unit.index for other in self.units)
         return period - (unit.fragment + 1) * period // fragments  # they take turns
 

@@ -58,8 +58,8 @@ class SyncSchedule:
 
         Args:
             step: optimizer steps done before the round.
-            lr: learning rate at the start of the round.
-            previous: the round before it, if any.
+            lr: learning rate of its first step.
+            previous: the round before it, if any; ``start_lr`` is what ``lr`` may not exceed.
         """
         if self.rule is None:
             passed = [h for start, h in zip(self.steps, self.periods, strict=True) if start <= step]
@@ -68,6 +68,19 @@ class SyncSchedule:
         if lr == 0 or (previous is not None and lr > previous.start_lr):
             return last
         return quadratic_period(lr, self.rule.coefficient, self.sync_every, self.rule.max_every)
+
+    def begin(self, current: Round, lr: Any) -> None:
+        """Give a round the length of its first step's learning rate.
+
+        It is not known earlier: schedulers change the learning rate when a round has ended.
+        """
+        if self.rule is not None and current.step == 0:
+            current.period = self.period(0, float(lr), current)
+            current.start_lr = float(lr)
+
+    def expected(self, step: int, current: Round) -> int:
+        """Length of the round that follows ``current``, as far as it is known at its end."""
+        return current.period if self.rule is not None else self.period(step, 0.0)
 
 
 @dataclass
@@ -78,7 +91,8 @@ class Round:
         period: length H of the current round.
         step: local steps done in it.
         count: rounds completed.
-        start_lr: learning rate of the first parameter group when the round began.
+        start_lr: learning rate of the first parameter group in the first step; before it, of the
+            step before.
         lr_sums: sum of the learning rates of the round's steps, for each parameter group.
         last_lrs: learning rates of its last step.
         worked: steps that ``lr_sums`` counts; differs from ``step`` in a round that was shortened
