@@ -14,13 +14,21 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cases_golden
+import cases_numbers
 import cases_signals
 import cases_single
 import cases_state
 import cases_training
 
 CASES = {}
-for module in (cases_golden, cases_training, cases_state, cases_single, cases_signals):
+for module in (
+    cases_golden,
+    cases_training,
+    cases_state,
+    cases_single,
+    cases_signals,
+    cases_numbers,
+):
     CASES |= module.CASES
 
 

@@ -14,7 +14,7 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lit_ssl.strategies.sync.buffers import fingerprints
+from lit_ssl.strategies.sync.buffers import fingerprints, real_
 from lit_ssl.strategies.sync.local_steps import LocalStepsStrategy
 from lit_ssl.trainer.private import optimizer_to_device
 
@@ -155,7 +155,8 @@ def _restore_rank(
         named |= dict(zip(unit.names, unit.parameters, strict=True))
     with torch.no_grad():
         for name, value in mine["tensors"].items():
-            named[name].copy_(value)
+            # complex buffers are saved as pairs of real numbers
+            (named[name] if value.is_complex() else real_(named[name])).copy_(value)
     for optimizer, saved in zip(strategy.optimizers, mine["optimizers"], strict=True):
         if saved is not None:
             optimizer.load_state_dict(saved)

@@ -68,6 +68,7 @@ def _unit_state(unit: SyncUnit, silent: bool) -> dict[str, Any]:
         "shapes": [list(p.shape) for p in unit.parameters],
         "round": unit.round.state_dict(),
         "fingerprints": dict(unit.fingerprints),
+        "at_start": dict(unit.at_start),
         "x0": None,
         "outer": {},
         "outer_optimizer": None,
@@ -75,7 +76,10 @@ def _unit_state(unit: SyncUnit, silent: bool) -> dict[str, Any]:
     }
     if (flight := unit.in_flight) is not None and not silent:
         names = [extra.name for extra in flight.extras]
-        state["in_flight"] = {"flat": flight.flat, "table_at": flight.table_at, "extras": names}
+        unset = [extra.name for extra in flight.unset]
+        state["in_flight"] = {
+            "flat": flight.flat, "table_at": flight.table_at, "extras": names, "unset": unset,
+        }  # fmt: skip
     if not (silent and unit.shards > 1):  # gathering the shards would communicate
         state["x0"] = unit.full(unit.x0)
         state["outer"] = {name: unit.full(part) for name, part in unit.outer.items()}
@@ -146,3 +150,4 @@ def _restore_unit(unit: SyncUnit, saved: Mapping[str, Any]) -> None:
         unit.outer_optimizer.load_state_dict(saved["outer_optimizer"])
     unit.round.load_state_dict(saved["round"])
     unit.fingerprints = dict(saved["fingerprints"])
+    unit.at_start = {k: v.to(unit.device) for k, v in saved.get("at_start", {}).items()}

@@ -55,7 +55,9 @@ def all_gather_flat(out: Tensor, piece: Tensor, group: Any = None) -> None:
 
 @dataclass
 class InFlight:
-    """An average that was started: ``[parameters | others | table]``; sums, once it is finished.
+    """An average that was started; sums, once it is finished.
+
+    ``[parameters | others | counts of unset | table]``
 
     Args:
         flat: the buffer.
@@ -65,6 +67,7 @@ class InFlight:
         compressed: exchange of the parameters, if they are compressed.
         extras: buffers and frozen tensors, the first of the others.
         states: of the inner optimizer, the rest of the others.
+        unset: those of the extras with elements that do not count on every process.
         snapshot: local values of all, if training goes on meanwhile.
     """
 
@@ -75,6 +78,7 @@ class InFlight:
     compressed: CompressedSum | None = None
     extras: list[Extra] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
+    unset: list[Extra] = field(default_factory=list)
     snapshot: Tensor | None = None
     # once it is finished
     table: list[list[float]] = field(default_factory=list)  # a row for each process
@@ -87,6 +91,16 @@ class InFlight:
     def others(self) -> list[Tensor]:
         """The tensors of the module and the optimizer that lie after the parameters."""
         return [x.tensor for x in self.extras] + self.states
+
+    def parts(self) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Views: all of the others; each of the unset; the counts of these."""
+        values = self.flat[self.numel : self.table_at]
+        names = {x.name for x in self.unset}
+        count = sum(t.numel() for t in self.others)
+        views = views_of(values, [x.tensor for x in self.extras])
+        unset = [v for v, x in zip(views, self.extras, strict=True) if x.name in names]
+        counts = views_of(values[count:], [x.tensor for x in self.unset])
+        return values[:count], unset, counts
 
 
 class Averager:
@@ -112,6 +126,7 @@ class Averager:
         self.chunk_bytes = int(options.bucket_cap_mb * 2**20)
         self.group, self.group_ranks = groups.peers, groups.peer_ranks
         self.codec = make_codec(options.compression)
+        self.node = groups.node
         self.skip_nonfinite = options.nonfinite == "skip_rank"
         self.bytes_sent = 0
 
@@ -138,7 +153,7 @@ class Averager:
         """Start averaging what was packed into a buffer.
 
         Args:
-            flat: ``[parameters | others | room for the table]``.
+            flat: ``[parameters | others | counts | room for the table]``.
             numel: number of parameter elements.
             row: this process's numbers, in the order of the columns; NONFINITE is filled in.
             x0: parameters at the start of the round, if they are to be compressed.
@@ -149,6 +164,11 @@ class Averager:
         flight = InFlight(flat, numel, table_at)
         # One pass without a temporary tensor: both ends are NaN if anything is.
         bad = ~torch.isfinite(torch.stack(torch.aminmax(values))).all()
+        if self.skip_nonfinite and self.node is not None:
+            # Processes of a node have equal parameters: they are left out together, or would part.
+            worst = bad.to(flat.dtype)
+            dist.all_reduce(worst, op=dist.ReduceOp.MAX, group=self.node)
+            bad = worst > 0
         table[self.rank] = torch.tensor(row, dtype=flat.dtype)
         table[self.rank, self.NONFINITE] = bad.to(flat.dtype)
         if x0 is not None:

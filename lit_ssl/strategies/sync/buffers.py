@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,9 @@ __all__ = [
     "assign_by_prefix",
     "collect",
     "fingerprints",
+    "is_finite",
     "prepare_",
+    "real_",
     "restore_",
 ]
 
@@ -30,7 +33,7 @@ class Extra:
 
     Args:
         name: in the module.
-        tensor: the tensor.
+        tensor: the tensor; complex numbers as pairs of real ones.
         kind: ``mean`` over processes; ``variance``, pooled with the running mean of the same
             module; or ``first``: take the value of rank 0.
         mean: the running mean, for a variance.
@@ -66,11 +69,12 @@ def collect(module: nn.Module, owned: set[int], buffers: str, frozen: bool) -> E
     extras = Extras()
     if frozen:
         for name, parameter in module.named_parameters():
-            if id(parameter) not in owned and name not in ignored and parameter.is_floating_point():
-                extras.floats.append(Extra(name, parameter.detach(), "mean"))
+            value = real_(parameter.detach())
+            if id(parameter) not in owned and name not in ignored and value.is_floating_point():
+                extras.floats.append(Extra(name, value, "mean"))
     if buffers == "none":
         return extras
-    named = {name: b for name, b in module.named_buffers() if name not in ignored}
+    named = {name: real_(b) for name, b in module.named_buffers() if name not in ignored}
     for name, buffer in named.items():
         if not buffer.is_floating_point():
             extras.integers[name] = buffer
@@ -83,6 +87,11 @@ def collect(module: nn.Module, owned: set[int], buffers: str, frozen: bool) -> E
         else:
             extras.floats.append(Extra(name, buffer, "mean"))
     return extras
+
+
+def real_(tensor: Tensor) -> Tensor:
+    """A view of complex numbers as pairs of real ones; other tensors as they are."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def assign_by_prefix(names: Iterable[str], owners: Sequence[Sequence[str]]) -> dict[str, int]:
@@ -111,32 +120,62 @@ def _ancestors(name: str) -> list[str]:
 
 @torch.no_grad()
 def fingerprints(extras: Extras) -> dict[str, list[float]]:
-    """Sum and norm of each floating-point tensor, to see which ones have changed."""
+    """Sum and norm of each floating-point tensor, to see which ones have changed.
+
+    Where a tensor is not finite: those of its finite part, and how many of the rest are NaN, inf
+    and −inf, and the sum of their places.
+    """
     kind, tensors = torch.float64, [x.tensor for x in extras.floats]
     pairs = [torch.stack([t.sum(dtype=kind), t.norm(dtype=kind)]) for t in tensors]
     values = torch.stack(pairs).tolist() if pairs else []  # comes to the host once
+    for tensor, pair in zip(tensors, values, strict=True):
+        if not all(map(math.isfinite, pair)):
+            finite = torch.isfinite(tensor)
+            rest = tensor.where(finite, 0)
+            pair[:] = torch.stack(
+                [
+                    rest.sum(dtype=kind),
+                    rest.norm(dtype=kind),
+                    torch.isnan(tensor).sum(dtype=kind),
+                    torch.isposinf(tensor).sum(dtype=kind),
+                    torch.isneginf(tensor).sum(dtype=kind),
+                    (~finite).flatten().nonzero().sum(dtype=kind),
+                ]
+            ).tolist()
     return {x.name: pair for x, pair in zip(extras.floats, values, strict=True)}
+
+
+def is_finite(fingerprint: Sequence[float]) -> bool:
+    """Whether a tensor with this fingerprint holds finite numbers only."""
+    return len(fingerprint) == 2
 
 
 @torch.no_grad()
 def agree(
-    extras: Extras, changed: Sequence[bool], count: int, buffers: str, rank: int, device: Any
-) -> tuple[list[Extra], bool]:
+    extras: Extras,
+    flags: Sequence[Sequence[bool]],
+    count: int,
+    buffers: str,
+    rank: int,
+    device: Any,
+) -> tuple[list[list[Extra]], bool]:
     """Settle which tensors changed on any process, and bring the integer buffers to one value.
 
     Args:
         extras: all candidates.
-        changed: for each of ``extras.floats``, whether it changed here.
+        flags: questions, e.g. which tensors changed here: an answer for each of ``extras.floats``.
         count: a number that should be equal everywhere.
         buffers: ``average``: integers to their maximum; ``broadcast``: to those of rank 0.
         rank: number of this process.
         device: where to communicate.
 
     Returns:
-        The tensors to synchronise, and whether ``count`` was equal.
+        For each question the tensors for which the answer is yes on any process, and whether
+        ``count`` was equal.
     """
     integers = list(extras.integers.values())
-    parts = [torch.tensor([count, -count, *map(int, changed)], dtype=torch.int64, device=device)]
+    answers = [int(answer) for question in flags for answer in question]
+    parts = [torch.tensor([count, -count, *answers], dtype=torch.int64, device=device)]
     lowest = torch.iinfo(torch.int64).min
     for tensor in integers:
         value = tensor.to(torch.int64).flatten()
@@ -144,12 +183,13 @@ def agree(
         parts.append(torch.full_like(value, lowest) if hidden else value)
     message = torch.cat(parts)
     dist.all_reduce(message, op=dist.ReduceOp.MAX)
-    heads = 2 + len(changed)
+    heads = 2 + len(answers)
     sizes = [t.numel() for t in integers]
     for tensor, value in zip(integers, message[heads:].split(sizes) if sizes else (), strict=True):
         tensor.copy_(value.view(tensor.shape))
     head = message[:heads].tolist()
-    chosen = [x for x, flag in zip(extras.floats, head[2:], strict=True) if flag]
+    found = iter(head[2:])
+    chosen = [[x for x in extras.floats if next(found)] for _ in flags]
     return chosen, head[0] == -head[1]
 
 

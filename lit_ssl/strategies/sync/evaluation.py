@@ -104,7 +104,7 @@ class Evaluation:
             aside += [(t, t.clone()) for t in unit.tensors + flight.others]
             if flight.weight > 0 and flight.others_weight > 0:
                 unpack_(flight.flat[: unit.numel].div_(flight.weight), unit.tensors)
-                self.engine.write_others(flight)
+                self.engine.write_others(unit, flight)
         self._aside = aside
 
     @torch.no_grad()

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputRuntimeError
@@ -15,8 +17,11 @@ from lit_ssl.strategies.sync import buffers as ex
 from lit_ssl.strategies.sync.averaging import Averager, InFlight, pack_, unpack_, views_of
 from lit_ssl.strategies.sync.inner_optimizer import averaged_states, reset_
 from lit_ssl.strategies.sync.units import SyncUnit
+from lit_ssl.strategies.sync.unset import fill_in_, is_unset, take_out_
 
 __all__ = ["Synchroniser", "deciding_row"]
+
+_PATIENCE = 3  # rounds in a row in which every process may have inf or NaN
 
 
 def deciding_row(table: list[list[float]]) -> list[float]:
@@ -61,7 +66,14 @@ class Synchroniser:
 
     def take_fingerprints(self, unit: SyncUnit) -> None:
         """Remember a unit's extras, to see which of them change in the round."""
-        unit.fingerprints = ex.fingerprints(self.extras_of(unit))
+        extras = self.extras_of(unit)
+        unit.fingerprints = ex.fingerprints(extras)
+        all_of_them = self.averager.skip_nonfinite
+        unit.at_start = {
+            x.name: x.tensor.clone()
+            for x in extras.floats
+            if all_of_them or not ex.is_finite(unit.fingerprints[x.name])
+        }
 
     def is_level(self, unit: SyncUnit) -> bool:
         """Whether a unit is known to have the same values on all processes."""
@@ -107,42 +119,56 @@ class Synchroniser:
             states: buffers of the inner optimizer, to be averaged too.
             is_look: leave alone what belongs to the training.
         """
-        extras = self._agree_on_extras(unit, len(states))
+        extras, unset = self._agree_on_extras(unit, len(states))
         tensors = unit.tensors + [x.tensor for x in extras] + states
-        used = sum(t.numel() for t in tensors)
+        filled = sum(t.numel() for t in tensors)
+        used = filled + sum(x.tensor.numel() for x in unset)
         size = used + self.averager.world_size * len(row)
         if is_look:
             flat = torch.empty(size, dtype=unit.dtype, device=unit.device)
         else:
             flat = unit.workspace(size)
         pack_(flat, tensors)
-        snapshot = flat[:used].clone() if self.options.delay > 0 and not is_look else None
+        snapshot = flat[:filled].clone() if self.options.delay > 0 and not is_look else None
         views = views_of(flat, tensors)[len(unit.parameters) :]
         ex.prepare_(views[: len(extras)], extras, self.averager.rank)
+        if unset:
+            of_flat = InFlight(flat, unit.numel, used, extras=extras, states=states, unset=unset)
+            take_out_(*of_flat.parts()[1:], unset, unit.at_start, self.averager.rank)
         x0 = error = None
         if self.averager.codec is not None and not is_look:
             if unit.error is None:
                 unit.error = torch.zeros(unit.numel, device=unit.device)
             x0, error = unit.full_x0(), unit.error
         flight = self.averager.start(flat, unit.numel, row, x0, error)
-        flight.extras, flight.states, flight.snapshot = extras, states, snapshot
+        flight.extras, flight.states, flight.unset = extras, states, unset
+        flight.snapshot = snapshot
         return flight
 
-    def _agree_on_extras(self, unit: SyncUnit, states: int) -> list[ex.Extra]:
-        """The extras that changed on some process; integer buffers get one value at once."""
+    def _agree_on_extras(
+        self, unit: SyncUnit, states: int
+    ) -> tuple[list[ex.Extra], list[ex.Extra]]:
+        """The extras that changed on some process, and those of them that are not finite on some.
+
+        Integer buffers get one value at once.
+        """
         extras = self.extras_of(unit)
         if not (extras.floats or extras.integers or unit.policy == "average"):
-            return []
+            return [], []
         now = ex.fingerprints(extras)
         changed = [now[x.name] != unit.fingerprints.get(x.name) for x in extras.floats]
+        unset = [
+            is_new and not ex.is_finite(now[x.name]) and x.name in unit.at_start
+            for x, is_new in zip(extras.floats, changed, strict=True)
+        ]
         mode, rank = self.options.sync_buffers, self.averager.rank
-        chosen, same = ex.agree(extras, changed, states, mode, rank, unit.device)
+        (chosen, odd), same = ex.agree(extras, (changed, unset), states, mode, rank, unit.device)
         if not same:
             raise InputRuntimeError(
                 "buffers='average': the inner optimizer has not the same state tensors on all "
                 "processes (a parameter got no gradient on some); use buffers='maintain'"
             )
-        return chosen
+        return chosen, odd
 
     @torch.no_grad()
     def receive(self, unit: SyncUnit) -> tuple[InFlight, Tensor]:
@@ -160,13 +186,29 @@ class Synchroniser:
         unit.in_flight = None
         bad = [rank for rank, row in enumerate(flight.table) if row[Averager.NONFINITE]]
         if bad and self.options.nonfinite == "error":
-            raise RuntimeError(
+            raise InputRuntimeError(
                 f"inf or NaN in the parameters, buffers or momentum of rank(s) {bad} at the end of "
-                f"round {unit.round.count + 1} of optimizer {unit.index}: lower the learning rate, "
-                "or leave such processes out of the average with nonfinite='skip_rank'"
+                f"round {unit.round.count + 1} of optimizer {unit.index} "
+                f"({self._name_of_nonfinite(unit, flight, bad[0])}): lower the learning rate, "
+                "or leave such processes out of the average with nonfinite='skip_rank'; a buffer "
+                "that gets them on purpose belongs in module._ddp_params_and_buffers_to_ignore"
             )
         unit.rates = deciding_row(flight.table)[Averager.RATES :]
         return flight, self._mean(unit, flight)
+
+    def _name_of_nonfinite(self, unit: SyncUnit, flight: InFlight, rank: int) -> str:
+        """The first tensor of a process with inf or NaN; all processes must call it."""
+        found = "?"
+        if rank == self.averager.rank:
+            named = list(zip(unit.names, unit.tensors, strict=True))
+            named += [
+                (x.name, x.tensor.masked_fill(is_unset(x, unit.at_start), 0)) for x in flight.extras
+            ]
+            named += [("momentum", state) for state in flight.states]
+            found = next((name for name, t in named if not torch.isfinite(t).all()), found)
+        answer = [found]
+        dist.broadcast_object_list(answer, src=rank, device=unit.device)
+        return f"{answer[0]} of rank {rank}"
 
     def _mean(self, unit: SyncUnit, flight: InFlight) -> Tensor:
         """Average of the parameters from their sum; ``x0`` if no process counts."""
@@ -200,8 +242,11 @@ class Synchroniser:
         elif snapshot is not None:
             new = rebase_(unit.flat_parameters(), new, snapshot[: unit.numel])
         unpack_(new, unit.tensors)
+        unit.fruitless = unit.fruitless if flight.others_weight == 0 else 0
         if flight.others_weight > 0:
-            self.write_others(flight, snapshot)
+            self.write_others(unit, flight, snapshot)
+        else:
+            self._go_back(unit)
         if unit.policy == "reset" or broken:
             reset_(unit.optimizer, unit.parameters)
         self.take_fingerprints(unit)
@@ -209,18 +254,45 @@ class Synchroniser:
             for extra in flight.extras:
                 unit.fingerprints.pop(extra.name, None)
 
-    def write_others(self, flight: InFlight, snapshot: Tensor | None = None) -> None:
+    def _go_back(self, unit: SyncUnit) -> None:
+        """No process has finite numbers: take extras, as the parameters, from the round's start.
+
+        Raises:
+            InputRuntimeError: on every process, if this is the third time in a row.
+        """
+        unit.fruitless += 1
+        what = f"every process had inf or NaN at the end of round {unit.round.count + 1}"
+        if unit.fruitless == _PATIENCE:
+            raise InputRuntimeError(
+                f"{what}, the {_PATIENCE}rd in a row, so that training stands still: lower the "
+                "learning rate, or look for inf or NaN in the data"
+            )
+        rank_zero_warn(f"{what} of optimizer {unit.index}: all go back to the start of the round")
+        for extra in self.extras_of(unit).floats:
+            if extra.name in unit.at_start:
+                extra.tensor.copy_(unit.at_start[extra.name])
+
+    def write_others(
+        self, unit: SyncUnit, flight: InFlight, snapshot: Tensor | None = None
+    ) -> None:
         """Write back what was averaged besides the parameters; with a snapshot, add progress."""
         others = flight.others
-        values = flight.flat[flight.numel : flight.table_at]
+        values, unset, counts = flight.parts()
         views = views_of(values, others)
         count, weight = len(flight.extras), flight.others_weight
+        for value, number, extra in zip(unset, counts, flight.unset, strict=True):
+            if extra.kind != "first":
+                value.mul_(torch.where(number > 0, weight / number, 1))
         ex.restore_(views[:count], flight.extras, weight, flight.table[0][Averager.WEIGHT])
+        fill_in_(unset, counts, flight.unset, unit.at_start)
         for view in views[count:]:
             view.div_(weight)
         if snapshot is not None:
+            means = [value.clone() for value in unset]
             now = pack_(torch.empty_like(values), others)
             values.copy_(rebase_(now, values, snapshot[flight.numel :]))
+            for value, mean in zip(unset, means, strict=True):  # no progress from what was unset
+                value.copy_(torch.where(torch.isfinite(value), value, mean))
             for view, extra in zip(views, flight.extras, strict=False):
                 if extra.kind == "variance":
                     view.clamp_(min=0)
@@ -262,5 +334,6 @@ class Synchroniser:
         states = averaged_states(unit.optimizer, unit.parameters)
         flight.states = states if unit.policy == "average" else []
         flight.snapshot = snapshot.to(unit.device)
+        flight.unset = [found[name] for name in state.get("unset", ())]
         flight.is_heeded = True  # the job that was asked to stop has ended
         unit.in_flight = flight

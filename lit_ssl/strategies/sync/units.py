@@ -95,6 +95,10 @@ class SyncUnit:
     rates: list[float] = field(default_factory=list)  # last, then mean one of each parameter group
     fresh: list[slice] = field(default_factory=list)  # parameters that joined in this round
     fingerprints: dict[str, list[float]] = field(default_factory=dict)
+    # Buffers and frozen tensors at the start of the round: those with inf or NaN; with skip_rank,
+    # all of them.
+    at_start: dict[str, Tensor] = field(default_factory=dict)
+    fruitless: int = 0  # rounds in a row that no process has ended with finite numbers
     _workspace: Tensor | None = None
 
     @property

@@ -1,0 +1,70 @@
+"""inf and NaN that stand in buffers on purpose: masks, and values that nobody has counted yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lit_ssl.strategies.sync.buffers import Extra
+
+__all__ = ["fill_in_", "is_unset", "take_out_"]
+
+
+def is_unset(extra: Extra, at_start: Mapping[str, Tensor]) -> Tensor:
+    """Where a tensor is not finite and was not at the start of the round; bool, of its shape.
+
+    An inf or NaN that came up within the round is none: something has gone wrong there.
+    """
+    now, before = ~torch.isfinite(extra.tensor), at_start.get(extra.name)
+    if before is None or before.shape != now.shape:
+        return torch.zeros_like(now)
+    return now & ~torch.isfinite(before)
+
+
+@torch.no_grad()
+def take_out_(
+    values: Sequence[Tensor],
+    counts: Sequence[Tensor],
+    extras: Sequence[Extra],
+    at_start: Mapping[str, Tensor],
+    rank: int,
+) -> None:
+    """Leave out of a sum what is unset here, and note for each element whether it counts.
+
+    Args:
+        values: packed values, changed; a view for each tensor.
+        counts: 1 where an element counts, else 0; written.
+        extras: the tensors.
+        at_start: their values at the start of the round.
+        rank: number of this process.
+    """
+    for value, count, extra in zip(values, counts, extras, strict=True):
+        unset = is_unset(extra, at_start)
+        value.masked_fill_(unset, 0)
+        count.copy_(~unset)
+        if extra.kind == "first" and rank != 0:
+            count.zero_()
+
+
+@torch.no_grad()
+def fill_in_(
+    values: Sequence[Tensor],
+    counts: Sequence[Tensor],
+    extras: Sequence[Extra],
+    at_start: Mapping[str, Tensor],
+) -> None:
+    """Put back what is unset on all processes.
+
+    Args:
+        values: averages, changed.
+        counts: total weight behind each element.
+        extras: the tensors.
+        at_start: their values at the start of the round.
+    """
+    for value, count, extra in zip(values, counts, extras, strict=True):
+        before = at_start.get(extra.name)
+        if before is None or before.shape != value.shape:
+            before = extra.tensor
+        value.copy_(torch.where(count > 0, value, before.to(value.dtype)))
