@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +15,8 @@ from lit_ssl.datamodules.loading.batches import EvaluationSet, RawImages, RawSet
 from lit_ssl.datamodules.loading.class_batches import ClassesPerBatchSampler
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.loading.samplers import EpochSampler
-from lit_ssl.datamodules.reading.images import Images
+from lit_ssl.datamodules.reading.decoding import AS_USUAL, Decoding
+from lit_ssl.datamodules.reading.images import FileImages, Images
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
@@ -47,6 +49,11 @@ class ImageDataModule(RowsModule):
         subset: Train on a part of the training images only.
         on_corrupt: "raise" stops at an unreadable image; "skip" uses the next readable one of its
             split in its place and warns.
+        background: Colour (red, green, blue; 0 to 255) below the transparent pixels of files. None
+            leaves out the transparency, so that colours hidden below it show.
+        max_value: Value of white in files with more than 8 bits per pixel, such as 4095 for 12
+            bits. None: 65535 in files of 16 bits, 1 where floats go from 0 to 1, 255 where 32 bits
+            hold 8; where it may be another, an image counts as unreadable.
         seed: Seed of the order of the images and of their views, the same on all processes. None
             takes the one of ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
@@ -92,6 +99,8 @@ class ImageDataModule(RowsModule):
         augment: Literal["worker", "device"] = "worker",
         subset: Subset | None = None,
         on_corrupt: Literal["raise", "skip"] = "raise",
+        background: Sequence[int] | None = None,
+        max_value: float | None = None,
         seed: int | None = None,
         pin_memory: bool | None = None,
         drop_last: bool = True,
@@ -129,6 +138,7 @@ class ImageDataModule(RowsModule):
         self.augment = augment
         self.on_corrupt = on_corrupt
         self.canvas_size = canvas_size
+        self.decoding = Decoding(None if background is None else tuple(background), max_value)
         self.mean = tuple(mean or self.default_mean)
         self.std = tuple(std or self.default_std)
         self.classes_per_batch = classes_per_batch
@@ -155,9 +165,13 @@ class ImageDataModule(RowsModule):
         return sum(_reader(rows).num_corrupt for rows in self._splits.read_so_far)
 
     def opened(self, rows: Rows, split: Split) -> Rows:
-        """Read images as ``on_corrupt`` says."""
-        assert isinstance(rows.source, Images)
-        return Rows(ImageReader(rows.source, self.on_corrupt == "skip"), rows.columns)
+        """Read images as ``background``, ``max_value`` and ``on_corrupt`` say."""
+        images = rows.source
+        assert isinstance(images, Images)
+        if isinstance(images, FileImages) and self.decoding != AS_USUAL:
+            images = copy(images)
+            images.decoding = self.decoding
+        return Rows(ImageReader(images, self.on_corrupt == "skip"), rows.columns)
 
     def served(self, split: Split, training: bool = False) -> Dataset:
         """Return a data set that gives batches (images or views, rows)."""

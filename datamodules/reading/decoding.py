@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import struct
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from lit_ssl.datamodules.reading.deep_pixels import (
+    RangeError,
+    check_upper_bits,
+    has_wide_tiles,
+    is_deep,
+    to_eight_bits,
+)
 from lit_ssl.errors import InputError
 
-__all__ = ["CorruptImageError", "read_image"]
+__all__ = ["AS_USUAL", "CorruptImageError", "Decoding", "read_image"]
 
 _DECODE_ERRORS = (
     OSError,
@@ -27,13 +36,43 @@ class CorruptImageError(InputError, RuntimeError):
     """An image file cannot be read: missing, truncated, or no image at all."""
 
 
-def read_image(path: str, max_side: int | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Decoding:
+    """What files leave open.
+
+    Args:
+        background: Colour (red, green, blue; 0 to 255) below transparent pixels. None leaves out
+            the transparency, so that the colours hidden below it show; a warning says so.
+        max_value: Value of white in grey images of more than 8 bits, such as 4095 for 12 bits in
+            files of 16. None: 65535 in files of 16 bits, 1 where floats go from 0 to 1, 255 where
+            32 bits hold 8; where it may be another, such as 16 bits that stay below 4096, an image
+            counts as unreadable.
+    """
+
+    background: tuple[int, int, int] | None = None
+    max_value: float | None = None
+
+    def __post_init__(self) -> None:
+        colour = self.background
+        if colour is not None and (len(colour) != 3 or not all(0 <= c <= 255 for c in colour)):
+            raise InputError(
+                f"background must be three numbers from 0 to 255 (red, green, blue), got {colour}"
+            )
+        if self.max_value is not None and not 0 < self.max_value < float("inf"):
+            raise InputError(f"max_value must be above 0, got {self.max_value}")
+
+
+AS_USUAL = Decoding()
+
+
+def read_image(path: str, max_side: int | None = None, decoding: Decoding = AS_USUAL) -> Tensor:
     """Decode an image file to RGB. EXIF rotation is ignored, as in the ImageNet protocols.
 
     Args:
-        path: File in any format that Pillow reads: grey (8 or 16 bit), palette, CMYK, with or
-            without transparency (which is dropped).
+        path: File in any format that Pillow reads: grey (8, 16 or 32 bits), palette, CMYK, with or
+            without transparency; of several pictures in it, the first.
         max_side: If given, an image whose longer side is larger is shrunk to it, in proportion.
+        decoding: What is below transparent pixels, and which value is white.
 
     Returns:
         uint8 ``[3, H, W]``.
@@ -44,10 +83,12 @@ def read_image(path: str, max_side: int | None = None) -> Tensor:
     try:
         with Image.open(path) as image:
             if max_side is not None and max(image.size) > max_side:
-                rgb = _shrunk(image, max_side)
+                rgb = _shrunk(image, max_side, decoding)
             else:
-                rgb = _to_rgb(image)
+                rgb = _to_rgb(image, decoding)
             pixels = np.array(rgb, dtype=np.uint8)
+    except RangeError as error:
+        raise CorruptImageError(f"Cannot read the image {path}: {error}") from error
     except _DECODE_ERRORS as error:
         raise CorruptImageError(
             f"Cannot read the image {path} ({type(error).__name__}: {error}). Repair or remove the"
@@ -56,19 +97,39 @@ def read_image(path: str, max_side: int | None = None) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _shrunk(image: Image.Image, max_side: int) -> Image.Image:
+def _shrunk(image: Image.Image, max_side: int, decoding: Decoding) -> Image.Image:
     scale = max_side / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     # JPEG only: decode at 1/2, 1/4 or 1/8, never below the wanted size; much faster for
     # photographs.
     image.draft(None, (width, height))
-    return _to_rgb(image).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    rgb = _to_rgb(image, decoding)
+    return rgb.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
-        grey = np.array(image).astype(np.int64) >> 8
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
+def _to_rgb(image: Image.Image, decoding: Decoding) -> Image.Image:
+    if is_deep(image):
+        return Image.fromarray(to_eight_bits(image, decoding.max_value)).convert("RGB")
+    is_wide = has_wide_tiles(image)
+    if image.has_transparency_data:
+        rgb = _without_transparency(image.convert("RGBA"), decoding.background)
+    else:
+        rgb = image.convert("RGB")
+    if is_wide:
+        check_upper_bits(rgb, decoding.max_value)
+    return rgb
+
+
+def _without_transparency(rgba: Image.Image, colour: tuple[int, int, int] | None) -> Image.Image:
+    if colour is not None:
+        below = Image.new("RGBA", rgba.size, (*colour, 255))
+        return Image.alpha_composite(below, rgba).convert("RGB")
+    if rgba.getchannel("A").getextrema()[0] != 255:
+        # always the same text, so that it is shown once
+        warnings.warn(
+            "Some images have transparent pixels, which are read as if they were none: colours that"
+            " are hidden show, and pictures made of transparency alone are lost. Set background, "
+            "such as [255, 255, 255], to put a colour below",
+            stacklevel=2,
+        )
+    return rgba.convert("RGB")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_ssl.datamodules.reading.decoding import read_image
+from lit_ssl.datamodules.reading.decoding import AS_USUAL, Decoding, read_image
 from lit_ssl.errors import InputError
 
 __all__ = ["ArrayImages", "FileImages", "Images", "PackedStrings"]
@@ -110,9 +110,16 @@ class FileImages(Images):
     Args:
         folder: Folder of the split.
         names: Paths below it, with ``/``.
+        decoding: What is below transparent pixels, and which value is white.
     """
 
-    def __init__(self, folder: str | Path, names: Iterable[str] | PackedStrings) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        names: Iterable[str] | PackedStrings,
+        decoding: Decoding = AS_USUAL,
+    ) -> None:
+        self.decoding = decoding
         self.folder = str(folder)
         self.names = names if isinstance(names, PackedStrings) else PackedStrings(names)
 
@@ -121,7 +128,7 @@ class FileImages(Images):
 
     def read(self, index: int, max_side: int | None = None) -> Tensor:
         """Decode one image to uint8 ``[3, H, W]``, no side of it longer than ``max_side``."""
-        return read_image(os.path.join(self.folder, self.names[index]), max_side)
+        return read_image(os.path.join(self.folder, self.names[index]), max_side, self.decoding)
 
     def name(self, row: int) -> str | None:
         """Return the path of an image below the folder, with ``/``."""
@@ -129,4 +136,4 @@ class FileImages(Images):
 
     def select(self, rows: np.ndarray) -> FileImages:
         """Return the images at ``rows`` (int64 ``[N]``), in that order; no file is read."""
-        return FileImages(self.folder, self.names.select(rows))
+        return FileImages(self.folder, self.names.select(rows), self.decoding)

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, cast
 
 import timm
 import torch
+import torchvision.transforms as T
 from PIL import Image
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, InputImportError, did_you_mean
 from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
 from lit_ssl.models.backbones.fetching import do_weights_follow, fetching
-from lit_ssl.transforms.preprocessing import Preprocessing
+from lit_ssl.transforms.preprocessing import Preprocessing, without_long_ends
 
 __all__ = ["Classifier", "load_classifier"]
 
@@ -72,6 +73,8 @@ def _timm(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
     given = {key: kwargs[key] for key in ("img_size",) if key in kwargs}
     config = timm.data.resolve_model_data_config(network, args=given)
     steps = timm.data.create_transform(**config, is_training=False, use_prefetcher=True)
+    if config["crop_mode"] == "center":
+        steps = T.Compose([without_long_ends, steps])
     text = (
         f"timm's for {name}: {config['input_size'][-1]} pixels, {config['interpolation']}, crop "
         f"{config['crop_pct']:g} ({config['crop_mode']})"
@@ -140,4 +143,6 @@ def _torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classif
     text = f"torchvision's for {name}@{weights.name}: resize {steps.resize_size[0]}, crop {size}"
     label = f"{name}@{weights.name}" if weights_name else name
     outputs = kwargs.get("num_classes", len(weights.meta["categories"]))
-    return Classifier(network, outputs, Preprocessing(steps, text=text), label)
+    return Classifier(
+        network, outputs, Preprocessing(T.Compose([without_long_ends, steps]), text=text), label
+    )

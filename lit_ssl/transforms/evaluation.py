@@ -13,6 +13,8 @@ from torch import Tensor
 from lit_ssl.errors import InputError
 from lit_ssl.transforms.views.some_views import upload
 
+_LONGEST = 16  # times the shorter side: far beyond what a centre crop and its filter look at
+
 
 class EvalTransform:
     """Resizes the shorter side, then cuts out the centre.
@@ -62,13 +64,39 @@ class EvalTransform:
         """
         if self.channels is not None and self.channels != image.shape[-3]:
             image = _with_channels(image, self.channels)
-        image = F.resize(image, [self.resize], antialias=True)
+        image = F.resize(_trimmed(image), [self.resize], antialias=True)
         if image.shape[-2:] == (self.size, self.size):
             return image
         return F.center_crop(image, [self.size, self.size])
 
     def __repr__(self) -> str:
         return f"EvalTransform(size={self.size}, resize={self.resize}, channels={self.channels})"
+
+
+def _trimmed(image: Tensor) -> Tensor:
+    """Cut off both ends of a very long image, which a centre crop would not keep."""
+    height, width = image.shape[-2:]
+    cut = long_ends(height, width)
+    if not cut:
+        return image
+    return image[..., cut:-cut, :] if height > width else image[..., cut:-cut]
+
+
+def long_ends(height: int, width: int) -> int:
+    """Return how many pixels to cut off both ends of an image before it is resized and cropped.
+
+    Resizing the shorter side of an image of 1 x 20,000 pixels to 256 would make 1.3 billion pixels
+    out of it, of which the centre crop keeps one square.
+
+    Args:
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+
+    Returns:
+        0 unless one side is more than 16 times the other; then as many as leave 16 times.
+    """
+    short, long = sorted((height, width))
+    return max(0, long - _LONGEST * short) // 2
 
 
 def _with_channels(image: Tensor, channels: int) -> Tensor:

@@ -11,7 +11,9 @@ import torchvision.transforms as T
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["Preprocessing", "vanilla_preprocessing"]
+from lit_ssl.transforms.evaluation import long_ends
+
+__all__ = ["Preprocessing", "vanilla_preprocessing", "without_long_ends"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -42,6 +44,14 @@ class Preprocessing:
         return torch.as_tensor(self.transform(pixels))
 
 
+def without_long_ends(image: Image.Image) -> Image.Image:
+    """Cut off both ends of a very long image, for transforms that end with a centre crop."""
+    width, height = image.size
+    cut = long_ends(height, width)
+    across, down = (0, cut) if height > width else (cut, 0)
+    return image.crop((across, down, width - across, height - down)) if cut else image
+
+
 def vanilla_preprocessing(
     size: int = 224, mean: Sequence[float] = _MEAN, std: Sequence[float] = _STD
 ) -> Preprocessing:
@@ -53,6 +63,6 @@ def vanilla_preprocessing(
         std: Of each channel.
     """
     resize = round(size * 8 / 7)
-    steps = T.Compose([T.Resize(resize), T.CenterCrop(size), T.PILToTensor()])
+    steps = T.Compose([without_long_ends, T.Resize(resize), T.CenterCrop(size), T.PILToTensor()])
     text = f"resize {resize} (bilinear), centre crop {size}"
     return Preprocessing(steps, tuple(mean), tuple(std), text)

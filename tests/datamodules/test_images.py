@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lit_ssl.datamodules import CorruptImageError
-from lit_ssl.datamodules.reading.decoding import read_image
+from lit_ssl.datamodules import CorruptImageError, ImageFolderDataModule
+from lit_ssl.datamodules.reading.decoding import Decoding, read_image
 from lit_ssl.datamodules.reading.images import ArrayImages, FileImages, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
+from lit_ssl.errors import InputError
+from lit_ssl.transforms import EvalTransform
 
 
 def test_packed_strings():
@@ -153,3 +158,160 @@ def test_rows_are_chosen_with_their_columns_and_outlined_without_pixels():
     assert (len(outline), outline.name(0), outline.labels.tolist()) == (2, None, [3, 1])
     assert not hasattr(outline.source, "pixels")
     assert Rows(FileImages("", ["a", "b"]), {"label": np.arange(2)}).outline().name(1) == "b"
+
+
+def png_16(path, values):
+    """Writes uint16 [H, W, C] as PNG, which Pillow cannot for colours."""
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    height, width, channels = values.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def save(path, values):
+    Image.fromarray(values).save(path)
+    return str(path)
+
+
+RAMP = np.arange(256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((RAMP / 255).astype(np.float32), RAMP),
+        ((RAMP > 99).astype(np.float32), 255 * (RAMP > 99)),
+        (RAMP.astype(np.float32), RAMP),
+        (RAMP.astype(np.int32), RAMP),
+        ((RAMP * 257).astype(np.int32), RAMP),
+        ((RAMP * 257).astype(np.uint16), RAMP),
+        (np.zeros((4, 4), dtype=np.uint16), np.zeros((4, 4))),
+    ],
+)
+def test_grey_of_more_than_8_bits(tmp_path, values, expected):
+    image = read_image(save(tmp_path / "grey.tif", values))
+    assert image.dtype == torch.uint8
+    assert all(np.array_equal(channel, expected) for channel in image.numpy())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (RAMP * 16).astype(np.uint16),  # 12 bits, or dark
+        RAMP.astype(np.uint16),
+        (RAMP * 16).astype(np.int32),
+        (RAMP * 1000).astype(np.int32),
+        (RAMP - 5).astype(np.int32),
+        (RAMP / 100).astype(np.float32),
+        (RAMP / 255 - 0.1).astype(np.float32),
+        np.where(RAMP > 3, np.nan, 0.5).astype(np.float32),
+    ],
+)
+def test_grey_whose_white_is_not_known(tmp_path, values):
+    path = save(tmp_path / "grey.tif", values)
+    with pytest.raises(
+        CorruptImageError, match=r"grey.tif: its values go from .*max_value"
+    ) as told:
+        read_image(path)
+    assert "\n" not in str(told.value)
+
+
+def test_white_that_a_person_gives(tmp_path):
+    path = save(tmp_path / "12.png", (RAMP * 16 + 7).astype(np.uint16))
+    image = read_image(path, decoding=Decoding(max_value=4095))
+    assert np.array_equal(image[0], RAMP)
+    assert read_image(path, decoding=Decoding(max_value=65535)).max() == 15
+    path = save(tmp_path / "f.tif", (RAMP / 255 * 3.7).astype(np.float32))
+    assert np.abs(read_image(path, decoding=Decoding(max_value=3.7))[0].numpy() - RAMP).max() <= 1
+    with pytest.raises(CorruptImageError, match=r"0 to 3.7, and white is 2: set max_value"):
+        read_image(path, decoding=Decoding(max_value=2))
+    with pytest.raises(InputError, match="max_value must be above 0"):
+        Decoding(max_value=0)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_16_bits(tmp_path, channels):
+    values = np.full((4, 4, channels), 65535, dtype=np.uint16)
+    values[..., 0] = RAMP[:4, :4] * 16  # dark, or 12 bits
+    png_16(tmp_path / "bright.png", values * 1)
+    values[..., :3] = np.minimum(values[..., :3], 4095)
+    png_16(tmp_path / "dark.png", values)
+    if channels > 2:
+        assert read_image(str(tmp_path / "bright.png")).max() == 255
+    with pytest.raises(CorruptImageError, match="reads the upper 8, and these go to"):
+        read_image(str(tmp_path / "dark.png"))
+    dark = read_image(str(tmp_path / "dark.png"), decoding=Decoding(max_value=65535))
+    assert dark.max() < 16
+
+
+def test_portable_grey_maps_say_what_is_white(tmp_path):
+    header = b"P5 4 1 4095\n"
+    (tmp_path / "g.pgm").write_bytes(header + np.array([0, 1024, 2048, 4095], ">u2").tobytes())
+    assert read_image(str(tmp_path / "g.pgm"))[0].tolist() == [[0, 64, 128, 255]]
+
+
+@pytest.fixture
+def transparent(tmp_path):
+    """Black, whose alpha goes from 0 to 255; and the same as grey, palette and WebP."""
+    alpha = Image.fromarray(RAMP.astype(np.uint8))
+    image = Image.new("RGBA", (16, 16), (0, 0, 0, 255))
+    image.putalpha(alpha)
+    image.save(tmp_path / "rgba.png")
+    image.convert("LA").save(tmp_path / "la.png")
+    image.save(tmp_path / "lossless.webp", lossless=True, exact=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "key.png", transparency=(0, 0, 0))
+    Image.new("L", (16, 16)).save(tmp_path / "grey_key.png", transparency=0)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["rgba.png", "la.png", "lossless.webp", "key.png", "grey_key.png"])
+def test_transparency(transparent, name):
+    path = str(transparent / name)
+    with pytest.warns(UserWarning, match="transparent pixels.* Set background"):
+        assert read_image(path).unique().tolist() == [0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_image(path, decoding=Decoding(background=(255, 100, 0)))
+    if "key" in name:
+        assert image[:, 0, 0].tolist() == [255, 100, 0]
+    else:
+        assert np.abs(image[0].numpy() - (255 - RAMP).astype(int)).max() <= 1
+        assert image[2].unique().tolist() == [0]
+    assert read_image(path, 8, Decoding(background=(255, 100, 0))).shape == (3, 8, 8)
+
+
+def test_opaque_alpha_is_nothing_to_speak_of(tmp_path):
+    Image.new("RGBA", (4, 4), (1, 2, 3, 255)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(str(tmp_path / "a.png"))[:, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("colour", [(1, 2), (0, 0, 256), (-1, 0, 0)])
+def test_background_is_a_colour(colour):
+    with pytest.raises(InputError, match="three numbers from 0 to 255"):
+        Decoding(background=colour)
+
+
+def test_data_modules_hand_on_how_to_decode(tmp_path, transparent):
+    (tmp_path / "only").mkdir()
+    (tmp_path / "rgba.png").rename(tmp_path / "only/1.png")
+    save(tmp_path / "only/2.png", (RAMP * 16).astype(np.uint16))
+    options = {"image_size": 16, "num_workers": 0, "batch_size": 2}
+    options["eval_transform"] = EvalTransform(16)
+    root = str(tmp_path / "only")
+    data = ImageFolderDataModule(root=root, background=[255, 0, 0], max_value=4095, **options)
+    images, _ = next(iter(data.bank_dataloader()))
+    assert images[0, 0].tolist() == (255 - RAMP).tolist()
+    assert images[1, 2].tolist() == RAMP.tolist()
+    data = ImageFolderDataModule(root=root, on_corrupt="skip", **options)
+    with pytest.warns(UserWarning, match=r"Skipped: its values go from 0 to 4080"):
+        images, _ = next(iter(data.bank_dataloader()))
+    assert images.max() == 0

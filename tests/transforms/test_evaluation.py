@@ -3,8 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision.transforms.v2 as T
+import torchvision.transforms.v2.functional as F
+from PIL import Image
 
-from lit_ssl.transforms import EvalTransform, denormalize, normalize
+from lit_ssl.transforms import (
+    EvalTransform,
+    denormalize,
+    evaluation,
+    normalize,
+    vanilla_preprocessing,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -111,3 +119,42 @@ def test_constants_made_in_inference_mode_serve_training():
 def test_wrong_statistics(mean, std, message):
     with pytest.raises(ValueError, match=message):
         normalize(torch.rand(3, 4, 4), mean, std)
+
+
+@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1), (3, 9_999)])
+@pytest.mark.parametrize("kind", ["tensor", "pillow"])
+def test_very_long_images_cost_no_memory(monkeypatch, shape, kind):
+    sizes = []
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator)
+
+    def noted(resize):
+        def call(*args, **kwargs):
+            result = resize(*args, **kwargs)
+            sizes.append(
+                result.numel() if kind == "tensor" else 3 * result.size[0] * result.size[1]
+            )
+            return result
+
+        return call
+
+    if kind == "tensor":
+        monkeypatch.setattr(evaluation.F, "resize", noted(evaluation.F.resize))
+        made = EvalTransform(224, resize=256)(image)
+    else:
+        monkeypatch.setattr(Image.Image, "resize", noted(Image.Image.resize))
+        made = vanilla_preprocessing()(image)
+    assert made.shape == (3, 224, 224)
+    assert max(sizes) < 4_000_000
+
+
+@pytest.mark.parametrize("shape", [(8, 400), (403, 8), (7, 300)])
+def test_very_long_images_lose_nothing_that_the_crop_keeps(shape):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator)
+    whole = F.center_crop(F.resize(image, [32], antialias=True), [28, 28])
+    error = (EvalTransform(28, resize=32)(image).float() - whole.float()).abs()
+    assert error.mean() < 10  # of noise, half a pixel aside: the long side is rounded to pixels
+    ordinary = image[:, :100, :100]
+    whole = F.center_crop(F.resize(ordinary, [32], antialias=True), [28, 28])
+    assert torch.equal(EvalTransform(28, resize=32)(ordinary), whole)
