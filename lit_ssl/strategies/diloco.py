@@ -96,7 +96,7 @@ class DiLoCoStrategy(LocalSGDStrategy):
         assert unit.x0 is not None
         assert unit.outer_optimizer is not None
         if list(unit.outer_parameters) != unit.names:
-            self._follow_parameters(unit)
+            self.follow_parameters(unit)
         there = mean.to(unit.x0.device)  # the same tensor, if x0 is on its device
         gradient = torch.sub(unit.x0, there, out=there)
         parameters = list(unit.outer_parameters.values())
@@ -106,8 +106,8 @@ class DiLoCoStrategy(LocalSGDStrategy):
         unit.outer_optimizer.zero_grad()
         return mean.copy_(unit.x0)
 
-    def _follow_parameters(self, unit: SyncUnit) -> None:
-        """The inner optimizer's parameters have changed: keep the state of those that stayed."""
+    def follow_parameters(self, unit: SyncUnit) -> None:
+        """Keep the state of the parameters that stayed."""
         before, known = unit.outer_optimizer, unit.outer_parameters
         assert before is not None
         self._make_outer_optimizer(unit)

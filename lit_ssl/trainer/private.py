@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 import signal
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial, reduce
 from operator import or_
@@ -57,6 +58,7 @@ __all__ = [
     "val_batches",
     "validate_now",
     "validate_the_end",
+    "values_kept_when_wrapped",
     "whole_numbers_first",
 ]
 
@@ -273,6 +275,17 @@ def timeout_of(strategy: DDPStrategy) -> timedelta | None:
 def backend_of(strategy: DDPStrategy) -> str:
     """Backend of a strategy's process group."""
     return strategy._get_process_group_backend()
+
+
+@contextmanager
+def values_kept_when_wrapped(strategy: DDPStrategy) -> Iterator[None]:
+    """Let a new wrapper of a DDP strategy not send rank 0's parameters and buffers to all."""
+    before = strategy._ddp_kwargs
+    strategy._ddp_kwargs = {**before, "init_sync": False}
+    try:
+        yield
+    finally:
+        strategy._ddp_kwargs = before
 
 
 def copy_from_first_rank(module: nn.Module) -> None:

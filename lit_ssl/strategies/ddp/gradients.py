@@ -71,6 +71,7 @@ class GradientSwitch:
         self.node = node
         self.warmup = warmup
         self.is_local = False  # local steps are running
+        self._asleep: list[nn.Parameter] = []  # whose gradients the wrapper leaves alone
 
     @property
     def needs_wrapper(self) -> bool:
@@ -84,8 +85,11 @@ class GradientSwitch:
 
     def attach(self, model: nn.Module) -> None:
         """Let a wrapper average within the node only, once local steps are running."""
+        assert isinstance(model, DistributedDataParallel)
+        self._asleep = [p for p in model.parameters() if not p.requires_grad]
+        if self.is_local:
+            model.broadcast_buffers = False
         if self.node is not None:
-            assert isinstance(model, DistributedDataParallel)
             everyone: Any = dist.group.WORLD
             model.register_comm_hook(
                 None,
@@ -94,8 +98,15 @@ class GradientSwitch:
                 ),
             )
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a parameter was unfrozen; a wrapper would never average its gradient."""
+        return any(p.requires_grad for p in self._asleep)
+
     def begin_local_steps(self, model: nn.Module | None) -> None:
         """Average less from now on, and leave buffers to the synchronisations."""
         self.is_local = True
+        if self.node is None:
+            self._asleep = []  # from now on the wrapper is passed by
         if isinstance(model, DistributedDataParallel):
             model.broadcast_buffers = False

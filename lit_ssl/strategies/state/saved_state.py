@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,6 +70,7 @@ def _unit_state(unit: SyncUnit, silent: bool) -> dict[str, Any]:
         "fingerprints": dict(unit.fingerprints),
         "at_start": dict(unit.at_start),
         "x0": None,
+        "fresh": [[slot.start, slot.stop] for slot in unit.fresh],
         "outer": {},
         "outer_optimizer": None,
         "in_flight": None,
@@ -111,6 +112,9 @@ def restore(strategy: LocalStepsStrategy, checkpoint: Mapping[str, Any]) -> None
         return
     if not strategy.is_local:
         strategy.begin_local_steps()
+    if len(state["units"]) == len(strategy.units):
+        for unit, saved in zip(strategy.units, state["units"], strict=True):
+            _take_parameters(strategy, unit, saved["names"])
     held = [(s["names"], s["shapes"]) for s in state["units"]]
     if held != [(u.names, [list(p.shape) for p in u.parameters]) for u in strategy.units]:
         rank_zero_warn("The optimizers' parameters have changed: a new round begins.")
@@ -124,6 +128,25 @@ def restore(strategy: LocalStepsStrategy, checkpoint: Mapping[str, Any]) -> None
         )
     elif state["ranks"] is not None or state["sidecar"] is not None:
         restore_ranks(strategy, state, checkpoint)
+
+
+def _take_parameters(strategy: LocalStepsStrategy, unit: SyncUnit, names: Sequence[str]) -> None:
+    """Let a unit hold the parameters of the checkpoint, if its optimizer has them by now.
+
+    Callbacks that unfreeze parameters add them again when a run is resumed, after set-up.
+    """
+    module = strategy.lightning_module
+    if module is None or list(names) == unit.names:
+        return
+    known = {
+        **dict(module.named_parameters()),
+        **dict(zip(unit.names, unit.parameters, strict=True)),
+    }
+    held = {id(p) for group in unit.optimizer.param_groups for p in group["params"]}
+    found = [known.get(name) for name in names]
+    if all(p is not None and id(p) in held for p in found):
+        unit.replace_parameters(names, [p for p in found if p is not None])
+        strategy.follow_parameters(unit)
 
 
 def _warn_about_changes(strategy: LocalStepsStrategy, state: Mapping[str, Any]) -> None:
@@ -146,8 +169,13 @@ def _restore_unit(unit: SyncUnit, saved: Mapping[str, Any]) -> None:
     for name, part in unit.outer.items():
         if name in saved["outer"]:
             part.copy_(saved["outer"][name][low:high])
-    if unit.outer_optimizer is not None and saved["outer_optimizer"] is not None:
-        unit.outer_optimizer.load_state_dict(saved["outer_optimizer"])
+    outer = saved["outer_optimizer"]
+    if unit.outer_optimizer is not None and outer is not None:
+        if len(outer["param_groups"][0]["params"]) == len(unit.names):
+            unit.outer_optimizer.load_state_dict(outer)
+        else:
+            rank_zero_warn("The outer optimizer begins anew: parameters were being added to it.")
+    unit.fresh = [slice(*bounds) for bounds in saved.get("fresh", ())]
     unit.round.load_state_dict(saved["round"])
     unit.fingerprints = dict(saved["fingerprints"])
     unit.at_start = {k: v.to(unit.device) for k, v in saved.get("at_start", {}).items()}

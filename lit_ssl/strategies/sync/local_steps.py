@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
@@ -24,8 +25,18 @@ from lit_ssl.strategies.sync.evaluation import Evaluation
 from lit_ssl.strategies.sync.inner_optimizer import loss_scale
 from lit_ssl.strategies.sync.rounds import SyncSchedule
 from lit_ssl.strategies.sync.synchroniser import Synchroniser
-from lit_ssl.strategies.sync.units import SyncUnit, build_units, check_same_parameters
-from lit_ssl.trainer.private import copy_from_first_rank, timeout_of, trainer_of
+from lit_ssl.strategies.sync.units import (
+    SyncUnit,
+    build_units,
+    check_same_parameters,
+    make_equal,
+)
+from lit_ssl.trainer.private import (
+    copy_from_first_rank,
+    timeout_of,
+    trainer_of,
+    values_kept_when_wrapped,
+)
 from lit_ssl.trainer.requeue import requeue_of
 
 __all__ = ["LocalStepsStrategy"]
@@ -116,6 +127,9 @@ class LocalStepsStrategy(DDPStrategy):
             if not self.engine.is_level(unit):
                 self.end_round(unit)
 
+    def follow_parameters(self, unit: SyncUnit) -> None:
+        """The parameters of a unit have changed: adapt what the outer step keeps beside it."""
+
     def begin_round_here(self, unit: SyncUnit) -> None:
         """Begin a round with the current parameters, which must be the same on all processes."""
         unit.take_snapshot()
@@ -175,6 +189,13 @@ class LocalStepsStrategy(DDPStrategy):
         assert self.model is not None
         self.gradients.attach(self.model)
 
+    def _wrap_again(self) -> None:
+        """Make a new wrapper, which knows parameters that were unfrozen; nothing is sent."""
+        self.model = self.lightning_module
+        gc.collect()  # the old one takes its hooks along
+        with values_kept_when_wrapped(self):
+            self.configure_ddp()
+
     def on_train_start(self) -> None:
         """Find out whether the processes have the same number of batches."""
         if self.at_train_start is not None:
@@ -233,7 +254,15 @@ class LocalStepsStrategy(DDPStrategy):
                 f"step now sees 1/{share} of the samples that it saw before; the learning rate is "
                 "not changed."
             )
+            if not make_equal(self.units, self.root_device):
+                rank_zero_warn(
+                    f"{type(self).__name__}: the processes had different parameters at the end of "
+                    "the warm-up; all begin local steps with those of rank 0. Something has "
+                    "changed them without DDP."
+                )
             self.begin_local_steps()
+        if self.gradients.is_outdated:
+            self._wrap_again()
         self._in_step = True
         if self.gradients.passes_by:
             with self.precision_plugin.train_step_context():

@@ -15,11 +15,17 @@ from torch.optim import Optimizer
 
 from lit_ssl.errors import InputError
 from lit_ssl.strategies.options import BufferPolicy, Fragments, Options
-from lit_ssl.strategies.sync.averaging import InFlight, all_gather_flat, flat_dtype, pack_
+from lit_ssl.strategies.sync.averaging import (
+    InFlight,
+    all_gather_flat,
+    flat_dtype,
+    pack_,
+    unpack_,
+)
 from lit_ssl.strategies.sync.inner_optimizer import choose_policy
 from lit_ssl.strategies.sync.rounds import Round
 
-__all__ = ["SyncUnit", "build_units", "check_same_parameters", "split_fragments"]
+__all__ = ["SyncUnit", "build_units", "check_same_parameters", "make_equal", "split_fragments"]
 
 
 def split_fragments(names: Sequence[str], sizes: Sequence[int], fragments: Fragments) -> list[int]:
@@ -266,6 +272,22 @@ def build_units(
             )
             units.append(unit)
     return units
+
+
+@torch.no_grad()
+def make_equal(units: Sequence[SyncUnit], device: torch.device) -> bool:
+    """Give all processes the parameters of rank 0; whether they had them already."""
+    differ = torch.zeros(1, device=device)
+    for unit in units:
+        mine = unit.flat_parameters()
+        first = mine.clone()
+        dist.broadcast(first, src=0)
+        if not torch.equal(mine, first):
+            differ.fill_(1)
+            unpack_(first, unit.tensors)
+    if units:
+        dist.all_reduce(differ, op=dist.ReduceOp.MAX)
+    return not differ
 
 
 def check_same_parameters(units: Sequence[SyncUnit], rank: int, strategy: str) -> None:
