@@ -185,12 +185,12 @@ class GroupDROLoss(nn.Module):
         self.gather = gather
         self.gamma = gamma
         self.register_buffer("_constants", constants, persistent=False)
-        self.register_buffer("_drawn", torch.zeros(num_groups), persistent=False)
-        self.register_buffer("log_q", torch.zeros(num_groups, dtype=torch.float64))
-        self.register_buffer("group_counts", torch.zeros(num_groups))
-        self.register_buffer("running_losses", torch.zeros(num_groups))
-        seen = torch.zeros(num_groups, dtype=torch.int64)
-        self.register_buffer("batches_seen", seen, persistent=False)
+        zeros = torch.zeros(num_groups, dtype=torch.float32)
+        self.register_buffer("_drawn", zeros.clone(), persistent=False)
+        self.register_buffer("log_q", zeros.double())
+        self.register_buffer("group_counts", zeros.clone())
+        self.register_buffer("running_losses", zeros.clone())
+        self.register_buffer("batches_seen", zeros.long(), persistent=False)
         self.register_load_state_dict_pre_hook(_read_state)
         self._step: _Step | None = None
         self._restart(torch.ones(num_groups, dtype=torch.bool))

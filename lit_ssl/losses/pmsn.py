@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.losses.msn import MSNLoss, log_sinkhorn
 from lit_ssl.losses.priors import as_prior
+from lit_ssl.precision import kept_wide
 
 __all__ = ["PMSNLoss"]
 
@@ -76,7 +77,14 @@ class PMSNLoss(MSNLoss):
         check_choice("sinkhorn_marginal", sinkhorn_marginal, ("uniform", "prior"))
         self.kl_direction = kl_direction
         self.sinkhorn_marginal = sinkhorn_marginal
-        self.register_buffer("prior", as_prior(prior).to(torch.get_default_dtype()))
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        self.register_buffer("prior", as_prior(prior).to(dtype))
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> PMSNLoss:
+        """Move to a device; half precision does not reach the prior."""
+        with kept_wide(self):
+            super()._apply(fn, recurse)
+        return self
 
     def set_prior(self, prior: Tensor | Sequence[float]) -> None:
         """Replace the prior by another one for the same number of prototypes."""

@@ -23,8 +23,11 @@ from lit_ssl.models.backbones.vit import ClassTokenViT, draw_kept_patches
 from lit_ssl.models.ema import ema_update_, target_copy
 from lit_ssl.models.heads import ProjectionHead
 from lit_ssl.optim import Schedule, decay_groups, linear
+from lit_ssl.optim.clipping import clip_grad_norm_
+from lit_ssl.precision import autocast_to_inputs, kept_wide
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
+from lit_ssl.trainer.private import leftover_scale
 from lit_ssl.trainer.run import is_logged
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
@@ -180,7 +183,8 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Class token of the target backbone, normed: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
-        return self.target_backbone(images)
+        with autocast_to_inputs(images):
+            return self.target_backbone(images)
 
     def features(self, images: Tensor, blocks: int = 1, mask_ratio: float = 0.0) -> Tensor:
         """Class tokens of the last blocks before the final norm, as MSN's evaluation uses them.
@@ -194,7 +198,8 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
             ``[B, embed_dim * blocks]``.
         """
         keep = self.draw_mask(images, mask_ratio)
-        return self.target_backbone(images, keep, norm=False, blocks=blocks)
+        with autocast_to_inputs(images):
+            return self.target_backbone(images, keep, norm=False, blocks=blocks)
 
     # ---------------------------------------------------------------- training
 
@@ -222,8 +227,9 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
     @torch.no_grad()
     def encode_target(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features ``[B, D]`` and projections of the target views, without gradient."""
-        features = self.target_backbone(images)
-        return features, self.target_head(features)
+        with autocast_to_inputs(images):
+            features = self.target_backbone(images)
+            return features, self.target_head(features)
 
     def encode_anchor(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Projections of anchor views of one size, view-major; ``keep``: patches that are seen."""
@@ -291,7 +297,7 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
             return
         clipped = [*self.backbone.parameters(), *self.projection_head.parameters()]
         limit = math.inf if self.clip_grad_norm is None else self.clip_grad_norm
-        norm = nn.utils.clip_grad_norm_(clipped, limit)
+        norm = clip_grad_norm_(clipped, limit, leftover_scale(self.trainer, optimizer))
         if is_logged(self.trainer):
             self.log("train/grad_norm", norm)
 
@@ -357,6 +363,12 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         say_start(self, weights.source, parts)
 
     # ------------------------------------------------------------------ helpers
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MSN:
+        """Convert or move; half precision does not reach the target network."""
+        with kept_wide(self.target_backbone, self.target_head):
+            super()._apply(fn, recurse)
+        return self
 
     def _split(self, batch: Any) -> tuple[Tensor, list[Tensor]]:
         views = parts_of(batch).inputs

@@ -40,6 +40,7 @@ __all__ = [
     "finds_unused_parameters",
     "is_finding_lr",
     "is_up_to_date",
+    "leftover_scale",
     "lightning_instantiator",
     "loaders_of",
     "lower_loss_scale",
@@ -166,6 +167,19 @@ def val_batches(trainer: pl.Trainer) -> float:
     trainer.fit_loop.epoch_loop.val_loop.setup_data()
     trainer.training = True
     return sum(trainer.num_val_batches)  # type: ignore[arg-type]
+
+
+def leftover_scale(trainer: pl.Trainer, optimizer: Optimizer) -> torch.Tensor | None:
+    """Factor that gradients still have before the step; None: 1.
+
+    Fused optimizers under ``16-mixed`` divide by the scale of the loss within their step. The
+    factor stays on the device.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return None
+    device = optimizer.param_groups[0]["params"][0].device
+    return scaler.scale(torch.ones((), device=device))
 
 
 def finds_unused_parameters(strategy: Any) -> bool:

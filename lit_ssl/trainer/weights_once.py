@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lit_ssl.trainer.private import checkpoint_to_come
+from lit_ssl.trainer.sharding import refuse_sharding
 
 __all__ = ["WeightsOnce", "say_start"]
 
@@ -27,7 +28,13 @@ class WeightsOnce:
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Load the weights to start from, once: a test after a fit keeps what was trained."""
+        """Load the weights to start from, once: a test after a fit keeps what was trained.
+
+        Raises:
+            InputError: if the module is to be trained in pieces.
+        """
+        if stage == "fit":
+            refuse_sharding(self)
         if self._has_weights or self.is_restored():
             return
         self.load_start()

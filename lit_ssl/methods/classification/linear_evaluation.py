@@ -111,7 +111,8 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
             ProbeHeads(self.per_kind, size, classes) for size in self.extract.widths
         )
         # accuracies of the last validation, NaN where there is none: they choose the head to test
-        self.register_buffer("val_acc1", torch.full((len(self.points),), torch.nan))
+        empty = torch.full((len(self.points),), torch.nan, dtype=torch.float32)
+        self.register_buffer("val_acc1", empty)
         self._counts: Tensor | None = None
         self._tested: tuple[int, ProbeHead] | None = None
         self._scaler: Any = None
@@ -136,6 +137,14 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Switch to training or evaluation; the backbone stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LinearEvaluation:
+        """Convert or move; the accuracies, which choose a head, are never rounded."""
+        exact = self.val_acc1
+        super()._apply(fn, recurse)
+        if self.val_acc1.dtype.itemsize < exact.dtype.itemsize:
+            self.val_acc1 = exact.to(self.val_acc1.device)
         return self
 
     def load_start(self) -> None:

@@ -20,6 +20,7 @@ from lit_ssl.methods.groups.stages import AttributeStage, check_attributes
 from lit_ssl.metrics.groups import PredictorQuality
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.trainer.sharding import refuse_sharding
 
 __all__ = ["AttributePredictor"]
 
@@ -96,6 +97,7 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
             self._make_stage(data.num_attributes)
         self.quality = PredictorQuality(self.num_classes, self.first.num_attributes)
         if stage == "fit":
+            refuse_sharding(self)
             check_attributes(data)
 
     def forward(self, inputs: Any) -> Tensor:

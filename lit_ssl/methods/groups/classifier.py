@@ -22,6 +22,7 @@ from lit_ssl.methods.groups.evaluation import GroupEvaluation
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
+from lit_ssl.trainer.sharding import refuse_sharding
 
 __all__ = ["GroupRobustClassifier"]
 
@@ -169,6 +170,7 @@ class GroupRobustClassifier(GroupEvaluation):
             )
         self.set_metrics(data)
         if stage == "fit":
+            refuse_sharding(self)
             self._stage = None
             self.check_data(data)
 

@@ -47,7 +47,9 @@ def draw_kept_patches(
         return None
     if mode == "batch":
         return torch.randperm(num_patches, device=device)[:n_keep]
-    return torch.rand(batch, num_patches, device=device).argsort(dim=1)[:, :n_keep]
+    # float32 also where half precision is the default, in which many of the numbers would be equal
+    numbers = torch.rand(batch, num_patches, device=device, dtype=torch.float32)
+    return numbers.argsort(dim=1)[:, :n_keep]
 
 
 class ClassTokenViT(nn.Module):
