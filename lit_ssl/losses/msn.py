@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_ssl.distributed import all_reduce_mean, gather_stack
+from lit_ssl.distributed import all_reduce_mean, gather_stack, world_size
 from lit_ssl.errors import InputError
+from lit_ssl.losses.row_queue import RowQueue
 
 __all__ = ["MSNLoss", "MSNLossOutput", "log_sinkhorn"]
 
@@ -86,6 +87,13 @@ class MSNLoss(nn.Module):
         me_max_weight: λ ≥ 0.
         entropy_weight: weight of the mean entropy of the predictions; 0 in the released recipe.
         gather: use all processes in p̄ and Sinkhorn; False keeps the loss free of communication.
+        queue_size: Sinkhorn and p̄ see the assignments of so many images of the latest training
+            steps too (of all processes together), as if the batch were larger by these; 0: none.
+            They have no gradient; that of the batch's own mean prediction is taken at the p̄ of all.
+        num_prototypes: K, which a queue needs to know.
+
+    Raises:
+        ValueError: for a value outside its range, or a queue without ``gather``.
 
     Source: arXiv 2204.07141, eq. 1–2 and section 3; facebookresearch/msn for Sinkhorn.
 
@@ -103,6 +111,8 @@ class MSNLoss(nn.Module):
         me_max_weight: float = 1.0,
         entropy_weight: float = 0.0,
         gather: bool = True,
+        queue_size: int = 0,
+        num_prototypes: int | None = None,
     ) -> None:
         super().__init__()
         if temperature <= 0:
@@ -114,6 +124,20 @@ class MSNLoss(nn.Module):
         self.me_max_weight = me_max_weight
         self.entropy_weight = entropy_weight
         self.gather = gather
+        self.recent_targets: RowQueue | None = None
+        self.recent_probs: RowQueue | None = None
+        if queue_size:
+            self._make_queues(queue_size, num_prototypes)
+
+    def _make_queues(self, size: int, width: int | None) -> None:
+        if size < 0 or width is None or not self.gather:
+            raise InputError(
+                "queue_size must not be negative, and a queue needs num_prototypes and gather=True "
+                f"(all processes share it), not {size}, {width} and {self.gather}"
+            )
+        self.recent_probs = RowQueue(size, width)
+        if self.sinkhorn_iterations:
+            self.recent_targets = RowQueue(size, width)
 
     def forward(
         self,
@@ -150,8 +174,7 @@ class MSNLoss(nn.Module):
 
             by_view = log_probs.view(-1, batch, log_probs.shape[1])
             cross_entropy = -(target_probs * by_view.mean(dim=0)).sum(dim=1).mean()
-            mean_probs = probs.mean(dim=0)
-            me_max = self.regularizer(all_reduce_mean(mean_probs) if self.gather else mean_probs)
+            me_max = self.regularizer(self.mean_prediction(probs, batch))
             entropy = -(probs * log_probs).sum(dim=1).mean()
             loss = cross_entropy + self.me_max_weight * me_max
             if self.entropy_weight:
@@ -178,7 +201,30 @@ class MSNLoss(nn.Module):
         """
         logits = F.normalize(_full_precision(targets), dim=1) @ prototypes.T
         log_probs = F.log_softmax(logits / (self.temperature * sharpen_temperature), dim=1)
-        return self.balance(log_probs)
+        queue = self.recent_targets
+        if queue is None:
+            return self.balance(log_probs)
+        balanced = self.balance(torch.cat([log_probs, queue.own()]))[: len(log_probs)]
+        if self.training:
+            queue.push(log_probs)
+        return balanced
+
+    def mean_prediction(self, probs: Tensor, batch: int) -> Tensor:
+        """Mean p̄ ``[K]`` of the anchors' predictions ``[V * B, K]``, view-major, and the queue's.
+
+        Its gradient is that of the anchors' mean alone, undiminished by the queue: averaged over
+        the parts of a large batch it is the gradient of the whole.
+        """
+        mean = all_reduce_mean(probs.mean(dim=0)) if self.gather else probs.mean(dim=0)
+        queue = self.recent_probs
+        if queue is None:
+            return mean
+        images = batch * world_size()
+        total = images * mean.detach() + queue.total()
+        pooled = total / (images + len(queue))
+        if self.training:
+            queue.push(probs.detach().view(-1, batch, probs.shape[1]).mean(dim=0))
+        return mean + (pooled - mean.detach())
 
     def balance(self, log_probs: Tensor) -> Tensor:
         """Sinkhorn on the targets' log-assignments ``[B, K]``; may be overridden."""

@@ -39,6 +39,7 @@ class PMSNLoss(MSNLoss):
             which does not become MSN's term for a uniform π.
         sinkhorn_marginal: what Sinkhorn, if any, aims at for the shares of the prototypes:
             ``uniform``, or the ``prior``, so that targets and divergence agree.
+        queue_size: as in :class:`lit_ssl.losses.MSNLoss`.
 
     Raises:
         ValueError: for a value outside its range, or a prior that is none.
@@ -65,20 +66,24 @@ class PMSNLoss(MSNLoss):
         gather: bool = True,
         kl_direction: Literal["forward", "reverse"] = "forward",
         sinkhorn_marginal: Literal["uniform", "prior"] = "uniform",
+        queue_size: int = 0,
     ) -> None:
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        shares = as_prior(prior).to(dtype)
         super().__init__(
             temperature=temperature,
             sinkhorn_iterations=sinkhorn_iterations,
             me_max_weight=me_max_weight,
             entropy_weight=entropy_weight,
             gather=gather,
+            queue_size=queue_size,
+            num_prototypes=len(shares),
         )
         check_choice("kl_direction", kl_direction, ("forward", "reverse"))
         check_choice("sinkhorn_marginal", sinkhorn_marginal, ("uniform", "prior"))
         self.kl_direction = kl_direction
         self.sinkhorn_marginal = sinkhorn_marginal
-        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
-        self.register_buffer("prior", as_prior(prior).to(dtype))
+        self.register_buffer("prior", shares)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> PMSNLoss:
         """Move to a device; half precision does not reach the prior."""

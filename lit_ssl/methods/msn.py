@@ -81,6 +81,9 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
             never. ``Trainer(gradient_clip_val=...)`` replaces it and clips everything.
         freeze_prototypes_steps: keep the prototypes fixed for the first n steps; −1: always.
         gather: use all processes in the loss; False leaves the training step free of communication.
+        queue_size: for small batches (or with gradient accumulation): Sinkhorn and the mean
+            prediction see the assignments of so many images of the latest steps too, of all
+            processes together; 0: those of the batch alone, as in the paper.
         optimizer: replaces AdamW; learning rate and weight decay still follow the schedules.
         pretrained: file with weights to start from, of any origin that
             :func:`lit_ssl.checkpoints.origins.read_weights` knows. Heads and prototypes are taken
@@ -120,6 +123,7 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         clip_grad_norm: float | None = 3.0,
         freeze_prototypes_steps: int = 0,
         gather: bool = True,
+        queue_size: int = 0,
         optimizer: OptimizerCallable | None = None,
         pretrained: str | None = None,
     ) -> None:
@@ -171,8 +175,9 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
             "me_max_weight": me_max_weight,
             "entropy_weight": entropy_weight,
             "gather": gather,
+            "queue_size": queue_size,
         }
-        self.loss = MSNLoss(**self.loss_options)
+        self.loss = MSNLoss(**self.loss_options, num_prototypes=num_prototypes)
 
     # ---------------------------------------------------------------- features
 

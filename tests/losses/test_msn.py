@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from lit_ssl.losses import MSNLoss, log_sinkhorn
+from lit_ssl.losses import MSNLoss, PMSNLoss, log_sinkhorn, power_law_prior
 
 CASES = ["loss_a", "loss_b", "loss_c"]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-6}
@@ -135,7 +135,100 @@ def test_wrong_arguments_are_named():
         MSNLoss(sinkhorn_iterations=-1)
 
 
+# ------------------------------------------------------------------------- queue
+
+
+def parts_of(images: int, views: int = 3, sizes: tuple[int, ...] = (4, 4, 3, 1)):
+    """A batch as parts of odd sizes: (anchors view-major, targets) of each."""
+    assert sum(sizes) == images
+    anchors = torch.randn(views, images, 6, dtype=torch.float64)
+    targets = torch.randn(images, 6, dtype=torch.float64)
+    cut = zip(anchors.split(sizes, dim=1), targets.split(sizes), strict=True)
+    return (anchors, targets), [(a.flatten(0, 1).clone().requires_grad_(), t) for a, t in cut]
+
+
+@pytest.mark.parametrize("prior", [None, "power law"])
+def test_with_a_queue_parts_of_a_batch_are_as_the_whole(prior):
+    """Network and prototypes stand still here, so that the queue is never out of date."""
+    prototypes = torch.randn(7, 6, dtype=torch.float64)
+    (anchors, targets), parts = parts_of(12)
+
+    def make(**queue):
+        if prior is None:
+            return MSNLoss(me_max_weight=2.0, **queue)
+        queue.pop("num_prototypes", None)
+        shares = power_law_prior(7, 0.5)
+        return PMSNLoss(shares, sinkhorn_iterations=3, sinkhorn_marginal="prior", **queue)
+
+    whole = anchors.flatten(0, 1).clone().requires_grad_()
+    out = make()(whole, targets, prototypes)
+    out.me_max.backward()
+    gradients, sizes = [], []
+    for index, (a, t) in enumerate(parts):
+        loss = make(queue_size=12, num_prototypes=7).double()
+        for other, (b, u) in enumerate(parts):
+            if other != index:
+                loss(b.detach(), u, prototypes)
+        part = loss(a, t, prototypes)
+        part.me_max.backward()
+        torch.testing.assert_close(part.me_max, out.me_max)
+        start = sum(sizes)
+        torch.testing.assert_close(part.target_probs, out.target_probs[start : start + len(t)])
+        gradients.append(a.grad.view(3, len(t), 6) * len(t) / 12)
+        sizes.append(len(t))
+    torch.testing.assert_close(torch.cat(gradients, 1), whole.grad.view(3, 12, 6))
+
+
+def test_queue_is_first_in_first_out_and_saved():
+    loss = MSNLoss(queue_size=5, num_prototypes=7)
+    prototypes = torch.randn(7, 6)
+    seen = []
+    for size in (2, 1, 3):
+        anchors, targets = torch.randn(2 * size, 6), torch.randn(size, 6)
+        logits = nn.functional.normalize(anchors) @ nn.functional.normalize(prototypes).T / 0.1
+        seen.insert(0, logits.softmax(1).view(2, size, 7).mean(0))
+        loss(anchors, targets, prototypes)
+        latest = torch.cat(seen)[:5]
+        assert len(loss.recent_probs) == len(loss.recent_targets) == len(latest)
+        torch.testing.assert_close(loss.recent_probs.own(), latest)
+    half = MSNLoss(queue_size=5, num_prototypes=7)
+    half(torch.randn(2, 6), torch.randn(2, 6), prototypes)
+    other = MSNLoss(queue_size=5, num_prototypes=7)
+    assert len(other.recent_probs) == 0
+    for known in (loss, half):
+        other.load_state_dict(known.state_dict())
+        assert torch.equal(other.recent_probs.own(), known.recent_probs.own())
+        assert len(other.recent_targets) == len(known.recent_targets)
+
+
+def test_queue_is_filled_in_training_only_and_off_by_default():
+    anchors, targets, prototypes = torch.randn(4, 6), torch.randn(2, 6), torch.randn(7, 6)
+    plain, loss = MSNLoss(), MSNLoss(queue_size=5, num_prototypes=7)
+    first = [value(anchors, targets, prototypes) for value in (plain, loss)]
+    for a, b in zip(*first, strict=True):  # nothing is in it yet
+        torch.testing.assert_close(a, b)
+    loss.eval()
+    loss(anchors, targets, prototypes)
+    assert len(loss.recent_probs) == 2
+    assert plain.state_dict() == {}
+    assert MSNLoss(sinkhorn_iterations=0, queue_size=5, num_prototypes=7).recent_targets is None
+
+
+@pytest.mark.parametrize("wrong", [{"queue_size": -1}, {"num_prototypes": None}, {"gather": False}])
+def test_wrong_queues_are_named(wrong):
+    with pytest.raises(ValueError, match="a queue needs num_prototypes and gather=True"):
+        MSNLoss(**{"queue_size": 5, "num_prototypes": 7, **wrong})
+
+
 # ------------------------------------------------------------------ two processes
+
+
+def queue_step(data: dict, step: int, ranks: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Anchors (view-major) and targets of a step, of one process or of both joined."""
+    targets = data["targets"][ranks].roll(step, dims=-1)
+    views = data["anchors"][ranks].roll(step, dims=-1).unflatten(1, (-1, targets.shape[1]))
+    anchors = views.transpose(0, 1).flatten(0, 2).clone().requires_grad_()
+    return anchors, targets.flatten(0, 1)
 
 
 def run_rank(rank: int, folder: str, data: dict) -> None:
@@ -156,18 +249,29 @@ def run_rank(rank: int, folder: str, data: dict) -> None:
     anchors = data["anchors"][rank].clone().requires_grad_()
     prototypes = data["prototypes"].clone().requires_grad_()
     loss = MSNLoss(float(data["tau"]), 3, float(data["memax_weight"]))
-    out = loss(anchors, data["targets"][rank], prototypes, float(data["sharpen_T"]))
-    out.loss.backward()
+    plain = loss(anchors, data["targets"][rank], prototypes, float(data["sharpen_T"]))
+    plain.loss.backward()
+    anchor_gradient = anchors.grad
     collectives = calls["n"]
     local = MSNLoss(gather=False)(anchors.detach(), data["targets"][rank], prototypes.detach())
+    local_collectives = calls["n"] - collectives
+    queued = []
+    loss = MSNLoss(float(data["tau"]), 3, queue_size=5, num_prototypes=len(prototypes)).double()
+    for step in range(3):
+        anchors, targets = queue_step(data, step, slice(rank, rank + 1))
+        out = loss(anchors, targets, data["prototypes"])
+        out.me_max.backward()
+        queued.append((out.me_max.detach(), out.target_probs, anchors.grad))
     result = {
-        "ce": out.cross_entropy.detach(),
-        "memax": out.me_max.detach(),
-        "target_probs": out.target_probs,
-        "d_anchors": anchors.grad,
+        "queued": queued,
+        "queue": loss.recent_probs.rows,
+        "ce": plain.cross_entropy.detach(),
+        "memax": plain.me_max.detach(),
+        "target_probs": plain.target_probs,
+        "d_anchors": anchor_gradient,
         "d_prototypes": prototypes.grad,
         "collectives": collectives,
-        "local_collectives": calls["n"] - collectives,
+        "local_collectives": local_collectives,
         "local_loss": local.loss,
     }
     torch.save(result, Path(folder) / f"rank{rank}.pt")
@@ -190,6 +294,22 @@ def test_two_processes_equal_the_reference_and_the_joined_batch(golden, tmp_path
             got["collectives"] == 4
         )  # one for each Sinkhorn iteration, one for the mean prediction
         assert got["local_collectives"] == 0
+
+    # A queue is shared: the same on both, and as that of one process with the joined batches.
+    assert torch.equal(ranks[0]["queue"], ranks[1]["queue"])
+    loss = MSNLoss(float(data["tau"]), 3, queue_size=5, num_prototypes=len(data["prototypes"]))
+    loss.double()
+    for step in range(3):
+        anchors, targets = queue_step(data, step, slice(None))
+        out = loss(anchors, targets, data["prototypes"])
+        out.me_max.backward()
+        parts = [rank["queued"][step] for rank in ranks]
+        for me_max, _, _ in parts:
+            torch.testing.assert_close(me_max, out.me_max.detach(), **close)
+        torch.testing.assert_close(torch.cat([p[1] for p in parts]), out.target_probs, **close)
+        views = torch.stack([p[2].unflatten(0, (-1, len(targets) // 2)) for p in parts], dim=1)
+        torch.testing.assert_close(views.flatten(0, 2) / 2, anchors.grad, **close)
+    torch.testing.assert_close(loss.recent_probs.rows, ranks[0]["queue"], **close)
 
     # The mean over processes is the value, and the mean gradient the gradient, on the joined batch.
     views, batch = int(data["num_views"]), data["targets"].shape[1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_ssl import MSN
+from lit_ssl import MSN, PMSN
 from lit_ssl.models import ema_update_
 
 
@@ -171,6 +171,39 @@ def test_own_optimizer_keeps_the_schedules(tiny):
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
     assert optimizer.param_groups[1]["weight_decay"] == 0.0
+
+
+def test_a_resumed_run_with_a_queue_ends_with_the_same_weights(tiny, tmp_path):
+    """The queue is saved while it is not full; modules without one are saved as they were."""
+    batches = [tiny.views(3) for _ in range(2)]
+
+    class Save(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 0:
+                assert len(pl_module.loss.recent_probs) == len(pl_module.loss.recent_targets) == 6
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    def train(callbacks=(), **kwargs):
+        module = tiny.msn(queue_size=8, mask_ratio=0.0)
+        trainer = tiny.trainer(max_epochs=2, callbacks=list(callbacks))
+        trainer.fit(module, tiny.loader(batches), **kwargs)
+        return module
+
+    whole = train([Save()])
+    resumed = train(ckpt_path=tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    assert len(resumed.loss.recent_probs) == 8
+    assert not any("recent" in name for name in tiny.msn().state_dict())
+    with pytest.raises(ValueError, match="gather=True"):
+        tiny.msn(queue_size=8, gather=False)
+
+
+def test_pmsn_has_the_queue_too(tiny):
+    module = tiny.msn(PMSN, queue_size=5)
+    fit(tiny, module, [tiny.views(3) for _ in range(2)])
+    assert len(module.loss.recent_probs) == 5
+    assert module.loss.recent_targets is None  # no Sinkhorn there
 
 
 def test_features_stand_before_the_final_norm(tiny):
