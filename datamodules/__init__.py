@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         INaturalist2018DataModule as INaturalist2018DataModule,
     )
     from lit_ssl.datamodules.images.mnist5k import MNIST5kDataModule as MNIST5kDataModule
+    from lit_ssl.datamodules.images.semi_inat import (
+        SemiINat2021DataModule as SemiINat2021DataModule,
+    )
     from lit_ssl.datamodules.images.semi_supervised import (
         SemiSupervisedDataModule as SemiSupervisedDataModule,
     )

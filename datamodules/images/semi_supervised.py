@@ -35,8 +35,9 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
     Args:
         dataset: Any image data module; its ``train_transform`` makes the unlabelled views, and its
             ``augment``, ``num_workers`` and seed hold for both streams.
-        subset: Which of its training images have a label. None: all of them. ``file`` may be the
-            name of a packaged list, such as paws/cifar10_4000_split152.
+        subset: Which of its training images are supports. None: all that have a label, which most
+            data sets have for all. One that is drawn is drawn from these; ``file`` may be the name
+            of a packaged list, such as paws/cifar10_4000_split152.
         classes_per_batch: Classes in a support batch of all processes together; None takes all.
         images_per_class: Images of each of them in a support batch of all processes together.
         unique_classes_per_rank: True divides the classes over the processes (many classes); False
@@ -94,9 +95,12 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
     @cached_property
     def support_positions(self) -> np.ndarray:
         """Positions of the labelled images in ``labels("train")``, int64, ascending."""
+        labels = self.dataset.labels("train")
         if self.subset is None:
-            return np.arange(len(self.dataset.labels("train")))
-        return self.dataset.positions(self.subset)
+            return np.flatnonzero(labels >= 0)
+        positions = self.dataset.positions(self.subset)
+        # what a list names is wanted as it is: the sampler refuses images without a label
+        return positions if self.subset.file else positions[labels[positions] >= 0]
 
     @property
     def support_recipe(self) -> MultiCrop | SingleView:

@@ -128,7 +128,12 @@ def _check(
     labels: np.ndarray, classes: int, classes_per_batch: int, images_per_class: int, batches: int
 ) -> None:
     unknown = int((labels < 0).sum())
-    if len(labels) == 0 or unknown:
+    if len(labels) == 0:
+        raise InputError(
+            "Support images need labels, but no training image has one: use images with classes"
+            " (one folder for each)"
+        )
+    if unknown:
         raise InputError(
             f"Support images need labels: {unknown} of the {len(labels)} have none. Choose labelled"
             " images with a subset"

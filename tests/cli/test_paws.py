@@ -116,6 +116,30 @@ def test_vit_recipe(lit_ssl, built, imagenet):
     ]
 
 
+def test_ropaws_recipe_for_semi_inat(lit_ssl, built, workdir):
+    rng = np.random.default_rng(0)
+    names = [f"{split}/{number}/{i}.jpg" for split in ("l_train", "val") for number in range(3)
+             for i in range(2)] + [f"u_train/{i:032x}.jpg" for i in range(6)]  # fmt: skip
+    for name in names:
+        (workdir / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(workdir / name)
+    words = ["fit", "--config=ropaws/semi_inat_rn50.yaml", f"--data.dataset.root={workdir}"]
+    words += ["--data.dataset.num_workers=0"]
+    few = ["--data.classes_per_batch=3", "--data.images_per_class=2", *SMALL_VIEWS]
+    few += ["--data.dataset.batch_size=4", "--model.backbone=resnet10t"]
+    few += ["--model.proj_hidden_dim=8", "--data.dataset.image_size=32"]
+    result = lit_ssl(*words, *few, *ONE_STEP)
+    assert result.code == 0, result.err
+    assert "val/soft_nn_acc1" in result.out
+    cli = built(*words, "--model.proj_hidden_dim=8")
+    loss, data = cli.model.loss, cli.datamodule
+    assert (loss.prior_temperature, loss.prior_power, loss.label_ratio) == (3.0, 1.0, 5.0)
+    assert (data.classes_per_batch, data.images_per_class) == (64 * 12, 5)
+    assert data.unique_classes_per_rank
+    assert data.support_positions.tolist() == list(range(6))
+    assert cli.trainer.max_epochs == 800
+
+
 def test_digits_recipe_trains_resumes_and_is_exported(lit_ssl, workdir):
     words = ["fit", *DIGITS, *QUICK, "--trainer.max_epochs=3", "--model.backbone=resnet10t"]
     words += ["--model.backbone_kwargs=null", '--model.backbone_kwargs={"in_chans": 1}']
