@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lit_ssl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lit_ssl.transforms.erasing import RandomErasing as RandomErasing
     from lit_ssl.transforms.evaluation import EvalTransform as EvalTransform
     from lit_ssl.transforms.evaluation import denormalize as denormalize
     from lit_ssl.transforms.evaluation import normalize as normalize

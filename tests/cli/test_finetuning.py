@@ -192,6 +192,7 @@ def test_vit_recipes_are_what_the_papers_say(built, imagenet, cifar10):
     assert isinstance(module.optimizer_factory(groups), torch.optim.AdamW)
     assert (module.lr, module.weight_decay, module.label_smoothing) == (2e-3, 0.05, 0.1)
     assert len(module.mixing.kinds) == 2
+    assert module.erasing.probability == 0.25
     words = ["--config=finetune/cifar10_vitb16.yaml", f"--data.root={cifar10}", *SMALL_VIT]
     assert built("fit", *words).model.lr == 7.5e-5
 

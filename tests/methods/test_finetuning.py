@@ -153,6 +153,31 @@ def test_mixed_training_runs_and_is_reproducible(tiny):
     assert torch.equal(first.classifier.weight, second.classifier.weight)
 
 
+@pytest.mark.parametrize("mixing", [{}, {"mixup": 0.8, "cutmix": 1.0}])
+def test_images_are_erased_in_training_only_and_before_mixing(tiny, mixing):
+    class Spy(FineTuning):
+        seen = ()
+
+        def forward(self, images):
+            self.seen = (*self.seen, images)
+            return super().forward(images)
+
+    arguments = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": TINY_VIT, "num_classes": 3}
+    module = Spy(**arguments, random_erasing=1.0, **mixing)
+    order = []
+    if mixing:
+        mix = module.mixing
+        module.mixing = lambda *args: order.append(args[0]) or mix(*args)
+    images, labels = torch.zeros(6, 3, 16, 16), torch.arange(6) % 3
+    loader = tiny.loader([(images, labels)])
+    tiny.trainer(num_sanity_val_steps=0).fit(module, loader, loader)
+    trained, validated = module.seen
+    first = order[0] if mixing else trained
+    assert (first != 0).flatten(1).any(dim=1).all()
+    assert not validated.any()
+    assert not images.any()
+
+
 # ---------------------------------------------------------------------- weights
 
 
@@ -246,6 +271,7 @@ def test_wrong_projections_are_refused(tiny, paws_checkpoint, tmp_path):
         ({"layer_decay": 0.0}, r"layer_decay in \(0, 1\]"),
         ({"layer_decay": 1.5}, r"layer_decay in \(0, 1\]"),
         ({"head_std": -1.0}, "head_std >= 0"),
+        ({"random_erasing": 1.1}, "random erasing needs a probability"),
         ({"mixup": -0.1}, "mixup and cutmix must be >= 0"),
         ({"activation": "tanh"}, "activation 'relu' or 'gelu'"),
     ],

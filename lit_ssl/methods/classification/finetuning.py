@@ -16,6 +16,7 @@ from lit_ssl.methods.classification.image_classifier import ImageClassifier
 from lit_ssl.methods.rates import mark_scheduled, set_rates
 from lit_ssl.optim.param_groups import layer_decay_groups
 from lit_ssl.trainer.weights_once import say_start
+from lit_ssl.transforms.erasing import RandomErasing
 from lit_ssl.transforms.mixing import BatchMixing
 
 __all__ = ["FineTuning"]
@@ -29,8 +30,8 @@ class FineTuning(ImageClassifier):
     An :class:`ImageClassifier` with what fine-tuning adds: a classifier that starts at zero, the
     first layer of the projection head kept below it, learning rates that fall with the depth of a
     layer, mixup and CutMix. The defaults are PAWS' recipe; the one of vision transformers is
-    ``optimizer: AdamW`` with ``layer_decay``, ``mixup``, ``cutmix``, ``label_smoothing`` and
-    ``drop_path_rate`` among ``backbone_kwargs``.
+    ``optimizer: AdamW`` with ``layer_decay``, ``mixup``, ``cutmix``, ``random_erasing``,
+    ``label_smoothing`` and ``drop_path_rate`` among ``backbone_kwargs``.
 
     Args:
         backbone: as in :class:`ImageClassifier`.
@@ -41,6 +42,8 @@ class FineTuning(ImageClassifier):
             the same for all.
         mixup: α of mixup; 0 switches it off.
         cutmix: α of CutMix; 0 switches it off. With both on, each batch gets one of them.
+        random_erasing: probability that a rectangle of a training image becomes noise
+            (:class:`lit_ssl.transforms.RandomErasing`), before mixing; for normalised images.
         head_std: standard deviation of the classifier's initial weights.
         proj_hidden_dim: width of the projection head's first layer (linear, BatchNorm, activation),
             to keep it between backbone and classifier, as PAWS does; None: the classifier takes the
@@ -69,6 +72,7 @@ class FineTuning(ImageClassifier):
         layer_decay: float = 1.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        random_erasing: float = 0.0,
         head_std: float = 0.0,
         proj_hidden_dim: int | None = None,
         activation: Literal["relu", "gelu"] = "relu",
@@ -95,6 +99,7 @@ class FineTuning(ImageClassifier):
                 f"'gelu', not {layer_decay}, {head_std} and {activation!r}"
             )
         self.layer_decay = layer_decay
+        self.erasing = RandomErasing(random_erasing) if random_erasing else None
         self.mixing = BatchMixing(mixup, cutmix) if mixup or cutmix else None
         self.proj_hidden_dim = proj_hidden_dim
         self.classifier: nn.Module = _make_classifier(  # type: ignore[assignment]
@@ -108,9 +113,11 @@ class FineTuning(ImageClassifier):
     @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
-        if self.mixing is None:
-            return super().training_step(batch, batch_idx)
         images, labels = labelled_batch(batch)
+        if self.erasing is not None:
+            images = self.erasing(images)
+        if self.mixing is None:
+            return super().training_step((images, labels), batch_idx)
         images, targets = self.mixing(images, self._soft_targets(labels))
         features = self(images)
         log_probs = self.classifier(features).float().log_softmax(dim=1)
