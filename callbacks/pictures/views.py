@@ -14,7 +14,8 @@ from lit_ssl.callbacks.pictures.view_grid import draw_dropped, view_grid
 from lit_ssl.contracts.batches import split_batch
 from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputError
-from lit_ssl.trainer.run import run_folder, tensorboards
+from lit_ssl.trainer.pictures import log_picture
+from lit_ssl.trainer.run import run_folder
 
 
 class ViewLogger(pl.Callback):
@@ -23,8 +24,8 @@ class ViewLogger(pl.Callback):
     Each row of the picture is one sample. The columns are the views in the order of the batch; with
     ``kept_patches`` in the outputs of ``training_step`` the first is the target, the next are the
     masked anchors with their dropped patches greyed out, the rest are called focal. The picture is
-    written to ``views/epoch_NNNN.png`` in the run's folder and, with a TensorBoard logger, shown
-    under Images. Batches of plain images work too.
+    written to ``views/epoch_NNNN.png`` in the run's folder and shown in every logger that takes
+    images (TensorBoard, Weights & Biases). Batches of plain images work too.
 
     ``kept_patches``: indices ``[R * B, n]`` for R masked views of B samples, view-major (row
     ``v * B + b``), or ``[n]`` for all alike; the module's ``patch_size`` gives the patch in pixels.
@@ -70,8 +71,7 @@ class ViewLogger(pl.Callback):
         path = folder / "views" / f"epoch_{trainer.current_epoch:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
-        for board in tensorboards(trainer):
-            board.add_image("views", picture, trainer.global_step)
+        log_picture(trainer, "views", picture)
 
     def _columns(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, kept: Tensor | None

@@ -20,7 +20,8 @@ from lit_ssl.imagenet_x.predictions import Predictions, read_predictions, write_
 from lit_ssl.imagenet_x.report import FactorReportData, build_report, check_names
 from lit_ssl.imagenet_x.scores import ErrorType, FactorScores, RealEmpty
 from lit_ssl.imagenet_x.text import print_report
-from lit_ssl.trainer.run import is_fast_dev_run, run_folder, tensorboards
+from lit_ssl.trainer.pictures import log_picture
+from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
 
 
 class FactorReport(pl.Callback):
@@ -29,7 +30,8 @@ class FactorReport(pl.Callback):
     After ``trainer.validate`` and ``trainer.test`` it prints accuracy and error ratio by factor
     with their intervals, and writes ``factors.csv``, ``.md``, ``.json``, ``.png``,
     ``metaclasses.csv`` and the predictions themselves (``predictions.csv``, ImageNet-X's official
-    format) into the run's folder; with a TensorBoard logger the plot is shown under Images.
+    format) into the run's folder; loggers that take images (TensorBoard, Weights & Biases) show
+    the plot.
 
     The data module has ``annotations`` (:class:`~lit_ssl.imagenet_x.annotations
     .FactorAnnotations`) and batches ``(images, labels, image_number)``, as
@@ -84,6 +86,7 @@ class FactorReport(pl.Callback):
                 "attribute annotations with FactorAnnotations; use ImageNetXDataModule, or remove "
                 "the callback"
             )
+        check_output(trainer, self.output)
         if self.plot:
             _need_matplotlib()
         self._others = [read_predictions(path, annotations) for path in self.compare]
@@ -198,6 +201,7 @@ class FactorReport(pl.Callback):
             "model": mine.name,
             "preprocessing": getattr(preprocessing, "text", None),
             "precision": str(trainer.precision),
+            **origin_of(trainer),
         }
         report = build_report([*others, mine], self.real_empty, notes=notes)
         files: dict[str, Path] = {}
@@ -208,15 +212,13 @@ class FactorReport(pl.Callback):
         self._finished = report, files
 
     def _show(self, trainer: pl.Trainer, report: FactorReportData) -> None:
-        """The plot under TensorBoard's images."""
-        boards = tensorboards(trainer)
-        if not self.plot or not boards:
+        """The plot in loggers that take images."""
+        if not self.plot or not trainer.loggers:
             return
         from lit_ssl.imagenet_x.plot import draw_report, figure_pixels
 
         pixels = torch.from_numpy(figure_pixels(draw_report(report))).permute(2, 0, 1)
-        for board in boards:
-            board.add_image("factors", pixels, trainer.global_step)
+        log_picture(trainer, "factors", pixels)
 
 
 def _need_matplotlib() -> None:

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_ssl.contracts.data import data_source
-from lit_ssl.errors import InputAttributeError
+from lit_ssl.errors import InputAttributeError, by_name
 from lit_ssl.files import write_csv, write_json
 from lit_ssl.groups.cells import group_counts
 from lit_ssl.metrics import GroupScores
-from lit_ssl.trainer.run import run_folder
+from lit_ssl.trainer.run import check_output, origin_of, run_folder
 
 __all__ = ["GroupReport"]
 
@@ -47,6 +47,12 @@ class GroupReport(pl.Callback):
     def __init__(self, output: str | None = None) -> None:
         self.output = output
 
+    @by_name
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check that the files can be written, before the test."""
+        if stage == "test":
+            check_output(trainer, self.output)
+
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print and write."""
         scores = getattr(pl_module, "group_scores", {}).get("test")
@@ -65,7 +71,7 @@ class GroupReport(pl.Callback):
         summary = summarise(data, scores, used)
         self._show(rows, summary, type(pl_module).__name__)
         if folder is not None:
-            self._write(folder, rows, summary)
+            self._write(folder, rows, {**origin_of(trainer), **summary})
 
     @rank_zero_only
     def _show(self, rows: Sequence[_Row], summary: dict[str, Any], method: str) -> None:

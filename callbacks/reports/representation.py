@@ -36,7 +36,7 @@ from lit_ssl.contracts.data import check_bank, check_bank_sample, num_classes_of
 from lit_ssl.contracts.modules import embedding_method, feature_function
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.trainer.passes import on_rank_zero
-from lit_ssl.trainer.run import is_fast_dev_run, run_folder
+from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
 
 
 class RepresentationReport(pl.Callback):
@@ -53,6 +53,8 @@ class RepresentationReport(pl.Callback):
     ``support_dataloader()`` if it has one, else of the bank; over a few of them per class; and,
     where they are the bank, over ``label_sets``).
 
+    The row of the module itself is called ``trained`` where its weights come from a checkpoint, a
+    file that it has read, or this Trainer's fit, and else ``as given``. The report names all three.
     The untrained row is the module as it was built, copied before Lightning loads a checkpoint
     (``trainer.test(model, ckpt_path=...)``, ``lit-ssl test --ckpt_path ...``) or before ``fit``. It
     is left out, with a note, when the module was trained before the callback saw it.
@@ -138,6 +140,7 @@ class RepresentationReport(pl.Callback):
         if stage == "predict":
             return
         num_classes_of(trainer, self.num_classes)
+        check_output(trainer, self.output)
         asked = self._asked(trainer, pl_module, "val")
         if self.recalibrate_bn:
             check_bank_sample(trainer)
@@ -200,7 +203,7 @@ class RepresentationReport(pl.Callback):
             kind = collect_kind(asked, partial(extract_features, trainer, pl_module), classes)
         self._check_sizes(trainer, kind)
         measure = partial(self._measure, trainer, pl_module.device, classes)
-        rows = [{"features": "trained", **measure(kind)}]
+        rows = [{"features": _name(trainer), **measure(kind)}]
         for name in self.baselines:
             baseline = self._baseline(name, trainer, pl_module, asked, classes, kind)
             if baseline is not None:
@@ -311,7 +314,7 @@ class RepresentationReport(pl.Callback):
                 name: {**vars(m.sets[name]), "images": [len(rows) for rows in draws]}
                 for name, draws in m.positions.items()
             },
-            "checkpoint": _checkpoint(trainer),
+            **origin_of(trainer),
             "notes": self._notes,
         }
 
@@ -330,8 +333,7 @@ class RepresentationReport(pl.Callback):
         self._finished = rows, protocol, files
 
 
-def _checkpoint(trainer: pl.Trainer) -> str | None:
-    """The file with the weights: a run's checkpoint, or what the module has read itself."""
-    read = getattr(trainer.lightning_module, "weights", None)
-    path = trainer.ckpt_path or (read if isinstance(read, str) else None)
-    return str(path) if path else None
+def _name(trainer: pl.Trainer) -> str:
+    """What the module's own features are called: trained, as far as anybody knows."""
+    origin = origin_of(trainer)
+    return "trained" if origin["checkpoint"] or origin["steps"] else "as given"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 
 from lit_ssl.checkpoints.files import find_class, newest_checkpoint, read_checkpoint
 from lit_ssl.cli.objects import class_parser
@@ -125,23 +126,40 @@ def run_folders(trainer: Mapping[str, Any]) -> list[Path]:
             ``callbacks`` are used, classes as ``{class_path, init_args}``.
 
     Returns:
-        Folders on this machine, without those of remote file systems; they need not exist.
+        Folders on this machine, without those of remote file systems; they need not exist. For
+        loggers other than TensorBoard's and the CSV logger also those of runs that are there.
     """
     given_root = trainer.get("default_root_dir")
     root = str(given_root or os.getcwd())
     folders = [root] if given_root else [f"{root}/lightning_logs", f"{root}/checkpoints"]
     for logger in _as_list(trainer.get("logger")):
-        options = _init_args(logger)
-        name = options.get("name", options.get("project", "lightning_logs"))
-        parts = [str(options.get("save_dir") or root), name or "", options.get("version") or ""]
-        if isinstance(parts[-1], int):
-            parts[-1] = f"version_{parts[-1]}"
-        if options:
-            folders.append("/".join(part for part in parts if part))
+        folders += _logger_folders(logger, root)
     for callback in _as_list(trainer.get("callbacks")):
         if dirpath := _init_args(callback).get("dirpath"):
             folders.append(str(dirpath))
     return [Path(f).expanduser() for f in dict.fromkeys(folders) if "://" not in f]
+
+
+def _logger_folders(logger: Any, root: str) -> list[str]:
+    """Where Lightning puts the checkpoints of a logger's runs: ``save_dir/name/version``."""
+    options = _init_args(logger)
+    kind = str(logger.get("class_path") if isinstance(logger, Mapping) else logger)
+    save_dir = str(options.get("save_dir") or options.get("dir") or root)
+    version = options.get("version") or options.get("id") or ""
+    version = f"version_{version}" if isinstance(version, int) else str(version)
+    if kind.rpartition(".")[2] in ("TensorBoardLogger", "CSVLogger"):
+        name = options.get("name", "lightning_logs") or ""
+        return ["/".join(part for part in (save_dir, name, version) if part)] if options else []
+    # What others call name and version is theirs, often the number of an experiment (MLflow) or
+    # the project (Weights & Biases): all that look like runs, of one project if it is given.
+    project = options.get("project") or options.get("experiment_name")
+    folders = [f"{save_dir}/{project or 'lightning_logs'}"]
+    if "://" not in save_dir:
+        place = Path(save_dir).expanduser()
+        for depth in ("", "*/"):
+            runs = place.glob(f"{depth}{project or '*'}/{version or '*'}/checkpoints")
+            folders += sorted(str(run) for run in runs)
+    return folders
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -175,13 +193,29 @@ def explain_misfit(path: str | Path, model: Mapping[str, Any]) -> str:
         if not name.startswith("_") and here.get(name) != value
     ]
     what = "; ".join(different[:_SHOWN]) or "its options are the same"
-    saved = path.absolute().parent.parent / "config.yaml"
-    how = f"give --config {short(saved)}" if saved.exists() else "repeat them"
+    saved = _config_of(path, there)
+    how = "repeat them" if saved is None else f"give --config {short(saved)}"
     name = model["class_path"].rpartition(".")[2]
     return (
         f"the weights in {short(path)} do not fit this {name}: {what}. To take the options of that "
         f"run, {how}."
     )
+
+
+def _config_of(path: Path, options: Mapping[str, Any]) -> Path | None:
+    """The saved configuration with the options of a checkpoint; runs may share a folder of them."""
+    place = path.absolute().parent.parent
+    for saved in (place / "config.yaml", *sorted(place.glob("lit_ssl_runs/*/config.yaml"))):
+        if not saved.is_file():
+            continue
+        try:
+            model = yaml.safe_load(saved.read_text(encoding="utf-8"))["model"]
+            found = _flat({"class_path": model["class_path"], **model["init_args"]})
+        except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+            continue  # a person's own, not of a run
+        if all(found[name] == value for name, value in options.items() if name in found):
+            return saved
+    return None
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

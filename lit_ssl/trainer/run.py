@@ -22,11 +22,15 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from lit_ssl.errors import InputError
+
 __all__ = [
+    "check_output",
     "is_fast_dev_run",
     "is_logged",
     "logging_interval",
     "new_folders",
+    "origin_of",
     "root_is_chosen",
     "run_folder",
     "tensorboards",
@@ -135,6 +139,46 @@ def _new_folder(parent: Path) -> Path:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def check_output(trainer: pl.Trainer, output: str | Path | None) -> None:
+    """Refuse an ``output`` into which nothing could be written, before the work is done.
+
+    Args:
+        trainer: The running trainer; only rank zero writes, and checks.
+        output: The folder that a person chose, if any. It is not made yet.
+
+    Raises:
+        InputError: If it, or a folder above it, is a file or cannot be written.
+    """
+    if output is None or not trainer.is_global_zero or is_fast_dev_run(trainer):
+        return
+    path = Path(output).absolute()
+    there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise InputError(f"output {output}: {there} is no folder; give a folder, new or old")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"output {output}: {there} cannot be written; give another folder")
+
+
+def origin_of(trainer: pl.Trainer) -> dict[str, Any]:
+    """Of which weights the results of a run are, for its reports.
+
+    Returns:
+        ``command`` (fit, validate, test, predict); ``checkpoint``, the file of the weights: the
+        run's ``ckpt_path``, or else what the module itself has read; ``weights``, the latter, from
+        which a checkpoint's training may have started; ``steps``, made by this very trainer. All
+        but the first may be None; all of them are for weights of unknown origin.
+    """
+    module: Any = trainer.lightning_module
+    given = [getattr(module, name, None) for name in ("weights", "pretrained")]
+    read = next((str(file) for file in given if file and isinstance(file, str | Path)), None)
+    return {
+        "command": _text(trainer.state.fn and trainer.state.fn.value),
+        "checkpoint": _text(trainer.ckpt_path) or (None if trainer.global_step else read),
+        "weights": read,
+        "steps": trainer.global_step or None,
+    }
 
 
 def new_folders(trainer: pl.Trainer) -> list[Path]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -9,8 +10,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_ssl.callbacks import RepresentationReport, ViewLogger
+from lit_ssl.callbacks import FactorReport, GroupReport, RepresentationReport, ViewLogger
 from lit_ssl.callbacks.reports import kinds as report_features
+from lit_ssl.errors import InputError
+from lit_ssl.imagenet_x.annotations import FactorAnnotations
 from lit_ssl.metrics import draw_labelled, fit_linear_probe, knn_predict, low_shot_accuracies
 
 
@@ -123,7 +126,7 @@ def test_no_untrained_row_when_it_would_be_wrong(toys, make_trainer, tmp_path, c
         Slow(), data, verbose=False
     )
     rows, protocol = load(tmp_path / "lit_ssl_runs/version_0")  # the first report stays
-    assert list(rows) == ["trained", "pixels"]
+    assert list(rows) == ["as given", "pixels"]  # nobody knows of any training
     assert "still has the weights it was built with (give ckpt_path)" in protocol["notes"][0]
 
 
@@ -147,7 +150,7 @@ def test_pixels_that_do_not_fit_are_left_out(toys, make_trainer, tmp_path, monke
     callback = RepresentationReport(shots=(1,), draws=1, baselines=["pixels"])
     make_trainer(callbacks=[callback]).test(Slow(), toys.ToyData(), verbose=False)
     rows, protocol = load(tmp_path)
-    assert list(rows) == ["trained"]
+    assert list(rows) == ["as given"]
     assert "41 images of 64 values would take" in protocol["notes"][0]
 
 
@@ -192,8 +195,58 @@ def test_output_folder_and_fast_dev_run(toys, make_trainer, tmp_path, capsys):
     capsys.readouterr()
     quick = RepresentationReport(output=str(tmp_path / "never"))
     make_trainer(callbacks=[quick], fast_dev_run=True).test(Slow(), toys.ToyData(), verbose=False)
-    assert "trained" in capsys.readouterr().out
+    assert "as given" in capsys.readouterr().out
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_report_names_its_weights_and_command(toys, make_trainer, tmp_path, command):
+    data = toys.ToyData()
+    *_, checkpoint = train(make_trainer, data, tmp_path / "run")
+
+    def report(folder, module, **settings):
+        callback = RepresentationReport(shots=(), protocols=["knn"], baselines=[], output=folder)
+        trainer = make_trainer(callbacks=[callback], max_steps=1)
+        if settings.pop("fit", False):
+            trainer.fit(module, data)
+        getattr(trainer, command)(module, data, verbose=False, **settings)
+        rows, protocol = load(Path(folder))
+        names = ("command", "checkpoint", "weights", "steps")
+        return list(rows), [protocol[name] for name in names]
+
+    started = Slow()
+    started.pretrained = str(tmp_path / "official.pth")
+    path = str(checkpoint)
+    assert report(tmp_path / "a", Slow()) == (["as given"], [command, None, None, None])
+    assert report(tmp_path / "b", Slow(), ckpt_path=checkpoint) == (
+        ["trained"], [command, path, None, None],
+    )  # fmt: skip
+    assert report(tmp_path / "c", started) == (
+        ["trained"], [command, started.pretrained, started.pretrained, None],
+    )  # fmt: skip
+    assert report(tmp_path / "d", started, ckpt_path=checkpoint) == (
+        ["trained"], [command, path, started.pretrained, None],
+    )  # fmt: skip
+    assert report(tmp_path / "e", started, fit=True) == (
+        ["trained"], [command, None, started.pretrained, 1],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [RepresentationReport, GroupReport, FactorReport])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    toys, make_trainer, tmp_path, kind
+):
+    (tmp_path / "file").touch()
+
+    class Unused(Slow):
+        def test_step(self, batch, batch_idx):
+            raise AssertionError("it works for nothing")
+
+    data = toys.ToyData()
+    data.annotations = FactorAnnotations.__new__(FactorAnnotations)
+    callback = kind(output=str(tmp_path / "file/deep"))
+    with pytest.raises(InputError, match=rf"{kind.__name__}: output .*deep: .*file is no folder"):
+        make_trainer(callbacks=[callback]).test(Unused(), data, verbose=False)
 
 
 def test_report_draws_nothing_from_the_global_generators(toys, make_trainer):

@@ -79,7 +79,7 @@ def test_paws_nn_with_the_bank_and_with_few_of_it(toys, make_trainer, tmp_path):
     run(make_trainer, Pixels(), data, soft_nn_temperature=0.05)
     assert data.bank_passes == 1
     rows, protocol = load(tmp_path)
-    row = rows["trained"]
+    row = rows["as given"]
     bank, asked = (data.normalise(part.images).flatten(1) for part in (data.bank, data.test))
 
     def accuracy(supports):
@@ -113,7 +113,7 @@ def test_lists_and_fractions(toys, make_trainer, tmp_path):
     sets = {"official": LabelledSet(files, l2=0.075)}
     run(make_trainer, Pixels(), data, label_sets=sets)
     rows, protocol = load(tmp_path)
-    row = rows["trained"]
+    row = rows["as given"]
     bank, asked = (data.normalise(part.images).flatten(1) for part in (data.bank, data.test))
     supports = [torch.tensor(places) for places in lists]
     values = torch.tensor(
@@ -144,11 +144,11 @@ def test_lists_of_the_packages_data_modules(make_trainer, tmp_path):
     sets = {"one": LabelledSet([str(tmp_path / "one.txt")]), "1pct": LabelledSet(fraction=0.01)}
     run(make_trainer, Pixels(), digits, protocols=["low_shot"], shots=[], label_sets=sets)
     rows, protocol = load(tmp_path)
-    assert list(rows["trained"]) == [
+    assert list(rows["as given"]) == [
         "features", "lowshot_one_acc1", "lowshot_one_std", "lowshot_1pct_acc1", "lowshot_1pct_std",
     ]  # fmt: skip
-    assert rows["trained"]["lowshot_one_std"] == 0 < rows["trained"]["lowshot_1pct_std"]
-    assert 0.3 < rows["trained"]["lowshot_one_acc1"] < rows["trained"]["lowshot_1pct_acc1"] < 0.9
+    assert rows["as given"]["lowshot_one_std"] == 0 < rows["as given"]["lowshot_1pct_std"]
+    assert 0.3 < rows["as given"]["lowshot_one_acc1"] < rows["as given"]["lowshot_1pct_acc1"] < 0.9
     assert protocol["label_sets"]["1pct"]["images"] == [40, 40]
 
 
@@ -163,7 +163,7 @@ def test_the_labelled_images_of_two_streams_are_the_supports(make_trainer, tmp_p
     assert protocol["bank"] is None
     assert protocol["soft_nn"]["supports"] == 30
     assert protocol["soft_nn"]["feature_method"] == "embed"
-    row = rows["trained"]
+    row = rows["as given"]
     assert row["soft_nn_1_acc1"] < row["soft_nn_acc1"] < row["soft_nn_acc5"] < 1
     with pytest.warns(UserWarning, match="10 classes of the labelled images have fewer than 4"):
         run(make_trainer, module, data, protocols=["soft_nn"], shots=[4])
@@ -178,19 +178,19 @@ def test_baselines_have_the_same_fields_and_validate_prints_them(
     sets = {"tenth": LabelledSet(fraction=0.25, l2=0.075)}
     run(make_trainer, Embeds(), Data(), "validate", baselines=["pixels"], label_sets=sets)
     rows, protocol = load(tmp_path)
-    assert list(rows["pixels"]) == list(rows["trained"])
+    assert list(rows["pixels"]) == list(rows["as given"])
     assert protocol["split"] == "val"
-    assert rows["pixels"]["knn_acc1"] == rows["trained"]["knn_acc1"]
+    assert rows["pixels"]["knn_acc1"] == rows["as given"]["knn_acc1"]
     assert not any(math.isnan(v) for v in rows["pixels"].values() if not isinstance(v, str))
     # other features than the bank's, so the sets cannot be picked out of them
-    assert "soft_nn_tenth_acc1" not in rows["trained"]
+    assert "soft_nn_tenth_acc1" not in rows["as given"]
     out = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line for line in out.splitlines() if line.count("│") > 2}
     assert list(lines) == [
         "k-NN", "linear", "1-shot", "2-shot", "tenth",
         "PAWS-NN", "1-shot PAWS-NN", "2-shot PAWS-NN",
     ]  # fmt: skip
-    assert f"{100 * rows['trained']['soft_nn_acc1']:.1f}" in lines["PAWS-NN"]
+    assert f"{100 * rows['as given']['soft_nn_acc1']:.1f}" in lines["PAWS-NN"]
     assert "on 13 val images" in out
     assert "τ 0.1, over the bank; features: embed(images); n-shot" in out
     assert "tenth: 10 images drawn at random, 25 % of the bank, 2 times; logistic" in out

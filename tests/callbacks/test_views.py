@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_ssl.callbacks import ViewLogger
 from lit_ssl.callbacks.pictures.view_grid import draw_dropped, view_grid
@@ -45,6 +47,37 @@ def test_pictures_of_epochs_that_are_due_are_written(toys, make_trainer, tmp_pat
     )
     written = sorted(p.name for p in (tmp_path / "views").iterdir())
     assert written == ["epoch_0000.png", "epoch_0002.png"]
+
+
+class Cloud(DummyLogger):
+    """Takes images as WandbLogger does; its folder is that of all runs."""
+
+    name = "project"
+    version = "a1b2"
+    save_dir = "."
+
+    def __init__(self):
+        super().__init__()
+        self.images = []
+
+    def log_image(self, key, images, step=None, **kwargs):
+        self.images += [(key, step, np.asarray(image)) for image in images]
+
+
+def test_pictures_go_to_every_logger_that_takes_them_and_to_files(toys, make_trainer, tmp_path):
+    cloud, board = Cloud(), TensorBoardLogger(tmp_path / "tb")
+    trainer = make_trainer(
+        callbacks=[ViewLogger(every_n_epochs=2)], max_epochs=3,
+        logger=[cloud, CSVLogger(tmp_path / "csv"), board],
+    )  # fmt: skip
+    trainer.fit(toys.ToyModule(), toys.ToyData(views=True))
+    paths = sorted(tmp_path.rglob("views/*.png"))
+    assert [path.name for path in paths] == ["epoch_0000.png", "epoch_0002.png"]
+    assert [(key, step) for key, step, _ in cloud.images] == [("views", 1), ("views", 11)]
+    for (*_, image), path in zip(cloud.images, paths, strict=True):
+        assert np.array_equal(image, read(path))
+    events = EventAccumulator(board.log_dir, size_guidance={"images": 0}).Reload()
+    assert [event.step for event in events.Images("views")] == [1, 11]
 
 
 def test_picture_shows_what_the_network_saw(toys, make_trainer, tmp_path, monkeypatch):

@@ -147,6 +147,27 @@ def test_run_folders(tmp_path, monkeypatch):
     assert folders(callbacks=[callback], default_root_dir="run") == ["run", "kept"]
 
 
+def test_run_folders_of_other_loggers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def newest(options, kind="lightning.pytorch.loggers.WandbLogger"):
+        logger = {"class_path": kind, "init_args": options}
+        return newest_checkpoint(run_folders({"logger": logger})).path
+
+    mine = write(tmp_path / "digits/a1b2/checkpoints/last.ckpt", 100)
+    other = write(tmp_path / "faces/c3d4/checkpoints/last.ckpt", 200)
+    write(tmp_path / "own.ckpt", 300)  # in the working folder, of no run
+    write(tmp_path / "old/deep/down/here/checkpoints/last.ckpt", 300)
+    assert newest({"project": "digits", "name": "first try"}) == mine
+    assert newest({"project": "digits", "save_dir": str(tmp_path)}) == mine
+    assert newest({"name": "first try"}) == newest(None) == other
+    assert newest({"id": "a1b2"}) == newest({"version": "a1b2"}) == mine
+    run = write(tmp_path / "mlruns/7/e5f6/checkpoints/last.ckpt", 400)
+    assert newest({"experiment_name": "7"}, "MLFlowLogger") == run
+    assert newest({}, "MLFlowLogger") == run
+    assert newest({"save_dir": "elsewhere"}) is None
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -155,8 +176,10 @@ def test_run_folders(tmp_path, monkeypatch):
         ["--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=tb"],
         ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=kept"],
         ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=x"],
+        ["--trainer.logger=toy_project.Cloud"],
+        ["--trainer.logger=toy_project.Cloud", "--trainer.logger.project=mine"],
     ],
-    ids=["no logger", "default logger", "own logger", "own folder", "other logger"],
+    ids=["no logger", "default", "own logger", "own folder", "csv", "other", "project"],
 )  # fmt: skip
 def test_last_is_the_checkpoint_of_the_run_before(lit_ssl, workdir, words):
     first = lit_ssl("fit", *BASE, *words)
@@ -197,3 +220,26 @@ def test_last_fills_in_hyper_parameters_too(lit_ssl, workdir):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert lit_ssl("test", *BASE, "--ckpt_path", "last").code == 0
+
+
+def test_a_misfit_names_the_config_of_the_run_that_wrote_the_checkpoint(lit_ssl, workdir):
+    """Without a logger, runs of one root share the folder of their checkpoints."""
+    root = "--trainer.default_root_dir=run"
+    for width in (5, 6):
+        assert lit_ssl("fit", *BASE, root, f"--model.width={width}").code == 0
+    first = workdir / "run/config.yaml"
+    second = workdir / "run/lit_ssl_runs/version_0/config.yaml"
+    assert ("width: 5" in first.read_text(), "width: 6" in second.read_text()) == (True, True)
+
+    def advice(path):
+        stored = torch.load(path, weights_only=True)["hyper_parameters"]
+        result = lit_ssl("test", *BASE, "--ckpt_path", path, "--model.width=7")
+        assert result.code == 2
+        return stored["width"], result.err
+
+    paths = sorted((workdir / "run/checkpoints").iterdir())
+    told = dict(map(advice, paths))
+    assert "--config run/config.yaml" in told[5]
+    assert "--config run/lit_ssl_runs/version_0/config.yaml" in told[6]
+    second.unlink()
+    assert "repeat them" in dict(map(advice, paths))[6]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from typing import Literal
 
 import lightning.pytorch as pl
@@ -11,12 +12,31 @@ import numpy as np
 import timm
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from lit_ssl.datamodules import ImageDataModule
 from lit_ssl.datamodules.reading.images import ArrayImages
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms import EvalTransform
+
+
+class Cloud(DummyLogger):
+    """As of Weights & Biases: its folder is that of all projects, and a run has an id.
+
+    Args:
+        project: Name of the project.
+        name: What people call the run.
+        save_dir: Folder of all projects.
+    """
+
+    def __init__(self, project: str = "digits", name: str | None = None, save_dir: str = "."):
+        super().__init__()
+        self.project, self.folder, self.id = project, save_dir, uuid.uuid4().hex[:8]
+
+    name = property(lambda self: self.project)
+    version = property(lambda self: self.id)
+    save_dir = property(lambda self: self.folder)
 
 
 class ToyModel(pl.LightningModule):

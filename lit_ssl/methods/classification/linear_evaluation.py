@@ -35,7 +35,7 @@ from lit_ssl.optim.stacked_sgd import StackedSGD
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
 from lit_ssl.trainer.private import validate_the_end
-from lit_ssl.trainer.run import run_folder, tensorboards
+from lit_ssl.trainer.run import origin_of, run_folder, tensorboards
 from lit_ssl.trainer.validation import why_not_validated
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
@@ -349,7 +349,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
             best = self.best_head
             chosen = {"chosen": best, **self.points[best]._asdict()}
             chosen["val_acc1"] = self.rows()[best]["val_acc1"]
-            write_sweep(folder, self.rows(), {**chosen, **summary})
+            write_sweep(folder, self.rows(), {**chosen, **summary, **origin_of(self.trainer)})
 
     @rank_zero_only
     def _show(self) -> None:

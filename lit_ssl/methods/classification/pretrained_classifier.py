@@ -59,6 +59,8 @@ class PretrainedClassifier(FromCheckpoint, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=not_plain(model=model))
+        is_read = isinstance(model, str) and (pretrained or Path(model).suffix == ".ckpt")
+        self.weights = model if is_read else None  # what reports name
         self.preprocessing: Preprocessing
         if isinstance(model, nn.Module):
             self.network: nn.Module = model
