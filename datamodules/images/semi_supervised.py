@@ -134,7 +134,9 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         """Return the data set's loader of test batches."""
         return self.dataset.test_dataloader()
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self) -> DataLoader:
+        """Return the data set's loader of batches to predict."""
+        return self.dataset.predict_dataloader()
 
     def support_dataloader(self) -> DataLoader:
         """Return a loader of the labelled images, evaluation transform, in order, each once.

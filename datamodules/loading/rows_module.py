@@ -79,8 +79,9 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     def load_rows(self, split: Split) -> Rows | None:
         """Return the rows of one of the data set's own splits, None if it has no such split.
 
-        Called at most once per split and process, and only for splits that the run reads. The
-        training split is always there, complete, and in its official order.
+        Called once per split and process, and only for splits that the run reads (the training
+        split once more where it is also what is predicted). The training split is always there,
+        complete, and in its official order.
         """
 
     @property
@@ -199,8 +200,8 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         return self.evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """Return the loader of test batches."""
-        return self.test_dataloader()
+        """Return the loader of test batches, else validation batches, else of all training rows."""
+        return self.evaluation_loader("predict")
 
     def bank_dataloader(self, positions: np.ndarray | None = None) -> DataLoader:
         """Return a loader of the training rows, evaluation transform, in order, each once.

@@ -51,6 +51,13 @@ class ImageReader:
         """Number of images found unreadable so far, by this process and its workers."""
         return 0 if self._corrupt is None else int(self._corrupt.sum())
 
+    @property
+    def corrupt(self) -> np.ndarray:
+        """Which images this process and its workers found unreadable so far, bool ``[N]``."""
+        if self._corrupt is None:
+            return np.zeros(len(self), dtype=bool)
+        return self._corrupt.numpy()
+
     def read(self, index: int, max_side: int | None = None) -> tuple[Tensor, int]:
         """Return one image and its row, which is another than asked for where that is unreadable.
 

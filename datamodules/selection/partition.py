@@ -15,7 +15,7 @@ from lit_ssl.errors import InputError
 
 __all__ = ["Partition", "Split", "splits_of_stage"]
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "predict"]
 
 # Which images are held out must not depend on the seed of a run, else runs cannot be compared.
 _SPLIT_SEED = 0
@@ -31,13 +31,15 @@ def splits_of_stage(stage: str | None) -> tuple[Split, ...]:
         "fit": ("train", "val"),
         "validate": ("val",),
         "test": ("test",),
-        "predict": ("test",),
+        "predict": ("predict",),
     }
     return needed.get(stage, ("train", "val", "test"))
 
 
 class Partition:
     """The splits of one run, loaded when they are first asked for.
+
+    What is predicted are the test rows, else the validation rows, else all training rows.
 
     Args:
         load: Returns the rows of one of the data set's own splits, None if it has no such split.
@@ -85,7 +87,10 @@ class Partition:
             if self._val_size or self._val_file is not None:
                 return self._divide()[1]
             return self._first_of("val", "test")
-        return self._first_of("test", "val")
+        rows = self._first_of("test", "val")
+        if split == "predict" and rows is None:
+            return self._first_of("train")  # all of it, whatever is held out or not chosen
+        return rows
 
     def positions(self, subset: Subset) -> np.ndarray:
         """Return the positions in the training split, as it is used, of the rows of a subset."""

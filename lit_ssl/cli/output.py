@@ -7,20 +7,17 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.callbacks import BasePredictionWriter, RichModelSummary
+from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import get_human_readable_count
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich import get_console
 from rich.table import Table
-from torch import Tensor
 
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
 from lit_ssl.trainer.private import quiet_hp_metric
@@ -34,7 +31,6 @@ __all__ = [
     "quiet",
     "quiet_about",
     "remove_unused_run",
-    "save_predictions",
     "short",
     "tell",
     "tell_results",
@@ -192,24 +188,3 @@ def tell_results(trainer: pl.Trainer) -> None:
     for logger in trainer.loggers:
         if logs := getattr(logger, "log_dir", None) or logger.save_dir:
             tell(f"logs: {short(logs)}")
-
-
-def save_predictions(trainer: pl.Trainer) -> None:
-    """Write what ``predict`` returned to ``predictions.pt``, unless a callback does so.
-
-    Tensors of all batches are joined. With several processes each writes its share, of every W-th
-    image, to ``predictions_RANK.pt``.
-    """
-    predictions: Sequence[Any] = trainer.predict_loop.predictions
-    has_writer = any(isinstance(c, BasePredictionWriter) for c in trainer.callbacks)  # type: ignore[attr-defined]
-    names = ["predictions.pt"]
-    if trainer.world_size > 1:
-        names = [f"predictions_{rank}.pt" for rank in range(trainer.world_size)]
-    folder = None if has_writer else run_folder(trainer, names)
-    if not predictions or folder is None:
-        return
-    joinable = all(isinstance(rows, Tensor) and rows.ndim for rows in predictions)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / names[trainer.global_rank]
-    torch.save(torch.cat(list(predictions)) if joinable else predictions, path)
-    tell(f"predictions: {short(path)}")

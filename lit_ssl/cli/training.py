@@ -25,10 +25,10 @@ from lit_ssl.cli.output import (
     quiet,
     quiet_about,
     remove_unused_run,
-    save_predictions,
     tell,
     tell_results,
 )
+from lit_ssl.cli.predictions import save_predictions
 from lit_ssl.cli.recipes import resolve_configs
 from lit_ssl.cli.resume import (
     explain_misfit,

@@ -133,7 +133,7 @@ WORDS: dict[str, dict[str, Word]] = {
         "validate": Word("run the evaluation of a checkpoint on the validation data", _train),
         "test": Word("the same on the test data", _train),
         "predict": Word(
-            "run a checkpoint over the prediction data and write predictions.pt\n"
+            "write features or predictions of the test (else all) data, with file names\n"
             "Options of these: lit-ssl fit --help; of a class: lit-ssl fit --model.help MSN",
             _train,
         ),

@@ -10,6 +10,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, RichModelSummary, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from safetensors.torch import load_file
 
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.cli.training import LitSSLParser
@@ -121,6 +122,17 @@ def test_predictions_are_kept(lit_ssl, workdir):
     assert result.out.splitlines()[-1] == "predictions: run/predictions.pt"
     rows = torch.load("run/predictions.pt", weights_only=True)
     assert rows.shape == (8, 4)
+    assert sorted(path.name for path in (workdir / "run").iterdir()) == [
+        "predictions.csv",
+        "predictions.pt",
+        "predictions.safetensors",
+    ]
+    # images in memory have no names
+    assert (workdir / "run/predictions.csv").read_text().splitlines()[:2] == [
+        "row,file,label,class",
+        "0,,0,a",
+    ]
+    assert torch.equal(load_file("run/predictions.safetensors")["predictions"], rows)
 
 
 def test_optimizer_with_options(built):

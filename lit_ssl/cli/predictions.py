@@ -1,0 +1,113 @@
+"""What ``predict`` leaves on the disk: outputs, and the file and label of each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from safetensors.torch import save
+from torch import Tensor
+
+from lit_ssl.cli.output import short, tell
+from lit_ssl.contracts.modules import features_of_inputs
+from lit_ssl.datamodules.loading.resumable import RowsLoader
+from lit_ssl.files import write_file
+from lit_ssl.trainer.run import run_folder
+
+__all__ = ["save_predictions"]
+
+_ENDINGS = (".pt", ".safetensors", ".csv")
+
+
+class _Known(NamedTuple):
+    """What is known of the rows of this process, in the order in which they were predicted."""
+
+    rows: np.ndarray  # int64 [n], in the split
+    files: list[str]  # "" where a row has no name
+    labels: np.ndarray | None  # int64 [n], -1 unknown
+    readable: np.ndarray  # bool [n], False where another image stood in for one
+
+
+def save_predictions(trainer: pl.Trainer) -> None:
+    """Write what ``predict`` returned, unless a callback does so.
+
+    Tensors of all batches are joined, in ``predictions.pt``; ``predictions.safetensors`` holds them
+    as ``features`` (of classifiers: ``predictions``) with ``rows`` and ``labels``, and
+    ``predictions.csv`` says the row, file and label of each. Images that could not be read are left
+    out. With several processes each writes its share, of every W-th image, to
+    ``predictions_RANK.*``.
+    """
+    predictions: Sequence[Any] = trainer.predict_loop.predictions
+    has_writer = any(isinstance(c, BasePredictionWriter) for c in trainer.callbacks)  # type: ignore[attr-defined]
+    stems = ["predictions"]
+    if trainer.world_size > 1:
+        stems = [f"predictions_{rank}" for rank in range(trainer.world_size)]
+    names = [f"{stem}{ending}" for stem in stems for ending in _ENDINGS]
+    folder = None if has_writer else run_folder(trainer, names)
+    if not predictions or folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / stems[trainer.global_rank]
+    if all(isinstance(part, Tensor) and part.ndim for part in predictions):
+        predictions = _with_names(trainer, torch.cat(list(predictions)), path)
+    torch.save(predictions, path.with_suffix(".pt"))
+    tell(f"predictions: {short(path.with_suffix('.pt'))}")
+
+
+def _with_names(trainer: pl.Trainer, outputs: Tensor, path: Path) -> Tensor:
+    """Write outputs with what is known of their rows; return those of readable images."""
+    known = _known(trainer, len(outputs))
+    if not known.readable.all():
+        tell(f"left out: {int((~known.readable).sum()):,} images that cannot be read")
+        kept = np.flatnonzero(known.readable)
+        outputs = outputs[torch.from_numpy(kept)]
+        files = [known.files[i] for i in kept]
+        labels = None if known.labels is None else known.labels[kept]
+        known = _Known(known.rows[kept], files, labels, known.readable[kept])
+    step = getattr(type(trainer.lightning_module), "predict_step", None)
+    tensors = {
+        "features" if step is features_of_inputs else "predictions": outputs.contiguous(),
+        "rows": torch.from_numpy(known.rows),
+    }
+    if known.labels is not None:
+        tensors["labels"] = torch.from_numpy(known.labels)
+    content = save(tensors)
+    write_file(path.with_suffix(".safetensors"), lambda file: file.write(content), binary=True)
+    class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or ()
+    text = _table(known, class_names)
+    write_file(path.with_suffix(".csv"), lambda file: file.write(text), binary=True)
+    tell(f"with files and labels: {short(path)}.csv, {short(path)}.safetensors")
+    return outputs
+
+
+def _known(trainer: pl.Trainer, count: int) -> _Known:
+    rows = trainer.global_rank + trainer.world_size * np.arange(count, dtype=np.int64)
+    loader = trainer.predict_dataloaders
+    reader = getattr(getattr(loader, "dataset", None), "reader", None)
+    labels = None
+    if isinstance(loader, RowsLoader) and loader.targets is not None:
+        labels = loader.targets()[0][rows]
+    named = reader is not None and callable(getattr(reader, "name", None))
+    files = [(reader.name(int(row)) or "") if named else "" for row in rows]
+    corrupt = getattr(reader, "corrupt", None)
+    readable = np.ones(count, dtype=bool) if corrupt is None else ~corrupt[rows]
+    return _Known(rows, files, labels, readable)
+
+
+def _table(known: _Known, class_names: Sequence[str]) -> bytes:
+    """Rows, files, labels and names of classes as CSV; names of files as the disk has them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "file", "label", "class"])
+    labels = [""] * len(known.rows) if known.labels is None else known.labels.tolist()
+    for row, file, label in zip(known.rows.tolist(), known.files, labels, strict=True):
+        is_named = label != "" and 0 <= label < len(class_names)
+        writer.writerow([row, file, label, class_names[label] if is_named else ""])
+    return text.getvalue().encode("utf-8", "surrogateescape")
