@@ -50,7 +50,8 @@ def check_labels(rows: Rows, num_classes: int | None, split: str) -> None:
 
     Args:
         rows: A split.
-        num_classes: Number of classes; None or 0 where there are none.
+        num_classes: Number of classes; None where it is not known, below 2 where nothing is
+            learnt from labels.
         split: Its name, for the message.
 
     Raises:
@@ -62,7 +63,7 @@ def check_labels(rows: Rows, num_classes: int | None, split: str) -> None:
             f"the labels of the {split} split are {labels.dtype} {list(labels.shape)}: expected one"
             " integer per row, the number of its class from 0, or -1 where it is not known"
         )
-    if not num_classes or not len(labels):
+    if num_classes is None or num_classes < 2 or not len(labels):  # no one learns from them
         return
     low, high = int(labels.min()), int(labels.max())
     if low < -1 or high >= num_classes:
