@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lit_ssl.contracts.data import bank_loader, data_source
@@ -33,7 +34,7 @@ class LastLayerRefit(pl.Callback):
         layer: name of the module's linear layer on ``forward(inputs)``.
 
     Raises:
-        ValueError: for other values, or if a group has no such row.
+        ValueError: for other values, or if a group has rows but none of them is known to be in it.
 
     Source: arXiv 2204.02937. There the penalty is L1 and chosen by the worst group on half of the
     rows; here it is L2.
@@ -72,12 +73,7 @@ class LastLayerRefit(pl.Callback):
         data.setup("fit")
         features, labels, groups = self._collect(trainer, pl_module, data)
         names = data.group_names
-        empty = [names[g] for g in np.flatnonzero(group_counts(groups, len(names)) == 0)]
-        if empty:
-            raise InputError(
-                f"no {self.rows} row is known to be in the group "
-                f"{' or '.join(empty)}: label some, or choose other rows"
-            )
+        self._check(groups, labels.numpy(), names, data.num_attributes)
         weight, bias, used = on_rank_zero(
             trainer, lambda: self._fit(features, labels, groups, len(names), layer.out_features)
         )
@@ -97,6 +93,22 @@ class LastLayerRefit(pl.Callback):
         labels = torch.from_numpy(data.labels(self.rows))
         features = predict_rows(trainer, pl_module, loader, len(labels))
         return features, labels, np.where(data.known(self.rows), data.group_array(self.rows), -1)
+
+    def _check(
+        self, groups: np.ndarray, labels: np.ndarray, names: Sequence[str], num_attributes: int
+    ) -> None:
+        """Refuse a group whose rows are unknown; warn of one that has none."""
+        empty = np.flatnonzero(group_counts(groups, len(names)) == 0)
+        if len(empty) == len(names) or np.isin(empty // num_attributes, labels[groups < 0]).any():
+            raise InputError(
+                f"no {self.rows} row is known to be in the group "
+                f"{' or '.join(names[g] for g in empty)}: label some, or choose other rows"
+            )
+        if len(empty):
+            rank_zero_warn(
+                f"no {self.rows} row is in the group {' or '.join(names[g] for g in empty)}: the "
+                "last layer is refitted on equally many rows of the others"
+            )
 
     def _fit(
         self, features: Tensor, labels: Tensor, groups: np.ndarray, num_groups: int, classes: int

@@ -25,7 +25,8 @@ __all__ = ["GroupReport"]
 
 class _Row(NamedTuple):
     group: str
-    training_rows: int | None  # None where the groups of the test are not those of the training
+    # None where the groups of the test are not those of the training, or training rows have none
+    training_rows: int | None
     known_in_training: int | None
     test_rows: int
     accuracy: float | None
@@ -106,7 +107,9 @@ def group_rows(data: Any, scores: GroupScores) -> list[_Row]:
     training: list[int | None] = [None] * len(names)
     known = list(training)
     if not data.eval_group_names:
-        training = group_counts(data.true_group_array("train"), len(names)).tolist()
+        true = data.true_group_array("train")
+        if (true >= 0).all():
+            training = group_counts(true, len(names)).tolist()
         seen = np.where(data.known("train"), data.group_array("train"), -1)
         known = group_counts(seen, len(names)).tolist()
     return [
@@ -119,13 +122,15 @@ def summarise(data: Any, scores: GroupScores, uses_groups: bool) -> dict[str, An
     """Worst and average accuracy, and the label budget."""
     names = data.eval_group_names or data.group_names
     worst = int(scores.worst_group)
+    is_adjusted = data.adjusted_average and not scores.adjusted.isnan()
     return {
         "worst": _plain(scores.worst),
         "worst_group": str(names[worst]) if worst >= 0 else None,
         "average": _plain(scores.average),
         "adjusted_average": _plain(scores.adjusted),
-        "headline_average": "adjusted_average" if data.adjusted_average else "average",
+        "headline_average": "adjusted_average" if is_adjusted else "average",
         "training_rows": len(data.labels("train")),
+        "training_rows_of_unknown_group": int((data.true_group_array("train") < 0).sum()),
         "training_group_labels": data.num_labelled if uses_groups else 0,
         "validation_group_labels": int(data.known("val").sum()),
     }
@@ -138,12 +143,19 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         for name in ("worst", "average", "adjusted_average")
     }
     used, rows = summary["training_group_labels"], summary["training_rows"]
-    return [
+    unknown = summary["training_rows_of_unknown_group"]
+    lines = [
         f"worst {percent['worst']} ({summary['worst_group']}), average {percent['average']}, "
         f"weighted as in training {percent['adjusted_average']}",
         f"group labels: {used:,} of {rows:,} training rows ({100 * used / max(1, rows):.1f} %) and "
         f"{summary['validation_group_labels']:,} validation rows",
     ]
+    if unknown:
+        lines.append(
+            f"the groups of {unknown:,} training rows are unknown, and so are the sizes of groups "
+            "in training"
+        )
+    return lines
 
 
 def _plain(value: Any) -> float | None:

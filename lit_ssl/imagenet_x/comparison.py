@@ -29,10 +29,12 @@ class FactorComparison:
         factors: Names, F of them.
         count: Images per factor, int64 ``[F]``.
         accuracy: Accuracy of b minus that of a, ``[F]``, with ``accuracy_low``, ``accuracy_high``,
-            ``accuracy_p`` (two-sided) and ``accuracy_p_holm`` (corrected for F factors).
+            ``accuracy_p`` (two-sided), ``accuracy_p_holm`` (corrected for F factors), and
+            ``accuracy_p_bound``, bool: where the corrected value is an upper bound (≤), since no
+            draw lay on the far side of zero.
         error_ratio: Error ratio of b minus that of a, with the same companions.
-        average: Accuracy of b minus that of a on all images, with ``average_interval`` and
-            ``average_p``.
+        average: Accuracy of b minus that of a on all images, with ``average_interval``,
+            ``average_p`` and ``average_p_bound``.
         level: Of the intervals.
     """
 
@@ -43,14 +45,17 @@ class FactorComparison:
     accuracy_high: np.ndarray
     accuracy_p: np.ndarray
     accuracy_p_holm: np.ndarray
+    accuracy_p_bound: np.ndarray
     error_ratio: np.ndarray
     error_ratio_low: np.ndarray
     error_ratio_high: np.ndarray
     error_ratio_p: np.ndarray
     error_ratio_p_holm: np.ndarray
+    error_ratio_p_bound: np.ndarray
     average: float
     average_interval: tuple[float, float]
     average_p: float
+    average_p_bound: bool
     level: float
 
 
@@ -66,8 +71,8 @@ def compare_factors(
     """Paired comparison of two models on the same images.
 
     The bootstrap draws images, each with the outcomes of both models. A p value is twice the share
-    of draws on the far side of zero, at least 2 / (draws + 1); ``_holm`` values hold for all
-    factors together.
+    of draws on the far side of zero, at least 2 / (draws + 1), where it is an upper bound of what
+    more draws would give; ``_holm`` values hold for all factors together.
 
     Args:
         correct_a: Whether model a classifies each image correctly, bool ``[N]``.
@@ -96,9 +101,9 @@ def compare_factors(
     drawn_accuracy = np.concatenate([part[0] for part in drawn])
     drawn_ratio = np.concatenate([part[1] for part in drawn])
     drawn_average = np.concatenate([part[2][:, :1] for part in drawn])
-    (low, high), p = _summary(drawn_accuracy, level)
-    (ratio_low, ratio_high), ratio_p = _summary(drawn_ratio, level)
-    (mean_low, mean_high), mean_p = _summary(drawn_average, level)
+    (low, high), p, least = _summary(drawn_accuracy, level)
+    (ratio_low, ratio_high), ratio_p, ratio_least = _summary(drawn_ratio, level)
+    (mean_low, mean_high), mean_p, mean_least = _summary(drawn_average, level)
     return FactorComparison(
         factors=names,
         count=inside.sum(axis=1),
@@ -107,14 +112,17 @@ def compare_factors(
         accuracy_high=high,
         accuracy_p=p,
         accuracy_p_holm=holm(p),
+        accuracy_p_bound=_bound(p, least),
         error_ratio=error_ratio,
         error_ratio_low=ratio_low,
         error_ratio_high=ratio_high,
         error_ratio_p=ratio_p,
         error_ratio_p_holm=holm(ratio_p),
+        error_ratio_p_bound=_bound(ratio_p, ratio_least),
         average=float(average[0]),
         average_interval=(float(mean_low[0]), float(mean_high[0])),
         average_p=float(mean_p[0]),
+        average_p_bound=bool(mean_least[0]),
         level=level,
     )
 
@@ -133,10 +141,18 @@ def _differences(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return b - a, ratios, mean_b - mean_a
 
 
-def _summary(drawn: np.ndarray, level: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Interval and two-sided p value of differences ``[R, F]``."""
+def _bound(p: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Which of the values that Holm corrects would be smaller if the least ones were."""
+    return holm(np.where(least, 0.0, p)) < holm(p)
+
+
+def _summary(
+    drawn: np.ndarray, level: float
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+    """Interval and two-sided p value of differences ``[R, F]``, and where it is the least."""
     low, high = nan_quantiles(drawn, [(1 - level) / 2, (1 + level) / 2])
     valid = (~np.isnan(drawn)).sum(axis=0)
     nearer = np.minimum((drawn <= 0).sum(axis=0), (drawn >= 0).sum(axis=0))
     p = np.minimum(2 * (nearer + 1) / (valid + 1), 1.0)
-    return (low, high), np.where(valid > 0, p, np.nan)
+    tested = valid > 0
+    return (low, high), np.where(tested, p, np.nan), tested & (nearer == 0)

@@ -90,6 +90,7 @@ def _content(report: FactorReportData) -> dict[str, Any]:
             "accuracy_low": change.average_interval[0],
             "accuracy_high": change.average_interval[1],
             "accuracy_p": change.average_p,
+            "accuracy_p_bound": change.average_p_bound,
             "factors": [_change_row(change, f) for f in report.order],
         }
         for name, change in zip(report.names[1:], report.changes, strict=True)
@@ -100,4 +101,6 @@ def _content(report: FactorReportData) -> dict[str, Any]:
 def _change_row(change: FactorComparison, f: int) -> dict[str, Any]:
     names = (*_NUMBERS, "accuracy_p", "accuracy_p_holm", "error_ratio_p", "error_ratio_p_holm")
     values = {name: float(getattr(change, name)[f]) for name in names}
+    bounds = ("accuracy_p_bound", "error_ratio_p_bound")
+    values |= {name: bool(getattr(change, name)[f]) for name in bounds}
     return {"factor": change.factors[f], "images": int(change.count[f]), **values}

@@ -183,6 +183,9 @@ def _correct(
 
 
 def human_predictions(annotations: FactorAnnotations) -> Predictions:
-    """The original labels as predictions: with ReaL labels, what one annotator reaches."""
+    """The original labels as predictions: with ReaL labels, what one annotator reaches.
+
+    How sure annotators were is not known, so that there is no calibration.
+    """
     classes = np.concatenate([[-1], annotations.labels])
-    return Predictions("human", classes, np.where(classes >= 0, 1.0, np.nan))
+    return Predictions("human", classes, np.full(len(classes), np.nan))

@@ -112,17 +112,18 @@ def _change_grid(report: FactorReportData, name: str, k: int) -> _Grid:
             *_factor(report, f),
             _signed(100 * change.accuracy[f], 100 * change.accuracy_low[f],
                     100 * change.accuracy_high[f], 1),
-            _p(change.accuracy_p_holm[f]),
+            _p(change.accuracy_p_holm[f], change.accuracy_p_bound[f]),
             _signed(change.error_ratio[f], change.error_ratio_low[f],
                     change.error_ratio_high[f], 2),
-            _p(change.error_ratio_p_holm[f]),
+            _p(change.error_ratio_p_holm[f], change.error_ratio_p_bound[f]),
         ]
         for f in report.order
     ]  # fmt: skip
     low, high = change.average_interval
     average = _signed(100 * change.average, 100 * low, 100 * high, 1)
     images = np.intersect1d(report.scores[0].numbers, report.scores[k + 1].numbers).size
-    foot = [["all annotated", f"{images:,}", average, _p(change.average_p), "", ""]]
+    p = _p(change.average_p, change.average_p_bound)
+    foot = [["all annotated", f"{images:,}", average, p, "", ""]]
     headers = ["factor", "n", "accuracy, points", "p", "error ratio", "p"]
     title = f"From {report.names[0]} to {name}, same images (p: Holm over factors)"
     return _Grid(title, headers, rows, foot)
@@ -152,8 +153,11 @@ def _signed(value: float, low: float, high: float, digits: int) -> str:
     return f"{value:+.{digits}f} ({low:+.{digits}f}…{high:+.{digits}f})"
 
 
-def _p(value: float) -> str:
+def _p(value: float, is_bound: bool) -> str:
     if math.isnan(value):
         return "–"
     star = " *" if value < 0.05 else ""
-    return ("<.001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1") + star
+    if value < 0.001:
+        return "<.001" + star
+    sign = "≤" if is_bound and value < 1 else ""
+    return sign + (f"{value:.3f}".lstrip("0") if value < 1 else "1") + star

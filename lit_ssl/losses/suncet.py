@@ -21,8 +21,9 @@ class SuNCEtLoss(nn.Module):
         p = softmax(z @ z.T / temperature, without i = j) @ y    # [M, K]
         loss = -(y * log p).sum(1).mean()
 
-    Without smoothing, minus the log of the share of the own class. The arithmetic is float32
-    (float64 for float64 inputs) whatever the autocast state.
+    Without smoothing, minus the log of the share of the own class. An image that is alone in its
+    class has nothing to be pulled to, and does not count. The arithmetic is float32 (float64 for
+    float64 inputs) whatever the autocast state.
 
     Args:
         temperature: τ > 0.
@@ -48,13 +49,24 @@ class SuNCEtLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.gather = gather
 
-    def forward(self, embeddings: Tensor, labels: Tensor, num_classes: int | None = None) -> Tensor:
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        num_classes: int | None = None,
+        look: bool = False,
+    ) -> Tensor:
         """Compute the loss.
 
         Args:
-            embeddings: ``[M, D]``; each class at least twice among all processes.
+            embeddings: ``[M, D]``; some class at least twice among all processes.
             labels: int64 ``[M]``.
             num_classes: see :func:`lit_ssl.losses.class_columns`.
+            look: on an accelerator too, make sure that there is such a class; the host waits.
+
+        Raises:
+            ValueError: if all images are alone in their classes (on accelerators the loss is then
+                0, unless ``look``).
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
             z = _normalized(embeddings)
@@ -69,8 +81,14 @@ class SuNCEtLoss(nn.Module):
                 _without_self(z @ everyone.T / self.temperature, first), dim=1
             )
             probs = log_weights.exp() @ smooth
-            own = smooth[first : first + len(z)]
-            return -(own * probs.clamp_min(1e-30).log()).sum(dim=1).mean()
+            mine = slice(first, first + len(z))
+            has_partner = columns @ columns.sum(dim=0) > 1
+            if look or labels.device.type == "cpu":
+                _check_partners(has_partner)
+            terms = -(smooth[mine] * probs.clamp_min(1e-30).log()).sum(dim=1)
+            # by the mean number over processes, so that the mean of their losses is that of all
+            count = has_partner.sum() / (len(everyone) / len(z))
+            return torch.where(has_partner[mine], terms, 0.0).sum() / count.clamp(min=1e-30)
 
 
 class NTXentLoss(nn.Module):
@@ -128,6 +146,15 @@ class NTXentLoss(nn.Module):
             logits = _without_self(z @ others.T / self.temperature, first)
             partner = torch.arange(len(z), device=z.device).roll(len(z) // 2) + first
             return F.cross_entropy(logits, partner)
+
+
+def _check_partners(has_partner: Tensor) -> None:
+    if not bool(has_partner.any()):
+        raise InputError(
+            f"SuNCEt pulls images of one class together, and all {len(has_partner)} labelled ones "
+            "of this batch are alone in their class: serve at least two of each (images_per_class "
+            "or support_views of SemiSupervisedDataModule)"
+        )
 
 
 def _normalized(x: Tensor) -> Tensor:

@@ -143,6 +143,12 @@ class PMSN(MSN):
                 f"indices of its training images: {found}; choose another prior, or give a list"
             )
         labels = np.asarray(data.labels("train"))
+        if unknown := int((labels < 0).sum()):
+            rank_zero_warn(
+                f"prior 'data' counts the classes of {len(labels) - unknown:,} of {len(labels):,} "
+                "training images, those with a label: where these are no random choice, give the "
+                "shares as a list"
+            )
         counts = np.bincount(labels[labels >= 0], minlength=data.num_classes)
         empty = np.flatnonzero(counts == 0)
         if len(counts) == 0 or len(empty):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_ssl.contracts.batches import two_stream_batch, view_major
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
-from lit_ssl.methods.paws import PAWS
+from lit_ssl.methods.paws import PAWS, Embeddings
 from lit_ssl.methods.rates import current_lr
 from lit_ssl.trainer.run import is_logged
 
@@ -136,12 +136,10 @@ class SuNCEt(PAWS):
         """One step; returns the loss, and features of the first large views if it sees them."""
         views, support, labels = two_stream_batch(batch)
         if self.contrastive_weight == 0:
-            return {"loss": self._supervised_loss(support, labels)}
+            return {"loss": self._supervised_loss(support, labels, batch_idx)}
         size = len(views[0])
         supports, large = self.encode([view_major(support), view_major(views[0])])
-        supervised = self.suncet(
-            supports.predictions, labels.repeat(support.shape[1]), self.num_classes
-        )
+        supervised = self._suncet(supports, labels.repeat(support.shape[1]), batch_idx)
         contrastive = self.contrastive(large.predictions.unflatten(0, (2, size)))
         loss = self.contrastive_weight * contrastive
         limit = self.supervised_epochs
@@ -157,10 +155,14 @@ class SuNCEt(PAWS):
             )
         return {"loss": loss, "features": large.features[:size].detach()}
 
-    def _supervised_loss(self, support: Tensor, labels: Tensor) -> Tensor:
+    def _suncet(self, supports: Embeddings, labels: Tensor, batch_idx: int) -> Tensor:
+        """SuNCEt's loss; once in an epoch the host waits to see that classes are there twice."""
+        return self.suncet(supports.predictions, labels, self.num_classes, look=batch_idx == 0)
+
+    def _supervised_loss(self, support: Tensor, labels: Tensor, batch_idx: int) -> Tensor:
         """SuNCEt's loss of supports ``[M, views, C, H, W]``, logged."""
         supports = self.encode([view_major(support)])[0]
-        loss = self.suncet(supports.predictions, labels.repeat(support.shape[1]), self.num_classes)
+        loss = self._suncet(supports, labels.repeat(support.shape[1]), batch_idx)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
         self.log("train/lr", current_lr(self.trainer), batch_size=len(labels))
         return loss

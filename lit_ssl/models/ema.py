@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lit_ssl.models.backbones.vit import without_drop_path
 from lit_ssl.precision import widened_
@@ -34,6 +34,6 @@ def ema_update_(target: nn.Module, online: nn.Module, decay: float) -> None:
 
     Buffers are left alone: the target's BatchNorm statistics come from its own forwards.
     """
-    slow = list(target.parameters())
+    slow: list[Tensor] = [*target.parameters()]
     fast = [p.to(q.dtype) for p, q in zip(online.parameters(), slow, strict=True)]
     torch._foreach_lerp_(slow, fast, 1.0 - decay)

@@ -103,6 +103,52 @@ def test_a_group_without_known_rows_is_named(tmp_path):
         run.test(classifier(), datamodule=data, verbose=False)
 
 
+def test_a_group_that_the_data_lack_is_left_out(tmp_path):
+    data = digits(correlation=1.0)
+    model = classifier()
+    before = model.classifier.weight.detach().clone()
+    with pytest.warns(
+        UserWarning, match="no train row is in the group 0-4, red or 5-9, green: the"
+    ):
+        trainer(tmp_path, LastLayerRefit(rows="train", subsets=2)).test(
+            model, datamodule=data, verbose=False
+        )
+    assert not torch.equal(model.classifier.weight, before)
+    assert model.classifier.weight.isfinite().all()
+    assert float(model.group_scores["test"].per_group[0]) > 0.9
+
+
+class PartlyLabelled(ColouredMNISTDataModule):
+    """The data themselves do not say most of the attributes: 25 rows of each group are known."""
+
+    def attribute_array(self, split):
+        attributes = super().attribute_array(split)
+        if split == "train":
+            groups = self.labels(split) * 2 + attributes
+            for group in range(4):
+                attributes[np.flatnonzero(groups == group)[25:]] = -1
+        return attributes
+
+
+def test_how_training_is_made_up_is_not_guessed_from_the_rows_that_are_known(tmp_path, capsys):
+    model = BARACK(backbone=SmallCNN(2), num_classes=2, predictor_epochs=1, held_out=0.0)
+    data = PartlyLabelled(batch_size=64, seed=0)
+    run = trainer(tmp_path, GroupReport(), max_epochs=2, limit_train_batches=2)
+    with pytest.warns(UserWarning, match="acc_adj is not logged: the groups of 3,100 of 3,200"):
+        run.fit(model, datamodule=data)
+    assert "val/acc_adj" not in run.callback_metrics
+    (logged,) = run.test(model, datamodule=data, verbose=False)
+    assert "test/acc_adj" not in logged
+    assert logged["test/acc_avg"] > 0
+    report = json.loads((tmp_path / "group_report.json").read_text())
+    assert report["adjusted_average"] is None
+    assert report["headline_average"] == "average"
+    assert [group["training_rows"] for group in report["groups"]] == [None] * 4
+    assert [group["known_in_training"] for group in report["groups"]] == [25] * 4
+    assert report["training_rows_of_unknown_group"] == 3100
+    assert "the groups of 3,100 training rows are unknown" in capsys.readouterr().out
+
+
 def test_wrong_arguments(tmp_path):
     with pytest.raises(ValueError, match="rows 'train' or 'val'"):
         LastLayerRefit(rows="test")

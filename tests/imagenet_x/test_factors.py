@@ -267,6 +267,25 @@ def test_a_difference_in_one_factor_is_found_there(random_annotations):
     np.testing.assert_allclose(back.error_ratio, -change.error_ratio, atol=1e-12)
 
 
+def test_p_values_that_the_draws_cannot_resolve_are_upper_bounds():
+    rows = np.arange(400)
+    members = np.stack([rows < 100, (rows >= 100) & (rows < 200), rows >= 200, rows < 0], axis=1)
+    a = np.zeros(400, dtype=bool)
+    b = (rows < 80) | ((rows >= 100) & (rows < 103))
+    change = compare_factors(a, b, members, draws=199)
+    assert change.accuracy_p[0] == change.average_p == 2 / 200
+    assert change.average_p_bound
+    assert change.accuracy_p_bound[[0, 3]].tolist() == [True, False]
+    assert not change.accuracy_p_bound[np.flatnonzero(change.accuracy_p > 0.02)].any()
+
+
+def test_annotators_have_no_calibration(folder):
+    annotations = read_annotations(str(folder))
+    error, each = FactorScores(human_predictions(annotations), annotations, "real").calibration()
+    assert np.isnan(error)
+    assert np.isnan(each).all()
+
+
 def test_p_values_are_honest(random_annotations):
     """Of two models without a difference, about one in twenty tests is below 5%."""
     below = 0

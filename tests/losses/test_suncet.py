@@ -42,6 +42,26 @@ def test_suncet_by_hand():
     torch.testing.assert_close(SuNCEtLoss(1.0)(z, labels), expected)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_an_image_alone_in_its_class_does_not_count(smoothing):
+    z = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 0, 2, 1, 1])
+    loss = SuNCEtLoss(0.5, smoothing)(z, labels, num_classes=3)
+    unit = torch.nn.functional.normalize(z, dim=1)
+    similar = (unit @ unit.T / 0.5).exp().fill_diagonal_(0)
+    share = similar / similar.sum(dim=1, keepdim=True)
+    smooth = (1 - smoothing) * torch.eye(3, dtype=torch.float64)[labels] + smoothing / 3
+    terms = -(smooth * (share @ smooth).log()).sum(dim=1)
+    torch.testing.assert_close(loss, terms[labels != 2].mean())
+
+
+def test_images_that_are_all_alone_in_their_classes_are_refused():
+    z = torch.randn(3, 4, requires_grad=True)
+    for labels in (torch.arange(3), torch.arange(1)):
+        with pytest.raises(ValueError, match=rf"all {len(labels)} labelled .*images_per_class"):
+            SuNCEtLoss()(z[: len(labels)], labels)
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="temperature must be positive"):
         SuNCEtLoss(0.0)

@@ -47,7 +47,8 @@ class GroupRobustClassifier(GroupEvaluation):
 
     It logs, at the end of a validation or test, ``acc_worst`` (the lowest accuracy of a group: the
     value to select by, for every method), ``acc_avg``, ``acc_adj`` (weighted as the training set is
-    made up) and ``acc_group_G``; and in training the group weights ``train/q_G``.
+    made up, where the data say it) and ``acc_group_G``; and in training the group weights
+    ``train/q_G``.
 
     Args:
         backbone: timm name of any model, a name of :data:`lit_ssl.models.OWN_BACKBONES`, or a
@@ -236,8 +237,9 @@ class GroupRobustClassifier(GroupEvaluation):
         counts = group_counts(groups, self.num_groups)
         empty = [data.group_names[g] for g in np.flatnonzero(counts == 0)]
         if self.uses_groups and empty:
+            lies = "is" if (groups >= 0).all() else "is known to be"
             rank_zero_warn(
-                f"no training row is in the group {' or '.join(empty)}: nothing makes the "
+                f"no training row {lies} in the group {' or '.join(empty)}: nothing makes the "
                 "classifier robust there"
             )
         weights = self.sampling_weights(data, groups)

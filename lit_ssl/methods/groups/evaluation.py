@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,8 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
 
     Logs ``acc_worst``, ``acc_avg``, ``acc_adj`` and ``acc_group_G`` of the validation and test
     rows; where these carry groups of their own that may overlap (``eval_group_names`` of the data
-    module), by those.
+    module), by those. There is no ``acc_adj`` where the data do not say the groups of all training
+    rows.
 
     Attributes:
         group_scores: of the last validation (``val``) and test (``test``).
@@ -41,7 +43,14 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
         names = data.eval_group_names or data.group_names
         weights = None
         if not data.eval_group_names:
-            weights = group_counts(data.true_group_array("train"), len(names))
+            groups = data.true_group_array("train")
+            if unknown := int((groups < 0).sum()):
+                rank_zero_warn(
+                    f"acc_adj is not logged: the groups of {unknown:,} of {len(groups):,} training "
+                    "rows are unknown, and with them how the training set is made up"
+                )
+            else:
+                weights = group_counts(groups, len(names))
         self.val_groups = GroupAccuracy(len(names), weights)
         self.test_groups = GroupAccuracy(len(names), weights)
 
