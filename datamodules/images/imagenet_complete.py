@@ -56,7 +56,7 @@ def warn_of_small_classes(folder: Path, labels: np.ndarray, class_names: Sequenc
     usual = float(np.median(sizes[sizes > 0]))
     small = np.flatnonzero(2 * sizes < usual)
     if len(small):
-        found = listed([f"{class_names[label]} ({sizes[label]:,})" for label in small])
+        found = listed([f"{class_names[label]} ({sizes[label]:,})" for label in small.tolist()])
         rank_zero_warn(
             f"ImageNet: {len(small):,} of the {len(class_names):,} classes in {folder} have less"
             f" than half of the usual {usual:,.0f} images: {found}. If an archive was unpacked in"

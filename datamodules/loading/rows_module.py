@@ -114,6 +114,11 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         """
         for split in splits_of_stage(stage):
             self.say_found(split)
+        if stage == "validate" and not self.rows("val"):
+            raise InputError(
+                f"{type(self).__name__} has no {self.inputs} for the val split: give it some, or"
+                " hold out training rows (val_size)"
+            )
 
     def say_found(self, split: Split) -> None:
         """Find the rows of a split, check their labels, and say once what there is."""

@@ -49,7 +49,7 @@ class Decoding:
             counts as unreadable.
     """
 
-    background: tuple[int, int, int] | None = None
+    background: tuple[int, ...] | None = None
     max_value: float | None = None
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ def _to_rgb(image: Image.Image, decoding: Decoding) -> Image.Image:
     return rgb
 
 
-def _without_transparency(rgba: Image.Image, colour: tuple[int, int, int] | None) -> Image.Image:
+def _without_transparency(rgba: Image.Image, colour: tuple[int, ...] | None) -> Image.Image:
     if colour is not None:
         below = Image.new("RGBA", rgba.size, (*colour, 255))
         return Image.alpha_composite(below, rgba).convert("RGB")

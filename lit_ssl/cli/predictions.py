@@ -44,7 +44,7 @@ def save_predictions(trainer: pl.Trainer) -> None:
     out. With several processes each writes its share, of every W-th image, to
     ``predictions_RANK.*``.
     """
-    predictions: Sequence[Any] = trainer.predict_loop.predictions
+    predictions: Any = trainer.predict_loop.predictions
     has_writer = any(isinstance(c, BasePredictionWriter) for c in trainer.callbacks)  # type: ignore[attr-defined]
     stems = ["predictions"]
     if trainer.world_size > 1:
@@ -94,8 +94,8 @@ def _known(trainer: pl.Trainer, count: int) -> _Known:
     labels = None
     if isinstance(loader, RowsLoader) and loader.targets is not None:
         labels = loader.targets()[0][rows]
-    named = reader is not None and callable(getattr(reader, "name", None))
-    files = [(reader.name(int(row)) or "") if named else "" for row in rows]
+    name = getattr(reader, "name", None) if labels is not None else None
+    files = ["" if name is None else name(int(row)) or "" for row in rows]
     corrupt = getattr(reader, "corrupt", None)
     readable = np.ones(count, dtype=bool) if corrupt is None else ~corrupt[rows]
     return _Known(rows, files, labels, readable)
