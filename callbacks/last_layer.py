@@ -17,6 +17,7 @@ from lit_ssl.groups.cells import group_counts
 from lit_ssl.groups.weights import subsample_weights
 from lit_ssl.metrics import fit_linear_probe
 from lit_ssl.trainer.passes import on_rank_zero, predict_rows
+from lit_ssl.trainer.selection import check_selection
 
 __all__ = ["LastLayerRefit"]
 
@@ -71,6 +72,8 @@ class LastLayerRefit(pl.Callback):
             )
         data = data_source(trainer)
         data.setup("fit")
+        if self.rows == "val":
+            check_selection(data, "the last layer", "fit it on those of known group: rows 'train'")
         features, labels, groups = self._collect(trainer, pl_module, data)
         names = data.group_names
         self._check(groups, labels.numpy(), names, data.num_attributes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class ImageNetDataModule(ImageDataModule):
         val_size: Number of training images held out for validation; 0 validates on ``val``.
         kwargs: Arguments of ``ImageDataModule``.
     """
+
+    reported: ClassVar[Split] = "val"
 
     def __init__(
         self,

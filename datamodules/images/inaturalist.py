@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class INaturalist2018DataModule(ImageDataModule):
             validation images.
         kwargs: Arguments of ``ImageDataModule``.
     """
+
+    reported: ClassVar[Split] = "val"
 
     def __init__(
         self,

@@ -92,6 +92,11 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
             _ = self.support_recipe
             self._support_sampler(num_batches=1)
 
+    @property
+    def validates_on_test(self) -> bool:
+        """As of the data set: whether validation sees the images that results are reported on."""
+        return self.dataset.validates_on_test
+
     @cached_property
     def support_positions(self) -> np.ndarray:
         """Positions of the labelled images in ``labels("train")``, int64, ascending."""

@@ -24,6 +24,7 @@ from lit_ssl.datamodules.selection.partition import Partition, Split, splits_of_
 from lit_ssl.datamodules.selection.subset import Subset
 from lit_ssl.errors import InputError
 from lit_ssl.seeding import run_seed
+from lit_ssl.trainer.selection import check_monitors
 
 __all__ = ["RowsModule"]
 
@@ -42,6 +43,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
 
     carried: ClassVar[tuple[str, ...]] = ("label",)  # columns that batches carry
     inputs: ClassVar[str] = "images"  # what rows are, for messages
+    reported: ClassVar[Split] = "test"  # the data set's own split that papers report
 
     def __init__(
         self,
@@ -119,6 +121,8 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
                 f"{type(self).__name__} has no {self.inputs} for the val split: give it some, or"
                 " hold out training rows (val_size)"
             )
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            check_monitors(self.trainer, self)
 
     def say_found(self, split: Split) -> None:
         """Find the rows of a split, check their labels, and say once what there is."""
@@ -130,6 +134,11 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         if found is not None and split not in self._said:
             rank_zero_info(f"{split}: {found}")
         self._said.add(split)
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether validation sees the rows that results are reported on; no choice is for them."""
+        return self._splits.validation_source == self.reported
 
     def rows(self, split: Split) -> Rows | None:
         """Return the rows of a split as it is used, after hold-out and subset."""

@@ -92,6 +92,16 @@ class Partition:
             return self._first_of("train")  # all of it, whatever is held out or not chosen
         return rows
 
+    @property
+    def validation_source(self) -> Split | None:
+        """The data set's own split whose rows are validated on, None if there are none."""
+        if self._val_size or self._val_file is not None:
+            return "train"
+        rows = self["val"]
+        if rows is None:
+            return None
+        return "test" if self._own["val"] is None else "val"
+
     def positions(self, subset: Subset) -> np.ndarray:
         """Return the positions in the training split, as it is used, of the rows of a subset."""
         self._divide()

@@ -130,7 +130,12 @@ def is_unlabelled(trainer: pl.Trainer, given: int | None) -> bool:
 
 
 def validates_on_test(datamodule: Any) -> bool:
-    """Whether a data module, if there is one, is known to validate on its test images."""
+    """Whether a data module, if there is one, is known to validate on its test images.
+
+    It says so itself (``validates_on_test``), or serves the same images for both.
+    """
+    if getattr(datamodule, "validates_on_test", False) is True:
+        return True
     if getattr(datamodule, "val_size", None) != 0:
         return False
     loaders = datamodule.val_dataloader(), datamodule.test_dataloader()

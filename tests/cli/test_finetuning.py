@@ -106,10 +106,15 @@ def test_fine_tuning_from_a_checkpoint_of_msn(lit_ssl, built, digits):
     assert module.hparams["layer_decay"] == 0.65
 
 
-def test_choosing_heads_on_test_images_is_refused(lit_ssl):
+def test_choosing_heads_on_test_images_is_refused(lit_ssl, workdir):
     words = ["fit", "--config=eval/linear_mnist5k.yaml", "--data.val_size=0", *ONE_STEP]
     result = lit_ssl(*words)
     assert result.code == 2
+    assert "the best of 48 heads would be chosen on the test images" in result.err
+    # no more by validate, which would write its choice
+    before = sorted(workdir.rglob("*"))
+    result = lit_ssl("validate", *words[1:3], "--trainer.limit_val_batches=1")
+    assert (result.code, sorted(workdir.rglob("*"))) == (2, before)
     assert "the best of 48 heads would be chosen on the test images" in result.err
     one = ["--model.features=[mean]", "--model.learning_rates=[6.4]", "--model.weight_decays=[0]"]
     assert lit_ssl(*words, *one).code == 0
@@ -163,6 +168,9 @@ def test_paws_recipes_on_an_official_checkpoint(lit_ssl, built, imagenet, workdi
     words += ["--data.batch_size=4", "--model.backbone=resnet10t", "--model.proj_hidden_dim=16"]
     result = lit_ssl(*words, *ONE_STEP)
     assert result.code == 0, result.err
+    loose = lit_ssl(*words, "--data.val_file=null", "--trainer.precision=32-true")
+    assert loose.code == 2
+    assert "ModelCheckpoint(monitor='val/acc1') would be chosen on the test images" in loose.err
     wide = lit_ssl(*words, "--model.proj_hidden_dim=17", *ONE_STEP)
     assert wide.code == 2
     assert "set proj_hidden_dim to 16" in wide.err.splitlines()[-1]

@@ -166,6 +166,20 @@ def test_the_head_that_validates_best_is_tested_and_files_say_so(tiny, tmp_path,
     torch.testing.assert_close(probs.argmax(1) == test.labels, hits)
 
 
+def test_a_choice_is_not_tested_on_the_images_on_which_it_was_made(tiny):
+    module, trainer = evaluation(), tiny.trainer(max_epochs=1)
+    train, val = loaders()
+    trainer.fit(module, train, loaders()[1])
+    trainer.test(module, val)  # other images than those of the fit
+    trainer.validate(module, val)
+    with pytest.raises(ValueError, match="the best of 4 heads was chosen on the images that are"):
+        trainer.test(module, val)
+    trainer.predict(module, val)
+    only = evaluation(learning_rates=[6.4], weight_decays=[0.0])
+    trainer.validate(only, val)
+    trainer.test(only, val)  # there was no choice
+
+
 def test_without_validation_no_head_can_be_tested_unless_it_is_the_only_one(tiny):
     trainer = tiny.trainer(limit_val_batches=0)
     with pytest.raises(ValueError, match="none of the 4 heads has a validation accuracy"):

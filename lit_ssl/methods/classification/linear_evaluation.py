@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import load_encoder
 from lit_ssl.contracts.batches import inputs_of, labelled_batch
-from lit_ssl.contracts.data import validates_on_test
 from lit_ssl.distributed import is_distributed
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.sweep_output import (
@@ -36,6 +35,7 @@ from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
 from lit_ssl.trainer.private import validate_the_end
 from lit_ssl.trainer.run import origin_of, run_folder, tensorboards
+from lit_ssl.trainer.selection import check_selection, check_tested, data_sets
 from lit_ssl.trainer.validation import why_not_validated
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
@@ -115,6 +115,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.register_buffer("val_acc1", empty)
         self._counts: Tensor | None = None
         self._tested: tuple[int, ProbeHead] | None = None
+        self._validated: list[Any] = []  # data sets of the last validation, which chose the head
         self._scaler: Any = None
         self.train()  # the backbone is in eval mode from the start
 
@@ -203,13 +204,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
                 "LinearEvaluation trains its heads independently, and gradient_clip_val would clip "
                 "them by their common norm: leave it out"
             )
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if len(self.points) > 1 and validates_on_test(data):
-            raise InputError(
-                f"the best of {len(self.points)} heads would be chosen on the test images, which "
-                "are the validation images here: hold out training images with data.val_size, or "
-                "give one learning rate, weight decay and kind of features"
-            )
+        self._check_choice()
         # Heads are float32, also under 16-mixed: nothing to scale, and the scaler would skip the
         # step of all heads for one that overflows.
         plugin = self.trainer.precision_plugin
@@ -218,6 +213,15 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
             plugin.scaler = None  # type: ignore[attr-defined]
 
         validate_the_end(self.trainer)  # else a fit without a due validation has no best head
+
+    def _check_choice(self) -> None:
+        """Refuse to choose among several heads on the test images."""
+        if len(self.points) > 1:
+            check_selection(
+                getattr(self.trainer, "datamodule", None),
+                f"the best of {len(self.points)} heads",
+                "give one learning rate, weight decay and kind of features",
+            )
 
     def on_train_start(self) -> None:
         """Warn of a sweep without validation: no head can be chosen at its end."""
@@ -235,6 +239,15 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self._show()
 
     # validation of all heads
+
+    def on_validation_start(self) -> None:
+        """Refuse a choice on the test images in ``trainer.validate`` too.
+
+        Raises:
+            ValueError: if there are several heads, and validation images are the test images.
+        """
+        self._check_choice()
+        self._validated = data_sets(self.trainer.val_dataloaders)
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
@@ -293,6 +306,16 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
     # test of the chosen head
 
     def on_test_start(self) -> None:
+        """Take out the chosen head.
+
+        Raises:
+            ValueError: if it was chosen on the very images that are tested.
+        """
+        if len(self.points) > 1:
+            check_tested(self.trainer, self._validated, f"the best of {len(self.points)} heads")
+        self.on_predict_start()
+
+    def on_predict_start(self) -> None:
         """Take out the chosen head."""
         best = self.best_head
         kind, index = divmod(best, self.per_kind)
@@ -325,8 +348,6 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         accuracy = counts[0] / counts[1].clamp(min=1)
         self.log("test/linear_acc1", accuracy, prog_bar=True, sync_dist=True)
         self._write(test_acc1=accuracy.item())
-
-    on_predict_start = on_test_start
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities ``[B, num_classes]`` of the chosen head."""

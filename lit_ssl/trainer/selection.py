@@ -1,0 +1,78 @@
+"""Nothing is chosen on the images that are reported: the one guard for all that choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from lit_ssl.contracts.data import validates_on_test
+from lit_ssl.errors import InputError
+
+__all__ = ["check_monitors", "check_selection", "check_tested", "data_sets"]
+
+
+def check_selection(data: Any, what: str, otherwise: str) -> None:
+    """Refuse a choice on validation images that are the test images.
+
+    Args:
+        data: The data module, if there is one.
+        what: Would be chosen.
+        otherwise: What to do, in place of holding out training images.
+
+    Raises:
+        InputError: If the data module is known to validate on its test images.
+    """
+    if validates_on_test(data):
+        raise InputError(
+            f"{what} would be chosen on the test images, which are the validation images here: "
+            f"hold out training images with data.val_size, or {otherwise}"
+        )
+
+
+def check_monitors(trainer: pl.Trainer, data: Any) -> None:
+    """Refuse callbacks of a fit that would choose an epoch on images that are reported.
+
+    Args:
+        trainer: The running trainer.
+        data: The data module, which says so (``validates_on_test``).
+
+    Raises:
+        InputError: If ``ModelCheckpoint`` keeps the best of them, or ``EarlyStopping`` stops there.
+    """
+    if trainer.limit_val_batches == 0:
+        return
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if not isinstance(callback, ModelCheckpoint | EarlyStopping):
+            continue
+        keeps_all = isinstance(callback, ModelCheckpoint) and callback.save_top_k in (-1, 0)
+        monitor = callback.monitor or ""
+        if monitor.startswith("val") and not keeps_all and data.validates_on_test:
+            name = f"{type(callback).__name__}(monitor={monitor!r})"
+            check_selection(data, f"the epoch of {name}", "take the last epoch: no monitor")
+
+
+def data_sets(loaders: Any) -> list[Any]:
+    """The data sets behind the loaders of a Trainer, as far as these tell."""
+    several = loaders if isinstance(loaders, list | tuple) else [loaders]
+    found = [getattr(loader, "dataset", None) for loader in several]
+    return [data for data in found if data is not None]
+
+
+def check_tested(trainer: pl.Trainer, chosen_on: Sequence[Any], what: str) -> None:
+    """Refuse to test a choice on the very data set on which it was made, as Python allows.
+
+    Args:
+        trainer: The running trainer, which tests.
+        chosen_on: The data sets of the choice (:func:`data_sets`).
+        what: Was chosen.
+
+    Raises:
+        InputError: If one of them is tested.
+    """
+    tested = data_sets(trainer.test_dataloaders)
+    if any(one is other for one in tested for other in chosen_on):
+        raise InputError(f"{what} was chosen on the images that are tested here: test it on others")
