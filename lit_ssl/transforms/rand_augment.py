@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from timm.data import rand_augment_transform
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from lit_ssl.errors import InputError
+from lit_ssl.transforms.rand_augment_batched import MOVES, Operation, apply_operations
 from lit_ssl.transforms.views.multicrop import SingleView
 from lit_ssl.transforms.views.spec import CropSpec
 
 __all__ = ["RandAugmentView"]
 
+_FILL = (124, 116, 104)  # ImageNet's mean colour
+
 
 class RandAugmentView(SingleView):
-    """One random view per image, and timm's RandAugment on it. In workers and for RGB only.
+    """One random view per image, and timm's RandAugment on it. For RGB only.
 
     Args:
         crop: the kind of view, with ``count`` 1.
@@ -36,8 +43,8 @@ class RandAugmentView(SingleView):
     def __init__(self, crop: CropSpec, policy: str = "rand-m9-mstd0.5-inc1") -> None:
         super().__init__(crop)
         self.policy = policy
-        # timm's usual values: largest shift, and ImageNet's mean colour to fill with
-        options = {"translate_const": int(0.45 * min(self.crop.shape)), "img_mean": (124, 116, 104)}
+        # timm's usual values: largest shift, and the colour to fill with
+        options = {"translate_const": int(0.45 * min(self.crop.shape)), "img_mean": _FILL}
         try:
             self._augment = rand_augment_transform(policy, options)
         except (AssertionError, ValueError) as error:
@@ -45,6 +52,9 @@ class RandAugmentView(SingleView):
                 f"timm knows no RandAugment policy {policy!r}: give one such as "
                 "rand-m9-mstd0.5-inc1 (magnitude 9, its standard deviation 0.5)"
             ) from error
+        for operation in self._augment.ops:
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
 
     def __call__(self, image: Tensor, seed: int) -> Tensor:
         """Makes the view of one image, in a worker.
@@ -59,10 +69,7 @@ class RandAugmentView(SingleView):
         Raises:
             ValueError: if the image has not three channels.
         """
-        if len(image) != 3:
-            raise InputError(
-                f"RandAugmentView needs images with 3 channels, got {len(image)}: use SingleView"
-            )
+        _check_channels(len(image))
         view = to_pil_image(super().__call__(image, seed))
         with _seeded(seed):
             return pil_to_tensor(self._augment(view))
@@ -73,15 +80,65 @@ class RandAugmentView(SingleView):
         sizes: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Not possible on the device.
+        """Makes the views of a batch on its device.
+
+        What is done to an image is drawn as in a worker; it is done to all images that share an
+        operation at once, and the host never waits for the device. Pixels differ from those of a
+        worker by rounding, and moved images by their filter.
+
+        Args:
+            images: ``[B, 3, H, W]``; uint8, or float in [0, 1]. Smaller images lie top left.
+            sizes: ``[B, 2]`` CPU integers, height and width of each image; all of H and W by
+                default.
+            generator: CPU generator, the only source of randomness; the global one by default.
+
+        Returns:
+            ``[B, 3, h, w]`` float32 in [0, 1].
 
         Raises:
-            ValueError: always.
+            ValueError: if the images have not three channels.
         """
-        raise InputError("RandAugmentView works on single images in workers: set augment: worker")
+        if images.ndim == 4:
+            _check_channels(images.shape[1])
+        views = super().batched(images, sizes, generator)
+        with _seeded(int(torch.randint(2**32, (), generator=generator))):
+            drawn = [self._draw() for _ in range(len(views))]
+        return apply_operations(views, list(zip(*drawn, strict=True)), _FILL)
+
+    def _draw(self) -> list[Operation | None]:
+        """What timm's RandAugment would do to one image, one entry for each step."""
+        policy: Any = self._augment
+        done: list[Operation | None] = []
+        chosen = np.random.choice(  # noqa: NPY002
+            len(policy.ops), policy.num_layers, policy.choice_weights is None, policy.choice_weights
+        )
+        for index in chosen:
+            operation = copy.copy(policy.ops[index])
+            operation.aug_fn = partial(_record, operation.name)
+            done.append(operation(None))
+        return done
 
     def __repr__(self) -> str:
         return f"RandAugmentView({self.crop}, {self.policy!r})"
+
+
+def _check_channels(channels: int) -> None:
+    if channels != 3:
+        raise InputError(
+            f"RandAugmentView needs images with 3 channels, got {channels}: use SingleView"
+        )
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keep the highest bits; none: black, which newer versions of Pillow refuse to make."""
+    black = Image.new(image.mode, image.size)
+    return ImageOps.posterize(image, min(bits, 8)) if bits >= 1 else black
+
+
+def _record(name: str, image: None, *values: float, resample: Any, fillcolor: Any) -> Operation:
+    """Stands for an operation of timm, and says what it would do."""
+    smooth = name in MOVES and random.choice(resample) == Image.Resampling.BICUBIC
+    return Operation(name, *values, smooth=smooth)
 
 
 @contextmanager

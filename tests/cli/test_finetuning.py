@@ -186,8 +186,13 @@ def test_paws_recipes_on_an_official_checkpoint(lit_ssl, built, imagenet, workdi
 def test_vit_recipes(lit_ssl, imagenet, cifar10):
     path = official(cifar10 / "msn.pth.tar", "target_encoder", small_vit("vit_base_patch16_224"))
     few = ["--data.batch_size=4", "--data.num_workers=0", f"--model.pretrained={path}", *SMALL_VIT]
-    for name, root in (("imagenet", imagenet[0]), ("cifar10", f"--data.root={cifar10}")):
-        words = [f"--config=finetune/{name}_vitb16.yaml", root, *few, *ONE_STEP]
+    recipes = [
+        ("imagenet", [imagenet[0]]),
+        ("cifar10", [f"--data.root={cifar10}"]),
+        ("cifar10", [f"--data.root={cifar10}", "--data.augment=device"]),
+    ]
+    for name, root in recipes:
+        words = [f"--config=finetune/{name}_vitb16.yaml", *root, *few, *ONE_STEP]
         result = lit_ssl("fit", *words)
         assert result.code == 0, result.err
 
