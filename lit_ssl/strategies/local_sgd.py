@@ -102,6 +102,7 @@ class LocalSGDStrategy(LocalStepsStrategy):
                 self.average_within_round(unit)
         if self.lightning_module is not None and self.lightning_module.automatic_optimization:
             self.end_batch()
+        self.go_on_silently()
         return output
 
     def start_average(self, unit: SyncUnit) -> None:

@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.optimizer import _optimizer_to_device
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -33,6 +34,7 @@ __all__ = [
     "before_batch_transfer",
     "built_by_cli",
     "checkpoint_to_come",
+    "collectives_begun",
     "copy_from_first_rank",
     "defer_requeue",
     "defer_sigterm",
@@ -305,6 +307,15 @@ def values_kept_when_wrapped(strategy: DDPStrategy) -> Iterator[None]:
 def copy_from_first_rank(module: nn.Module) -> None:
     """Give all processes the parameters and buffers of rank 0."""
     _sync_module_states(module)
+
+
+def collectives_begun() -> int:
+    """How many collectives this process has begun in the group of all; 0 if nobody counts."""
+    group: Any = dist.group.WORLD
+    try:
+        return group._get_sequence_number_for_group()
+    except RuntimeError:  # of a backend without
+        return 0
 
 
 def optimizer_to_device(optimizer: Optimizer, device: torch.device) -> None:

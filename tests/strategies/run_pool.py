@@ -19,12 +19,13 @@ import cases_signals
 import cases_single
 import cases_state
 import cases_training
+import cases_unequal
 import cases_unfrozen
 
 CASES = {}
 for module in (
     cases_golden, cases_numbers, cases_signals, cases_single, cases_state, cases_training,
-    cases_unfrozen,
+    cases_unequal, cases_unfrozen,
 ):  # fmt: skip
     CASES |= module.CASES
 

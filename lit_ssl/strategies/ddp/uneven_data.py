@@ -13,9 +13,11 @@ from torch.utils.data import IterableDataset
 from lit_ssl.errors import InputError, InputRuntimeError
 from lit_ssl.trainer.private import loaders_of, saves_within_epochs
 
-__all__ = ["FINISHED", "UnevenData"]
+__all__ = ["FINISHED", "LOOKS", "UnevenData"]
 
 FINISHED = 0  # in place of the number of a unit that a process wants to synchronise
+LOOKS = -1  # … and of one that validates, saves, or has ended its training
+_DOES = {FINISHED: "ended its epoch", LOOKS: "validates, saves or has ended"}
 
 
 class UnevenData:
@@ -52,7 +54,10 @@ class UnevenData:
                 "same, or let those that finish wait for the others with uneven='join'"
             )
         reloads = bool(trainer.reload_dataloaders_every_n_epochs)  # type: ignore[attr-defined]
+        # There, some processes may leave out a step that others make.
+        manual = not trainer.lightning_module.automatic_optimization
         self.is_possible = min(lengths) < 0 or len(set(lengths)) > 1 or reloads
+        self.is_possible = self.is_possible or (manual and not self.join)
         if self.is_possible and self.join:
             _check_join(trainer)
 
@@ -67,7 +72,7 @@ class UnevenData:
         """Say what comes next here.
 
         Args:
-            code: number of the unit to synchronise, from 1; or ``FINISHED``.
+            code: number of the unit to synchronise, from 1; or ``FINISHED``, or ``LOOKS``.
             steps: optimizer steps that this process has done.
 
         Returns:
@@ -80,12 +85,13 @@ class UnevenData:
         codes = {c for c, _ in answers}
         if len(codes - {FINISHED}) > 1 or (len(codes) > 1 and not self.join):
             what = [
-                f"rank {rank} {'ended its epoch' if c == FINISHED else 'goes on'} after {n} steps"
+                f"rank {rank} {_DOES.get(c, 'goes on')} after {n} steps"
                 for rank, (c, n) in enumerate(answers)
             ]
             raise InputRuntimeError(
-                f"the processes have unequal data: {', '.join(what)}; give all the same number of "
-                "batches, or let those that finish wait for the others with uneven='join'"
+                f"the processes have unequal data or steps: {', '.join(what)}; give all the same "
+                "number of batches (with manual optimization, of optimizer steps), or let those "
+                "that finish wait for the others with uneven='join'"
             )
         return max(codes)
 

@@ -154,28 +154,31 @@ def is_finite(fingerprint: Sequence[float]) -> bool:
 def agree(
     extras: Extras,
     flags: Sequence[Sequence[bool]],
-    count: int,
+    counts: Sequence[int],
     buffers: str,
     rank: int,
     device: Any,
-) -> tuple[list[list[Extra]], bool]:
+) -> tuple[list[list[Extra]], list[bool]]:
     """Settle which tensors changed on any process, and bring the integer buffers to one value.
+
+    The integer buffers are left alone where ``counts`` differ.
 
     Args:
         extras: all candidates.
         flags: questions, e.g. which tensors changed here: an answer for each of ``extras.floats``.
-        count: a number that should be equal everywhere.
+        counts: numbers that should be equal everywhere.
         buffers: ``average``: integers to their maximum; ``broadcast``: to those of rank 0.
         rank: number of this process.
         device: where to communicate.
 
     Returns:
-        For each question the tensors for which the answer is yes on any process, and whether
-        ``count`` was equal.
+        For each question the tensors for which the answer is yes on any process; and for each of
+        ``counts`` whether it was equal.
     """
     integers = list(extras.integers.values())
     answers = [int(answer) for question in flags for answer in question]
-    parts = [torch.tensor([count, -count, *answers], dtype=torch.int64, device=device)]
+    ends = [end for count in counts for end in (count, -count)]
+    parts = [torch.tensor([*ends, *answers], dtype=torch.int64, device=device)]
     lowest = torch.iinfo(torch.int64).min
     for tensor in integers:
         value = tensor.to(torch.int64).flatten()
@@ -183,14 +186,16 @@ def agree(
         parts.append(torch.full_like(value, lowest) if hidden else value)
     message = torch.cat(parts)
     dist.all_reduce(message, op=dist.ReduceOp.MAX)
-    heads = 2 + len(answers)
-    sizes = [t.numel() for t in integers]
-    for tensor, value in zip(integers, message[heads:].split(sizes) if sizes else (), strict=True):
-        tensor.copy_(value.view(tensor.shape))
+    heads = len(ends) + len(answers)
     head = message[:heads].tolist()
-    found = iter(head[2:])
+    same = [head[i] == -head[i + 1] for i in range(0, len(ends), 2)]
+    sizes = [t.numel() for t in integers]
+    values = message[heads:].split(sizes) if sizes and all(same) else ()
+    for tensor, value in zip(integers, values, strict=False):
+        tensor.copy_(value.view(tensor.shape))
+    found = iter(head[len(ends) :])
     chosen = [[x for x in extras.floats if next(found)] for _ in flags]
-    return chosen, head[0] == -head[1]
+    return chosen, same
 
 
 @torch.no_grad()

@@ -98,9 +98,10 @@ class Evaluation:
                 continue
             integers = list(self.engine.extras_of(unit).integers.values())
             aside += [(t, t.clone()) for t in integers]
-            row = [1.0] + [0.0] * (Averager.RATES - 1)
+            # as long as that of a synchronisation: a process that is in one must hear of the look
+            row = [1.0] + [0.0] * (Averager.RATES - 1 + len(unit.rates_of_round()))
             flight = self.engine.start_average(unit, row, [], is_look=True)
-            self.engine.averager.finish(flight)
+            self.engine.finish(flight)
             aside += [(t, t.clone()) for t in unit.tensors + flight.others]
             if flight.weight > 0 and flight.others_weight > 0:
                 unpack_(flight.flat[: unit.numel].div_(flight.weight), unit.tensors)

@@ -8,7 +8,6 @@ from inspect import signature
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
@@ -18,7 +17,8 @@ from lit_ssl.errors import InputRuntimeError
 from lit_ssl.strategies.ddp import checks
 from lit_ssl.strategies.ddp.attempts import join_attempt, leave_group_at_exit
 from lit_ssl.strategies.ddp.gradients import GradientSwitch, Groups
-from lit_ssl.strategies.ddp.uneven_data import FINISHED, UnevenData
+from lit_ssl.strategies.ddp.quiet import QuietDDPStrategy
+from lit_ssl.strategies.ddp.uneven_data import FINISHED, LOOKS, UnevenData
 from lit_ssl.strategies.options import Options, shows_options
 from lit_ssl.strategies.sync.averaging import Averager, InFlight
 from lit_ssl.strategies.sync.evaluation import Evaluation
@@ -34,7 +34,6 @@ from lit_ssl.strategies.sync.units import (
 from lit_ssl.trainer.private import (
     copy_from_first_rank,
     timeout_of,
-    trainer_of,
     values_kept_when_wrapped,
 )
 from lit_ssl.trainer.requeue import requeue_of
@@ -42,12 +41,10 @@ from lit_ssl.trainer.requeue import requeue_of
 __all__ = ["LocalStepsStrategy"]
 
 
-class LocalStepsStrategy(DDPStrategy):
+class LocalStepsStrategy(QuietDDPStrategy):
     """What the strategies stand on: DDP that can be passed by, set-up, evaluation, unequal data.
 
     The rule itself, ``begin_local_steps`` and ``end_round``, is that of :class:`LocalSGDStrategy`.
-    Once an exception has interrupted the Trainer nothing communicates any more: the other processes
-    are elsewhere, and saving a last checkpoint would wait for them until the timeout.
     """
 
     @shows_options
@@ -67,19 +64,9 @@ class LocalStepsStrategy(DDPStrategy):
         self.is_fitting = False  # from set-up on
         # What is synchronised together: one for each optimizer, or for each of its fragments.
         self.units: list[SyncUnit] = []
-        self._warned = self._compared = self._in_step = False
+        self._compared = False
 
     # what is going on
-
-    @property
-    def trainer(self) -> pl.Trainer | None:
-        """The Trainer, once a module is connected."""
-        return trainer_of(self.lightning_module)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether an exception has ended the run."""
-        return self.trainer is not None and self.trainer.interrupted
 
     @property
     def is_local(self) -> bool:
@@ -103,6 +90,7 @@ class LocalStepsStrategy(DDPStrategy):
 
     def drift(self) -> float:
         """RMS distance of the processes' parameters from their mean; all must call it."""
+        self.end_silence(is_over=True)
         return self.engine.drift() if self.is_local else 0.0
 
     def settings(self) -> dict[str, Any]:
@@ -121,6 +109,7 @@ class LocalStepsStrategy(DDPStrategy):
 
     def sync(self) -> None:
         """End the running round now; all processes must call it. Does nothing between rounds."""
+        self.end_silence(is_over=True)
         for unit in self.units if self.is_local else []:
             if unit.in_flight is not None:
                 self.end_round(unit)
@@ -209,6 +198,7 @@ class LocalStepsStrategy(DDPStrategy):
 
     def on_train_end(self) -> None:
         """End with one model: the average, or the result of a last outer step."""
+        self.announce_look()
         for unit in self.units:
             if unit.in_flight is not None:
                 self.end_round(unit)
@@ -222,7 +212,6 @@ class LocalStepsStrategy(DDPStrategy):
     def on_exception(self, exception: BaseException) -> None:
         """Drop averages under way, which may never be answered; leave the module its own values."""
         super().on_exception(exception)
-        self._in_step = False
         for unit in self.units:
             unit.in_flight = None
         if self.units:
@@ -238,7 +227,9 @@ class LocalStepsStrategy(DDPStrategy):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Forget that the last batch may have ended a round."""
+        super().on_train_batch_start(batch, batch_idx)
         self.just_synced = False
+        self.go_on_silently()
         if self.options.bn_recalibration_batches and self.is_fitting:
             self.evaluation.recalibration.remember(batch)
 
@@ -263,15 +254,15 @@ class LocalStepsStrategy(DDPStrategy):
             self.begin_local_steps()
         if self.gradients.is_outdated:
             self._wrap_again()
-        self._in_step = True
         if self.gradients.passes_by:
             with self.precision_plugin.train_step_context():
                 output = module.training_step(*args, **kwargs)
         else:
             output = super().training_step(*args, **kwargs)
-        self._in_step = False
         if not module.automatic_optimization:
+            self.end_silence()
             self.end_batch()
+            self.go_on_silently()
         return output
 
     def pre_backward(self, closure_loss: Tensor) -> None:
@@ -292,6 +283,7 @@ class LocalStepsStrategy(DDPStrategy):
         index = next((i for i, other in enumerate(self.optimizers) if other is optimizer), None)
         if not self.is_fitting or index is None:
             return []
+        self.end_silence()
         self.steps[index] += 1
         moved = [unit for unit in self.units if unit.index == index] if self.is_local else []
         self.just_synced = self.just_synced or not self.is_local  # DDP keeps them equal
@@ -330,6 +322,11 @@ class LocalStepsStrategy(DDPStrategy):
                 if unit.in_flight is not None:
                     unit.in_flight.is_heeded = True
 
+    def go_on_silently(self) -> None:
+        """Expect no communication up to the next step; at the end of an epoch there may be some."""
+        if self.is_local and self.trainer is not None and not self.trainer.is_last_batch:
+            self.listen()
+
     # what is seldom asked for
 
     def done_before(self, unit: SyncUnit, period: int) -> int:
@@ -353,6 +350,12 @@ class LocalStepsStrategy(DDPStrategy):
         if self._uneven.is_possible:
             self._uneven.announce(self.units.index(unit) + 1, sum(self.steps))
 
+    def announce_look(self) -> None:
+        """Tell the others that this process looks at the average, if they may be elsewhere."""
+        self.end_silence(is_over=True)
+        if self.is_local and self._uneven.is_possible:
+            self._uneven.announce(LOOKS, sum(self.steps))
+
     def end_batch(self) -> None:
         """At the end of an epoch: wait for processes that have more data, or complain."""
         if not self.is_local or self.trainer is None or not self.trainer.is_last_batch:
@@ -374,6 +377,7 @@ class LocalStepsStrategy(DDPStrategy):
         trainer = self.trainer
         if trainer is None or trainer.sanity_checking or not self.is_local:
             return
+        self.announce_look()
         if self.options.eval_params == "sync":
             self.sync()
         self.evaluation.begin(self.precision_plugin.val_step_context())
@@ -392,6 +396,7 @@ class LocalStepsStrategy(DDPStrategy):
         """Weights for a checkpoint: the average of all processes; the training is not touched."""
         if not self.is_local or self.interrupted:
             return super().lightning_module_state_dict()
+        self.announce_look()
         if self.options.per_rank_state == "none":
             self.evaluation.end()
             self.sync()
@@ -400,40 +405,3 @@ class LocalStepsStrategy(DDPStrategy):
             if differs:  # the module gets other values before an asynchronous writer is done
                 state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
         return state
-
-    # communication: none after an exception
-
-    def _warn_if_local(self) -> None:
-        """Warn once about communication inside of local steps."""
-        if self._in_step and self.is_local and self.world_size > 1 and not self._warned:
-            self._warned = True
-            rank_zero_warn(
-                "training_step communicates in every local step (self.log with sync_dist=True and "
-                "on_step=True, or self.all_gather): that costs what local steps are to save; log "
-                "per epoch, or keep it within a node by group_size"
-            )
-
-    def barrier(self, *args: Any, **kwargs: Any) -> None:
-        """Wait for all processes."""
-        if not self.interrupted:
-            super().barrier(*args, **kwargs)
-
-    def broadcast(self, obj: Any, src: int = 0) -> Any:
-        """Take an object of one process."""
-        return obj if self.interrupted else super().broadcast(obj, src)
-
-    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
-        """Reduce over processes."""
-        self._warn_if_local()
-        return tensor if self.interrupted else super().reduce(tensor, group, reduce_op)
-
-    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
-        """Decide together with the other processes."""
-        return decision if self.interrupted else super().reduce_boolean_decision(decision, all)
-
-    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        """Gather from all processes."""
-        self._warn_if_local()
-        if self.interrupted:
-            return tensor.unsqueeze(0)
-        return super().all_gather(tensor, group, sync_grads)

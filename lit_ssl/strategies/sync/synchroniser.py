@@ -21,6 +21,10 @@ from lit_ssl.strategies.sync.unset import fill_in_, is_unset, take_out_
 
 __all__ = ["Synchroniser", "deciding_row"]
 
+_APART = (
+    "some processes validate, save or have ended the training, while others end a round: they have "
+    "made unequal numbers of optimizer steps; let all step, and stop, together"
+)
 _PATIENCE = 3  # rounds in a row in which every process may have inf or NaN
 
 
@@ -119,7 +123,7 @@ class Synchroniser:
             states: buffers of the inner optimizer, to be averaged too.
             is_look: leave alone what belongs to the training.
         """
-        extras, unset = self._agree_on_extras(unit, len(states))
+        extras, unset = self._agree_on_extras(unit, len(states), is_look)
         tensors = unit.tensors + [x.tensor for x in extras] + states
         filled = sum(t.numel() for t in tensors)
         used = filled + sum(x.tensor.numel() for x in unset)
@@ -146,7 +150,7 @@ class Synchroniser:
         return flight
 
     def _agree_on_extras(
-        self, unit: SyncUnit, states: int
+        self, unit: SyncUnit, states: int, is_look: bool
     ) -> tuple[list[ex.Extra], list[ex.Extra]]:
         """The extras that changed on some process, and those of them that are not finite on some.
 
@@ -162,7 +166,11 @@ class Synchroniser:
             for x, is_new in zip(extras.floats, changed, strict=True)
         ]
         mode, rank = self.options.sync_buffers, self.averager.rank
-        (chosen, odd), same = ex.agree(extras, (changed, unset), states, mode, rank, unit.device)
+        (chosen, odd), (same, together) = ex.agree(
+            extras, (changed, unset), (states, int(is_look)), mode, rank, unit.device
+        )
+        if not together:
+            raise InputRuntimeError(_APART)
         if not same:
             raise InputRuntimeError(
                 "buffers='average': the inner optimizer has not the same state tensors on all "
@@ -182,7 +190,7 @@ class Synchroniser:
         """
         flight = unit.in_flight
         assert flight is not None
-        self.averager.finish(flight)
+        self.finish(flight)
         unit.in_flight = None
         bad = [rank for rank, row in enumerate(flight.table) if row[Averager.NONFINITE]]
         if bad and self.options.nonfinite == "error":
@@ -195,6 +203,18 @@ class Synchroniser:
             )
         unit.rates = deciding_row(flight.table)[Averager.RATES :]
         return flight, self._mean(unit, flight)
+
+    def finish(self, flight: InFlight) -> None:
+        """Wait for an average, and read what all processes have told.
+
+        Raises:
+            InputRuntimeError: on every process, if some end a round while others only look.
+        """
+        self.averager.finish(flight)
+        looks = [row[Averager.PERIOD] == 0 for row in flight.table]
+        if any(looks) and not all(looks):
+            who = [rank for rank, is_look in enumerate(looks) if is_look]
+            raise InputRuntimeError(f"{_APART}; there, rank(s) {who} look")
 
     def _name_of_nonfinite(self, unit: SyncUnit, flight: InFlight, rank: int) -> str:
         """The first tensor of a process with inf or NaN; all processes must call it."""
