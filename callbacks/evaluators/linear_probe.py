@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
 from lit_ssl.callbacks.evaluators.features import Split
-from lit_ssl.contracts.batches import describe, first_view, split_batch
+from lit_ssl.contracts.batches import check_labels, describe, first_view, split_batch
 from lit_ssl.contracts.data import num_classes_of
 from lit_ssl.contracts.modules import embed_dim_of, feature_function
 from lit_ssl.distributed import all_reduce_mean, is_distributed
@@ -115,7 +115,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         """Train the classifier on the features of this step."""
         if self.is_off:
             return
-        features, labels = self._training_pair(pl_module, outputs, batch)
+        features, labels = self._training_pair(pl_module, outputs, batch, look=batch_idx == 0)
         loss = self._train(features, labels, joined=is_distributed() and not _is_local(trainer))
         if trainer.global_step % logging_interval(trainer) == 0:
             pl_module.log("train/linear_loss", loss, batch_size=len(labels))
@@ -171,7 +171,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
             self._restored = None
 
     def _training_pair(
-        self, pl_module: pl.LightningModule, outputs: Any, batch: Any
+        self, pl_module: pl.LightningModule, outputs: Any, batch: Any, look: bool
     ) -> tuple[Tensor, Tensor]:
         inputs, labels = split_batch(batch)
         if labels is None:
@@ -186,6 +186,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
             with torch.no_grad(), evaluation_mode(pl_module), precision:
                 features = function(first_view(inputs))
         assert self.head is not None
+        check_labels(labels, self.head.linear.out_features, look)
         width = self.head.linear.in_features
         if features.shape != (len(labels), width):
             raise InputError(

@@ -10,6 +10,7 @@ from lit_ssl.errors import InputError, InputTypeError, listed
 
 __all__ = [
     "Batch",
+    "check_labels",
     "describe",
     "first_view",
     "grouped_batch",
@@ -83,19 +84,52 @@ def inputs_of(batch: Any) -> Any:
     return batch[0] if isinstance(batch, list | tuple) else batch
 
 
-def labelled_batch(batch: Any) -> tuple[Tensor, Tensor]:
+def labelled_batch(
+    batch: Any, num_classes: int | None = None, look: bool = False
+) -> tuple[Tensor, Tensor]:
     """Images ``[B, C, H, W]`` and labels ``[B]`` of a batch.
 
+    Args:
+        batch: Of any form.
+        num_classes: Check the labels, as :func:`check_labels` does.
+        look: See there.
+
     Raises:
-        ValueError: If it is another kind of batch.
+        ValueError: If it is another kind of batch, or its labels lie out of range.
     """
     images, labels, _ = parts_of(batch)
     if isinstance(images, Tensor) and images.ndim == 4 and labels is not None:
+        if num_classes is not None:
+            check_labels(labels, num_classes, look)
         return images, labels
     raise InputError(
         "trains on labelled batches (images [B, C, H, W], labels [B]): leave out the data "
         "module's train_transform or give it a SingleView"
     )
+
+
+def check_labels(
+    labels: Tensor, num_classes: int, look: bool = False, unknown: bool = True
+) -> None:
+    """Check that labels are classes, before a loss fails on them in its own words.
+
+    Args:
+        labels: ``[B]``.
+        num_classes: C.
+        look: Also on accelerators, where the host has to wait.
+        unknown: Whether −1 may stand for an unknown class.
+
+    Raises:
+        ValueError: If one lies outside ``[0, C)``.
+    """
+    if not len(labels) or not (look or labels.device.type == "cpu"):
+        return
+    low, high = (int(bound) for bound in labels.aminmax())
+    if high >= num_classes or low < (-1 if unknown else 0):
+        raise InputError(
+            f"got labels from {low} to {high} where num_classes is {num_classes}: labels must lie "
+            f"in [0, num_classes){', or be −1 where unknown' if unknown else ''}"
+        )
 
 
 def grouped_batch(batch: Any) -> tuple[Any, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from lit_ssl.checkpoints.encoders import fit_weights
 from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.contracts.batches import parts_of
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.errors import InputError, by_name, check_choice
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
@@ -27,6 +27,7 @@ from lit_ssl.optim.clipping import clip_grad_norm_
 from lit_ssl.precision import autocast_to_inputs, kept_wide
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
+from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.private import leftover_scale
 from lit_ssl.trainer.run import is_logged
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
@@ -208,6 +209,8 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     # ---------------------------------------------------------------- training
 
+    @by_name
+    @minds_lone_batches("projection_head")
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss, features and assignments of the target, and the kept patches."""
         large, focal = self._split(batch)

@@ -15,6 +15,7 @@ from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.image_classifier import ImageClassifier
 from lit_ssl.methods.rates import mark_scheduled, set_rates
 from lit_ssl.optim.param_groups import layer_decay_groups
+from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.weights_once import say_start
 from lit_ssl.transforms.erasing import RandomErasing
 from lit_ssl.transforms.mixing import BatchMixing
@@ -111,9 +112,10 @@ class FineTuning(ImageClassifier):
     # training
 
     @by_name
+    @minds_lone_batches("classifier")
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
-        images, labels = labelled_batch(batch)
+        images, labels = labelled_batch(batch, self.num_classes, look=batch_idx == 0)
         if self.erasing is not None:
             images = self.erasing(images)
         if self.mixing is None:

@@ -23,6 +23,7 @@ from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.optim import MultiStep, Schedule, decay_groups
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
+from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["ImageClassifier"]
@@ -147,9 +148,10 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
     # training
 
     @by_name
+    @minds_lone_batches("classifier")
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
-        images, labels = labelled_batch(batch)
+        images, labels = labelled_batch(batch, self.num_classes, look=batch_idx == 0)
         features = self(images)
         logits = self.classifier(features)
         loss = self._loss(logits, labels)
@@ -223,7 +225,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     @by_name
     def _evaluate(self, batch: Any, split: str, accuracy: MulticlassAccuracy) -> dict[str, Tensor]:
-        images, labels = labelled_batch(batch)
+        images, labels = labelled_batch(batch, self.num_classes)
         features = self(images)
         logits = self.classifier(features)
         accuracy.update(logits, labels)

@@ -163,7 +163,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
     @by_name
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step of all heads; returns the sum of their losses, and features."""
-        images, labels = labelled_batch(batch)
+        images, labels = labelled_batch(batch, self.num_classes, look=batch_idx == 0)
         features = self._features(images)
         losses = torch.cat([probe_losses(logits, labels) for logits in self._logits(features)])
         finite = losses.isfinite()
@@ -256,7 +256,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
     @by_name
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Count the hits of all heads; returns features and labels."""
-        images, labels = labelled_batch(batch)
+        images, labels = labelled_batch(batch, self.num_classes)
         features = self._features(images)
         hits = [(lg.argmax(dim=2) == labels).sum(dim=1) for lg in self._logits(features)]
         assert self._counts is not None
@@ -327,7 +327,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
     @by_name
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Count the hits of the chosen head; returns features and labels."""
-        images, labels = labelled_batch(batch)
+        images, labels = labelled_batch(batch, self.num_classes)
         features = self._features(images)
         hits = (self._chosen_logits(features).argmax(dim=1) == labels).sum()
         assert self._counts is not None

@@ -20,6 +20,7 @@ from lit_ssl.methods.groups.stages import AttributeStage, check_attributes
 from lit_ssl.metrics.groups import PredictorQuality
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.sharding import refuse_sharding
 
 __all__ = ["AttributePredictor"]
@@ -121,6 +122,7 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
         self.first.look(self.trainer, group_data(self.trainer), self.trainer.current_epoch)
 
     @by_name
+    @minds_lone_batches("first.head")
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; returns the loss."""
         loss = self.first.loss(batch)

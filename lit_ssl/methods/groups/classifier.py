@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_ssl.contracts.batches import grouped_batch
+from lit_ssl.contracts.batches import check_labels, grouped_batch
 from lit_ssl.contracts.data import group_data, row_seed
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.groups.cells import group_counts
@@ -22,6 +22,8 @@ from lit_ssl.methods.groups.evaluation import GroupEvaluation
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
+from lit_ssl.trainer.lone_batches import minds_lone_batches
+from lit_ssl.trainer.private import trainer_of
 from lit_ssl.trainer.sharding import refuse_sharding
 
 __all__ = ["GroupRobustClassifier"]
@@ -277,16 +279,19 @@ class GroupRobustClassifier(GroupEvaluation):
         return (groups >= 0).astype(np.float64) if self.labelled_only else None
 
     @by_name
+    @minds_lone_batches("classifier")
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
         inputs, labels, groups = grouped_batch(batch)
+        check_labels(labels, self.num_classes, look=batch_idx == 0, unknown=False)
         features = self(inputs)
         losses = F.cross_entropy(self.classifier(features).float(), labels, reduction="none")
         size = len(labels)
         if self.loss is None:
             loss = losses.mean()
         else:
-            batches = self.trainer.accumulate_grad_batches
+            trainer = trainer_of(self)
+            batches = 1 if trainer is None else trainer.accumulate_grad_batches
             output = self.loss(losses, groups, part=(batch_idx % batches, batches))
             loss = output.loss
             weights = {f"train/q_{g}": q for g, q in enumerate(output.group_weights)}

@@ -13,6 +13,7 @@ from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.groups.classifier import GroupRobustClassifier, parameter_group
 from lit_ssl.methods.groups.stages import FirstStage
 from lit_ssl.trainer.length import epochs_to_steps
+from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.private import finds_unused_parameters, is_finding_lr
 from lit_ssl.trainer.run import is_fast_dev_run
 
@@ -113,6 +114,7 @@ class TwoStageClassifier(GroupRobustClassifier):
         self.prepare_classifier()
 
     @by_name
+    @minds_lone_batches("classifier")
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step of the network whose turn it is."""
         if not self.in_first_stage:

@@ -1,0 +1,140 @@
+"""Batches of one image under BatchNorm, and labels that are no classes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from lit_ssl import MSN, PMSN, AttributePredictor, GroupRobustClassifier, ImageClassifier
+from lit_ssl.callbacks import LinearProbeEvaluator
+from lit_ssl.contracts.batches import check_labels
+from lit_ssl.datamodules import ColouredMNISTDataModule
+from lit_ssl.errors import InputError
+from lit_ssl.methods import FineTuning, LinearEvaluation
+
+VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 2}
+BY_NAME = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": VIT}
+MASKED = {**BY_NAME, "num_prototypes": 8, "proj_hidden_dim": 8, "proj_output_dim": 4}
+
+
+class Images(Dataset):
+    """Labelled images of 16 pixels, or two views of each."""
+
+    def __init__(self, count, views=False, first=0):
+        self.labels = (torch.arange(count) % 3 + first).tolist()
+        self.shape = (2, 3, 16, 16) if views else (3, 16, 16)
+        self.views = views
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        image = torch.randn(self.shape)
+        return ([image] if self.views else image), self.labels[index]
+
+
+def network(pixels):
+    """BatchNorm on maps of so many pixels."""
+    net = nn.Sequential(
+        nn.AdaptiveAvgPool2d(pixels), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    net.embed_dim = 4
+    return net
+
+
+# --------------------------------------------------------------- batches of one image
+
+
+@pytest.mark.parametrize("method", [MSN, PMSN])
+def test_a_lone_last_batch_is_refused_before_the_first_step(tiny, method):
+    module, trainer = method(**MASKED, warmup_epochs=0), tiny.trainer()
+    with pytest.raises(
+        InputError, match=f"^{method.__name__} cannot train on the last batch .*drop"
+    ):
+        trainer.fit(module, DataLoader(Images(9, views=True), batch_size=4))
+    assert trainer.global_step == 0
+    with pytest.raises(InputError, match=f"^{method.__name__} got a training batch of one image"):
+        tiny.trainer().fit(module, DataLoader(Images(3, views=True), batch_size=1))
+    for loader in (
+        DataLoader(Images(9, views=True), batch_size=4, drop_last=True),
+        DataLoader(Images(10, views=True), batch_size=4),
+    ):
+        tiny.trainer().fit(method(**MASKED, warmup_epochs=0), loader)
+    tiny.trainer(limit_train_batches=2).fit(module, DataLoader(Images(9, views=True), batch_size=4))
+    without = method(**MASKED, proj_use_bn=False, warmup_epochs=0)
+    tiny.trainer().fit(without, DataLoader(Images(9, views=True), batch_size=4))
+
+
+def test_the_kept_projection_layer_needs_two_images(tiny):
+    module = FineTuning(**BY_NAME, num_classes=3, proj_hidden_dim=5)
+    with pytest.raises(InputError, match="FineTuning cannot train on the last batch"):
+        tiny.trainer().fit(module, DataLoader(Images(7), batch_size=3))
+
+
+@pytest.mark.parametrize("method", [ImageClassifier, FineTuning])
+def test_batchnorm_that_may_do_with_one_image_is_warned_of(tiny, method):
+    loader = DataLoader(Images(7), batch_size=3)
+    with pytest.warns(UserWarning, match="last batch of an epoch has one image"):
+        tiny.trainer().fit(method(network(2), num_classes=3, warmup_epochs=0), loader)
+    module = method(network(1), num_classes=3, warmup_epochs=0)
+    with pytest.raises(InputError, match=f"^{method.__name__} got a training batch of one image"):
+        tiny.trainer().fit(module, loader)
+    frozen = ImageClassifier(network(1), num_classes=3, freeze_backbone=True, warmup_epochs=0)
+    tiny.trainer().fit(frozen, loader)
+
+
+@pytest.mark.parametrize("method", [GroupRobustClassifier, AttributePredictor])
+def test_groups_with_one_image(tiny, method):
+    class Small(nn.Module):
+        embed_dim = 2
+
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, images):
+            return self.norm(images.mean(dim=(2, 3))[:, :2])
+
+    data = ColouredMNISTDataModule(batch_size=1, seed=0)
+    with pytest.raises(InputError, match=f"^{method.__name__} got a training batch of one image"):
+        tiny.trainer(num_sanity_val_steps=0).fit(method(Small(), num_classes=2), datamodule=data)
+
+
+# --------------------------------------------------------------- labels from 1 to N
+
+
+@pytest.mark.parametrize("method", [ImageClassifier, FineTuning, LinearEvaluation])
+def test_classifiers_refuse_labels_that_begin_with_one(tiny, method):
+    module = method(**BY_NAME, num_classes=3)
+    wrong = DataLoader(Images(6, first=1), batch_size=6)
+    message = rf"{method.__name__} got labels from 1 to 3 .*\[0, num_classes\), or be −1"
+    with pytest.raises(InputError, match=message):
+        tiny.trainer().fit(module, wrong)
+    with pytest.raises(InputError, match=message):
+        tiny.trainer().validate(module, wrong, verbose=False)
+
+
+def test_the_mixing_of_finetuning_refuses_them_too(tiny):
+    module = FineTuning(**BY_NAME, num_classes=3, mixup=0.5)
+    with pytest.raises(InputError, match="labels from 1 to 3"):
+        tiny.trainer().fit(module, DataLoader(Images(6, first=1), batch_size=6))
+
+
+def test_the_online_probe_refuses_them(tiny):
+    probe = LinearProbeEvaluator(num_classes=3)
+    trainer = tiny.trainer(callbacks=[probe])
+    with pytest.raises(InputError, match="LinearProbeEvaluator got labels from 1 to 3"):
+        trainer.fit(MSN(**MASKED), DataLoader(Images(6, views=True, first=1), batch_size=6))
+
+
+def test_which_labels_are_classes():
+    check_labels(torch.tensor([-1, 0, 2]), 3)
+    check_labels(torch.tensor([], dtype=torch.int64), 3)
+    with pytest.raises(InputError, match="from -1 to 2"):
+        check_labels(torch.tensor([-1, 0, 2]), 3, unknown=False)
+    with pytest.raises(InputError, match="from -100 to 2"):
+        check_labels(torch.tensor([-100, 0, 2]), 3)
+    check_labels(torch.empty(4, dtype=torch.int64, device="meta"), 3)  # the host does not wait
