@@ -138,7 +138,7 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
 def _record(name: str, image: None, *values: float, resample: Any, fillcolor: Any) -> Operation:
     """Stands for an operation of timm, and says what it would do."""
     smooth = name in MOVES and random.choice(resample) == Image.Resampling.BICUBIC
-    return Operation(name, *values, smooth=smooth)
+    return Operation(name, values[0] if values else 0.0, smooth)
 
 
 @contextmanager

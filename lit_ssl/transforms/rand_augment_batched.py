@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -50,21 +51,21 @@ def apply_operations(
     """
     levels = images.mul(255).round_()
     for step in steps:
-        rows: dict[Callable[..., Tensor], list[int]] = defaultdict(list)
+        groups: dict[Callable[..., Tensor], dict[int, Operation]] = defaultdict(dict)
         for index, operation in enumerate(step):
             if operation is not None:
-                rows[_kernel(operation)].append(index)
-        for kernel, chosen in rows.items():
-            done = [step[index] for index in chosen]
-            levels = on_subset(
-                levels,
-                torch.tensor(chosen),
-                lambda part, kernel=kernel, done=done: (
-                    # as Pillow, which cuts fractions off; a thousandth is the error of float32
-                    kernel(part, done, fill).add(1e-3).floor_().clamp_(0, 255)
-                ),
-            )
+                groups[_kernel(operation)][index] = operation
+        for kernel, done in groups.items():
+            changed = partial(_levels_after, kernel, list(done.values()), fill)
+            levels = on_subset(levels, torch.tensor(list(done)), changed)
     return levels.div_(255)
+
+
+def _levels_after(
+    kernel: Callable[..., Tensor], done: Sequence[Operation], fill: Sequence[int], part: Tensor
+) -> Tensor:
+    """Whole levels: cut off as Pillow does, but for the errors of float32."""
+    return kernel(part, done, fill).add(1e-3).floor_().clamp_(0, 255)
 
 
 def _kernel(operation: Operation) -> Callable[..., Tensor]:
