@@ -60,6 +60,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         self.num_classes = num_classes
         self.is_off = False
         self.measured: dict[str, int] = {}  # name of a value in the log → step of its weights
+        self._evaluated = -1  # step of the weights that were evaluated last
 
     @abstractmethod
     def evaluate(
@@ -88,7 +89,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         """Complain at the start, not after the first epoch, if a contract is not met."""
         if stage == "predict":
             return
-        self.measured = {}
+        self.measured, self._evaluated = {}, -1
         if stage == "fit":
             validate_the_end(trainer)
             let_monitors_wait(trainer)
@@ -119,8 +120,8 @@ class RepresentationEvaluator(pl.Callback, ABC):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the end where a callback, such as EarlyStopping, made it one only afterwards."""
-        is_measured = trainer.global_step in self.measured.values()
-        if trainer.enable_validation and not self.is_off and not is_measured:
+        is_evaluated = trainer.global_step == self._evaluated
+        if trainer.enable_validation and not self.is_off and not is_evaluated:
             validate_now(trainer)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -143,6 +144,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
         if self.is_off:
             return
+        self._evaluated = trainer.global_step
         for name, value in self.evaluate(trainer, pl_module, split).items():
             # All processes hold equal values; syncing them again only keeps Lightning from warning.
             shown = name in self.on_progress_bar

@@ -127,7 +127,7 @@ def test_every_parameter_is_trained_and_targets_give_no_gradient(tiny):
 def test_learning_rate_and_groups(tiny):
     module = paws()
     look, trainer = fit(tiny, module, [batch(), batch()], max_epochs=3)
-    schedule = [module._schedule(step) for step in range(6)]
+    schedule = [module._rates_at(step)[0] for step in range(6)]
     assert look.rates == pytest.approx(schedule)
     assert schedule[:3] == pytest.approx([0.1, 0.3, 0.5])
     (optimizer,) = trainer.optimizers
