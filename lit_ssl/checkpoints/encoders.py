@@ -6,16 +6,18 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lit_ssl.checkpoints.origins import CLASSIFIER, StateDict, Weights, read_weights
+from lit_ssl.checkpoints.origins import Weights, read_weights
+from lit_ssl.checkpoints.prefixes import CLASSIFIER, HEADS, StateDict
 from lit_ssl.errors import InputError, listed
 
 __all__ = ["first_projection", "fit_weights", "load_encoder", "read_encoder_weights"]
 
-_HEADS = ("fc.", "head.", "head_dist.", "classifier.", "pred.")
 _SHOWN = 3
 
 
-def read_encoder_weights(path: str | Path, online: bool = False) -> StateDict:
+def read_encoder_weights(
+    path: str | Path, online: bool = False, prefix: str | None = None
+) -> StateDict:
     """Read the weights of a backbone, with timm's names (torchvision's for a ResNet-50).
 
     Args:
@@ -23,6 +25,7 @@ def read_encoder_weights(path: str | Path, online: bool = False) -> StateDict:
             knows.
         online: take the trained backbone of MSN, not its slow copy. Files with one backbone only
             give that one.
+        prefix: of the names of the backbone in the file; None: by the origin.
 
     Returns:
         Tensors on the CPU by name; classifiers and projection heads are left out.
@@ -31,17 +34,20 @@ def read_encoder_weights(path: str | Path, online: bool = False) -> StateDict:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or holds no backbone.
     """
-    state = read_weights(path).network(online)
+    state = read_weights(path, prefix=prefix).network(online)
     return {key: value.clone() for key, value in state.items()}  # the file may be overwritten
 
 
-def load_encoder(backbone: nn.Module, path: str | Path, online: bool = False) -> Weights:
+def load_encoder(
+    backbone: nn.Module, path: str | Path, online: bool = False, prefix: str | None = None
+) -> Weights:
     """Load the weights of :func:`read_encoder_weights` into a network, all of them.
 
     Args:
         backbone: a network of timm or torchvision, or a :class:`lit_ssl.models.ClassTokenViT`.
         path: file or folder.
         online: see :func:`read_encoder_weights`.
+        prefix: of its names in the file; None: by the origin, or the one prefix that fits.
 
     Returns:
         All that the file holds.
@@ -50,7 +56,7 @@ def load_encoder(backbone: nn.Module, path: str | Path, online: bool = False) ->
         FileNotFoundError: if there is no such file.
         ValueError: if the file cannot be read, or its weights are not those of the network.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, backbone, prefix)
     fit_weights(backbone, weights.network(online), path)
     return weights
 
@@ -93,7 +99,7 @@ def fit_weights(
     wanted = network.state_dict()
     inside = "vit." if wanted and all(key.startswith("vit.") for key in wanted) else ""
     wanted = {key.removeprefix(inside): value for key, value in wanted.items()}
-    state = {k: v for k, v in state.items() if k in wanted or not k.startswith(_HEADS)}
+    state = {k: v for k, v in state.items() if k in wanted or not k.startswith(HEADS)}
     # BatchNorm of before 2018 does not count its batches
     free = {k for k in wanted if CLASSIFIER.fullmatch(k) or k.endswith("num_batches_tracked")}
     missing = [key for key in wanted if key not in state and key not in free]

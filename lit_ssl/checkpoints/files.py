@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -70,13 +71,16 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
 
 
 def read_file(
-    path: str | Path, kind: Literal["weights", "checkpoint"] = "weights"
+    path: str | Path,
+    kind: Literal["weights", "checkpoint"] = "weights",
+    plain_only: bool = False,
 ) -> dict[str, Any]:
     """Read a file without executing anything in it; its tensors stay on the disk until used.
 
     Args:
         path: ``.safetensors``, any file of ``torch.save``, or a folder of transformers.
         kind: what the file should be, for the message.
+        plain_only: refuse objects of foreign classes in it, which else are left out.
 
     Raises:
         InputFileNotFoundError: if there is no such file.
@@ -95,9 +99,7 @@ def read_file(
 
             return load_file(file)
         # files of old versions of PyTorch are no archives, and cannot be mapped
-        content = torch.load(
-            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
-        )
+        content = _load(file, others=not plain_only)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}, no names")
         return content
@@ -107,13 +109,41 @@ def read_file(
         raise InputError(f"{path} cannot be read as a {what}: {reason}") from error
 
 
+class _Unread:
+    """Stands for an object of a foreign class in a file of weights: nothing of it is built."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _load(file: Path, others: bool) -> Any:
+    """Read a file of ``torch.save``; with ``others``, also beside objects of foreign classes.
+
+    DINO keeps an ``argparse.Namespace`` there, solo-learn a configuration of omegaconf.
+    """
+    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
+    options["mmap"] = zipfile.is_zipfile(file)
+    try:
+        return torch.load(file, **options)
+    except UnpicklingError:
+        if not others or not options["mmap"]:
+            raise
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+        unread: list[Any] = [(_Unread, name) for name in names]
+        with torch.serialization.safe_globals(unread):
+            return torch.load(file, **options)
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a Lightning checkpoint without executing anything in it; weights stay on the disk.
 
     Raises:
         InputError: if the file is missing, or no Lightning checkpoint.
     """
-    checkpoint = read_file(path, "checkpoint")
+    checkpoint = read_file(path, "checkpoint", plain_only=True)
     if "state_dict" not in checkpoint:
         raise InputError(f"{path} is no Lightning checkpoint: it has no state_dict.")
     return checkpoint

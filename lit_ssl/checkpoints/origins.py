@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_ssl.checkpoints.files import read_file
+from lit_ssl.checkpoints.prefixes import (
+    CLASSIFIER,
+    StateDict,
+    all_tensors,
+    in_a_row,
+    names_of,
+    network_under,
+)
 from lit_ssl.checkpoints.vit_msn import vit_msn_to_timm
 from lit_ssl.errors import InputError
 
-__all__ = ["CLASSIFIER", "StateDict", "Weights", "read_weights", "weights_of"]
-
-StateDict = dict[str, Tensor]
-
-CLASSIFIER = re.compile(r"(?:fc|head|head_dist|classifier|head\.fc)\.(?:weight|bias)")
+__all__ = ["Weights", "read_weights", "weights_of"]
 
 
 class Weights(NamedTuple):
@@ -34,6 +37,7 @@ class Weights(NamedTuple):
         target_head: its slow copy, which only files of MSN have.
         prediction_head: of PAWS.
         prototypes: of MSN, ``[K, D]``.
+        by_class_token: whether the method took the class token, however timm pools by default.
     """
 
     source: str
@@ -43,13 +47,16 @@ class Weights(NamedTuple):
     target_head: StateDict | None = None
     prediction_head: StateDict | None = None
     prototypes: Tensor | None = None
+    by_class_token: bool = False
 
     def network(self, online: bool) -> StateDict:
         """The trained backbone of MSN with ``online``, else the slow copy; others have but one."""
         return self.online or self.encoder if online else self.encoder
 
 
-def read_weights(path: str | Path) -> Weights:
+def read_weights(
+    path: str | Path, network: nn.Module | None = None, prefix: str | None = None
+) -> Weights:
     """Read weights of any known origin; nothing in the file is executed.
 
     Known are
@@ -59,25 +66,44 @@ def read_weights(path: str | Path) -> Weights:
     - what ``lit-ssl export`` writes, and the state dict of any timm or torchvision model, by itself
       or under ``state_dict`` or ``model``, ``.safetensors`` or of ``torch.save``;
     - official checkpoints of MSN, PAWS and SuNCEt;
-    - transformers' ViTMSN: a folder or a file.
+    - transformers' ViTMSN: a folder or a file;
+    - with a ``network``, files of other libraries, where one prefix has its names: lightly,
+      solo-learn and stable-pretraining (any module that Lightning saved, by itself or its state
+      dict alone), DINO (the teacher), MoCo (``encoder_q``).
 
     Args:
         path: file or folder.
+        network: the backbone that the weights are for, to find it in the file.
+        prefix: of the backbone's names in the file, such as ``student_backbone``; None: found.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or holds no backbone.
     """
-    return weights_of(read_file(path), path)
+    return weights_of(read_file(path), path, network, prefix)
 
 
-def weights_of(content: Mapping[str, Any], path: str | Path) -> Weights:
+def weights_of(
+    content: Mapping[str, Any],
+    path: str | Path,
+    network: nn.Module | None = None,
+    prefix: str | None = None,
+) -> Weights:
     """The parts of a file that was read; see :func:`read_weights`.
 
     Args:
         content: what the file holds.
         path: the file, for messages.
+        network: see :func:`read_weights`.
+        prefix: see :func:`read_weights`.
     """
+    if prefix is not None or (network is not None and _is_foreign(content, network)):
+        found = network_under(all_tensors(content), path, network, prefix)
+        if found is not None:
+            place = found.prefix.rstrip(".")
+            what = f"weights under {place}" if place else "state dict of a network"
+            online = found.online and _backbone(found.online)
+            return Weights(f"{path} ({what})", _backbone(found.state), online)
     if "pytorch-lightning_version" in content:
         return _of_run(content.get("state_dict", {}), path)
     trained, slow = (_mapping(content, key) for key in ("encoder", "target_encoder"))
@@ -94,7 +120,8 @@ def weights_of(content: Mapping[str, Any], path: str | Path) -> Weights:
             f"state dict of a timm or torchvision model; found {sorted(inside)[:5]}"
         )
     if any("embeddings.patch_embeddings" in key for key in inside):
-        return Weights(f"{path} (transformers' ViTMSN)", vit_msn_to_timm(inside))
+        what = f"{path} (transformers' ViTMSN)"
+        return Weights(what, vit_msn_to_timm(inside), by_class_token=True)
     return Weights(f"{path} (state dict of a network)", _backbone(inside))
 
 
@@ -111,6 +138,7 @@ def _of_official(
         target_head=_part(slow, "fc."),
         prediction_head=_part(trained, "pred."),
         prototypes=prototypes,
+        by_class_token=bool(slow),
     )
 
 
@@ -134,7 +162,24 @@ def _of_run(state: Mapping[str, Tensor], path: str | Path) -> Weights:
         target_head=_part(names, "target_head."),
         prediction_head=_part(names, "prediction_head."),
         prototypes=names.get("prototypes"),
+        by_class_token=all(key.startswith("vit.") for key in encoder),
     )
+
+
+def _is_foreign(content: Mapping[str, Any], network: nn.Module) -> bool:
+    """Whether a file has none of the forms that tell themselves what is what."""
+    if "pytorch-lightning_version" in content:
+        names = _plain(content.get("state_dict", {}))
+        tops = {key.partition(".")[0] for key in names}
+        others = [top for top in tops if top.endswith("backbone") and top != "target_backbone"]
+        hparams = content.get("hyper_parameters")
+        made_by = str(hparams.get("_class_path")) if isinstance(hparams, Mapping) else ""
+        direct = _plain(_part(names, "target_backbone.") or _part(names, "backbone.") or {})
+        is_ours = others in ([], ["backbone"]) and any(key in direct for key in names_of(network))
+        return not is_ours and not made_by.startswith("lit_ssl.")
+    if _mapping(content, "encoder") or _mapping(content, "target_encoder"):
+        return False
+    return not any("embeddings.patch_embeddings" in key for key in all_tensors(content))
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> StateDict:
@@ -149,7 +194,7 @@ def _part(state: StateDict, prefix: str) -> StateDict | None:
 
 def _backbone(state: StateDict, without: tuple[str, ...] = ()) -> StateDict:
     own = {key: value for key, value in state.items() if not key.startswith(without)}
-    return {k: v for k, v in _plain(own).items() if not CLASSIFIER.fullmatch(k)}
+    return {k: v for k, v in in_a_row(_plain(own)).items() if not CLASSIFIER.fullmatch(k)}
 
 
 def _plain(state: Mapping[str, Any]) -> StateDict:

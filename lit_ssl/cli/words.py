@@ -6,6 +6,7 @@ starts without one.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -111,10 +112,19 @@ def _export(words: Sequence[str]) -> None:
     parser.add_argument("out", help="file to write, .safetensors")
     parser.add_argument("--model-name", help="timm name, if the checkpoint does not tell it")
     parser.add_argument("--class", dest="class_path", help="class path of a module made in Python")
+    parser.add_argument("--prefix", help="of the encoder's names in a file of another library")
+    parser.add_argument("--model-args", help="JSON, if the checkpoint does not tell them")
     args = parser.parse_args(words)
+    try:
+        options = None if args.model_args is None else dict(json.loads(args.model_args))
+    except (ValueError, TypeError) as error:
+        text = f'--model-args is no JSON such as {{"img_size": 28}}: {args.model_args}'
+        raise InputError(text) from error
     from lit_ssl.checkpoints.export import export_checkpoint
 
-    how = export_checkpoint(args.checkpoint, args.out, args.model_name, args.class_path)
+    how = export_checkpoint(
+        args.checkpoint, args.out, args.model_name, args.class_path, args.prefix, options
+    )
     print(f"wrote {args.out}; load it with\n  {how}")
 
 

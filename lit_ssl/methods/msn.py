@@ -352,7 +352,7 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
             FileNotFoundError: if there is no such file.
             ValueError: if it cannot be read, or its weights do not fit.
         """
-        weights = read_weights(path)
+        weights = read_weights(path, self.encoder)
         fit_weights(self.encoder, weights.encoder, path)
         online = getattr(self.backbone, "vit", self.backbone)
         fit_weights(online, weights.network(online=True), path)

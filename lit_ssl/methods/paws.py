@@ -343,7 +343,7 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
             ValueError: if it cannot be read, its weights do not fit, or the prediction head is in
                 only one of file and module.
         """
-        weights = read_weights(path)
+        weights = read_weights(path, self.backbone)
         fit_weights(self.backbone, weights.encoder, path)
         # MSN's are trained for its prototypes
         has_heads = weights.projection_head is not None and weights.target_head is None

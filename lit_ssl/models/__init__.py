@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lit_ssl.models.classifiers import load_classifier as load_classifier
     from lit_ssl.models.ema import ema_update_ as ema_update_
     from lit_ssl.models.ema import target_copy as target_copy
+    from lit_ssl.models.exported import load_exported as load_exported
     from lit_ssl.models.heads import PredictionHead as PredictionHead
     from lit_ssl.models.heads import ProjectionHead as ProjectionHead
     from lit_ssl.models.probe_features import ProbeFeatures as ProbeFeatures

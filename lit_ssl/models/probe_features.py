@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError
+from lit_ssl.models.backbones.class_token import class_token_problem
 from lit_ssl.models.backbones.vit import ClassTokenViT
 
 __all__ = ["ProbeFeatures"]
@@ -32,8 +33,8 @@ class ProbeFeatures:
     Args:
         backbone: The network; not registered here, so that it keeps one owner.
         width: Number of features of ``pooled``.
-        kinds: Kinds wanted, each once. None: ``token-1`` where there is a class token, which is
-            MSN's protocol, else ``pooled``.
+        kinds: Kinds wanted, each once. None: ``token-1`` where there is a class token that
+            :class:`ClassTokenViT` computes, which is MSN's protocol, else ``pooled``.
 
     Raises:
         ValueError: If a kind is not known, comes twice or does not go with the backbone.
@@ -46,7 +47,7 @@ class ProbeFeatures:
     def __init__(self, backbone: nn.Module, width: int, kinds: Sequence[str] | None = None) -> None:
         self.backbone = backbone
         self.vit = _vision_transformer(backbone)
-        has_token = self.vit is not None and self.vit.cls_token is not None
+        has_token = self.vit is not None and class_token_problem(self.vit, True) is None
         self.kinds = list(kinds or (["token-1"] if has_token else ["pooled"]))
         if len(set(self.kinds)) < len(self.kinds):
             raise InputError(f"each kind of features may be there once, not {self.kinds}")
@@ -57,7 +58,9 @@ class ProbeFeatures:
         inner = self.vit.embed_dim if self.vit is not None else 0
         self.widths = [inner * (blocks + mean) or width for blocks, mean in parts]
         self._token_encoder = (
-            ClassTokenViT(self.vit) if self.vit is not None and self._blocks else None
+            ClassTokenViT(self.vit, any_pooling=True)
+            if self.vit is not None and self._blocks
+            else None
         )
 
     def _check(self, has_token: bool) -> None:
@@ -70,7 +73,8 @@ class ProbeFeatures:
         if self.vit is None:
             return
         if self._blocks and not has_token:
-            raise InputError(f"features {self.kinds} need a class token, which this {name} lacks")
+            problem = class_token_problem(self.vit, any_pooling=True)
+            raise InputError(f"features {self.kinds} need a class token: {problem}")
         if self._blocks > len(self.vit.blocks):
             raise InputError(
                 f"features token-{self._blocks}: this {name} has {len(self.vit.blocks)} blocks"

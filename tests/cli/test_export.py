@@ -10,11 +10,14 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import lit_ssl as package
-from lit_ssl.checkpoints.export import export_encoder
+from lit_ssl.checkpoints.export import export_checkpoint, export_encoder
 from lit_ssl.checkpoints.files import newest_checkpoint
 from lit_ssl.errors import InputError
+from lit_ssl.methods import GroupRobustClassifier
+from lit_ssl.models import SmallCNN, TextBackbone
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"img_size": 8, "patch_size": 4, "depth": 2, "embed_dim": 12, "num_heads": 2}
@@ -166,3 +169,163 @@ def test_other_network_of_the_same_names(tmp_path):
         export_encoder(encoder, tmp_path / "x.safetensors", NAME, {**ARGS, "img_size": 16})
     with pytest.raises(InputError, match=r"their weights differ, e\.g\. blocks\.1"):
         export_encoder(encoder, tmp_path / "x.safetensors", NAME, {**ARGS, "depth": 1})
+
+
+# every backbone that a method can have → features of what is loaded again
+
+
+def save(module, path):
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
+    return path
+
+
+def trained_a_little(module):
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if value.is_floating_point() and "running" not in name:
+                value.add_(0.1 * torch.randn(value.shape))
+    return module.eval()
+
+
+HEADS = {"num_prototypes": 4, "proj_hidden_dim": 8, "proj_output_dim": 8}
+GAP = "vit_medium_patch16_gap_240"  # without fc_norm: the same names under both poolings
+SMALL = {"img_size": 32, "depth": 1, "embed_dim": 12, "num_heads": 2}
+RUNS = {
+    "MSN": lambda: package.MSN(NAME, SMALL, **HEADS),
+    "MSN, stem": lambda: package.MSN("vitc_4gf", {"depth": 1, "img_size": 32}, **HEADS),
+    "MSN, gap": lambda: package.MSN(GAP, {**SMALL, "class_token": True}, **HEADS),
+    "MSN, fc_norm": lambda: package.MSN(NAME, {**SMALL, "fc_norm": True}, **HEADS),
+    "MSN, registers": lambda: package.MSN(NAME, {**SMALL, "reg_tokens": 2}, **HEADS),
+    "frozen gap": lambda: package.FrozenEncoder(GAP, {**SMALL, "class_token": True}),
+    "frozen DINOv2": lambda: package.FrozenEncoder("vit_small_patch14_dinov2", {"depth": 1}),
+    "frozen DeiT": lambda: package.FrozenEncoder("deit_tiny_distilled_patch16_224", {"depth": 1}),
+    "frozen BEiT": lambda: package.FrozenEncoder("beit_base_patch16_224", {"depth": 1}),
+    "classifier avg": lambda: package.ImageClassifier(
+        NAME, {**SMALL, "global_pool": "avg"}, num_classes=2
+    ),
+    "PAWS, gap": lambda: package.PAWS(GAP, SMALL, proj_output_dim=4),
+    "PAWS, WRN": lambda: package.PAWS(
+        "wide_resnet", {"depth": 10, "width": 1, "in_chans": 1}, proj_output_dim=4
+    ),
+    "PAWS, WRN-28-2": lambda: package.PAWS("wide_resnet28_2", proj_output_dim=4),
+    "classifier, ResNet": lambda: package.ImageClassifier("resnet10t", num_classes=2),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_is_loaded_gives_the_features_of_the_method(tmp_path, run):
+    module = trained_a_little(RUNS[run]())
+    path = save(module, tmp_path / "run.ckpt")
+    how = export_checkpoint(path, tmp_path / "x.safetensors")
+    loaded = eval(how, {"timm": timm, "lit_ssl": package}).eval()
+    size = json.loads(metadata(tmp_path / "x.safetensors")["input_size"])
+    images = torch.randn(2, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), module(images), rtol=1e-3, atol=1e-4)
+        again = package.models.load_exported(tmp_path / "x.safetensors")
+        assert torch.equal(again(images), loaded(images))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.ckpt", "x.safetensors"]
+
+
+def test_networks_that_a_recipe_names_by_class(tmp_path):
+    """As `lit-ssl fit` stores them: class path and arguments."""
+    module = GroupRobustClassifier(
+        SmallCNN(in_chans=3, img_size=20, width=2), num_classes=2, num_attributes=2
+    )
+    path = save(trained_a_little(module), tmp_path / "run.ckpt")
+    content = torch.load(path, weights_only=True)
+    init = {"in_chans": 3, "img_size": 20, "width": 2}
+    backbone = {"class_path": "lit_ssl.models.SmallCNN", "init_args": init}
+    content["hyper_parameters"] |= {
+        "backbone": backbone, "_class_path": "lit_ssl.methods.GroupRobustClassifier",
+    }  # fmt: skip
+    torch.save(content, path)
+    images = torch.randn(2, 3, 20, 20)
+    for options in ({}, {"model_name": "SmallCNN", "model_args": init}):
+        how = export_checkpoint(path, tmp_path / "x.safetensors", **options)
+        loaded = eval(how, {"lit_ssl": package})
+        assert torch.equal(loaded(images), module(images))
+    content["hyper_parameters"]["backbone"] = {"class_path": "os.Other", "init_args": {}}
+    torch.save(content, path)
+    with pytest.raises(InputError, match="is no timm name: give it, --model-name"):
+        export_checkpoint(path, tmp_path / "x.safetensors")
+
+
+def test_text_encoders(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    text = TextBackbone(str(tmp_path / "bert"))
+    module = trained_a_little(GroupRobustClassifier(text, num_classes=2, num_attributes=2))
+    path = save(module, tmp_path / "run.ckpt")
+    args = {"path": str(tmp_path / "bert")}
+    how = export_checkpoint(path, tmp_path / "x.safetensors", "TextBackbone", model_args=args)
+    tokens = {"input_ids": torch.tensor([[1, 2, 3]]), "attention_mask": torch.ones(1, 3).long()}
+    loaded = eval(how, {"lit_ssl": package})
+    torch.testing.assert_close(loaded(tokens), module(tokens))
+
+
+def test_a_network_that_computes_something_else_is_not_exported(tmp_path):
+    class Other(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.vit = timm.create_model(NAME, num_classes=0, **ARGS)
+
+        def forward(self, images):
+            return self.vit.forward_features(images).mean(dim=1)
+
+    (tmp_path / "x.safetensors").write_text("of before")
+    with pytest.raises(InputError, match=r"not exported: what .* \(features differ by up to \d"):
+        export_encoder(Other(), tmp_path / "x.safetensors", NAME, ARGS)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["of before"]
+    broken = timm.create_model(NAME, num_classes=0, **ARGS)
+    broken.norm.bias.data[0] = float("nan")
+    with pytest.raises(InputError, match="are not finite"):
+        export_encoder(broken, tmp_path / "x.safetensors", NAME, ARGS)
+
+
+def test_an_old_run_that_took_the_class_token_of_an_averaging_network(tmp_path):
+    """MSN no longer trains it: its checkpoint would load in timm with other features."""
+    network = timm.create_model(NAME, num_classes=0, **SMALL, global_pool="avg", fc_norm=False)
+    names = {f"target_backbone.vit.{k}": v for k, v in network.state_dict().items()}
+    hparams = {"backbone": NAME, "backbone_kwargs": {**SMALL, "global_pool": "avg"}}
+    hparams["backbone_kwargs"]["fc_norm"] = False
+    content = {"pytorch-lightning_version": "2.5", "state_dict": names}
+    torch.save({**content, "hyper_parameters": hparams}, tmp_path / "old.ckpt")
+    with pytest.raises(InputError, match=r"it pools otherwise \(global_pool\)"):
+        export_checkpoint(tmp_path / "old.ckpt", tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_files_of_other_libraries(lit_ssl, workdir):
+    one, two = (timm.create_model(NAME, num_classes=0, **ARGS) for _ in range(2))
+    names = {f"student_backbone.{k}": v for k, v in one.state_dict().items()}
+    names |= {f"teacher_backbone.{k}": v for k, v in two.state_dict().items()}
+    torch.save({"pytorch-lightning_version": "2.5", "state_dict": names}, "run.ckpt")
+    words = ["export", "run.ckpt", "x.safetensors", "--model-name", NAME]
+    words += ["--model-args", json.dumps(ARGS)]
+    assert lit_ssl(*words).err.startswith("error: run.ckpt was made in Python: name its class")
+    result = lit_ssl(*words, "--prefix", "teacher_backbone")
+    assert result.code == 0, result.err
+    loaded = eval(result.out.splitlines()[1], {"timm": timm}).eval()
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(loaded(images), two.eval()(images))
+    result = lit_ssl(*words[:-1], "{img_size", "--prefix", "teacher_backbone")
+    assert result.err.startswith("error: --model-args is no JSON such as")
+
+
+def test_what_was_not_exported_is_not_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file"):
+        package.models.load_exported(tmp_path / "x.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="was not written by `lit-ssl export`"):
+        package.models.load_exported(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_text("text")
+    with pytest.raises(InputError, match="is no file of safetensors"):
+        package.models.load_exported(tmp_path / "x.safetensors")

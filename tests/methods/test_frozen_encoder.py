@@ -76,6 +76,33 @@ def test_other_networks_give_their_pooled_features(name, kwargs):
     assert not any(p.requires_grad for p in module.parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "kwargs", "feature"),
+    [
+        ("vit_base_patch14_dinov2", {"img_size": 28, "depth": 1}, "token"),
+        ("vit_tiny_patch16_224", {**KWARGS, "fc_norm": True}, "token"),
+        ("deit_tiny_distilled_patch16_224", {"img_size": 16, "depth": 1}, "timm"),
+        ("vit_tiny_r_s16_p8_224", {"img_size": 64, "depth": 1}, "timm"),
+        ("beit_base_patch16_224", {"img_size": 32, "depth": 1}, "timm"),
+        ("eva02_tiny_patch14_224", {"img_size": 28, "depth": 1}, "timm"),
+        ("vit_tiny_patch16_224", {**KWARGS, "global_pool": "avg"}, "timm"),
+    ],
+)
+def test_features_are_those_that_the_docs_name(name, kwargs, feature):
+    module = FrozenEncoder(name, kwargs)
+    assert not any(part.training for part in module.modules())  # from the start
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    network = module.encoder
+    images = torch.randn(2, 3, *network.patch_embed.img_size)
+    expected = network(images)
+    if feature == "token":
+        tokens = network.forward_features(images)
+        expected = network.fc_norm(tokens[:, 0])
+    torch.testing.assert_close(module(images), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_vit_without_class_token_is_pooled_as_timm_does():
     module = FrozenEncoder("vit_base_patch16_siglip_224", {"depth": 1, "img_size": 32})
     assert module(torch.randn(1, 3, 32, 32)).shape == (1, 768)

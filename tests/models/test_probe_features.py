@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -85,3 +86,15 @@ def test_kinds_that_do_not_go_with_the_backbone_are_refused():
     flat = ProbeFeatures(nn.Conv2d(3, 2, 1), 2)
     with pytest.raises(ValueError, match=r"expected pooled features \[4, 2\]"):
         flat(torch.zeros(4, 3, 2, 2))
+
+
+def test_a_second_token_is_not_dropped_in_silence():
+    """A distilled DeiT is pooled by timm, and has no class token that could be computed alone."""
+    options = {"num_classes": 0, "img_size": 16, "depth": 1}
+    network = timm.create_model("deit_tiny_distilled_patch16_224", **options).eval()
+    extract = ProbeFeatures(network, 192)
+    images = torch.randn(2, 3, 16, 16)
+    assert extract.kinds == ["pooled"]
+    assert torch.equal(extract(images)[0], network(images))
+    with pytest.raises(ValueError, match="need a class token: VisionTransformerDistilled has a"):
+        ProbeFeatures(network, 192, ["token-1"])

@@ -213,6 +213,61 @@ def test_other_networks_are_refused_with_a_hint():
         ClassTokenViT(small_vit())(torch.randn(1, 3, 32, 32), blocks=3)
 
 
+SMALL = {"img_size": 32, "depth": 1, "embed_dim": 12, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("deit_tiny_distilled_patch16_224", {}, "VisionTransformerDistilled has a _pos_embed of"),
+        ("vit_tiny_r_s16_p8_224", {"depth": 1}, r"come out of a network \(HybridEmbed\)"),
+        ("vit_tiny_patch16_224", {**SMALL, "global_pool": "avg"}, "pools with global_pool='avg'"),
+        ("vit_tiny_patch16_224", {**SMALL, "patch_drop_rate": 0.5}, "patch_drop_rate"),
+        ("vit_tiny_patch16_224", {**SMALL, "dynamic_img_pad": True}, "dynamic_img_pad"),
+        ("vit_base_patch16_siglip_224", {"depth": 1, "global_pool": "map"}, "no class token"),
+        ("beit_base_patch16_224", {"depth": 1}, "not Beit"),
+    ],
+)
+def test_what_is_not_computed_is_refused(name, options, message):
+    from lit_ssl import MSN
+
+    with pytest.raises(ValueError, match=message):
+        ClassTokenViT(timm.create_model(name, num_classes=0, **options))
+    with pytest.raises(ValueError, match=message):
+        ClassTokenViT.create(name, **{"global_pool": "token"} | options)
+    with pytest.raises(ValueError, match=message) as error:
+        MSN(timm.create_model(name, num_classes=0, **options))
+    assert "\n" not in str(error.value)
+
+
+def test_a_subclass_that_computes_the_same_is_taken():
+    class Mine(VisionTransformer):
+        def extra(self):
+            return 1
+
+    class Other(VisionTransformer):
+        def forward_features(self, x, attn_mask=None):
+            return 2 * super().forward_features(x)
+
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    vit = Mine(**arguments, num_classes=0).eval()
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(ClassTokenViT(vit)(images), vit(images))
+    with pytest.raises(TypeError, match="Other has a forward_features of its own"):
+        ClassTokenViT(Other(**arguments, num_classes=0))
+
+
+@pytest.mark.parametrize("options", [{"fc_norm": True}, {"final_norm": False}, {"reg_tokens": 3},
+                                     {"pre_norm": True}, {"no_embed_class": True}])  # fmt: skip
+def test_final_norms_and_register_tokens_are_timms(options):
+    vit = small_vit(**options).eval()
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(ClassTokenViT(vit)(images), vit(images))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

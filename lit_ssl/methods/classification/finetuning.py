@@ -161,7 +161,7 @@ class FineTuning(ImageClassifier):
             FileNotFoundError: if there is no such file.
             ValueError: if it cannot be read, its weights do not fit, or it has no such layer.
         """
-        weights = load_encoder(self.backbone, path)
+        weights = load_encoder(self.backbone, path, prefix=self.prefix)
         parts = {"backbone": True}
         if self.proj_hidden_dim is not None:
             first = first_projection(weights, path)

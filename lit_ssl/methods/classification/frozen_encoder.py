@@ -15,6 +15,7 @@ from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.models.backbones.class_token import class_token_problem
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.models.backbones.vit import ClassTokenViT
 from lit_ssl.trainer.hparams import not_plain
@@ -27,8 +28,12 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
     """A backbone with the weights of a file, for evaluation only.
 
     ``lit-ssl validate`` and ``test`` run any evaluation callback on it; there is nothing to fit.
-    Vision transformers give their class token, positions are interpolated for images of another
-    size; other networks their pooled features.
+    Plain vision transformers with a class token (timm's ``vision_transformer`` and ``deit``, among
+    them DINOv2) give that token, unless ``backbone_kwargs`` name another ``global_pool``, and take
+    images of any size, for which positions are interpolated. All others give what timm's
+    ``forward`` pools: a distilled DeiT the mean of its two tokens, BEiT, EVA and DINOv3 the mean of
+    their patches, SigLIP its attention pooling, a hybrid ViT its class token at the size it was
+    built for, convolutional networks their average.
 
     Args:
         backbone: timm name of any model; ``resnet50w2``, ``resnet50w4``, ``wide_resnet`` or
@@ -38,7 +43,9 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
             ``pretrained: true`` for timm's own weights.
         weights: checkpoint of a run, official checkpoint, or any other file of
             :func:`lit_ssl.checkpoints.origins.read_weights`; None: those that the backbone has.
-        online: take the trained backbone of MSN instead of its slow copy.
+        online: take the trained backbone of MSN (or DINO) instead of its slow copy.
+        prefix: of the backbone's names in the file, e.g. ``student_backbone``; None: by the origin,
+            or the one prefix under which the file has the backbone's names.
 
     Raises:
         ValueError: if there is no backbone of that name, or the weights are not those of it.
@@ -50,16 +57,19 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
         backbone_kwargs: dict[str, Any] | None = None,
         weights: str | None = None,
         online: bool = False,
+        prefix: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
         self.weights = weights
         self.online = online
+        self.prefix = prefix
         with weights_follow(weights is not None):
             self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
         self.backbone.requires_grad_(False)
         own_weights = (backbone_kwargs or {}).get("pretrained") or not isinstance(backbone, str)
         self._is_random = weights is None and not own_weights
+        self.eval()
 
     @property
     def encoder(self) -> nn.Module:
@@ -67,11 +77,11 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return getattr(self.backbone, "vit", self.backbone)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``; of a ViT the normed class token."""
+        """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``; class tokens are normed."""
         return self.backbone(images)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features as MSN's protocols take them: a ViT's class token before the final norm.
+        """Features as MSN's protocols take them: a plain ViT's class token before the final norm.
 
         Args:
             images: ``[B, C, H, W]``.
@@ -100,7 +110,7 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
     def load_start(self) -> None:
         """Load the ``weights``, if any; warn of random ones."""
         if self.weights is not None:
-            weights = load_encoder(self.backbone, self.weights, self.online)
+            weights = load_encoder(self.backbone, self.weights, self.online, self.prefix)
             say_start(self, weights.source, {"backbone": True})
         elif self._is_random:
             rank_zero_warn(
@@ -137,6 +147,6 @@ def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> tuple[n
             network, width = create_backbone(backbone, kwargs)
     else:
         network, width = create_backbone(backbone, kwargs)
-    if type(network) is VisionTransformer and network.global_pool == "token":
+    if isinstance(network, VisionTransformer) and class_token_problem(network) is None:
         return ClassTokenViT(network), width
     return network, width

@@ -61,6 +61,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         pretrained: file with weights of the backbone: any of
             :func:`lit_ssl.checkpoints.origins.read_weights`, such as a checkpoint of another run,
             the output of ``lit-ssl export`` or an official checkpoint.
+        prefix: of the backbone's names in that file, as in :class:`lit_ssl.FrozenEncoder`.
 
     Raises:
         ValueError: for values outside their ranges, or a backbone whose width is not known.
@@ -86,6 +87,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         optimizer: OptimizerCallable | None = None,
         freeze_backbone: bool = False,
         pretrained: str | None = None,
+        prefix: str | None = None,
     ) -> None:
         super().__init__()
         _check(num_classes, label_smoothing, momentum, milestones, milestone_factor)
@@ -104,6 +106,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.optimizer_factory = optimizer
         self.freeze_backbone = freeze_backbone
         self.pretrained = pretrained
+        self.prefix = prefix
 
         with weights_follow(bool(pretrained)):
             self.backbone, self.embed_dim = _make_backbone(backbone, backbone_kwargs or {})
@@ -253,7 +256,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
             FileNotFoundError: if there is no such file.
             ValueError: if it cannot be read, or its weights do not fit.
         """
-        weights = load_encoder(self.backbone, path)
+        weights = load_encoder(self.backbone, path, prefix=self.prefix)
         say_start(self, weights.source, {"backbone": True, "classifier": False})
 
 

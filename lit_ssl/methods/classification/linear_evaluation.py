@@ -68,6 +68,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         learning_rates: of SGD, > 0; they are not scaled with the batch.
         weight_decays: of the linear layers' weights, ≥ 0.
         momentum: of SGD (Nesterov), in (0, 1).
+        prefix: of the backbone's names in the file, as in :class:`lit_ssl.FrozenEncoder`.
 
     Raises:
         ValueError: for values outside their ranges, and where the best of several heads would be
@@ -89,6 +90,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         learning_rates: Sequence[float] = (0.4, 1.6, 6.4, 25.6),
         weight_decays: Sequence[float] = (0.0,),
         momentum: float = 0.9,
+        prefix: str | None = None,
     ) -> None:
         super().__init__()
         classes = _check(num_classes, learning_rates, weight_decays)
@@ -96,6 +98,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.num_classes = classes
         self.weights = weights
         self.online = online
+        self.prefix = prefix
         self.momentum = momentum
         with weights_follow(weights is not None):
             self.backbone, width = create_backbone(backbone, backbone_kwargs)
@@ -151,7 +154,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
     def load_start(self) -> None:
         """Load the ``weights``, if any; never below heads trained on others."""
         if self.weights is not None:
-            weights = load_encoder(self.backbone, self.weights, self.online)
+            weights = load_encoder(self.backbone, self.weights, self.online, self.prefix)
             say_start(self, weights.source, {"backbone": True, "heads": False})
 
     # training

@@ -28,6 +28,7 @@ class SmallCNN(nn.Module):
                 "SmallCNN needs in_chans >= 1, img_size >= 13 and width >= 1, got "
                 f"{in_chans}, {img_size} and {width}"
             )
+        self.img_size = img_size
         self.conv1 = nn.Conv2d(in_chans, width, kernel_size=5, stride=2)
         self.conv2 = nn.Conv2d(width, 2 * width, kernel_size=5, stride=2)
         side = ((img_size - 5) // 2 + 1 - 5) // 2 + 1

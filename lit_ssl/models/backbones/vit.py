@@ -15,9 +15,16 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_ssl.errors import InputError, InputTypeError, did_you_mean
 from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
+from lit_ssl.models.backbones.class_token import class_token_problem
 from lit_ssl.models.backbones.fetching import fetching, without_weights
 
 __all__ = ["ClassTokenViT", "draw_kept_patches", "keep_count"]
+
+_NEEDED = "a timm VisionTransformer is needed"
+_INSTEAD = (
+    "for another network, pass a module with forward(images, keep=None) -> [B, D], embed_dim and "
+    "patch_size"
+)
 
 
 def keep_count(num_patches: int, mask_ratio: float) -> int:
@@ -65,24 +72,21 @@ class ClassTokenViT(nn.Module):
 
     Args:
         vit: a timm VisionTransformer with a class token.
+        any_pooling: take the class token also of a network that pools otherwise; only features
+            before the final norm are its own then.
 
     Raises:
-        TypeError: if ``vit`` is no VisionTransformer.
-        ValueError: if it has no class token.
+        TypeError: if ``vit`` is no VisionTransformer, or a subclass that computes otherwise.
+        ValueError: if it has no class token, or parts that are not computed here.
     """
 
-    def __init__(self, vit: VisionTransformer) -> None:
+    def __init__(self, vit: VisionTransformer, any_pooling: bool = False) -> None:
         super().__init__()
         if not isinstance(vit, VisionTransformer):
-            raise InputTypeError(
-                f"a timm VisionTransformer is needed, not {type(vit).__name__}; for another "
-                "network, pass a module with forward(images, keep=None) -> [B, D], embed_dim and "
-                "patch_size"
-            )
-        if vit.cls_token is None:
-            raise InputError(
-                "this vision transformer has no class token; choose one with class_token=True"
-            )
+            raise InputTypeError(f"{_NEEDED}, not {type(vit).__name__}; {_INSTEAD}")
+        problem = class_token_problem(vit, any_pooling)
+        if problem is not None:
+            raise InputTypeError(f"{_NEEDED} with a class token, and {problem}; {_INSTEAD}")
         self.vit = vit
         self.embed_dim: int = vit.embed_dim
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
@@ -138,7 +142,7 @@ class ClassTokenViT(nn.Module):
             images: ``[B, C, H, W]``, float, normalised.
             keep: indices of the patches to see, int64, ``[n_keep]`` (the same for all images) or
                 ``[B, n_keep]``; None: all patches. Their order is irrelevant.
-            norm: apply the final LayerNorm (with ``blocks=1`` only).
+            norm: apply the final norm, whatever its name (with ``blocks=1`` only).
             blocks: number of last blocks whose class tokens are concatenated. More than one, or
                 ``norm=False``, gives the features before the final norm that MSN's evaluation uses.
 
@@ -159,7 +163,7 @@ class ClassTokenViT(nn.Module):
             if index >= len(all_blocks) - blocks:
                 collected.append(x[:, 0])
         if norm and blocks == 1:
-            return self.vit.norm(collected[0])
+            return self.vit.fc_norm(self.vit.norm(collected[0]))  # one of them does nothing
         return torch.cat(collected, dim=1)
 
     def _run(self, function: Any, block: nn.Module, x: Tensor) -> Tensor:

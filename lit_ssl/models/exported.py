@@ -1,0 +1,116 @@
+"""Files of ``lit-ssl export``: the network that a name stands for, and the one of a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm import create_model
+from torch import Tensor, nn
+
+from lit_ssl.errors import InputError, InputFileNotFoundError
+from lit_ssl.models.backbones import conv_stem
+from lit_ssl.models.backbones.by_name import OWN_BACKBONES
+from lit_ssl.models.backbones.fetching import weights_follow
+from lit_ssl.models.backbones.multiplied_resnet import MultipliedResNet50
+from lit_ssl.models.backbones.small_cnn import SmallCNN
+from lit_ssl.models.backbones.text import TextBackbone
+from lit_ssl.models.backbones.wide_resnet import WideResNet
+
+__all__ = ["build_network", "example_inputs", "input_size", "is_of_timm", "load_exported"]
+
+# Networks of this package, by the names that recipes have for them.
+_OWN: dict[str, Callable[..., nn.Module]] = {
+    **OWN_BACKBONES,
+    **{kind.__name__: kind for kind in (MultipliedResNet50, SmallCNN, TextBackbone, WideResNet)},
+}
+# Names that this package tells timm: by itself, timm does not know them.
+_TOLD = (conv_stem.vitc_4gf.__name__, conv_stem.deit_small_convstem.__name__)
+
+
+def is_of_timm(name: str) -> bool:
+    """Whether timm builds a network of this name without this package."""
+    return name not in _OWN and name not in _TOLD
+
+
+def build_network(name: str, args: Mapping[str, Any]) -> nn.Module:
+    """Build a network without weights of its own and without a classifier.
+
+    Args:
+        name: of timm or of this package.
+        args: its arguments.
+
+    Raises:
+        InputError: if there is no such network, or not with these arguments.
+    """
+    try:
+        with weights_follow():
+            if name in _OWN:
+                return _OWN[name](**args)
+            return create_model(name, num_classes=0, **args)
+    except (RuntimeError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        who = "timm" if is_of_timm(name) else "lit_ssl"
+        raise InputError(f"{who} cannot build {name!r} with {dict(args)}: {error}") from error
+
+
+def load_exported(path: str | Path) -> nn.Module:
+    """The network that ``lit-ssl export`` wrote, in eval mode; timm's and this package's own.
+
+    Args:
+        path: ``.safetensors``.
+
+    Raises:
+        InputError: if there is no such file, or it was not written by ``lit-ssl export``.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise InputFileNotFoundError(f"no file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{path} is no file of safetensors: {error}") from error
+    name = about.get("timm_model") or about.get("lit_ssl_model")
+    if name is None:
+        raise InputError(f"{path} was not written by `lit-ssl export`: it names no network")
+    network = build_network(name, json.loads(about.get("model_args", "{}")))
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def input_size(network: nn.Module) -> list[int]:
+    """``[C, H, W]`` that a network was made for; empty for text."""
+    if isinstance(network, TextBackbone):
+        return []
+    size = list(getattr(network, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))
+    embed = getattr(network, "patch_embed", None)
+    if isinstance(network, SmallCNN):
+        size[1:] = [network.img_size] * 2
+    elif getattr(embed, "img_size", None):
+        size[1:] = list(embed.img_size)  # type: ignore[union-attr]
+    elif getattr(embed, "grid_size", None):  # a convolutional stem
+        sides = zip(embed.grid_size, embed.patch_size, strict=True)  # type: ignore[union-attr]
+        size[1:] = [count * patch for count, patch in sides]
+    elif not hasattr(network, "pretrained_cfg"):
+        size[1:] = [64, 64]  # a convolutional network of this package, of any size
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None:
+        size[0] = first.in_channels
+    return [int(side) for side in size]
+
+
+def example_inputs(network: nn.Module) -> Any:
+    """Two random inputs of a network, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    size = input_size(network)
+    if size:
+        return torch.randn(2, *size, generator=generator)
+    words: Tensor = torch.randint(1, network.model.config.vocab_size, (2, 8), generator=generator)  # type: ignore
+    return {"input_ids": words, "attention_mask": torch.ones_like(words)}
