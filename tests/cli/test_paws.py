@@ -183,6 +183,17 @@ def test_digits_recipe_logs_paws_nn(lit_ssl, workdir):
     assert 0 < float(rows[0]["val/knn_acc1"]) < 1
 
 
+def test_paws_nn_of_a_recipe_with_recalibrated_batch_norm(lit_ssl):
+    def accuracy(*more):
+        result = lit_ssl("validate", *DIGITS, "--config=eval/paws_nn.yaml", *more)
+        assert result.code == 0, result.err
+        text = "BatchNorm with the statistics of training images"
+        assert (text in result.out) == bool(more)
+        return next(line for line in result.out.splitlines() if "PAWS-NN, top-5" in line)
+
+    assert accuracy() != accuracy("--trainer.callbacks.recalibrate_bn=true")
+
+
 def test_digits_recipe_as_it_is(built, lit_ssl):
     result = lit_ssl("fit", *DIGITS, *ONE_STEP)
     assert result.code == 0, result.err
