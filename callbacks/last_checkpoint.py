@@ -77,7 +77,7 @@ class LastCheckpoint(Checkpoint):
             old = list(due[:1])
         for callback in old:
             self._step = step
-            trainer.save_checkpoint(_last_path(trainer, callback))
+            trainer.save_checkpoint(_last_path(trainer, callback), weights_only=False)
 
 
 def _keepers(trainer: pl.Trainer) -> list[ModelCheckpoint]:

@@ -119,7 +119,7 @@ def ends_now(trainer: pl.Trainer) -> bool:
     out_of_steps = loop.max_steps != -1 and loop.global_step >= loop.max_steps
     stopped = trainer.should_stop and fit._can_stop_early
     is_last_epoch = trainer.max_epochs not in (None, -1) and (
-        trainer.current_epoch + 1 >= trainer.max_epochs  # type: ignore[operator]
+        trainer.current_epoch + 1 >= trainer.max_epochs
     )
     return out_of_steps or stopped or (is_last_epoch and loop._num_ready_batches_reached())
 
@@ -168,7 +168,7 @@ def val_batches(trainer: pl.Trainer) -> float:
     trainer.validating = True
     trainer.fit_loop.epoch_loop.val_loop.setup_data()
     trainer.training = True
-    return sum(trainer.num_val_batches)  # type: ignore[arg-type]
+    return sum(trainer.num_val_batches)
 
 
 def leftover_scale(trainer: pl.Trainer, optimizer: Optimizer) -> torch.Tensor | None:

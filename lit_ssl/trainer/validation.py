@@ -115,4 +115,4 @@ def _last_epoch(trainer: pl.Trainer) -> int | None:
     steps = trainer.num_training_batches / trainer.accumulate_grad_batches
     if trainer.max_steps != -1 and math.isfinite(steps):
         ends.append(math.ceil(trainer.max_steps / math.ceil(steps)))
-    return min(ends, default=None)  # type: ignore[type-var]
+    return min(ends, default=None)
