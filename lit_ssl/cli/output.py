@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import RichModelSummary
+from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import get_human_readable_count
@@ -20,6 +20,7 @@ from rich import get_console
 from rich.table import Table
 
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
+from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import quiet_hp_metric
 from lit_ssl.trainer.run import is_fast_dev_run, new_folders, root_is_chosen, run_folder
 
@@ -27,9 +28,11 @@ __all__ = [
     "FirstBatch",
     "ParameterSummary",
     "SaveConfig",
+    "best_checkpoint",
     "drop_placeholder",
     "quiet",
     "quiet_about",
+    "refuse_nothing",
     "remove_unused_run",
     "short",
     "tell",
@@ -151,6 +154,20 @@ class SaveConfig(SaveConfigCallback):
 
 
 @rank_zero_only
+def refuse_nothing(trainer: pl.Trainer, command: str) -> None:
+    """Refuse an evaluation without any batch, which Lightning passes over in silence.
+
+    Raises:
+        InputError: always, with the reason.
+    """
+    kind = {"validate": "val", "test": "test", "predict": "predict"}[command]
+    data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
+    is_off = getattr(trainer, f"limit_{kind}_batches") == 0
+    why = f"limit_{kind}_batches is 0" if is_off else f"{data} has no images for it"
+    raise InputError(f"{command} did nothing: {why}")
+
+
+@rank_zero_only
 def remove_unused_run(trainer: pl.Trainer, started: float) -> None:
     """Delete the log folder of a run that stopped before its first batch.
 
@@ -188,3 +205,11 @@ def tell_results(trainer: pl.Trainer) -> None:
     for logger in trainer.loggers:
         if logs := getattr(logger, "log_dir", None) or logger.save_dir:
             tell(f"logs: {short(logs)}")
+
+
+def best_checkpoint(trainer: pl.Trainer) -> str | None:
+    """The file that a monitor has chosen in a fit, None where nothing was chosen."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            return callback.best_model_path
+    return None

@@ -21,10 +21,13 @@ from lit_ssl.cli.output import (
     FirstBatch,
     ParameterSummary,
     SaveConfig,
+    best_checkpoint,
     drop_placeholder,
     quiet,
     quiet_about,
+    refuse_nothing,
     remove_unused_run,
+    short,
     tell,
     tell_results,
 )
@@ -37,7 +40,7 @@ from lit_ssl.cli.resume import (
     line_that_resumes,
     stored_model,
 )
-from lit_ssl.errors import InputError, listed
+from lit_ssl.errors import InputError, did_you_mean, listed
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.private import (
@@ -52,6 +55,8 @@ __all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
 
 # Every run is reproducible unless another seed, or `--seed_everything true`, is asked for.
 DEFAULT_SEED = 0
+
+_AFTER_FIT = ("validate", "test", "predict")
 
 
 class _ParseError(Exception):
@@ -111,6 +116,7 @@ class LitSSLCLI(LightningCLI):
         self.parsed_args: dict[str, Any] | Namespace | None = None
         self.stored: dict[str, Any] = {}
         self.failure: Exception | None = None
+        self.then: list[str] = []  # what follows a fit
         self._num_classes: tuple[int | None, int | None] = (None, None)  # given, of the data
         defaults: dict[str, Any] = {
             "subclass_mode_model": True,
@@ -135,6 +141,20 @@ class LitSSLCLI(LightningCLI):
             compute_fn=self._choose_num_classes,
             apply_on="instantiate",
         )
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--then",
+                type=str | None,
+                default=None,
+                help="commands to follow the training, of its best checkpoint if a monitor chose "
+                "one, else of its end: validate,test",
+            )
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line after resolving the names of recipes.
@@ -262,6 +282,22 @@ class LitSSLCLI(LightningCLI):
                 "--model.num_classes"
             )
 
+    def before_instantiate_classes(self) -> None:
+        """Take out what follows a fit, so that every command can read the saved configuration.
+
+        Raises:
+            InputError: for a word that is no command.
+        """
+        config = self.config.get(self.subcommand or "") or Namespace()
+        words = (config.pop("then", None) or "").replace(" ", "").split(",")
+        self.then = [word for word in words if word]
+        for word in self.then:
+            if word not in _AFTER_FIT:
+                raise InputError(
+                    f"--then takes {', '.join(_AFTER_FIT)}, with commas between them, not "
+                    f"{word!r}.{did_you_mean(word, _AFTER_FIT)}"
+                )
+
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; an error of a constructor comes out as it was raised."""
         follow = self._part(self.config, "ckpt_path") not in (None, "best", "hpc")
@@ -326,7 +362,8 @@ class LitSSLCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-            self._check_that_it_ran(subcommand)
+            if subcommand != "fit" and not self.first_batch.seen:
+                refuse_nothing(self.trainer, subcommand)
         except SystemExit:  # Lightning's, after Ctrl-C or SIGTERM
             if subcommand == "fit" and self.trainer.interrupted and self.words:
                 tell(line_that_resumes(self.words, self.trainer, self.first_batch.started))
@@ -343,19 +380,16 @@ class LitSSLCLI(LightningCLI):
                 raise
             raise named from error.__cause__
 
-    def _check_that_it_ran(self, command: str) -> None:
-        """Refuse an evaluation without any batch, which Lightning passes over in silence."""
-        if command == "fit" or self.first_batch.seen or not self.trainer.is_global_zero:
-            return
-        kind = {"validate": "val", "test": "test", "predict": "predict"}[command]
-        limit = getattr(self.trainer, f"limit_{kind}_batches")
-        data = type(self.datamodule).__name__
-        why = f"limit_{kind}_batches is 0" if limit == 0 else f"{data} has no images for it"
-        raise InputError(f"{command} did nothing: {why}")
-
     def after_fit(self) -> None:
-        """Say how the training ended, and where its files lie."""
+        """Say how the training ended, and where its files lie; then do what follows."""
         tell_results(self.trainer)
+        best = best_checkpoint(self.trainer)
+        for command in self.then:
+            tell(f"{command}: {short(best) if best else 'the end of the training'}")
+            run_command = getattr(self.trainer, command)
+            run_command(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=False)
+            if command == "predict":
+                self.after_predict()
 
     def after_predict(self) -> None:
         """Keep the predictions."""

@@ -232,3 +232,37 @@ def test_an_evaluation_of_nothing_is_refused(lit_ssl, workdir, command, words, w
     result = lit_ssl(command, *BASE, *words)
     assert (result.code, set(workdir.iterdir())) == (2, before)
     assert f"error: {command} did nothing: {why}\n" in result.err
+
+
+def test_commands_that_follow_a_fit(lit_ssl, workdir):
+    words = ["fit", *BASE, "--trainer.logger=true", "--trainer.default_root_dir=run"]
+    result = lit_ssl(*words, "--then=validate,test, predict")
+    assert result.code == 0, result.err
+    for command in ("validate", "test", "predict"):
+        assert f"\n{command}: the end of the training\n" in result.out
+    assert result.out.index("Validate metric") < result.out.index("Test metric")
+    (saved,) = (workdir / "run").rglob("config.yaml")
+    (predictions,) = (workdir / "run").rglob("predictions.pt")
+    assert result.out.splitlines()[-1] == f"predictions: {predictions.relative_to(workdir)}"
+    assert "then" not in yaml.safe_load(saved.read_text())
+    assert lit_ssl("test", "--config", saved).code == 0
+
+
+def test_what_follows_a_fit_takes_the_checkpoint_that_a_monitor_chose(lit_ssl, workdir):
+    best = {"monitor": "val/loss", "filename": "best", "dirpath": "kept"}
+    callback = {"class_path": "ModelCheckpoint", "init_args": best}
+    (workdir / "best.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    words = ["fit", *BASE, "--config=best.yaml", "--data.val_size=4", "--trainer.max_epochs=3"]
+    result = lit_ssl(*words, "--then=test")
+    assert result.code == 0, result.err
+    assert "\ntest: kept/best.ckpt\n" in result.out
+
+
+@pytest.mark.parametrize("word", ["tset", "fit", "test;validate"])
+def test_what_cannot_follow_a_fit_is_refused_before_it(lit_ssl, workdir, word):
+    before = set(workdir.iterdir())
+    result = lit_ssl("fit", *BASE, f"--then=validate,{word}")
+    assert (result.code, set(workdir.iterdir())) == (2, before)
+    assert f"--then takes validate, test, predict, with commas between them, not {word!r}" in (
+        result.err
+    )
