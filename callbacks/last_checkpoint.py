@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.trainer.private import (
     is_up_to_date,
     save_at_epoch_ends,
@@ -34,12 +35,21 @@ class LastCheckpoint(Checkpoint):
     - the end of a fit is always saved.
 
     ``lit-ssl`` adds it. In Python give it after the ``ModelCheckpoint`` that it completes:
-    ``Trainer(callbacks=[ModelCheckpoint(), LastCheckpoint()])``; alone it does nothing. Callbacks
-    that save weights only, or nothing, are left as they are.
+    ``Trainer(callbacks=[ModelCheckpoint(), LastCheckpoint()])``. Callbacks that save weights only,
+    or nothing, are left as they are.
+
+    Raises:
+        InputError: Without a ``ModelCheckpoint``; Lightning adds none beside this callback.
     """
 
     def __init__(self) -> None:
         self._step = -1  # of the last file written here
+
+    @by_name
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check that there is something to complete."""
+        if not any(isinstance(c, ModelCheckpoint) for c in trainer.checkpoint_callbacks):
+            raise InputError("needs a ModelCheckpoint before it among the callbacks: add one")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do not wait for validations that do not come."""
@@ -72,12 +82,15 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         if not due or step == self._step or is_fast_dev_run(trainer):
             return
-        old = [c for c in due if c.save_last is True and not is_up_to_date(c, step)]
+        old = [c for c in due if _has_old_last(c, step)]
         if not old and not any(is_up_to_date(c, step) for c in _keepers(trainer)):
             old = list(due[:1])
         for callback in old:
             self._step = step
-            trainer.save_checkpoint(_last_path(trainer, callback), weights_only=False)
+            path = _last_path(trainer, callback)
+            if trainer.is_global_zero and os.path.islink(path):
+                os.unlink(path)  # save_last="link": what it points to is another checkpoint
+            trainer.save_checkpoint(path, weights_only=False)
 
 
 def _keepers(trainer: pl.Trainer) -> list[ModelCheckpoint]:
@@ -89,6 +102,13 @@ def _keepers(trainer: pl.Trainer) -> list[ModelCheckpoint]:
         and not callback.save_weights_only
         and (callback.save_top_k != 0 or callback.save_last)
     ]
+
+
+def _has_old_last(callback: ModelCheckpoint, step: int) -> bool:
+    """Whether a callback has a ``last.ckpt`` and does not keep it up to date itself."""
+    if callback.save_last:
+        return not is_up_to_date(callback, step)
+    return bool(callback.last_model_path)  # written here before
 
 
 def _last_path(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import Checkpoint, RichModelSummary
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_ssl.callbacks import LastCheckpoint, LastValidation, StepSeeder
@@ -352,7 +352,7 @@ class LitSSLCLI(LightningCLI):
             else callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         ]
-        if trainer.checkpoint_callbacks and not given.get("fast_dev_run"):
+        if any(isinstance(c, ModelCheckpoint) for c in trainer.checkpoint_callbacks):
             trainer.callbacks.append(LastCheckpoint())  # type: ignore[attr-defined]
         if given.get("logger") in (None, True):
             drop_placeholder(trainer)

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_ssl.callbacks import LastCheckpoint
+from lit_ssl.errors import InputError
 
 STEPS = 5  # in an epoch
 
@@ -176,7 +177,32 @@ def test_what_was_chosen_on_purpose_is_left(toys, make_trainer, tmp_path, option
     assert newest(tmp_path) == 0
 
 
-def test_alone_it_does_nothing(toys, make_trainer, tmp_path):
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_alone_it_is_refused(toys, make_trainer, command):
+    """Lightning adds no callback of its own beside it, so that nothing would be saved."""
     trainer = make_trainer(callbacks=[LastCheckpoint()], enable_checkpointing=True)
-    trainer.fit(toys.ToyModule(), toys.ToyData())
-    assert list(tmp_path.rglob("*.ckpt")) == []
+    with pytest.raises(InputError, match="LastCheckpoint needs a ModelCheckpoint before it"):
+        getattr(trainer, command)(toys.ToyModule(), toys.ToyData())
+
+
+def test_a_link_to_the_best_is_replaced_and_not_written_through(
+    toys, make_trainer, tmp_path, scored
+):
+    options = {**SAVERS["best"][0], "save_last": "link"}
+    _, _, lost = train(toys, make_trainer, tmp_path, options, module=scored(), max_epochs=3)
+    steps = {
+        path.name: torch.load(path, weights_only=False)["global_step"]
+        for path in tmp_path.glob("*.ckpt")
+    }
+    assert (steps, lost <= STEPS) == ({"best.ckpt": 5, "last.ckpt": 15}, True)
+
+
+def test_last_is_never_older_than_the_best(toys, make_trainer, tmp_path):
+    class Uneven(toys.ToyModule):
+        def validation_step(self, batch, batch_idx):
+            self.log("val/score", [3.0, 1.0, 4.0][self.current_epoch])
+
+    train(toys, make_trainer, tmp_path, SAVERS["best"][0], module=Uneven(), max_epochs=3)
+    for name in ("best", "last"):
+        path = tmp_path / f"{name}.ckpt"
+        assert torch.load(path, weights_only=False)["global_step"] == 15, name
