@@ -15,7 +15,7 @@ from lit_ssl.datamodules.reading.folders import class_folders, images_by_class, 
 from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.reading.layout import Layout, split_folders
 from lit_ssl.datamodules.reading.rows import Rows
-from lit_ssl.datamodules.reading.walking import visible_folders
+from lit_ssl.datamodules.reading.walking import holds_image, visible_folders
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import check_choice, listed
 from lit_ssl.files import layout_error
@@ -31,9 +31,9 @@ class ImageFolderDataModule(ImageDataModule):
     The training images are in ``root/train``, or in ``root`` itself if there is no such folder;
     validation and test images in ``root/val`` (or ``valid``, ``validation``) and ``root/test``,
     both optional; capital letters do not matter. Each folder inside is a class (searched to any
-    depth).
-    A training folder without folders inside has images without labels: they get −1. What is left
-    out (files of other formats, hidden ones, broken links) is told in a warning.
+    depth). A training folder without folders inside has images without labels: they get −1; so do
+    test images without class folders. What is left out (files of other formats, hidden ones, broken
+    links) is told in a warning.
 
     Args:
         root: The folder.
@@ -88,15 +88,36 @@ class ImageFolderDataModule(ImageDataModule):
     def load_rows(self, split: Split) -> Rows | None:
         """Return the images of a split, None if it has no folder."""
         if split not in self._folders:
-            return None
+            # test images without labels cannot stand in for validation images
+            return _unlabelled(self.root, []) if split == "val" and self._is_bare_test() else None
         folder = self._folders[split]
-        if self.class_names:
+        if split == "test" and self._is_bare_test():
+            rank_zero_warn(
+                f"{folder} has no class folders: its images have the label -1, which is enough for"
+                " predict"
+            )
+        elif self.class_names:
             return images_by_class(folder, self.class_names, _NAME)
         names = images_in(folder)
         if not names:
             raise layout_error(_NAME, folder, f"image files in {folder}")
-        return Rows(FileImages(folder, names), {"label": np.full(len(names), -1)})
+        return _unlabelled(folder, names)
+
+    def _is_bare_test(self) -> bool:
+        """Whether there are test images without class folders, and training images with them."""
+        folder = self._folders.get("test")
+        return bool(
+            folder is not None
+            and self.class_names
+            and holds_image(folder)
+            and not any(holds_image(folder / name) for name in visible_folders(folder))
+        )
 
     @cached_property
     def _folders(self) -> dict[str, Path]:
         return split_folders(self.root, self.layout, _NAME)
+
+
+def _unlabelled(folder: Path, names: Sequence[str]) -> Rows:
+    labels = np.full(len(names), -1, dtype=np.int64)
+    return Rows(FileImages(folder, names), {"label": labels})

@@ -64,7 +64,7 @@ class INaturalist2018DataModule(ImageDataModule):
     ) -> None:
         super().__init__(num_workers=num_workers, val_size=val_size, **kwargs)
         self.default_size = image_size
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
 
     @cached_property
     def class_names(self) -> Sequence[str]:

@@ -127,7 +127,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     def say_found(self, split: Split) -> None:
         """Find the rows of a split, check their labels, and say once what there is."""
         rows = self.rows(split)
-        if rows is None:
+        if not rows:
             return
         check_labels(rows, self.num_classes, split)
         found = describe_rows(rows, self.class_names, self.inputs, self._splits.size_before(split))

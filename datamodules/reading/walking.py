@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -114,7 +115,13 @@ def find_images(folder: Path, left_out: LeftOut, deep: bool = True) -> list[str]
 
 
 def holds_image(folder: Path) -> bool:
-    """Whether an image lies in a folder, at any depth."""
+    """Whether an image lies in a folder, at any depth; it stops at the first one."""
+    suffixes = image_suffixes()
+    with _scanned(str(folder)) as entries:
+        for entry in entries:
+            is_image = os.path.splitext(entry.name)[1].lower() in suffixes
+            if is_image and not _is_hidden(entry.name) and _is_file(entry):
+                return True
     return any(True for _ in _walk(str(folder), True, _above(folder), LeftOut(folder)))
 
 
@@ -171,14 +178,27 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _NOT_OF_A_PERSON
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with _scanned(folder) as entries:
+        return list(entries)
+
+
+@contextmanager
+def _scanned(folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            yield entries
     except OSError as error:
         raise InputError(
             f"cannot list the folder {folder} ({error.strerror or error}): make it readable, or"

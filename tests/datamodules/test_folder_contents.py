@@ -158,6 +158,17 @@ def test_loops_of_links(make, tmp_path):
     assert data.labels("train").tolist() == [0, 1]
 
 
+def test_classes_are_known_without_listing_all_their_images(make, monkeypatch):
+    looked_at = []
+    real = walking._is_hidden
+    monkeypatch.setattr(walking, "_is_hidden", lambda name: looked_at.append(name) or real(name))
+    data = make(*(f"train/{name}/{i}.png" for name in "ab" for i in range(30)))
+    assert data.class_names == ["a", "b"]
+    assert len(looked_at) < 15
+    data.setup("fit")
+    assert len(looked_at) > 60
+
+
 def test_links_are_followed(make, tmp_path):
     make("elsewhere/1.png", "elsewhere/2.png", "root/train/b/1.png")
     (tmp_path / "root/train/a").symlink_to(tmp_path / "elsewhere")
@@ -195,6 +206,19 @@ def said(monkeypatch):
     lines = []
     monkeypatch.setattr("lit_ssl.datamodules.loading.rows_module.rank_zero_info", lines.append)
     return lines
+
+
+def test_test_images_without_labels(make, said, tmp_path):
+    data = make("train/a/1.png", "train/b/1.png", "test/1.png", "test/2.png")
+    told = setup(data)
+    assert (len(data.labels("train")), data.val_dataloader()) == (2, [])
+    assert told == []
+    (told,) = setup(data, "predict")
+    assert "test has no class folders: its images have the label -1" in told
+    assert data.labels("predict").tolist() == [-1, -1]
+    assert said[-1] == f"predict: 2 images without labels in {tmp_path}/test"
+    with pytest.raises(InputError, match="no images for the val split"):
+        data.setup("validate")
 
 
 def test_every_split_is_told_once(make, said, tmp_path):
