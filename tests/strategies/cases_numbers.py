@@ -11,6 +11,11 @@ from cases_golden import LOCAL, SGD, SLOWMO
 from cases_training import fit
 from problems import GoldenModule, SaveAt, load, make_trainer
 
+from lit_ssl.callbacks import StepSeeder
+from lit_ssl.datamodules import ColouredMNISTDataModule
+from lit_ssl.methods import BARACK, GroupRobustClassifier
+from lit_ssl.models import SmallCNN
+
 NAN = math.nan
 
 
@@ -62,10 +67,13 @@ class Unset(GoldenModule):
         self.register_buffer("losses", torch.full((4,), NAN))
         self.register_buffer("mask", torch.full((3, 3), -math.inf).triu(1))
         self.register_buffer("odd", torch.tensor([math.inf, -math.inf, NAN, 1.0]))
+        self.register_buffer("log_weights", torch.zeros(3))
 
     def on_train_batch_start(self, batch, batch_idx):
         super().on_train_batch_start(batch, batch_idx)
         step = self.trainer.global_step
+        if step == 5:
+            self.log_weights[:] = torch.tensor([-math.inf, -0.5, -1.5 - self.rank])
         if self.rank == 0 and step == 1:
             self.losses[:2] = torch.tensor([1.0, 2.0])
         if self.rank == 1 and step in (2, 9):
@@ -144,7 +152,30 @@ def statistics(rank, world, folder, ranks, steps, group_size=1):
     return {**result, "after": after.held}
 
 
-ALL = (complex_numbers, unset_values)
+def group_methods(rank, world, folder):
+    """Methods whose losses by group begin as NaN, and whose empty groups have the weight 0."""
+    options = {"backbone": SmallCNN(2), "num_classes": 2, "num_attributes": 2, "lr": 0.02}
+    uniform = {"objective": "group_dro", "sampling": "uniform"}
+    result = {}
+    for name, module in {
+        "group_dro": GroupRobustClassifier(**options, **uniform),
+        "local_group_dro": GroupRobustClassifier(**options, **uniform, gather=False),
+        "barack": BARACK(**options, predictor_epochs=1, held_out=0.5),
+    }.items():  # fmt: skip
+        known = 0.5 if name == "barack" else 1.0
+        data = ColouredMNISTDataModule(batch_size=8, seed=0, group_label_fraction=known)
+        strategy = SLOWMO(sync_every=4)
+        trainer = make_trainer(
+            strategy, world, max_epochs=2, limit_train_batches=7, limit_val_batches=2,
+            default_root_dir=folder, callbacks=[StepSeeder()], use_distributed_sampler=True,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data)
+        state = module.state_dict()
+        result[name] = {k: v.clone() for k, v in state.items()}, strategy.rounds
+    return result
+
+
+ALL = (complex_numbers, unset_values, group_methods)
 CASES = {function.__name__: function for function in ALL}
 CASES["statistics_all"] = partial(statistics, ranks=(0, 1), steps=(6,))
 CASES["statistics_for_good"] = partial(statistics, ranks=(0, 1), steps=range(16))

@@ -45,6 +45,10 @@ def test_values_that_some_processes_have_not_seen_are_averaged_over_those_that_h
                 assert torch.equal(held["mask"], torch.full((3, 3), -float("inf")).triu(1))
                 assert torch.equal(held["odd"].isfinite(), torch.tensor([False] * 3 + [True]))
         assert_close(result["saved"], torch.tensor([1.0, 3.0, 7.0, NAN]), equal_nan=True)
+        assert_close(result["average"][0]["log_weights"], torch.zeros(3))
+        expected = torch.tensor([-float("inf"), -0.5, -2.0])  # no weight, from the second round on
+        assert_close(result["average"][1]["log_weights"], expected)
+        assert_close(result["average"][2]["log_weights"], expected)
 
 
 @pool(2, "unset_values")
@@ -93,3 +97,13 @@ def test_a_node_is_left_out_as_a_whole(case):
     for a, b in ((0, 1), (2, 3)):  # processes of a node never part
         assert torch.equal(results[a]["trajectory"], results[b]["trajectory"])
     assert not torch.equal(results[0]["trajectory"][6], results[2]["trajectory"][6])
+
+
+@pool(2, "group_methods")
+def test_methods_with_running_losses_of_groups_train(case):
+    first, second = case("group_methods")
+    for name in ("group_dro", "local_group_dro", "barack"):
+        (a, rounds), (b, _) = first[name], second[name]
+        assert rounds > 2
+        for key, value in a.items():
+            assert_close(value, b[key], atol=0, rtol=0, equal_nan=True, msg=f"{name}: {key}")

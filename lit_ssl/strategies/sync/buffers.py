@@ -37,12 +37,15 @@ class Extra:
         kind: ``mean`` over processes; ``variance``, pooled with the running mean of the same
             module; or ``first``: take the value of rank 0.
         mean: the running mean, for a variance.
+        is_strict: whether inf is always a sign of trouble: in statistics and frozen networks, not
+            in other buffers, where it may be the logarithm of 0.
     """
 
     name: str
     tensor: Tensor
     kind: str
     mean: Tensor | None = None
+    is_strict: bool = True
 
 
 @dataclass
@@ -80,12 +83,13 @@ def collect(module: nn.Module, owned: set[int], buffers: str, frozen: bool) -> E
             extras.integers[name] = buffer
             continue
         mean = named.get(name.removesuffix("running_var") + "running_mean")
+        strict = name.endswith(("running_mean", "running_var"))
         if buffers == "broadcast":
-            extras.floats.append(Extra(name, buffer, "first"))
+            extras.floats.append(Extra(name, buffer, "first", is_strict=strict))
         elif name.endswith("running_var") and mean is not None:
             extras.floats.append(Extra(name, buffer, "variance", mean))
         else:
-            extras.floats.append(Extra(name, buffer, "mean"))
+            extras.floats.append(Extra(name, buffer, "mean", is_strict=strict))
     return extras
 
 

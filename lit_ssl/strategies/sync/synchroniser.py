@@ -17,7 +17,7 @@ from lit_ssl.strategies.sync import buffers as ex
 from lit_ssl.strategies.sync.averaging import Averager, InFlight, pack_, unpack_, views_of
 from lit_ssl.strategies.sync.inner_optimizer import averaged_states, reset_
 from lit_ssl.strategies.sync.units import SyncUnit
-from lit_ssl.strategies.sync.unset import fill_in_, is_unset, take_out_
+from lit_ssl.strategies.sync.unset import fill_in_, is_unset, may_be_unset, take_out_
 
 __all__ = ["Synchroniser", "deciding_row"]
 
@@ -162,7 +162,7 @@ class Synchroniser:
         now = ex.fingerprints(extras)
         changed = [now[x.name] != unit.fingerprints.get(x.name) for x in extras.floats]
         unset = [
-            is_new and not ex.is_finite(now[x.name]) and x.name in unit.at_start
+            is_new and may_be_unset(x, now[x.name], unit.at_start)
             for x, is_new in zip(extras.floats, changed, strict=True)
         ]
         mode, rank = self.options.sync_buffers, self.averager.rank

@@ -7,20 +7,32 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lit_ssl.strategies.sync.buffers import Extra
+from lit_ssl.strategies.sync.buffers import Extra, is_finite
 
-__all__ = ["fill_in_", "is_unset", "take_out_"]
+__all__ = ["fill_in_", "is_unset", "may_be_unset", "take_out_"]
 
 
 def is_unset(extra: Extra, at_start: Mapping[str, Tensor]) -> Tensor:
     """Where a tensor is not finite and was not at the start of the round; bool, of its shape.
 
-    An inf or NaN that came up within the round is none: something has gone wrong there.
+    A NaN that came up within the round is none, nor an inf in statistics or a frozen network:
+    something has gone wrong there. An inf in another buffer is one, e.g. the logarithm of 0.
     """
     now, before = ~torch.isfinite(extra.tensor), at_start.get(extra.name)
+    allowed = torch.zeros_like(now) if extra.is_strict else torch.isinf(extra.tensor)
     if before is None or before.shape != now.shape:
-        return torch.zeros_like(now)
-    return now & ~torch.isfinite(before)
+        return allowed
+    return now & ~torch.isfinite(before) | allowed
+
+
+def may_be_unset(
+    extra: Extra, fingerprint: Sequence[float], at_start: Mapping[str, Tensor]
+) -> bool:
+    """Whether a tensor has such elements, as far as its fingerprint tells."""
+    if is_finite(fingerprint):
+        return False
+    infinities = fingerprint[3] + fingerprint[4]
+    return extra.name in at_start or (not extra.is_strict and infinities > 0)
 
 
 @torch.no_grad()
@@ -55,7 +67,7 @@ def fill_in_(
     extras: Sequence[Extra],
     at_start: Mapping[str, Tensor],
 ) -> None:
-    """Put back what is unset on all processes.
+    """Put back what is unset on all processes: what is there now, or was, for the others of rank 0.
 
     Args:
         values: averages, changed.
@@ -64,7 +76,7 @@ def fill_in_(
         at_start: their values at the start of the round.
     """
     for value, count, extra in zip(values, counts, extras, strict=True):
-        before = at_start.get(extra.name)
+        before = at_start.get(extra.name) if extra.kind == "first" else None
         if before is None or before.shape != value.shape:
             before = extra.tensor
         value.copy_(torch.where(count > 0, value, before.to(value.dtype)))
