@@ -68,15 +68,16 @@ def run(make, rank, world, where, steps=(), late=False, cls=Noisy, end=16, callb
     return torch.stack(module.trajectory), sorted(p.name for p in where.glob("hpc*"))
 
 
-# strategy; class; steps in which rank 0 and rank 1 get the signal; whether late in the step
+# strategy; class; steps in which each rank gets the signal; whether late in the step
 PREEMPTED = {
-    "slowmo": (partial(SLOWMO, sync_every=4), Noisy, ([5], [6]), False),
+    "slowmo": (partial(SLOWMO, sync_every=4), Noisy, ([5], [6], [4]), False),
     "slowmo_late": (partial(SLOWMO, sync_every=4), Noisy, ([7], [4]), True),
     "slowmo_next_round": (partial(SLOWMO, sync_every=4), Noisy, ([7], [8]), False),
     "slowmo_one": (partial(SLOWMO, sync_every=4), Noisy, ([], [6]), False),
     "local": (partial(LOCAL, sync_every=3), Noisy, ([4], [3]), False),
     "warming": (partial(LOCAL, sync_every=3, warmup_steps=9), GoldenModule, ([4], [5]), False),
     "delayed": (partial(LOCAL, sync_every=4, delay=2), Noisy, ([5], [6]), False),
+    "nodes": (partial(SLOWMO, sync_every=4, group_size=2), Noisy, ([5], [6], [], [7]), False),
     "ddp": (DDPStrategy, GoldenModule, ([5], [6]), False),
     "ddp_late": (DDPStrategy, GoldenModule, ([], [6]), True),
 }
@@ -106,6 +107,19 @@ def preempted(name, rank, world, folder):
     }  # fmt: skip
 
 
-ALL = ()
-CASES = {function.__name__: function for function in ALL}
-CASES |= {f"preempted_{name}": partial(preempted, name) for name in PREEMPTED}
+def terminated_in_ddp(rank, world, folder):
+    """SIGTERM for rank 1 alone, in the middle of a step: all stop before the same one."""
+    torch.manual_seed(0)
+    module = GoldenModule(load("slowmo_sgd_w2"), SGD, rank)
+    signals = Signal([5] if rank == 1 else [], signum=signal.SIGTERM)
+    trainer = make_trainer(DDPStrategy(), world, max_steps=12, callbacks=[SlurmRequeue(), signals])
+    result = {"broken": True}
+    try:
+        trainer.fit(module)
+    except SystemExit as error:
+        result["kind"] = type(error).__name__
+    return {**result, "steps": len(module.trajectory) - 1}
+
+
+CASES = {f"preempted_{name}": partial(preempted, name) for name in PREEMPTED}
+CASES["terminated_in_ddp"] = terminated_in_ddp

@@ -12,12 +12,13 @@ pool = pytest.mark.pool
 # step after the one in which one was
 SAVED = {
     "slowmo": [8], "slowmo_late": [8], "slowmo_next_round": [8, 12], "slowmo_one": [8],
-    "local": [6], "warming": [6], "delayed": [8], "ddp": [7], "ddp_late": [8],
+    "local": [6], "warming": [6], "delayed": [8], "nodes": [8], "ddp": [7], "ddp_late": [8],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pool(2, f"preempted_{n}"), id=n) for n in SAVED]
+    "name",
+    [pytest.param(n, marks=pool(4 if n == "nodes" else 2, f"preempted_{n}"), id=n) for n in SAVED],
 )
 def test_job_is_saved_at_a_common_step_and_goes_on_from_there(name, case):
     results = case(f"preempted_{name}")
@@ -26,3 +27,10 @@ def test_job_is_saved_at_a_common_step_and_goes_on_from_there(name, case):
         assert result["asked"] == ["requeue 4321"] * len(SAVED[name])
         assert torch.equal(result["first"], result["whole"])  # saving changes nothing
         assert torch.equal(result["again"], result["whole"][SAVED[name][-1] :])
+
+
+@pool(2, "terminated_in_ddp")
+def test_process_that_is_terminated_takes_the_others_along(case):
+    for result in case("terminated_in_ddp"):
+        assert result["kind"] == "SIGTERMException"
+        assert result["steps"] == 6
