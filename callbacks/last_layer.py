@@ -102,15 +102,16 @@ class LastLayerRefit(pl.Callback):
     ) -> None:
         """Refuse a group whose rows are unknown; warn of one that has none."""
         empty = np.flatnonzero(group_counts(groups, len(names)) == 0)
+        shown = [names[int(group)] for group in empty]
         if len(empty) == len(names) or np.isin(empty // num_attributes, labels[groups < 0]).any():
             raise InputError(
                 f"no {self.rows} row is known to be in the group "
-                f"{' or '.join(names[g] for g in empty)}: label some, or choose other rows"
+                f"{' or '.join(shown)}: label some, or choose other rows"
             )
         if len(empty):
             rank_zero_warn(
-                f"no {self.rows} row is in the group {' or '.join(names[g] for g in empty)}: the "
-                "last layer is refitted on equally many rows of the others"
+                f"no {self.rows} row is in the group {' or '.join(shown)}: the last "
+                "layer is refitted on equally many rows of the others"
             )
 
     def _fit(

@@ -371,8 +371,9 @@ class LitSSLCLI(LightningCLI):
         except Exception as error:
             if not self.first_batch.seen:
                 remove_unused_run(self.trainer, self.first_batch.started)
-            if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
-                config = self.config[subcommand]
+            config = self.config[subcommand]
+            is_misfit = isinstance(error, RuntimeError) and "loading state_dict" in str(error)
+            if is_misfit and is_file_here(config.get("ckpt_path")):
                 message = explain_misfit(config.ckpt_path, config.model.as_dict())
                 raise InputError(message) from error
             named = self._with_origin(error)

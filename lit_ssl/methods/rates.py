@@ -14,6 +14,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lit_ssl.optim.schedules import set_group
+from lit_ssl.trainer.private import is_finding_lr
 
 __all__ = ["current_lr", "mark_scheduled", "set_rates"]
 
@@ -29,12 +30,17 @@ def set_rates(trainer: Any, optimizer: Any, lr: float, weight_decay: float) -> N
     """Set this step's learning rate and weight decay in the groups that the method schedules.
 
     Args:
-        trainer: the running Trainer; with a scheduler of learning rates, these are left alone.
+        trainer: the running Trainer; with a scheduler of learning rates, these are left alone, but
+            for the scales of groups, which the finder of a rate does not know.
         optimizer: its groups are changed.
         lr: learning rate, which a group may scale by ``lr_scale``.
         weight_decay: of the groups that decay.
     """
-    rate = None if trainer.lr_scheduler_configs else lr
+    rate: float | None = lr
+    if is_finding_lr(trainer):
+        rate = trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0]
+    elif trainer.lr_scheduler_configs:
+        rate = None
     for group in optimizer.param_groups:
         if "decay" in group:
             set_group(group, rate, weight_decay)

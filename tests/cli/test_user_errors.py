@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 
 import pytest
+import torch
 
 from lit_ssl.cli.mistakes.one_line import one_line
 from lit_ssl.errors import (
@@ -116,6 +117,18 @@ def test_bug_before_training_keeps_its_traceback(lit_ssl):
 def test_error_in_training_keeps_its_traceback(lit_ssl):
     with pytest.raises(ValueError, match="a bug in training"):
         lit_ssl(*BASE, "--model", "toy_project.BuggyModel")
+
+
+def test_weights_that_a_module_loads_itself_keep_their_error(lit_ssl, monkeypatch):
+    """No checkpoint was given, so none is to blame."""
+    import toy_project
+
+    def setup(self, stage):
+        self.layers.load_state_dict({"0.weight": torch.zeros(1)})
+
+    monkeypatch.setattr(toy_project.ToyModel, "setup", setup)
+    with pytest.raises(RuntimeError, match="Error"):
+        lit_ssl(*BASE)
 
 
 @pytest.mark.parametrize("batch", [0, 1])

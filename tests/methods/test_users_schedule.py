@@ -99,6 +99,23 @@ def test_the_finder_reports_rates_that_were_used(tiny, method):
     assert len(set(module.seen)) == 12
 
 
+def test_the_finder_keeps_the_scales_of_layers(tiny):
+    rates = []
+
+    class Layers(FineTuning):
+        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            rates.append([group["lr"] for group in optimizer.param_groups])
+
+    module = Layers(**BY_NAME, num_classes=3, layer_decay=0.5)
+    found = Tuner(tiny.trainer(max_epochs=4)).lr_find(
+        module, loader(labelled, 9), min_lr=1e-5, max_lr=1e-3, num_training=6,
+        early_stop_threshold=None, update_attr=False,
+    )  # fmt: skip
+    assert [step[-1] for step in rates] == pytest.approx(found.results["lr"])
+    assert [step[0] for step in rates] == pytest.approx([lr / 4 for lr in found.results["lr"]])
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_the_finder_with_groups(tiny, schedule):
     module, data = groups_case(spied(GroupRobustClassifier), lr_schedule=schedule)
