@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from lit_ssl.cli.mistakes.one_line import debugging, one_line
+from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
 from lit_ssl.cli.words import run_word
 from lit_ssl.errors import InputError
 
 __all__ = ["main"]
+
+_PRINTING = ("lit_ssl", "argparse", "jsonargparse", "rich")
 
 
 def main() -> None:
@@ -24,6 +26,13 @@ def main() -> None:
         sys.path.append(os.getcwd())
     try:
         run_word(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError as error:  # nobody reads what is printed any more, as behind `| head`
+        if raised_in(error).partition(".")[0] not in _PRINTING:
+            raise
+        # what is still in the buffer would be tried again at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except InputError as error:
         if debugging():
             raise

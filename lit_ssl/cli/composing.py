@@ -16,7 +16,14 @@ import yaml
 
 from lit_ssl.errors import InputError, listed
 
-__all__ = ["Entry", "kept_options", "origin_of", "read_entries", "with_empty_lists"]
+__all__ = [
+    "Entry",
+    "kept_options",
+    "origin_of",
+    "plain_name",
+    "read_entries",
+    "with_empty_lists",
+]
 
 _CONFIG = ("config", "c")
 _FILES = (".yaml", ".yml", ".json")
@@ -39,7 +46,7 @@ class Entry(NamedTuple):
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Dotted names, without ``init_args``, and values; lists are values."""
-        yield from _leaves(self.value, "" if self.name in _CONFIG else _plain(self.name))
+        yield from _leaves(self.value, "" if self.name in _CONFIG else plain_name(self.name))
 
 
 def read_entries(words: Sequence[str]) -> list[Entry]:
@@ -134,7 +141,8 @@ def origin_of(entries: Sequence[Entry], message: str) -> str:
     return f" ({listed(list(found), 3)})" if found else ""
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A dotted name as one types it, without ``init_args``."""
     return name.removesuffix("+").replace(".init_args", "")
 
 

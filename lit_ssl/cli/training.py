@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichModelSummary
+from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_ssl.callbacks import LastCheckpoint, LastValidation, StepSeeder
-from lit_ssl.cli.composing import kept_options, origin_of, read_entries, with_empty_lists
+from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
+from lit_ssl.cli.help import ShortHelp, with_class_to_help
 from lit_ssl.cli.mistakes.entries import wrong_entry
 from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
 from lit_ssl.cli.objects import Instantiator, ModuleInstantiator, import_components
@@ -40,7 +41,14 @@ from lit_ssl.cli.resume import (
     line_that_resumes,
     stored_model,
 )
-from lit_ssl.errors import InputError, did_you_mean, listed
+from lit_ssl.cli.trainer_options import (
+    check_strategy,
+    say_kept_options,
+    say_which_of_a_list,
+    tell_if_nothing,
+    without_checkpoints,
+)
+from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.private import (
@@ -68,6 +76,7 @@ class LitSSLParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", ShortHelp)
         super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -164,11 +173,14 @@ class LitSSLCLI(LightningCLI):
         """
         if args is None or isinstance(args, list):
             self.words = sys.argv[1:] if args is None else args
-            self.argv = resolve_configs(self.words)
+            self.argv = with_class_to_help(resolve_configs(self.words))
         else:
             self.parsed_args = args
         self.config = self._parse(defaults=True)
-        self._tell_kept()
+        part = self.config.get(self.config.get("subcommand") or "")
+        if isinstance(part, Namespace):
+            say_kept_options(read_entries(self.argv), part.as_dict())
+            say_which_of_a_list(read_entries(self.argv), part.as_dict())
 
     def _parse(self, defaults: bool) -> Namespace:
         try:
@@ -177,18 +189,6 @@ class LitSSLCLI(LightningCLI):
             return self.parser.parse_args(with_empty_lists(self.argv), defaults=defaults)
         except _ParseError as error:
             raise InputError(self._explain(error, self.parsed_args or self.argv)) from error
-
-    def _tell_kept(self) -> None:
-        """Say which options of a recipe's object go on to another class that was named after it."""
-        for path, (now, before, names) in kept_options(read_entries(self.argv)).items():
-            part: Any = self.config.get(self.config.get("subcommand") or "", Namespace())
-            for key in path.split("."):
-                part = part.get("init_args", part) if isinstance(part, Namespace) else Namespace()
-                part = part.get(key) or Namespace()
-            taken = part.get("init_args") if isinstance(part, Namespace) else None
-            kept = [name for name in names if name in (taken or Namespace())]
-            if kept:
-                tell(f"{path}: {now} keeps {listed(kept, 20)} of the {before} before it")
 
     def _explain(self, error: _ParseError, entries: dict[str, Any] | Namespace | list[str]) -> str:
         """Name the wrong entry, or what the parser says where all of them look right."""
@@ -334,11 +334,10 @@ class LitSSLCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer, with the callbacks that every run has."""
         given = self._part(self.config_init, "trainer")
+        check_strategy(given.get("strategy"))
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        if given.get("fast_dev_run"):  # save_last would write a file all the same
-            callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
-        callbacks.append(LastValidation())
+        callbacks = [*without_checkpoints(callbacks, given), LastValidation()]
         if not any(isinstance(callback, StepSeeder) for callback in callbacks):
             callbacks.append(StepSeeder())
         if not any(isinstance(callback, SlurmRequeue) for callback in callbacks):
@@ -389,8 +388,15 @@ class LitSSLCLI(LightningCLI):
             tell(f"{command}: {short(best) if best else 'the end of the training'}")
             run_command = getattr(self.trainer, command)
             run_command(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=False)
-            if command == "predict":
-                self.after_predict()
+            getattr(self, f"after_{command}")()
+
+    def after_validate(self) -> None:
+        """Say so where nothing was measured."""
+        tell_if_nothing(self.trainer, "validate")
+
+    def after_test(self) -> None:
+        """Say so where nothing was measured."""
+        tell_if_nothing(self.trainer, "test")
 
     def after_predict(self) -> None:
         """Keep the predictions."""

@@ -165,7 +165,7 @@ class _Search:
                 self.items(value if isinstance(value, list) else [value], items, path, append)
                 return
             if isinstance(value, Mapping) and path in self.lengths and path not in self.objects:
-                self.value(value, items, f"{path}[{self.lengths[path] - 1}]")  # the last is meant
+                self.last_of(path, value, items)
                 return
         if valid and isinstance(value, Mapping | str):
             try:
@@ -186,6 +186,25 @@ class _Search:
             self.objects = kept
         for index, value in enumerate(values, start):
             self.value(value, hint, f"{path}[{index}]")
+
+    def last_of(self, path: str, value: Mapping[str, Any], hint: Any) -> None:
+        """Options for the last object of a list, where another has them, perhaps."""
+        count = self.lengths[path]
+        last = self.objects.get(f"{path}[{count - 1}]")
+        for name in value if last is not None and "class_path" not in value else ():
+            takers = [
+                known.class_type.__name__
+                for place, known in self.objects.items()
+                if re.fullmatch(rf"{re.escape(path)}\[\d+\]", place)
+                and str(name) in option_types(class_parser(known.class_type))
+            ]
+            if takers and last is not None and last.class_type.__name__ not in takers:
+                who = last.class_type.__name__
+                self.fail(
+                    f"{path}.{name} is for {who}, the last of {count}, which has no such option; "
+                    f"{' and '.join(takers)} has: give the list again, with it, in a config"
+                )
+        self.value(value, hint, f"{path}[{count - 1}]")
 
     def object(self, value: Mapping[str, Any], valid: Mapping[type, int], path: str) -> None:
         """An object: its class and options, or only options where the class is known."""

@@ -12,8 +12,8 @@ from lit_ssl.errors import InputError
 __all__ = ["LineParser", "debugging", "one_line", "raised_in"]
 
 # Errors of these packages that speak of a batch size, a number of workers, a learning rate, a name.
-_DELIBERATE: dict[str, type[Exception]] = {
-    "lightning": ValueError,
+_DELIBERATE: dict[str, type[Exception] | tuple[type[Exception], ...]] = {
+    "lightning": (ValueError, ModuleNotFoundError),  # of a logger's package, say
     "timm": RuntimeError,
     "torch.optim": ValueError,
     "torch.utils.data": ValueError,
