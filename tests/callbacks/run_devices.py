@@ -25,6 +25,7 @@ from lit_ssl.callbacks import (
     ViewLogger,
     extract_features,
 )
+from lit_ssl.callbacks.evaluators.batch_norm import recalibrated_batch_norm
 
 
 class Frozen(pl.LightningModule):
@@ -63,6 +64,15 @@ class Frozen(pl.LightningModule):
 class Ordered(toys.ToyData):
     """Both runs see the same samples in each step (Lightning's own sampler would shuffle)."""
 
+    def labels(self, split):
+        return self.bank.labels.numpy()
+
+    def bank_dataloader(self, positions=None):
+        if positions is None:
+            return super().bank_dataloader()
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        return DataLoader(self.bank, batch_size=6, sampler=positions[rank::world].tolist())
+
     def train_dataloader(self):
         world, rank = self.trainer.world_size, self.trainer.global_rank
         sampler = DistributedSampler(self.bank, world, rank, shuffle=False)
@@ -73,7 +83,7 @@ class Inspect(pl.Callback):
     """What each process sees, gathered."""
 
     def __init__(self):
-        self.draws, self.order, self.heads = [], {}, []
+        self.draws, self.order, self.heads, self.statistics = [], {}, [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.draws.append(trainer.strategy.all_gather(torch.rand(1)).flatten().tolist())
@@ -85,6 +95,11 @@ class Inspect(pl.Callback):
                 found.labels.tolist(),
                 found.features.double().sum(1).tolist(),
             ]
+
+        norm = torch.nn.BatchNorm2d(1)
+        with recalibrated_batch_norm(trainer, norm, [norm]):
+            both = torch.cat([norm.running_mean, norm.running_var])
+            self.statistics = trainer.strategy.all_gather(both).reshape(-1, 2).tolist()
 
     def on_train_end(self, trainer, pl_module):
         probe = next(c for c in trainer.callbacks if isinstance(c, LinearProbeEvaluator))
@@ -125,6 +140,7 @@ def main(out, devices):
                     "metrics": values,
                     "draws": inspect.draws,
                     "order": inspect.order,
+                    "statistics": inspect.statistics,
                     "heads": inspect.heads.tolist(),
                 }
                 Path(out).write_text(json.dumps(content))

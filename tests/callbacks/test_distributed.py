@@ -49,6 +49,13 @@ def test_evaluators_agree_with_one_process(runs):
         assert runs[2]["metrics"][name] == pytest.approx(runs[1]["metrics"][name], abs=1e-6), name
 
 
+def test_recalibrated_batch_norm_is_that_of_all_images(runs):
+    first, second = runs[2]["statistics"]
+    (alone,) = runs[1]["statistics"]
+    assert first == second
+    assert first == pytest.approx(alone, rel=1e-5)
+
+
 def test_probe_takes_the_step_of_the_joined_batch_on_every_process(runs):
     first, second = runs[2]["heads"]
     assert first == second
