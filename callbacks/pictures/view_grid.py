@@ -14,11 +14,13 @@ from lit_ssl.errors import InputError
 
 _GAP = 4
 _CAPTION = 22
-_GREY = 0.55
+_GREY = (0.55, 0.55, 0.55)
+_COLOURLESS = 0.02  # between the channels of one pixel
+_BLUE = (0.25, 0.5, 0.9)
 
 
 def draw_dropped(images: Tensor, kept: Tensor, patch_size: tuple[int, int]) -> Tensor:
-    """Grey out the patches that a network did not see.
+    """Paint over the patches that a network did not see: grey, or blue in images without colour.
 
     Args:
         images: ``[B, C, H, W]`` in [0, 1].
@@ -26,8 +28,9 @@ def draw_dropped(images: Tensor, kept: Tensor, patch_size: tuple[int, int]) -> T
         patch_size: Height and width of a patch in pixels.
 
     Returns:
-        Images in which dropped patches are nearly plain grey; pixels beyond the last whole patch,
-        which no patch covers, count as dropped.
+        Images in which dropped patches are nearly plain, ``[B, 3, H, W]``, of other numbers of
+        channels the first; pixels beyond the last whole patch, which no patch covers, count as
+        dropped.
 
     Raises:
         ValueError: If an index lies outside the grid of patches.
@@ -43,8 +46,12 @@ def draw_dropped(images: Tensor, kept: Tensor, patch_size: tuple[int, int]) -> T
     seen = seen.view(-1, 1, rows, columns)
     mask = seen.repeat_interleave(patch_size[0], dim=2).repeat_interleave(patch_size[1], dim=3)
     mask = F.pad(mask, (0, width - mask.shape[3], 0, height - mask.shape[2]))
-    dimmed = _GREY + 0.12 * (images - _GREY)
-    return torch.where(mask > 0, images, dimmed)
+    if images.shape[1] != 3:  # as they are shown
+        images = images[:, :1].expand(-1, 3, -1, -1)
+    has_colour = (images.amax(dim=1) - images.amin(dim=1)).amax(dim=(1, 2)) > _COLOURLESS
+    paint = torch.where(has_colour[:, None], torch.tensor(_GREY), torch.tensor(_BLUE))
+    paint = paint[:, :, None, None]
+    return torch.where(mask > 0, images, paint + 0.12 * (images - paint))
 
 
 def view_grid(columns: Sequence[tuple[str, Tensor]], min_cell: int = 84) -> Tensor:

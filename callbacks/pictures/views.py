@@ -23,9 +23,10 @@ class ViewLogger(pl.Callback):
 
     Each row of the picture is one sample. The columns are the views in the order of the batch; with
     ``kept_patches`` in the outputs of ``training_step`` the first is the target, the next are the
-    masked anchors with their dropped patches greyed out, the rest are called focal. The picture is
-    written to ``views/epoch_NNNN.png`` in the run's folder and shown in every logger that takes
-    images (TensorBoard, Weights & Biases). Batches of plain images work too.
+    masked anchors with their dropped patches painted over (grey; blue where images have no
+    colour), the rest are called focal. The picture is written to ``views/epoch_NNNN.png`` in the
+    run's folder and shown in every logger that takes images (TensorBoard, Weights & Biases).
+    Batches of plain images work too.
 
     ``kept_patches``: indices ``[R * B, n]`` for R masked views of B samples, view-major (row
     ``v * B + b``), or ``[n]`` for all alike; the module's ``patch_size`` gives the patch in pixels.

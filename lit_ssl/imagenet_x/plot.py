@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def draw_report(report: FactorReportData) -> Any:
         _points(bottom, report, k, x)
     _finish_top(top, report)
     _finish_bottom(bottom, report)
+    _part_labels(bottom)
     return figure
 
 
@@ -120,6 +122,18 @@ def _finish_bottom(axes: Any, report: FactorReportData) -> None:
         side.grid(axis="y", color="#dddddd", linewidth=0.6)
         side.set_axisbelow(True)
     axes.set_xlim(-0.6, len(labels) - 0.4)
+
+
+def _part_labels(axes: Any) -> None:
+    """Turn the labels of the factors, and make them smaller, until none lies on another."""
+    names = [label.get_text().split("\n") for label in axes.get_xticklabels()]
+    turned = [f"{' '.join(words)}\n{count}" for *words, count in names]
+    for size in (8, 6, 4):
+        axes.figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        if all(one.x1 + 1 < other.x0 for one, other in pairwise(boxes)):
+            return
+        axes.set_xticks(np.arange(len(turned)), turned, fontsize=size, rotation=90)
 
 
 def save_figure(figure: Any, path: Path) -> Path:

@@ -6,6 +6,8 @@ import csv
 import json
 import subprocess
 import sys
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,6 +123,37 @@ def test_plot_draws_every_number(scores):
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == 3
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def overlaps(figure):
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[1].get_xticklabels()]
+    return [i for i, (a, b) in enumerate(pairwise(boxes)) if a.x1 >= b.x0]
+
+
+@pytest.mark.parametrize(
+    ("factors", "models"), [(2, 1), (4, 1), (16, 1), (16, 3), (40, 1), (40, 4), (90, 1)]
+)
+def test_labels_of_factors_do_not_overlap(factors, models):
+    pytest.importorskip("matplotlib")
+    words = ("subcategory", "object_blocking", "averyveryverylongnameofafactorofmine", "x")
+    names = [f"{words[n % 4]}{n}" for n in range(factors)]
+    ones = np.ones(factors)
+    table = SimpleNamespace(
+        factors=names, count=np.full(factors, 49_999), average=0.7, level=0.95,
+        **{f"{kind}{end}": ones * 0.8 for kind in ("error_ratio", "accuracy")
+           for end in ("", "_low", "_high")},
+    )  # fmt: skip
+    report = SimpleNamespace(
+        order=np.arange(factors), tables=[table] * models,
+        names=[f"model{k}" for k in range(models)],
+        differs=[ones > 0] * models,
+        protocol={"annotations": "own", "error_type": "all", "images": 50_000},
+    )  # fmt: skip
+    figure = draw_report(report)
+    assert overlaps(figure) == []
+    labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert [text.splitlines()[-1] for text in labels] == ["n=49,999"] * factors
 
 
 def test_perfect_models_and_empty_factors_can_be_drawn(scores, tmp_path):
