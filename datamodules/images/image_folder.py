@@ -11,11 +11,16 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
-from lit_ssl.datamodules.reading.folders import class_folders, images_by_class, images_in
+from lit_ssl.datamodules.reading.folders import class_folders, images_by_class
 from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.reading.layout import Layout, split_folders
 from lit_ssl.datamodules.reading.rows import Rows
-from lit_ssl.datamodules.reading.walking import holds_image, visible_folders
+from lit_ssl.datamodules.reading.walking import (
+    LeftOut,
+    find_images,
+    holds_image,
+    visible_folders,
+)
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import check_choice, listed
 from lit_ssl.files import layout_error
@@ -98,9 +103,11 @@ class ImageFolderDataModule(ImageDataModule):
             )
         elif self.class_names:
             return images_by_class(folder, self.class_names, _NAME)
-        names = images_in(folder)
+        left_out = LeftOut(folder)
+        names = find_images(folder, left_out)
         if not names:
-            raise layout_error(_NAME, folder, f"image files in {folder}")
+            raise layout_error(_NAME, folder, f"image files in {folder}{left_out.among()}")
+        left_out.warn()
         return _unlabelled(folder, names)
 
     def _is_bare_test(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lit_ssl.datamodules.images.imagenet_complete import check_unpacked, warn_of_small_classes
+from lit_ssl.datamodules.images.imagenet_complete import check_unpacked, warn_of_missing_images
 from lit_ssl.datamodules.images.imagenet_labels import find_label_file, read_validation_labels
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
 from lit_ssl.datamodules.reading.folders import class_folders, images_by_class, images_in
@@ -86,7 +86,7 @@ class ImageNetDataModule(ImageDataModule):
         in_folders = any(holds_image(folder / name) for name in visible_folders(folder))
         if split == "train" or in_folders:
             rows = images_by_class(folder, self.class_names, "ImageNet")
-            warn_of_small_classes(folder, rows.labels, self.class_names)
+            warn_of_missing_images(split, folder, rows.labels, self.class_names)
             return rows
         names = images_in(folder, deep=False) if folder.is_dir() else []
         if not names:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
+from lit_ssl.datamodules.reading.folders import missing_images
 from lit_ssl.datamodules.reading.images import FileImages, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
@@ -80,10 +81,12 @@ class INaturalist2018DataModule(ImageDataModule):
             found = self._training_annotations
         else:
             found = _read_annotations(self.root / "val2018.json")
-        if not (self.root / found.files[0]).is_file():
+        if not (self.root / _FOLDER).is_dir():
             raise layout_error(
                 _NAME, self.root / _FOLDER, f"the images, such as {self.root / found.files[0]}"
             )
+        names = [found.files[row] for row in range(len(found.files))]
+        missing_images(self.root, names, self.root / f"{split}2018.json", _NAME)
         labels = self._labels(split, found.categories)
         return Rows(FileImages(self.root, found.files), {"label": labels})
 

@@ -111,10 +111,13 @@ def class_folders(folder: Path, allow_empty: bool = False) -> list[str]:
     if len(empty) == len(names):  # none is a class where the images lie beside them
         return [] if find_images(folder, LeftOut(folder), deep=False) else names
     if empty and not allow_empty:
+        inside = LeftOut(folder)
+        for name in empty:
+            find_images(folder / name, inside)
         raise InputError(
             f"{len(empty):,} of the {len(names):,} class folders in {folder} hold no image:"
-            f" {listed(empty)}. Complete them, or remove them if they are no classes;"
-            " allow_empty: true keeps them as classes without images"
+            f" {listed(empty)}{inside.among()}. Complete them, or remove them if they are no"
+            " classes; allow_empty: true keeps them as classes without images"
         )
     return names
 
@@ -146,7 +149,8 @@ def images_by_class(folder: Path, classes: Sequence[str], data_set: str) -> Rows
             names += (f"{name}/{file}" for file in found)
             labels += [label] * len(found)
     if not names:
-        raise layout_error(data_set, folder, f"image files in {folder}/<class>/")
+        expected = f"image files in {folder}/<class>/{left_out.among()}"
+        raise layout_error(data_set, folder, expected)
     left_out.add_outside(find_images(folder, left_out, deep=False))
     left_out.warn()
     return Rows(FileImages(folder, names), {"label": np.asarray(labels)})

@@ -93,6 +93,10 @@ class LeftOut:
         names = listed([os.path.relpath(path, self.folder) for path in paths], _SHOWN)
         return f"{len(paths):,}: {names}"
 
+    def among(self) -> str:
+        """Return what is left out in brackets, for a message about what is missing; or nothing."""
+        return f" (there are: {self})" if self._found else ""
+
     def warn(self) -> None:
         """Say in one line what is left out, if anything is."""
         if self._found:

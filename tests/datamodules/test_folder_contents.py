@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lit_ssl.datamodules import ImageFolderDataModule, ImageNetDataModule
+from lit_ssl.datamodules.images.imagenet_complete import warn_of_missing_images
 from lit_ssl.datamodules.reading import walking
 from lit_ssl.errors import InputError
 
@@ -95,12 +96,20 @@ def test_folders_of_the_system_are_no_classes(make, name):
 def test_empty_classes(make, tmp_path):
     (tmp_path / "train/a").mkdir(parents=True)
     data = make("train/b/1.png", "train/c/1.png", "train/aa/notes.txt!")
-    with pytest.raises(InputError, match=r"2 of the 4 class folders in .*: a, aa\. .*allow_empty"):
+    with pytest.raises(InputError, match=r"2 of the 4 class folders in .*: a, aa .*allow_empty"):
         _ = data.num_classes
     data = make(allow_empty=True)
     data.setup("fit")
     assert data.class_names == ["a", "aa", "b", "c"]
     assert data.labels("train").tolist() == [2, 3]
+
+
+def test_why_there_is_no_image_is_told(make):
+    data = make("train/b/1.png", "train/a/1.heic!", "train/a/2.heic!")
+    with pytest.raises(InputError, match=r"no image: a \(there are: files in .*a/1.heic, a/2.heic"):
+        data.setup("fit")
+    with pytest.raises(InputError, match=r"expected image files in .*test \(there are: .*x.dcm"):
+        make("test/x.dcm!", labelled=False).setup("test")
 
 
 def test_empty_folder_beside_images_without_labels(make, tmp_path):
@@ -282,6 +291,16 @@ def test_classes_of_imagenet_that_are_much_too_small(make):
     assert f"1 of the 3 classes in {data.root}/train have less than half of the usual 4" in told
     assert f"{WNIDS[2]} (1)" in told
     assert np.bincount(data.labels("train")).tolist() == [4, 4, 1]
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_number_of_images_of_all_of_imagenet(tmp_path, lacking):
+    labels, names = np.repeat(np.arange(1000), 50), [f"n{i:08}" for i in range(1000)]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warn_of_missing_images("val", tmp_path, labels[lacking:], names)
+    assert len(told) == lacking
+    assert all("has 49,999 images of 1,000 classes, not the 50,000" in str(t.message) for t in told)
 
 
 def test_validation_of_imagenet_without_a_class(make):

@@ -104,6 +104,13 @@ def test_missing_parts(root, tmp_path):
         make(root).setup("fit")
 
 
+def test_images_that_were_not_unpacked(root):
+    (root / file_name("train", 7, 0)).unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of the \d+ images that .*train2018.json names"):
+        make(root).setup("fit")
+    make(root).setup("validate")
+
+
 def test_broken_annotations(root):
     path = root / "train2018.json"
     whole = path.read_text()
