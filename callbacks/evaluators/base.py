@@ -60,7 +60,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         self.num_classes = num_classes
         self.is_off = False
         self.measured: dict[str, int] = {}  # name of a value in the log → step of its weights
-        self._evaluated = -1  # step of the weights that were evaluated last
+        self.last_step = -1  # of the last evaluation; −1: there was none in this call
 
     @abstractmethod
     def evaluate(
@@ -89,7 +89,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         """Complain at the start, not after the first epoch, if a contract is not met."""
         if stage == "predict":
             return
-        self.measured, self._evaluated = {}, -1
+        self.measured, self.last_step = {}, -1
         if stage == "fit":
             validate_the_end(trainer)
             let_monitors_wait(trainer)
@@ -120,8 +120,8 @@ class RepresentationEvaluator(pl.Callback, ABC):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the end where a callback, such as EarlyStopping, made it one only afterwards."""
-        is_evaluated = trainer.global_step == self._evaluated
-        if trainer.enable_validation and not self.is_off and not is_evaluated:
+        is_open = not self.is_off and self.last_step != trainer.global_step
+        if is_open and trainer.enable_validation:
             validate_now(trainer)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -144,7 +144,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
         if self.is_off:
             return
-        self._evaluated = trainer.global_step
+        self.last_step = trainer.global_step
         for name, value in self.evaluate(trainer, pl_module, split).items():
             # All processes hold equal values; syncing them again only keeps Lightning from warning.
             shown = name in self.on_progress_bar

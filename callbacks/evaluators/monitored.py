@@ -51,6 +51,7 @@ def _is_waiting(trainer: pl.Trainer, monitor: str) -> bool:
             continue
         if monitor in measured:
             return measured[monitor] != trainer.global_step
-        if not measured and monitor.startswith("val") and monitor not in trainer.callback_metrics:
+        is_first = evaluator.last_step == -1
+        if is_first and monitor.startswith("val") and monitor not in trainer.callback_metrics:
             return True
     return False

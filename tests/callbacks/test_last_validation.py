@@ -173,6 +173,14 @@ def test_a_wrong_name_is_still_an_error(toys, make_trainer):
         trainer.fit(toys.ToyModule(), toys.ToyData())
 
 
+def test_a_wrong_name_is_an_error_as_soon_as_the_evaluators_have_run(toys, make_trainer):
+    stopper = EarlyStopping("val/knn_acc2", mode="max")
+    trainer = make_trainer(callbacks=[KNNEvaluator(every_n_epochs=2), stopper], max_epochs=9)
+    with pytest.raises(RuntimeError, match="val/knn_acc2"):
+        trainer.fit(toys.ToyModule(), toys.ToyData())
+    assert trainer.current_epoch == 1
+
+
 def test_an_early_stop_is_evaluated_though_no_evaluation_was_due(toys, make_trainer):
     class Logs(toys.ToyModule):
         def validation_step(self, batch, batch_idx):
