@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from lit_ssl.methods.classification.linear_evaluation import LinearEvaluation
 from lit_ssl.metrics import ProbeHead
 from lit_ssl.optim import Schedule
+from lit_ssl.strategies import LocalSGDStrategy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "optim"))
 from inner_lr_sgd import InnerLrSGD
@@ -187,6 +188,14 @@ def test_without_validation_no_head_can_be_tested_unless_it_is_the_only_one(tiny
     only = evaluation(learning_rates=[6.4], weight_decays=[0.0])
     trainer.fit(only, *loaders())
     assert "test/linear_acc1" in trainer.test(only, loaders()[1])[0]
+
+
+def test_heads_train_with_local_steps(tiny):
+    """Accuracies that are not there yet are nothing that processes could average."""
+    module, (train, val) = evaluation(), loaders()
+    strategy = LocalSGDStrategy(sync_every=3)
+    tiny.trainer(max_epochs=2, num_sanity_val_steps=0, strategy=strategy).fit(module, train, val)
+    assert module.val_acc1.isfinite().all()
 
 
 def test_a_resumed_run_is_the_same_run(tiny, tmp_path):

@@ -116,6 +116,8 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         # accuracies of the last validation, NaN where there is none: they choose the head to test
         empty = torch.full((len(self.points),), torch.nan, dtype=torch.float32)
         self.register_buffer("val_acc1", empty)
+        # equal on all processes, and NaN at first: nothing for DDP or a strategy to bring together
+        self._ddp_params_and_buffers_to_ignore = ["val_acc1"]
         self._counts: Tensor | None = None
         self._tested: tuple[int, ProbeHead] | None = None
         self._validated: list[Any] = []  # data sets of the last validation, which chose the head
