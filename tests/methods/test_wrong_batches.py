@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from lit_ssl.contracts.batches import check_labels
 from lit_ssl.datamodules import ColouredMNISTDataModule
 from lit_ssl.errors import InputError
 from lit_ssl.methods import FineTuning, LinearEvaluation
+from lit_ssl.models import SmallCNN
 
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 2}
 BY_NAME = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": VIT}
@@ -128,6 +130,33 @@ def test_the_online_probe_refuses_them(tiny):
     trainer = tiny.trainer(callbacks=[probe])
     with pytest.raises(InputError, match="LinearProbeEvaluator got labels from 1 to 3"):
         trainer.fit(MSN(**MASKED), DataLoader(Images(6, views=True, first=1), batch_size=6))
+
+
+class Relabelled(ColouredMNISTDataModule):
+    """Labels as a user's own data module may serve them."""
+
+    def __init__(self, split, label):
+        super().__init__(batch_size=64, seed=0)
+        self.split, self.label = split, label
+
+    def targets(self, split):
+        labels, groups = super().targets(split)
+        return np.full_like(labels, self.label) if split == self.split else labels, groups
+
+
+@pytest.mark.parametrize(("split", "label"), [("train", 2), ("train", -1), ("val", 2)])
+def test_groups_refuse_labels_that_are_no_classes(tiny, split, label):
+    trainer = tiny.trainer(num_sanity_val_steps=0, limit_train_batches=1)
+    module = GroupRobustClassifier(SmallCNN(2), num_classes=2)
+    with pytest.raises(InputError, match=rf"GroupRobustClassifier got labels from {label} to"):
+        trainer.fit(module, datamodule=Relabelled(split, label))
+
+
+def test_a_batch_without_known_labels_has_no_loss(tiny):
+    trainer = tiny.trainer(num_sanity_val_steps=0, limit_train_batches=1, limit_val_batches=1)
+    module = GroupRobustClassifier(SmallCNN(2), num_classes=2)
+    trainer.fit(module, datamodule=Relabelled("val", -1))
+    assert trainer.callback_metrics["val/loss"] == 0
 
 
 def test_which_labels_are_classes():

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_ssl.contracts.batches import grouped_batch, inputs_of
+from lit_ssl.contracts.batches import check_labels, grouped_batch, inputs_of
 from lit_ssl.errors import by_name
 from lit_ssl.groups.cells import group_counts
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
@@ -81,10 +81,12 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
     @by_name
     def _evaluate(self, batch: Any, split: str, metric: GroupAccuracy) -> dict[str, Tensor]:
         inputs, labels, groups = grouped_batch(batch)
+        check_labels(labels, self.classifier.out_features)
         features = self(inputs)
         logits = self.classifier(features).float()
         metric.update(logits, labels, groups)
-        loss = F.cross_entropy(logits, labels, ignore_index=-1)
+        total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+        loss = total / (labels != -1).sum().clamp(min=1)
         self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
         return {"features": features, "labels": labels}
 
