@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lit_ssl.cli.recipes import config_name
 from lit_ssl.errors import InputError, listed
 
 __all__ = [
@@ -137,7 +138,7 @@ def origin_of(entries: Sequence[Entry], message: str) -> str:
             re.search(rf"(?<!\w)(?<!\d\.){re.escape(word)}(?!\w|\.\d)", message) for word in words
         )
         if file is not None and all(said):
-            found[f"{option}: {value} is set in {file}"] = None
+            found[f"{option}: {value} is set in {config_name(file)}"] = None
     return f" ({listed(list(found), 3)})" if found else ""
 
 
@@ -188,7 +189,7 @@ def _load(value: str, is_config: bool) -> tuple[Any, str | None]:
         text = Path(file).read_text(encoding="utf-8") if file else value
         return yaml.load(text, _OnceLoader), file
     except _TwiceError as error:
-        raise InputError(f"{file or 'the config'}: {error}") from error
+        raise InputError(f"{config_name(file) if file else 'the config'}: {error}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None, file
 

@@ -15,6 +15,7 @@ from lit_ssl.errors import InputError, did_you_mean
 
 __all__ = [
     "MethodInfo",
+    "config_name",
     "copy_config",
     "describe_config",
     "list_configs",
@@ -95,6 +96,12 @@ def resolve_configs(words: Sequence[str]) -> list[str]:
             word = f"{name}={resolve_config(value)}"
         resolved.append(word)
     return resolved
+
+
+def config_name(path: str) -> str:
+    """A config as one types it: the short name of a packaged recipe, the path of any other."""
+    inside = Path(path)
+    return inside.relative_to(_root()).as_posix() if inside.is_relative_to(_root()) else path
 
 
 def describe_config(name: str) -> str:

@@ -310,17 +310,20 @@ class LitSSLCLI(LightningCLI):
             failure = error
             if self.failure is not None and raised_in(error).partition(".")[0] == "jsonargparse":
                 failure = self.failure
-            failure = self._with_origin(failure)
-            if failure is error:
+            named = self._with_origin(failure)
+            if named is error:
                 raise
-            raise failure from failure.__cause__
+            raise named from (failure.__cause__ if named is failure else failure)
 
     def _with_origin(self, error: Exception) -> Exception:
         """An error with the config from which the values come that it names."""
         origin = origin_of(read_entries(self.argv), str(error))
-        if not origin or not isinstance(error, InputError):
+        if not origin:
             return error
-        return type(error)(f"{error}{origin}").with_traceback(error.__traceback__)
+        if isinstance(error, InputError):
+            return type(error)(f"{error}{origin}").with_traceback(error.__traceback__)
+        line = None if self.first_batch.seen or debugging() else one_line(error)
+        return error if line is None else InputError(f"{line}{origin}")
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()  # the two of these classes are replaced below
@@ -378,7 +381,7 @@ class LitSSLCLI(LightningCLI):
             named = self._with_origin(error)
             if named is error:
                 raise
-            raise named from error.__cause__
+            raise named from error
 
     def after_fit(self) -> None:
         """Say how the training ended, and where its files lie; then do what follows."""

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from lit_ssl.cli.composing import kept_options, origin_of, read_entries, with_empty_lists
+from lit_ssl.cli.recipes import config_name, packaged_config
 
 BASE = ["fit", "--config", "recipe.yaml", "--config", "first.yaml"]
 FIRST = """\
@@ -176,3 +177,16 @@ def test_origin_needs_name_and_value(workdir):
     assert origin_of(entries, "size must be 4, not 3.5") == ""
     assert origin_of(entries, "size must be 4, not 3") == " (size: 3 is set in x.yaml)"
     assert origin_of(entries, "no folder 'images'") == " (root: images is set in x.yaml)"
+
+
+def test_what_lightning_refuses_is_traced_too(lit_ssl, workdir):
+    (workdir / "second.yaml").write_text("trainer: {accelerator: gpuu}")
+    line = lit_ssl("fit", "--config", "recipe.yaml", "--config=second.yaml").err.splitlines()[-1]
+    assert "accelerator='gpuu'" in line
+    assert line.endswith(" (accelerator: gpuu is set in second.yaml)")
+
+
+def test_packaged_recipes_go_by_their_short_name():
+    assert config_name(str(packaged_config("msn/mnist5k"))) == "msn/mnist5k.yaml"
+    assert config_name("msn/mnist5k.yaml") == "msn/mnist5k.yaml"
+    assert config_name("/elsewhere/x.yaml") == "/elsewhere/x.yaml"

@@ -18,6 +18,7 @@ import yaml
 
 from lit_ssl.cli.mistakes.types import accepts, class_called, in_words, item_type, kinds
 from lit_ssl.cli.objects import class_parser
+from lit_ssl.cli.recipes import config_name
 from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.trainer.private import option_types, required_options
 
@@ -72,7 +73,7 @@ class _Search:
         self.lengths: dict[str, int] = {}  # of the lists, by path
 
     def fail(self, text: str) -> NoReturn:
-        raise InputError(text + (f" (in {self.file})" if self.file else ""))
+        raise InputError(text + (f" (in {config_name(self.file)})" if self.file else ""))
 
     def words(self, words: Sequence[str]) -> None:
         """The command line, after its first word."""
