@@ -54,13 +54,13 @@ def read_entries(words: Sequence[str]) -> list[Entry]:
     """The options of a command line, in their order.
 
     Args:
-        words: the words after ``lit-ssl``.
+        words: the words after ``lit-ssl``; the first may be the command.
 
     Raises:
         InputError: if a key stands twice in one mapping, of which YAML would take the last.
     """
     entries: list[Entry] = []
-    place = 1
+    place = 0 if words and words[0].startswith("-") else 1
     while place < len(words):
         start = place
         name, is_pair, value = words[place].partition("=")
