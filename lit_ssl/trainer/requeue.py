@@ -38,6 +38,8 @@ class SlurmRequeue(pl.Callback):
         self.asked = False  # this process has got SIGUSR1
         self._agreed = False  # all know that one has
         self._terminated = False  # this process has got SIGTERM
+        self._was_asked = False  # since the last save
+        self._is_late = False  # the next signal is one that the others have acted upon
         self.within_epochs = True  # False: only at their ends all processes are at the same step
         self._signal = 0
         self._steps = 0
@@ -46,10 +48,15 @@ class SlurmRequeue(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the place of Lightning's handlers, before they are registered."""
         self.asked = self._agreed = self._terminated = False
+        self._was_asked = self._is_late = False
         self.within_epochs = True
 
         def note(signum: int, frame: Any) -> None:
-            self.asked, self._signal = True, signum
+            self._signal = signum
+            if self._is_late:
+                self._is_late = False
+            else:
+                self.asked = self._was_asked = True
 
         if stage == "fit":
             self._handle = defer_requeue(trainer, note)
@@ -99,6 +106,7 @@ class SlurmRequeue(pl.Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         self.asked = self._agreed = False  # also where the signal came meanwhile
+        self._is_late, self._was_asked = not self._was_asked, False
         assert self._handle is not None
         rank_zero_info(f"Saving for SLURM after step {trainer.global_step}.")
         self._handle(self._signal, None)

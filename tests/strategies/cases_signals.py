@@ -68,6 +68,7 @@ def run(make, rank, world, where, steps=(), late=False, cls=Noisy, end=16, callb
     return torch.stack(module.trajectory), sorted(p.name for p in where.glob("hpc*"))
 
 
+# In "next_round", rank 1 is told when both have saved already: nothing more is to be done.
 # strategy; class; steps in which each rank gets the signal; whether late in the step
 PREEMPTED = {
     "slowmo": (partial(SLOWMO, sync_every=4), Noisy, ([5], [6], [4]), False),

@@ -11,7 +11,7 @@ pool = pytest.mark.pool
 # the step after which all save: the end of the round in which one of them was told, or in DDP the
 # step after the one in which one was
 SAVED = {
-    "slowmo": [8], "slowmo_late": [8], "slowmo_next_round": [8, 12], "slowmo_one": [8],
+    "slowmo": [8], "slowmo_late": [8], "slowmo_next_round": [8], "slowmo_one": [8],
     "local": [6], "warming": [6], "delayed": [8], "nodes": [8], "ddp": [7], "ddp_late": [8],
 }  # fmt: skip
 

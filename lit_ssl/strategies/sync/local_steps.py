@@ -9,11 +9,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_ssl.errors import InputRuntimeError
 from lit_ssl.strategies.ddp import checks
 from lit_ssl.strategies.ddp.attempts import join_attempt, leave_group_at_exit
 from lit_ssl.strategies.ddp.gradients import GradientSwitch, Groups
@@ -245,12 +244,7 @@ class LocalStepsStrategy(QuietDDPStrategy):
                 f"step now sees 1/{share} of the samples that it saw before; the learning rate is "
                 "not changed."
             )
-            if not make_equal(self.units, self.root_device):
-                rank_zero_warn(
-                    f"{type(self).__name__}: the processes had different parameters at the end of "
-                    "the warm-up; all begin local steps with those of rank 0. Something has "
-                    "changed them without DDP."
-                )
+            make_equal(self.units, self.root_device, type(self).__name__)
             self.begin_local_steps()
         if self.gradients.is_outdated:
             self._wrap_again()
@@ -309,13 +303,8 @@ class LocalStepsStrategy(QuietDDPStrategy):
         Raises:
             InputRuntimeError: on every process, if they had rounds of different lengths.
         """
-        periods = [row[Averager.PERIOD] for row in flight.table if row[Averager.WEIGHT] > 0]
-        if self.schedule.rule is not None and len(set(periods)) > 1:
-            raise InputRuntimeError(
-                f"the processes had rounds of {sorted(map(int, set(periods)))} steps, since their "
-                "learning rates differ, from which sync_schedule takes H: give all the same (a "
-                "scheduler that follows a metric needs sync_dist=True for it)"
-            )
+        counting = [row for row in flight.table if row[Averager.WEIGHT] > 0]
+        self.schedule.check_same([int(row[Averager.PERIOD]) for row in counting])
         if flight.asks:
             self.requeue.agree()
             for unit in self.units:  # these may ask for the same

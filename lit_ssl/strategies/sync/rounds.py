@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, InputRuntimeError
 from lit_ssl.strategies.functional import quadratic_period
 from lit_ssl.strategies.options import QuadraticSyncRule
 
@@ -77,6 +77,19 @@ class SyncSchedule:
         if self.rule is not None and current.step == 0:
             current.period = self.period(0, float(lr), current)
             current.start_lr = float(lr)
+
+    def check_same(self, periods: Sequence[int]) -> None:
+        """Refuse rounds of different lengths, which come of different learning rates.
+
+        Raises:
+            InputRuntimeError: if the processes had such rounds.
+        """
+        if self.rule is not None and len(set(periods)) > 1:
+            raise InputRuntimeError(
+                f"the processes had rounds of {sorted(set(periods))} steps, since their learning "
+                "rates differ, from which sync_schedule takes H: give all the same (a scheduler "
+                "that follows a metric needs sync_dist=True for it)"
+            )
 
     def expected(self, step: int, current: Round) -> int:
         """Length of the round that follows ``current``, as far as it is known at its end."""

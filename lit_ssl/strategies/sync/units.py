@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -275,8 +276,8 @@ def build_units(
 
 
 @torch.no_grad()
-def make_equal(units: Sequence[SyncUnit], device: torch.device) -> bool:
-    """Give all processes the parameters of rank 0; whether they had them already."""
+def make_equal(units: Sequence[SyncUnit], device: torch.device, strategy: str) -> None:
+    """Give all processes the parameters of rank 0 after a warm-up; warn if they had others."""
     differ = torch.zeros(1, device=device)
     for unit in units:
         mine = unit.flat_parameters()
@@ -287,7 +288,11 @@ def make_equal(units: Sequence[SyncUnit], device: torch.device) -> bool:
             unpack_(first, unit.tensors)
     if units:
         dist.all_reduce(differ, op=dist.ReduceOp.MAX)
-    return not differ
+    if differ:
+        rank_zero_warn(
+            f"{strategy}: the processes had different parameters at the end of the warm-up; all "
+            "begin local steps with those of rank 0. Something has changed them without DDP."
+        )
 
 
 def check_same_parameters(units: Sequence[SyncUnit], rank: int, strategy: str) -> None:
