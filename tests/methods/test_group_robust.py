@@ -88,6 +88,21 @@ def test_a_fit_knows_the_groups_of_the_data_and_logs_the_worst(tiny):
     assert sum(float(metrics[f"train/q_{g}"]) for g in range(4)) == pytest.approx(1)
 
 
+def test_training_groups_that_a_split_lacks_are_told_once(tiny):
+    class Lacking(ColouredMNISTDataModule):
+        def load_rows(self, split):
+            rows = super().load_rows(split)
+            return rows if split == "train" else rows.select(np.flatnonzero(rows.labels == 0))
+
+    data = Lacking(batch_size=64, seed=0)
+    with pytest.warns(UserWarning, match="weighted over the groups that the split has") as told:
+        trainer(tiny, max_epochs=2).fit(classifier(), datamodule=data)
+    share = np.isin(data.true_group_array("train"), (2, 3)).mean()
+    lines = [str(w.message) for w in told if "val/acc_adj" in str(w.message)]
+    assert len(lines) == 1
+    assert f"{share:.1%}" in lines[0]
+
+
 def test_the_data_module_is_left_as_it_was(tiny):
     data = digits()
     trainer(tiny).fit(classifier(), datamodule=data)

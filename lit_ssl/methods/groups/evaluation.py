@@ -24,7 +24,7 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
     Logs ``acc_worst``, ``acc_avg``, ``acc_adj`` and ``acc_group_G`` of the validation and test
     rows; where these carry groups of their own that may overlap (``eval_group_names`` of the data
     module), by those. There is no ``acc_adj`` where the data do not say the groups of all training
-    rows.
+    rows; groups of the training set that the split lacks are left out of it, with a warning.
 
     Attributes:
         group_scores: of the last validation (``val``) and test (``test``).
@@ -37,6 +37,7 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.group_scores: dict[str, GroupScores] = {}
+        self._told: set[str] = set()  # splits
 
     def set_metrics(self, data: Any) -> None:
         """Make the metrics for the groups of a data module."""
@@ -97,6 +98,7 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
         values = {"acc_worst": scores.worst, "acc_avg": scores.average}
         if not scores.adjusted.isnan():
             values["acc_adj"] = scores.adjusted
+            self._tell_lacking(split, metric.weights, scores)
         for group, accuracy in enumerate(scores.per_group):
             if scores.sizes[group]:
                 values[f"acc_group_{group}"] = accuracy
@@ -104,3 +106,15 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
         for name, value in values.items():
             shown = name == "acc_worst"
             self.log(f"{split}/{name}", value.item(), prog_bar=shown, sync_dist=True)
+
+    def _tell_lacking(self, split: str, weights: Tensor | None, scores: GroupScores) -> None:
+        """Warn, once for a split, of training groups whose accuracy nobody can measure on it."""
+        if weights is None or split in self._told or self.trainer.sanity_checking:
+            return
+        lacking = weights[scores.sizes == 0].sum() / weights.sum()
+        if lacking > 0:
+            self._told.add(split)
+            rank_zero_warn(
+                f"{split}/acc_adj is weighted over the groups that the split has: it lacks those "
+                f"of {lacking:.1%} of the training rows"
+            )
