@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from lit_ssl.errors import InputError, InputTypeError, did_you_mean
 from lit_ssl.strategies.options import Options
+from lit_ssl.trainer.length import total_steps
 
 __all__ = [
     "check_ddp_arguments",
@@ -46,12 +47,13 @@ def count_warmup(warmup_steps: int | float, trainer: pl.Trainer) -> int:
     """
     if warmup_steps == 0 or warmup_steps >= 1:
         return int(warmup_steps)
-    total = trainer.estimated_stepping_batches
-    if not 0 < total < math.inf:
+    try:
+        total = total_steps(trainer)
+    except InputError as error:
         raise InputError(
             f"warmup_steps={warmup_steps} is a share of the run, whose length is unknown: set "
             "max_steps or max_epochs, or give a number of steps"
-        )
+        ) from error
     return max(1, round(warmup_steps * total))
 
 
