@@ -167,17 +167,22 @@ def origin_of(trainer: pl.Trainer) -> dict[str, Any]:
     Returns:
         ``command`` (fit, validate, test, predict); ``checkpoint``, the file of the weights: the
         run's ``ckpt_path``, or else what the module itself has read; ``weights``, the latter, from
-        which a checkpoint's training may have started; ``steps``, made by this very trainer. All
-        but the first may be None; all of them are for weights of unknown origin.
+        which a checkpoint's training may have started; ``steps``, made by this very trainer with
+        this very module. All but the first may be None; all of them are for weights of unknown
+        origin.
     """
     module: Any = trainer.lightning_module
+    own = {id(parameter) for parameter in module.parameters()}
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    is_its_own = any(id(parameter) in own for group in groups for parameter in group["params"])
+    steps = trainer.global_step if is_its_own else 0  # else those of a module fitted before
     given = [getattr(module, name, None) for name in ("weights", "pretrained")]
     read = next((str(file) for file in given if file and isinstance(file, str | Path)), None)
     return {
         "command": _text(trainer.state.fn and trainer.state.fn.value),
-        "checkpoint": _text(trainer.ckpt_path) or (None if trainer.global_step else read),
+        "checkpoint": _text(trainer.ckpt_path) or (None if steps else read),
         "weights": read,
-        "steps": trainer.global_step or None,
+        "steps": steps or None,
     }
 
 

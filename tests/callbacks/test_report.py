@@ -231,6 +231,15 @@ def test_a_report_names_its_weights_and_command(toys, make_trainer, tmp_path, co
         ["trained"], [command, None, started.pretrained, 1],
     )  # fmt: skip
 
+    callback = RepresentationReport(
+        shots=(), protocols=["knn"], baselines=[], output=tmp_path / "f"
+    )
+    trainer = make_trainer(callbacks=[callback], max_steps=1)
+    trainer.fit(Slow(), data)
+    getattr(trainer, command)(Slow(), data, verbose=False)  # another module than was fitted
+    rows, protocol = load(tmp_path / "f")
+    assert (list(rows), protocol["steps"]) == (["as given"], None)
+
 
 @pytest.mark.parametrize("kind", [RepresentationReport, GroupReport, FactorReport])
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(
