@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
+# Processes that run tests, each a file at a time; many tests start two or three more of their own.
+JOBS ?= 2
 
 .PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-paws bench-slow-link bench-imagenet-x clean
 
@@ -27,7 +29,7 @@ demo-barack: $(VENV)/.demo
 		--trainer.default_root_dir $(RUN_DIR)-barack --ckpt_path last
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow and not gpu"
