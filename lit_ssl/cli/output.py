@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich import get_console
 from rich.table import Table
 
+from lit_ssl.contracts.data import validates_on_test
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import quiet_hp_metric
@@ -208,8 +209,13 @@ def tell_results(trainer: pl.Trainer) -> None:
 
 
 def best_checkpoint(trainer: pl.Trainer) -> str | None:
-    """The file that a monitor has chosen in a fit, None where nothing was chosen."""
+    """The file that a monitor has chosen in a fit, None where nothing was, or may be, chosen.
+
+    A ``ModelCheckpoint`` that keeps all files has a best one too, perhaps by the test images.
+    """
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
-            return callback.best_model_path
+            data = getattr(trainer, "datamodule", None)
+            if not (callback.monitor.startswith("val") and validates_on_test(data)):
+                return callback.best_model_path
     return None

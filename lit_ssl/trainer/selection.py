@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.contracts.data import validates_on_test
 from lit_ssl.errors import InputError
@@ -35,6 +36,8 @@ def check_selection(data: Any, what: str, otherwise: str) -> None:
 def check_monitors(trainer: pl.Trainer, data: Any) -> None:
     """Refuse callbacks of a fit that would choose an epoch on images that are reported.
 
+    One that keeps all checkpoints is warned of: in it, too, one of them is the best.
+
     Args:
         trainer: The running trainer.
         data: The data module, which says so (``validates_on_test``).
@@ -48,10 +51,17 @@ def check_monitors(trainer: pl.Trainer, data: Any) -> None:
     for callback in callbacks:
         if not isinstance(callback, ModelCheckpoint | EarlyStopping):
             continue
-        keeps_all = isinstance(callback, ModelCheckpoint) and callback.save_top_k in (-1, 0)
+        keeps_none = isinstance(callback, ModelCheckpoint) and callback.save_top_k == 0
         monitor = callback.monitor or ""
-        if monitor.startswith("val") and not keeps_all and data.validates_on_test:
-            name = f"{type(callback).__name__}(monitor={monitor!r})"
+        if not monitor.startswith("val") or keeps_none or not data.validates_on_test:
+            continue
+        name = f"{type(callback).__name__}(monitor={monitor!r})"
+        if isinstance(callback, ModelCheckpoint) and callback.save_top_k == -1:
+            rank_zero_warn(
+                f"{name} keeps all checkpoints, and calls best the one that does best on the test "
+                "images, which are the validation images here: do not report that one"
+            )
+        else:
             check_selection(data, f"the epoch of {name}", "take the last epoch: no monitor")
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from PIL import Image
 
 from lit_ssl.callbacks import LastLayerRefit
+from lit_ssl.cli.output import best_checkpoint
 from lit_ssl.datamodules import (
     ColouredMNISTDataModule,
     ImageFolderDataModule,
@@ -87,8 +88,27 @@ def test_an_epoch_is_not_chosen_on_test_images(tmp_path, kind, options):
 
 
 def test_what_chooses_nothing_is_left_alone(tmp_path):
+    none = ModelCheckpoint(tmp_path, monitor="val/sum", save_top_k=0)
+    fit(digits(val_size=0), tmp_path, none, ModelCheckpoint(save_last=True))
+
+
+def test_the_best_of_all_checkpoints_is_not_for_reporting(tmp_path):
     everything = ModelCheckpoint(tmp_path, monitor="val/sum", save_top_k=-1)
-    fit(digits(val_size=0), tmp_path, everything, ModelCheckpoint(save_last=True))
+    with pytest.warns(UserWarning, match=r"monitor='val/sum'\) keeps all .* do not report that"):
+        fit(digits(val_size=0), tmp_path, everything)
+
+
+@pytest.mark.parametrize(
+    ("size", "monitor", "is_taken"),
+    [(0, "val/loss", False), (0, "train/loss", True), (20, "val/loss", True)],
+)
+def test_what_follows_a_fit_is_not_chosen_on_test_images(tmp_path, size, monitor, is_taken):
+    """The command line tests the best checkpoint, else the end of the training."""
+    keep = ModelCheckpoint(tmp_path, monitor=monitor, save_top_k=-1)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[keep])
+    trainer.datamodule = digits(val_size=size)
+    keep.best_model_path = str(tmp_path / "best.ckpt")
+    assert (best_checkpoint(trainer) == keep.best_model_path) == is_taken
 
 
 def test_images_of_ones_own_for_validation_are_for_choosing(tmp_path):
