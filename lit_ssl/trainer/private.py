@@ -44,6 +44,7 @@ __all__ = [
     "is_up_to_date",
     "leftover_scale",
     "lightning_instantiator",
+    "loader_of_call",
     "loaders_of",
     "lower_loss_scale",
     "optimizer_to_device",
@@ -80,6 +81,20 @@ def loaders_of(loop: Any) -> list[Any] | None:
     """
     combined = loop._combined_loader
     return None if combined is None else combined.flattened
+
+
+def loader_of_call(trainer: pl.Trainer) -> Any:
+    """What validate, test or predict reads: an object of this very call, None in a fit.
+
+    Each call of the Trainer combines its loaders anew, also where they are the same.
+    """
+    loops = {
+        "validate": trainer.validate_loop,
+        "test": trainer.test_loop,
+        "predict": trainer.predict_loop,
+    }
+    loop: Any = loops.get(trainer.state.fn or "")
+    return None if loop is None else loop._combined_loader
 
 
 def checkpoint_to_come(module: Any) -> str | None:

@@ -5,8 +5,8 @@ All writers ask :func:`run_folder`. A run writes into the folder that a logger k
 one of the names is taken by a file that this run did not make, or where the logger is of another
 kind and nobody chose a root, it takes a new folder ``lit_ssl_runs/version_N`` below that place: no
 file of a person, and none of another run, is ever replaced. A run is one call of the Trainer (fit,
-validate, …) with one module and one checkpoint; what follows a fit of the same module may complete
-the fit's files.
+validate, …); what follows a fit of the same module, with the weights of its end, may complete the
+fit's files.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.private import loader_of_call
 
 __all__ = [
     "check_output",
@@ -44,6 +45,12 @@ class _Call(NamedTuple):
     command: str | None
     checkpoint: str | None
     module: ref[pl.LightningModule]
+    data: ref[Any] | None  # what is evaluated; None where it trains
+
+    def completes(self, fit: _Call) -> bool:
+        """Whether it is a fit, or goes on with the weights of its end."""
+        same = fit.command == "fit" and fit.module == self.module
+        return same and (self.command == "fit" or self.checkpoint is None)
 
 
 @dataclass
@@ -57,9 +64,7 @@ class _Files:
     def is_foreign(self, path: Path, call: _Call) -> bool:
         """Whether something is there that this run did not make."""
         maker = self.maker.get(path)
-        is_ours = maker is not None and (
-            maker == call or (maker.command == "fit" and maker.module == call.module)
-        )
+        is_ours = maker is not None and (maker == call or call.completes(maker))
         return os.path.lexists(path) and not is_ours
 
 
@@ -97,7 +102,13 @@ def run_folder(
 def _choose(
     trainer: pl.Trainer, files: _Files, names: Sequence[str], output: str | Path | None
 ) -> Path:
-    call = _Call(trainer.state.fn, _text(trainer.ckpt_path), ref(trainer.lightning_module))
+    data = loader_of_call(trainer)
+    call = _Call(
+        command=trainer.state.fn,
+        checkpoint=_text(trainer.ckpt_path),
+        module=ref(trainer.lightning_module),
+        data=None if data is None else ref(data),
+    )
     base = Path(output) if output else _usual_folder(trainer)
     place = base or _local(trainer.default_root_dir) or Path.cwd()
     folder = files.new.get(place, base)
@@ -166,10 +177,10 @@ def origin_of(trainer: pl.Trainer) -> dict[str, Any]:
 
     Returns:
         ``command`` (fit, validate, test, predict); ``checkpoint``, the file of the weights: the
-        run's ``ckpt_path``, or else what the module itself has read; ``weights``, the latter, from
-        which a checkpoint's training may have started; ``steps``, made by this very trainer with
-        this very module. All but the first may be None; all of them are for weights of unknown
-        origin.
+        run's ``ckpt_path``, or else what the module itself has read and holds unchanged;
+        ``weights``, what the module was given to start from, as its training may have; ``steps``,
+        made by this very trainer with this very module. All but the first may be None;
+        ``checkpoint`` and ``steps`` are for weights of unknown origin.
     """
     module: Any = trainer.lightning_module
     own = {id(parameter) for parameter in module.parameters()}
@@ -177,11 +188,12 @@ def origin_of(trainer: pl.Trainer) -> dict[str, Any]:
     is_its_own = any(id(parameter) in own for group in groups for parameter in group["params"])
     steps = trainer.global_step if is_its_own else 0  # else those of a module fitted before
     given = [getattr(module, name, None) for name in ("weights", "pretrained")]
-    read = next((str(file) for file in given if file and isinstance(file, str | Path)), None)
+    start = next((str(file) for file in given if file and isinstance(file, str | Path)), None)
+    is_changed = steps or not getattr(module, "holds_start", True)
     return {
         "command": _text(trainer.state.fn and trainer.state.fn.value),
-        "checkpoint": _text(trainer.ckpt_path) or (None if steps else read),
-        "weights": read,
+        "checkpoint": _text(trainer.ckpt_path) or (None if is_changed else start),
+        "weights": start,
         "steps": steps or None,
     }
 

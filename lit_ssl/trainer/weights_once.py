@@ -22,6 +22,7 @@ class WeightsOnce:
     """
 
     _has_weights = False
+    holds_start = False  # the weights to start from, as they were loaded; named by reports
 
     def load_start(self) -> None:
         """Load the weights to start from, if any."""
@@ -35,10 +36,11 @@ class WeightsOnce:
         """
         if stage == "fit":
             refuse_sharding(self)
-        if self._has_weights or self.is_restored():
-            return
-        self.load_start()
-        self._has_weights = True
+        if not self._has_weights and not self.is_restored():
+            self.load_start()
+            self._has_weights = self.holds_start = True
+        if stage == "fit":
+            self.holds_start = False
 
     def is_restored(self) -> bool:
         """Whether the run that begins is going to load a checkpoint, with all of the weights."""
@@ -47,7 +49,7 @@ class WeightsOnce:
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the weights of a checkpoint from being overwritten."""
-        self._has_weights = True
+        self._has_weights, self.holds_start = True, False
 
 
 def say_start(module: object, source: str, parts: Mapping[str, bool]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lit_ssl import MSN, PAWS, FineTuning, ImageClassifier, LinearEvaluation
+from lit_ssl.trainer.run import origin_of
 
 KWARGS = {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2}
 MADE = {
@@ -45,6 +46,26 @@ def test_a_test_after_a_fit_keeps_what_was_trained(start):
         first_weight(module).add_(1.0)
     module.setup("test")
     torch.testing.assert_close(first_weight(module), weight + 1)
+    assert named(module) is None
+
+
+def named(module):
+    """The file that a report of another trainer would name."""
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    origin = origin_of(trainer)
+    assert origin["weights"].endswith("net.pth")
+    return origin["checkpoint"]
+
+
+def test_reports_name_the_file_to_start_from_while_its_weights_are_held(start):
+    module = start[0]()
+    module.setup("test")
+    assert named(module).endswith("net.pth")
+    module.setup("validate")
+    assert named(module).endswith("net.pth")
+    module.setup("fit")
+    assert named(module) is None
 
 
 def test_a_loaded_checkpoint_keeps_its_weights(start, tmp_path):
@@ -59,3 +80,4 @@ def test_a_loaded_checkpoint_keeps_its_weights(start, tmp_path):
     loaded = type(module).load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True)
     loaded.setup("test")
     torch.testing.assert_close(first_weight(loaded), weight + 1)
+    assert named(loaded) is None  # it is not the file with which that run began

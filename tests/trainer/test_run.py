@@ -74,7 +74,7 @@ def test_a_run_says_once_where_it_writes(caplog):
 
 @pytest.mark.parametrize("kind", ["none", "tensorboard"])
 def test_calls_of_one_trainer_are_runs_of_their_own(kind, tmp_path):
-    """But a run may replace its own file, and what follows a fit may complete the fit's."""
+    """But what follows a fit, with the weights of its end, may complete the fit's files."""
     writer = kinds.Writer()
     trainer = kinds.make(kind, "root", writer)
     model = kinds.Model()
@@ -83,13 +83,38 @@ def test_calls_of_one_trainer_are_runs_of_their_own(kind, tmp_path):
     assert len(set(writer.folders)) == 1
     trainer.validate(model, verbose=False)
     assert len(set(writer.folders)) == 2
-    trainer.validate(model, verbose=False)
-    assert len(set(writer.folders)) == 2
+    trainer.validate(model, verbose=False)  # perhaps on other data, or with other weights
+    assert len(set(writer.folders)) == 3
     trainer.save_checkpoint("other.ckpt")
     trainer.validate(model, ckpt_path="other.ckpt", verbose=False)
     trainer.validate(kinds.Model(), verbose=False)
-    assert len(set(writer.folders)) == 4
-    assert len(files()) == 4
+    assert len(set(writer.folders)) == 5
+    assert len(files()) == 5
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluations_of_one_trainer_keep_their_files_apart(command, tmp_path):
+    """Of the same module on the same data, before and after training, and on other data."""
+    model, writer = kinds.Model(), kinds.Writer()
+    trainer = kinds.make("none", "root", writer)
+    evaluate = getattr(trainer, command)
+    data = model.val_dataloader()
+    for text in ("untrained", "trained", "other data"):
+        writer.text = text
+        evaluate(model, dataloaders=data if text != "other data" else model.val_dataloader())
+        if text == "untrained":
+            trainer.fit(model)
+    assert sorted(files().values()) == ["other data", "trained", "untrained"]
+
+
+def test_another_checkpoint_does_not_complete_the_files_of_a_fit(tmp_path):
+    writer, model = kinds.Writer(text="fit"), kinds.Model()
+    trainer = kinds.make("tensorboard", "root", writer)
+    trainer.fit(model)
+    trainer.save_checkpoint("other.ckpt")
+    writer.text = "test"
+    trainer.test(model, ckpt_path="other.ckpt", verbose=False)
+    assert sorted(files().values()) == ["fit", "test"]
 
 
 def test_an_explicit_output_is_used_but_not_over_what_is_there():
