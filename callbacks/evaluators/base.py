@@ -45,6 +45,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
 
     needs_bank: ClassVar[bool] = True
     runs_in_validation: ClassVar[bool] = True  # told by tell_schedule
+    family: ClassVar[str] = ""  # how the names of all values begin, before "_"
     on_progress_bar: ClassVar[tuple[str, ...]] = ()  # names of values
 
     def __init__(

@@ -34,6 +34,7 @@ class KNNEvaluator(RepresentationEvaluator):
     Source: arXiv 1805.01978, section 3.4; k = 20 and T = 0.07 as in DINO, arXiv 2104.14294.
     """
 
+    family: ClassVar[str] = "knn"
     on_progress_bar: ClassVar[tuple[str, ...]] = ("knn_acc1",)
 
     def __init__(

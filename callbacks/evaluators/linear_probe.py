@@ -53,6 +53,7 @@ class LinearProbeEvaluator(RepresentationEvaluator):
     """
 
     needs_bank: ClassVar[bool] = False
+    family: ClassVar[str] = "linear"
     on_progress_bar: ClassVar[tuple[str, ...]] = ("linear_acc1",)
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -41,6 +42,8 @@ class LowShotEvaluator(RepresentationEvaluator):
     instead of random draws: for its protocol make the bank such a list (``subset`` of the data
     module), give its images per class as ``shots`` and ``draws: 1``, and average over the lists.
     """
+
+    family: ClassVar[str] = "lowshot"
 
     def __init__(
         self,

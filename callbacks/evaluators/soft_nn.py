@@ -44,6 +44,7 @@ class SoftNNEvaluator(RepresentationEvaluator):
     """
 
     needs_bank: ClassVar[bool] = False  # asked for below, where there are no supports
+    family: ClassVar[str] = "soft_nn"
     on_progress_bar: ClassVar[tuple[str, ...]] = ("soft_nn_acc1",)
 
     def __init__(

@@ -25,18 +25,22 @@ def tell_schedule(trainer: pl.Trainer) -> None:
     """Say in one line which evaluations of a fit will never run, or only at its end, and why.
 
     Call it on every process when the training starts; several callbacks may, it is said once. An
-    evaluator is a callback with ``every_n_epochs``, ``is_off`` and ``runs_in_validation`` (true).
+    evaluator is a callback with ``every_n_epochs``, ``is_off``, ``family`` (how the names of its
+    values begin) and ``runs_in_validation`` (true).
 
     Args:
         trainer: The running trainer, whose end is validated
             (:func:`lit_ssl.trainer.private.validate_the_end`).
 
     Raises:
-        InputError: If ``EarlyStopping`` waits for a validation that never comes.
+        InputError: If ``EarlyStopping`` waits for a validation that never comes, or a monitor for
+            an evaluator that is off.
     """
     if is_fast_dev_run(trainer):
         return
     why = why_not_validated(trainer)
+    if why is None:
+        _refuse_off(trainer)
     line = "; ".join(_late(trainer)) if why is None else _never(trainer, why)
     if line and _told.get(trainer) != line:
         _told[trainer] = line
@@ -54,6 +58,25 @@ def why_not_validated(trainer: pl.Trainer) -> str | None:
     if trainer.limit_val_batches == 0:
         return "limit_val_batches is 0"
     return "there are no validation data" + (f" in {type(data).__name__}" if data else "")
+
+
+def _refuse_off(trainer: pl.Trainer) -> None:
+    """Refuse to monitor values of an evaluator that is off: the run would end where it looks."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    measured = {evaluator.family for evaluator in _evaluators(trainer)}
+    for evaluator in callbacks:
+        family = getattr(evaluator, "family", "")
+        if not family or not evaluator.is_off or family in measured:
+            continue
+        for callback in callbacks:
+            monitor = getattr(callback, "monitor", None) or ""
+            is_watching = isinstance(callback, EarlyStopping | ModelCheckpoint)
+            if is_watching and monitor.startswith(f"val/{family}_"):
+                raise InputError(
+                    f"{type(callback).__name__}(monitor={monitor!r}) waits for "
+                    f"{type(evaluator).__name__}, which is off, since the data have no classes: "
+                    "remove it, or monitor something else"
+                )
 
 
 def _never(trainer: pl.Trainer, why: str) -> str:

@@ -124,15 +124,15 @@ def test_a_run_goes_on_from_its_last_validation_as_if_it_had_not_ended(toys, mak
     assert (steps, validated, len(first + second)) == (30, [20, 30], 30)
 
 
-@pytest.mark.parametrize(
-    ("evaluator", "name"),
-    [
-        (KNNEvaluator, "val/knn_acc1"),
-        (LinearProbeEvaluator, "val/linear_acc1"),
-        (LowShotEvaluator, "val/lowshot_2_acc1"),
-        (SoftNNEvaluator, "val/soft_nn_acc1"),
-    ],
-)
+MONITORED = [
+    (KNNEvaluator, "val/knn_acc1"),
+    (LinearProbeEvaluator, "val/linear_acc1"),
+    (LowShotEvaluator, "val/lowshot_2_acc1"),
+    (SoftNNEvaluator, "val/soft_nn_acc1"),
+]
+
+
+@pytest.mark.parametrize(("evaluator", "name"), MONITORED)
 @pytest.mark.parametrize("epochs", [4, 5])
 def test_a_checkpoint_waits_for_the_values_that_it_monitors(
     toys, make_trainer, tmp_path, evaluator, name, epochs
@@ -283,3 +283,28 @@ def test_early_stopping_without_validation_is_refused_before_training(toys, make
     ):
         trainer.fit(module, without_images(toys))
     assert module.losses == []
+
+
+@pytest.mark.parametrize(("evaluator", "name"), MONITORED)
+@pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])
+def test_a_monitor_of_an_evaluator_that_is_off_is_refused_before_training(
+    toys, make_trainer, tmp_path, evaluator, name, kind
+):
+    """Another evaluator of the kind may bring the value; there is one linear probe only."""
+    data = toys.ToyData()
+    data.num_classes = 0
+
+    def fit(watcher, *others):
+        module = toys.ToyModule()
+        callbacks = [evaluator(), *others, ModelCheckpoint(tmp_path), watcher]
+        trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=1)
+        try:
+            trainer.fit(module, data)
+        finally:
+            assert bool(module.losses) == bool(others)
+
+    line = rf"{kind.__name__}\(monitor='{name}'\) waits for {evaluator.__name__}, which is off"
+    with pytest.raises(InputError, match=line):
+        fit(kind(monitor=name))
+    if evaluator is not LinearProbeEvaluator:
+        fit(kind(monitor=name), evaluator(num_classes=4))
