@@ -183,6 +183,37 @@ def test_a_scheduler_of_a_subclass_has_the_last_word(tiny, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_scheduler_of_a_subclass_starts_from_lr(tiny, method):
+    """Not from the rate of the method's own first step, which begins a warm-up."""
+
+    class Own(method):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    options, make = METHODS[method]
+    rates = Rates()
+    tiny.trainer(callbacks=[rates]).fit(Own(**options, lr=0.5, start_lr=0.125), loader(make, 2))
+    assert rates.lr == [0.5, 0.25]
+
+
+def test_a_scheduler_of_a_subclass_keeps_the_scales_of_layers(tiny):
+    class Own(FineTuning):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            return [optimizer], [torch.optim.lr_scheduler.ConstantLR(optimizer, 0.5, 9)]
+
+    trainer = tiny.trainer(max_epochs=2)
+    for _ in range(2):  # a second fit finds the scheduler of the first
+        module = Own(**BY_NAME, num_classes=3, layer_decay=0.5, lr=1.0)
+        trainer.fit_loop.epoch_progress.reset()
+        trainer.fit(module, loader(labelled, 2))
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        assert (rates[0], rates[-1]) == (0.125, 0.5)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_an_optimizer_of_a_subclass_keeps_its_values(tiny, method):
     class Own(method):
         def configure_optimizers(self):

@@ -13,7 +13,7 @@ from lit_ssl.checkpoints.encoders import first_projection, fit_weights, load_enc
 from lit_ssl.contracts.batches import labelled_batch
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.image_classifier import ImageClassifier
-from lit_ssl.methods.rates import mark_scheduled, set_rates
+from lit_ssl.methods.rates import mark_scheduled
 from lit_ssl.optim.param_groups import layer_decay_groups
 from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.weights_once import say_start
@@ -143,8 +143,7 @@ class FineTuning(ImageClassifier):
             optimizer = mark_scheduled(self.optimizer_factory(groups))
         else:
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
-        set_rates(self.trainer, optimizer, self.schedule(0), self.weight_decay)
-        return optimizer
+        return self._at_peak(optimizer)
 
     def _layer_groups(self) -> list[dict[str, Any]]:
         head = self.classifier.named_parameters(prefix="classifier")

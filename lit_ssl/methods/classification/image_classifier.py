@@ -20,7 +20,7 @@ from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.fetching import weights_follow
-from lit_ssl.optim import MultiStep, Schedule, decay_groups
+from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
@@ -201,7 +201,12 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
             optimizer = mark_scheduled(self.optimizer_factory(groups))
         else:
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
-        set_rates(self.trainer, optimizer, self.schedule(0), self.weight_decay)
+        return self._at_peak(optimizer)
+
+    def _at_peak(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """Give an optimizer the values that a scheduler of a subclass starts from."""
+        self.schedule(0)  # a run of unknown length is refused now
+        set_schedules(optimizer, self.lr, self.weight_decay)
         return optimizer
 
     def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
