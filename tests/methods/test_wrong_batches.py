@@ -8,7 +8,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lit_ssl import MSN, PMSN, AttributePredictor, GroupRobustClassifier, ImageClassifier
+from lit_ssl import (
+    BARACK,
+    JTT,
+    MSN,
+    PMSN,
+    AttributePredictor,
+    GroupRobustClassifier,
+    ImageClassifier,
+)
 from lit_ssl.callbacks import LinearProbeEvaluator
 from lit_ssl.contracts.batches import check_labels
 from lit_ssl.datamodules import ColouredMNISTDataModule
@@ -142,6 +150,24 @@ class Relabelled(ColouredMNISTDataModule):
     def targets(self, split):
         labels, groups = super().targets(split)
         return np.full_like(labels, self.label) if split == self.split else labels, groups
+
+
+@pytest.mark.parametrize(("method", "epochs"), [(JTT, "first"), (BARACK, "predictor")])
+@pytest.mark.parametrize("label", [2, -1])
+def test_first_networks_refuse_labels_that_are_no_classes(tiny, method, epochs, label):
+    trainer = tiny.trainer(max_epochs=2, num_sanity_val_steps=0, limit_train_batches=1)
+    module = method(backbone=SmallCNN(2), num_classes=2, **{f"{epochs}_epochs": 1})
+    with pytest.raises(InputError, match=rf"{method.__name__} got labels from {label} to"):
+        trainer.fit(module, datamodule=Relabelled("train", label))
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize(("split", "label"), [("train", 2), ("train", -1), ("val", 2)])
+def test_the_predictor_of_attributes_refuses_labels_that_are_no_classes(tiny, split, label):
+    trainer = tiny.trainer(num_sanity_val_steps=0, limit_train_batches=1)
+    module = AttributePredictor(SmallCNN(2), num_classes=2)
+    with pytest.raises(InputError, match=rf"AttributePredictor got labels from {label} to"):
+        trainer.fit(module, datamodule=Relabelled(split, label))
 
 
 @pytest.mark.parametrize(("split", "label"), [("train", 2), ("train", -1), ("val", 2)])

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from lit_ssl.contracts.batches import grouped_batch, inputs_of
+from lit_ssl.contracts.batches import check_labels, grouped_batch, inputs_of
 from lit_ssl.contracts.data import group_data
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.groups.cells import attributes_of
@@ -125,8 +125,10 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
     @minds_lone_batches("first.head")
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; returns the loss."""
+        labels = grouped_batch(batch)[1]
+        check_labels(labels, self.num_classes, look=batch_idx == 0, unknown=False)
         loss = self.first.loss(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch[1]))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
         return loss
 
     def on_train_end(self) -> None:
@@ -175,6 +177,7 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
     @by_name
     def _count(self, batch: Any) -> None:
         inputs, labels, groups = grouped_batch(batch)
+        check_labels(labels, self.num_classes)
         if groups.ndim == 1:  # overlapping groups do not tell the attribute
             attributes = attributes_of(groups, self.first.num_attributes)
             self.quality.update(self(inputs), labels, attributes)

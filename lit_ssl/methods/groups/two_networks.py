@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
+from lit_ssl.contracts.batches import check_labels, grouped_batch
 from lit_ssl.contracts.data import group_data
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.groups.classifier import GroupRobustClassifier, parameter_group
@@ -119,8 +120,10 @@ class TwoStageClassifier(GroupRobustClassifier):
         """One step of the network whose turn it is."""
         if not self.in_first_stage:
             return super().training_step(batch, batch_idx)
+        labels = grouped_batch(batch)[1]
+        check_labels(labels, self.num_classes, look=batch_idx == 0, unknown=False)
         loss = self.first.loss(batch)
-        self.log("train/first_loss", loss.detach(), prog_bar=True, batch_size=len(batch[1]))
+        self.log("train/first_loss", loss.detach(), prog_bar=True, batch_size=len(labels))
         return {"loss": loss}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
