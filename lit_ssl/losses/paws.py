@@ -58,11 +58,15 @@ def class_columns(labels: Tensor, num_classes: int | None = None) -> Tensor:
         float32 ``[M, K]``.
 
     Raises:
-        ValueError: if a label lies outside of the range (not noticed on accelerators, where looking
-            would make the host wait).
+        ValueError: if a label is negative or lies outside of the range (with ``num_classes`` not
+            noticed on accelerators, where looking would make the host wait).
     """
     if num_classes is None:
         names = labels.unique()
+        if len(names) and int(names[0]) < 0:
+            raise InputError(
+                f"a support has the label {int(names[0])}: every support needs a label, from 0 on"
+            )
         return (labels[:, None] == names).float()
     columns = (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
     if labels.device.type == "cpu" and len(labels) and not bool(columns.any(dim=1).all()):

@@ -17,7 +17,7 @@ from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.contracts.batches import two_stream_batch, view_major
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError, by_name
-from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput
+from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput, class_columns
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
 from lit_ssl.models.backbones.by_name import create_backbone
@@ -26,6 +26,7 @@ from lit_ssl.models.heads import PredictionHead, ProjectionHead
 from lit_ssl.optim import Schedule, decay_groups, is_bias_or_norm, make_lars
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
+from lit_ssl.trainer.lone_batches import explains_lone_images
 from lit_ssl.trainer.run import is_logged
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
@@ -211,7 +212,8 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         for _, same_size in groupby(batches, key=lambda images: images.shape[1:]):
             group = list(same_size)
             sizes = [len(images) for images in group]
-            joined = self._embeddings(torch.cat(group) if len(group) > 1 else group[0])
+            with explains_lone_images("a single image of one size in a training batch"):
+                joined = self._embeddings(torch.cat(group) if len(group) > 1 else group[0])
             parts = zip(*(rows.split(sizes) for rows in joined), strict=True)
             encoded += [Embeddings(*part) for part in parts]
         return encoded
@@ -222,6 +224,7 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns the loss, and features and targets of the first large views."""
         views, support, labels = two_stream_batch(batch)
+        self.look_at_supports(labels, batch_idx)
         size = len(views[0])
         flat = [view_major(v) for v in (support, *views)]
         supports, large, *small = self.encode(flat)
@@ -231,6 +234,11 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         if self.num_classes is not None:  # else the columns are other classes in each step
             step["targets"] = out.targets[0]
         return step
+
+    def look_at_supports(self, labels: Tensor, batch_idx: int) -> None:
+        """Check the supports' labels once in an epoch, also where the host waits for it."""
+        if batch_idx == 0:
+            class_columns(labels.cpu(), self.num_classes)
 
     def compute_loss(
         self,

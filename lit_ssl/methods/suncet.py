@@ -135,6 +135,7 @@ class SuNCEt(PAWS):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns the loss, and features of the first large views if it sees them."""
         views, support, labels = two_stream_batch(batch)
+        self.look_at_supports(labels, batch_idx)
         if self.contrastive_weight == 0:
             return {"loss": self._supervised_loss(support, labels, batch_idx)}
         size = len(views[0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import trainer_of
 
-__all__ = ["minds_lone_batches"]
+__all__ = ["explains_lone_images", "minds_lone_batches"]
 
 Method = Callable[..., Any]
 _MEND = "leave that batch out (drop_last), or choose another batch size"
@@ -34,18 +35,30 @@ def minds_lone_batches(head: str) -> Callable[[Method], Method]:
         def minding(self: Any, batch: Any, batch_idx: int) -> Any:
             if batch_idx == 0 and _ends_with_one(trainer_of(self)):
                 _mind(self, head)
-            try:
+            with explains_lone_images("a training batch of one image"):
                 return training_step(self, batch, batch_idx)
-            except ValueError as error:
-                if "more than 1 value per channel" not in str(error):
-                    raise
-                raise InputError(
-                    "got a training batch of one image, which BatchNorm cannot normalise: " + _MEND
-                ) from error
 
         return minding
 
     return decorate
+
+
+@contextmanager
+def explains_lone_images(what: str) -> Iterator[None]:
+    """Say what to do where BatchNorm fails on one image.
+
+    Args:
+        what: what holds only one, for the message.
+
+    Raises:
+        InputError: in place of torch's error.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(f"got {what}, which BatchNorm cannot normalise: {_MEND}") from error
 
 
 def _mind(module: nn.Module, head: str) -> None:

@@ -12,10 +12,13 @@ from lit_ssl import (
     BARACK,
     JTT,
     MSN,
+    PAWS,
     PMSN,
     AttributePredictor,
     GroupRobustClassifier,
     ImageClassifier,
+    RoPAWS,
+    SuNCEt,
 )
 from lit_ssl.callbacks import LinearProbeEvaluator
 from lit_ssl.contracts.batches import check_labels
@@ -113,7 +116,50 @@ def test_groups_with_one_image(tiny, method):
         tiny.trainer(num_sanity_val_steps=0).fit(method(Small(), num_classes=2), datamodule=data)
 
 
+TWO_STREAMS = {
+    "backbone": "resnet10t", "backbone_kwargs": {"stem_width": 4, "channels": [4, 8, 8, 16]},
+    "proj_output_dim": 8,
+}  # fmt: skip
+
+
+def two_streams(images, supports, small=0):
+    views = [torch.randn(images, 2, 3, 16, 16)]
+    views += [torch.randn(images, small, 3, 8, 8)] if small else []
+    support = torch.randn(len(supports), 3, 16, 16), torch.tensor(supports)
+    batch = {"unlabelled": (views, torch.zeros(images, dtype=torch.int64)), "support": support}
+    return DataLoader([batch], batch_size=None)
+
+
+def test_a_lone_small_crop_or_support_is_explained(tiny):
+    """Supports and large views are one batch for BatchNorm, small ones another."""
+    message = "PAWS got a single image of one size in a training batch, which BatchNorm .*drop_last"
+    with pytest.raises(InputError, match=message):
+        tiny.trainer().fit(PAWS(**TWO_STREAMS), two_streams(1, [0, 1, 2], small=1))
+    with pytest.raises(InputError, match=message.replace("PAWS", "SuNCEt")):
+        tiny.trainer().fit(SuNCEt(**TWO_STREAMS, contrastive_weight=0.0), two_streams(2, [0]))
+    for loader in (two_streams(1, [0, 1, 2]), two_streams(1, [0, 1, 2], small=2)):
+        tiny.trainer().fit(PAWS(**TWO_STREAMS), loader)
+
+
 # --------------------------------------------------------------- labels from 1 to N
+
+
+@pytest.mark.parametrize("num_classes", [3, None])
+@pytest.mark.parametrize("method", [PAWS, RoPAWS, SuNCEt])
+def test_supports_without_a_label_are_refused(tiny, method, num_classes):
+    module = method(**TWO_STREAMS, num_classes=num_classes)
+    with pytest.raises(InputError, match=f"{method.__name__}: .*every support needs a label"):
+        tiny.trainer().fit(module, two_streams(4, [0, 0, 1, 1, -1, -1]))
+
+
+@pytest.mark.parametrize("method", [PAWS, SuNCEt])
+def test_labels_of_supports_are_looked_at_once_in_an_epoch(tiny, method):
+    """Not left to the loss, which does not look at them on an accelerator."""
+    module = method(**TWO_STREAMS, num_classes=2)
+    batch = next(iter(two_streams(4, [1, 1, 2, 2])))
+    with pytest.raises(InputError, match="labels run from 1 to 2, expected 0 to 1"):
+        module.look_at_supports(batch["support"][1], 0)
+    module.look_at_supports(batch["support"][1], 1)  # the host does not wait
 
 
 @pytest.mark.parametrize("method", [ImageClassifier, FineTuning, LinearEvaluation])
