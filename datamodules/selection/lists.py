@@ -20,6 +20,7 @@ __all__ = ["find_listed", "packaged_lists", "read_lines"]
 _FOLDER = Path(__file__).parent / "lists"
 _ENDING = ".txt.xz"
 _TRAINING = ("train", "training")
+_INDEX = re.compile(r"-?[0-9]+")
 
 
 def packaged_lists() -> list[str]:
@@ -80,7 +81,7 @@ def find_listed(path: str, rows: Rows) -> np.ndarray:
     entries = read_lines(path)
     if not entries:
         raise InputError(f"The list {path} is empty")
-    if all(entry.lstrip("-").isdigit() for entry in entries):
+    if all(_INDEX.fullmatch(entry) for entry in entries):
         found = {entry: int(entry) for entry in entries if 0 <= int(entry) < len(rows)}
     else:
         found = _find_names(path, entries, rows)
@@ -105,7 +106,7 @@ def _find_names(path: str, entries: list[str], rows: Rows) -> dict[str, int]:
     folder = getattr(rows.source, "folder", None)
     wanted = {entry: _readings(entry, folder) for entry in entries}
     names = {name for readings in wanted.values() for name in readings}
-    bare = {name for name in names if "/" not in name}
+    bare = {name for entry in entries for name in _bare(entry)}
     whole: dict[str, int] = {}
     by_file: dict[str, list[int]] = {}
     for index in range(len(rows)):
@@ -119,8 +120,8 @@ def _find_names(path: str, entries: list[str], rows: Rows) -> dict[str, int]:
     ambiguous = []
     for entry, readings in wanted.items():
         matches = [whole[name] for name in readings if name in whole]
-        if not matches and "/" not in readings[0]:
-            matches = next((by_file[name] for name in readings if name in by_file), [])
+        if not matches:
+            matches = next((by_file[name] for name in _bare(entry) if name in by_file), [])
             if len(matches) > 1:
                 ambiguous.append(entry)
         if matches:
@@ -141,12 +142,24 @@ def _readings(entry: str, folder: str | None) -> list[str]:
     follows the training folder in it: its own name or, before a folder of a class, another usual
     one.
     """
-    labelled = re.fullmatch(r"(.*\S)[\s,;]+-?\d+", entry)
-    names = [entry, labelled[1]] if labelled else [entry]
+    names = _with_and_without_label(entry)
     names += [name.replace("\\", "/") for name in names if "\\" in name]
     paths = list(dict.fromkeys(str(PurePosixPath(name)) for name in names))
     own = None if folder is None else Path(folder).absolute().name
     return paths + [rest for path in paths for rest in _below_training_folder(path, own)]
+
+
+def _bare(entry: str) -> list[str]:
+    """Names of a file in any folder that a line may mean; none where it says a folder.
+
+    What follows a backslash is no such name, though a file may have one in its name.
+    """
+    return [name for name in _with_and_without_label(entry) if "/" not in name]
+
+
+def _with_and_without_label(entry: str) -> list[str]:
+    labelled = re.fullmatch(r"(.*\S)[\s,;]+-?\d+", entry)
+    return [entry, labelled[1]] if labelled else [entry]
 
 
 def _below_training_folder(path: str, own: str | None) -> Iterator[str]:

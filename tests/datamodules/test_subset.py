@@ -167,7 +167,8 @@ def test_names_of_one_image(listed, line, index):
 @pytest.mark.parametrize(
     "line",
     ["dog/3.png", "dog\\3.png", "cats/3.png", "/data/val/dog/4.png", "train/3.png", "x/5.png",
-     "train/5.png", "Cat/3.png", "../dog/4.png"],
+     "train/5.png", "Cat/3.png", "../dog/4.png", "pets\\3.png", "C:\\data\\pets\\3.png 0",
+     "./3.png", "pets\\4.png"],
 )  # fmt: skip
 def test_a_path_never_stands_for_the_file_of_another_folder(listed, line):
     with pytest.raises(ValueError, match=r"1 of the 2 images .* whole path below"):
@@ -189,6 +190,18 @@ def test_lists_that_are_no_text(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{name} is no text in UTF-8"):
         choose(file=str(tmp_path / name))
+
+
+@pytest.mark.parametrize("line", ["--1", "\N{SUPERSCRIPT TWO}", "83", "-1"])
+def test_numbers_that_are_no_index(listed, line):
+    with pytest.raises(InputError, match=rf"of the 2 images in .*training images: (0, )?{line}\."):
+        choose(file=listed("0", line))
+
+
+def test_a_backslash_in_the_name_of_a_file(listed):
+    pets = Rows(FileImages("pets", ["cat/x\\1.png", "dog/1.png"]), {"label": np.array([0, 1])})
+    for line in ("x\\1.png", "cat/x\\1.png", "pets/cat/x\\1.png"):
+        assert choose(images=pets, allowed=np.arange(2), file=listed(line)).tolist() == [0]
 
 
 def test_unusable_lists(tmp_path, listed):
