@@ -27,6 +27,7 @@ _DECODE_ERRORS = (
     SyntaxError,  # Pillow's word for a broken PNG
     ValueError,
     EOFError,
+    RuntimeError,  # of AVIF
     struct.error,
     Image.DecompressionBombError,
 )
@@ -109,15 +110,24 @@ def _shrunk(image: Image.Image, max_side: int, decoding: Decoding) -> Image.Imag
 
 def _to_rgb(image: Image.Image, decoding: Decoding) -> Image.Image:
     if is_deep(image):
-        return Image.fromarray(to_eight_bits(image, decoding.max_value)).convert("RGB")
+        return _deep_to_rgb(image, decoding)
     is_wide = has_wide_tiles(image)
     if image.has_transparency_data:
         rgb = _without_transparency(image.convert("RGBA"), decoding.background)
     else:
         rgb = image.convert("RGB")
     if is_wide:
-        check_upper_bits(rgb, decoding.max_value)
+        check_upper_bits(rgb, decoding.max_value, rounded=image.format == "PPM")
     return rgb
+
+
+def _deep_to_rgb(image: Image.Image, decoding: Decoding) -> Image.Image:
+    grey = Image.fromarray(to_eight_bits(image, decoding.max_value))
+    transparent = image.info.get("transparency")  # of a PNG: the value that counts as such
+    if transparent is None:
+        return grey.convert("RGB")
+    grey.putalpha(Image.fromarray(np.where(np.array(image) == transparent, 0, 255).astype("uint8")))
+    return _without_transparency(grey.convert("RGBA"), decoding.background)
 
 
 def _without_transparency(rgba: Image.Image, colour: tuple[int, ...] | None) -> Image.Image:

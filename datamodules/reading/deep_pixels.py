@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,14 @@ def to_eight_bits(image: Image.Image, max_value: float | None) -> np.ndarray:
             another range, or a value is negative or beyond ``max_value``.
     """
     wide = _has_16_bits(image)
-    is_scaled = image.format == "PPM"  # Pillow brings all of this kind to 16 bits
+    # white is in the header of a portable grey map, and Pillow has brought it to 16 bits
+    is_scaled = image.format == "PPM" and image.mode[0] == "I" and not wide
     values = np.array(image)
     low, high = values.min().item(), values.max().item()
     are_integers = values.dtype.kind in "iu" or bool((values == np.floor(values)).all())
-    white = max_value
+    white = _BITS_16 if is_scaled else max_value
     if white is None:
-        white = _BITS_16 if is_scaled and image.mode[0] == "I" else _white(high, wide, are_integers)
+        white = _white(high, wide, are_integers, values.dtype.kind == "f")
     # white in the precision of the values, else 3.7 may lie above itself
     if white is None or not 0 <= low <= high <= np.asarray(white).astype(values.dtype):
         expected = (
@@ -58,29 +60,32 @@ def to_eight_bits(image: Image.Image, max_value: float | None) -> np.ndarray:
     return np.rint(values * (255 / white)).astype(np.uint8)
 
 
-def _white(high: float, wide: bool, are_integers: bool) -> int | None:
+def _white(high: float, wide: bool, are_integers: bool, is_float: bool) -> int | None:
     """White by the largest value; None where it may be several."""
     if wide:
         return None if 0 < high <= _BITS_12 else _BITS_16
-    if not are_integers or high <= 1:
+    if not are_integers or (is_float and high <= 1):
         return 1 if high <= 1 else None
+    if high == 1:  # 8 bits, all but black, or a mask
+        return None
     if high <= 255:
         return 255
     return _BITS_16 if _BITS_12 < high <= _BITS_16 else None
 
 
-def check_upper_bits(rgb: Image.Image, max_value: float | None) -> None:
+def check_upper_bits(rgb: Image.Image, max_value: float | None, rounded: bool) -> None:
     """Raise where the upper 8 of the 16 bits of a colour, all that Pillow reads, tell too little.
 
     Args:
         rgb: What Pillow made of an image of 16 bits per colour.
         max_value: The value of white that a person has given.
+        rounded: Whether Pillow rounded to 8 bits, as for portable maps, instead of cutting off.
 
     Raises:
         RangeError: The colours do not use the upper 4 bits, and nobody says that they are dark.
     """
     high = max(extremes[1] for extremes in rgb.getextrema())  # type: ignore[index]
-    if high < 16 and max_value != _BITS_16:
+    if high < 16 + rounded and max_value != _BITS_16:
         raise RangeError(
             f"it has 16 bits per colour, of which Pillow reads the upper 8, and these go to {high}"
             " only: convert it to 8 bits, or set max_value of the data module to 65535 if it is"
@@ -93,6 +98,15 @@ def _has_16_bits(image: Image.Image) -> bool:
 
 
 def has_wide_tiles(image: Image.Image) -> bool:
-    """Whether an image that is not loaded yet has 16 bits per colour in its file."""
+    """Whether an image that is not loaded yet has 16 bits per colour in its file.
+
+    ``BGR;16`` of bitmaps are 16 bits for three colours. A portable map has all 16 where its header
+    calls 65,535 white, which most programs write whatever the values are.
+    """
     tiles: list[Any] = getattr(image, "tile", None) or []
-    return any(";16" in str(tile[3]) for tile in tiles)
+    return any(
+        tile[3][-1] == _BITS_16
+        if str(tile[0]).startswith("ppm")
+        else re.search("(?<!BGR);16", str(tile[3]))
+        for tile in tiles
+    )

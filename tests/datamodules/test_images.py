@@ -208,6 +208,7 @@ def test_grey_of_more_than_8_bits(tmp_path, values, expected):
         RAMP.astype(np.uint16),
         (RAMP * 16).astype(np.int32),
         (RAMP * 1000).astype(np.int32),
+        (RAMP > 99).astype(np.int32),  # a mask, or nearly black
         (RAMP - 5).astype(np.int32),
         (RAMP / 100).astype(np.float32),
         (RAMP / 255 - 0.1).astype(np.float32),
@@ -254,7 +255,54 @@ def test_colours_of_16_bits(tmp_path, channels):
 def test_portable_grey_maps_say_what_is_white(tmp_path):
     header = b"P5 4 1 4095\n"
     (tmp_path / "g.pgm").write_bytes(header + np.array([0, 1024, 2048, 4095], ">u2").tobytes())
-    assert read_image(str(tmp_path / "g.pgm"))[0].tolist() == [[0, 64, 128, 255]]
+    path = str(tmp_path / "g.pgm")
+    for decoding in (Decoding(), Decoding(max_value=4095)):
+        assert read_image(path, decoding=decoding)[0].tolist() == [[0, 64, 128, 255]]
+
+
+@pytest.mark.parametrize("kind", [5, 6])
+def test_portable_maps_of_16_bits_may_hold_12(tmp_path, kind):
+    values = np.array([0, 1024, 2048, 4095] * (1 if kind == 5 else 3), ">u2").tobytes()
+    (tmp_path / "g.pnm").write_bytes(b"P%d 4 1 65535\n" % kind + values)
+    path = str(tmp_path / "g.pnm")
+    with pytest.raises(CorruptImageError, match="max_value"):
+        read_image(path)
+    assert read_image(path, decoding=Decoding(max_value=65535)).max() in (15, 16)
+    if kind == 5:
+        image = read_image(path, decoding=Decoding(max_value=4095))
+        assert image[0].tolist() == [[0, 64, 128, 255]]
+
+
+@pytest.mark.parametrize("value", [0, 1 << 11 | 2 << 5 | 1, 0xFFFF])
+def test_bitmaps_of_16_bits_for_three_colours(tmp_path, value):
+    header = struct.pack("<2sIHHI", b"BM", 66 + 32, 0, 0, 66)
+    header += struct.pack("<IiiHHIIiiII", 40, 4, 4, 1, 16, 3, 32, 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+    (tmp_path / "a.bmp").write_bytes(header + masks + struct.pack("<H", value) * 16)
+    expected = {0: 0, 0xFFFF: 255}.get(value, 8)
+    assert read_image(str(tmp_path / "a.bmp")).unique().tolist() == [expected]
+
+
+def test_transparent_value_of_16_bit_grey(tmp_path):
+    path = tmp_path / "key.png"
+    png_16(path, (RAMP * 257)[..., None])
+    header, rest = path.read_bytes()[:33], path.read_bytes()[33:]
+    key = struct.pack(">I", 2) + b"tRNS" + struct.pack(">H", 257 * 3)
+    path.write_bytes(header + key + struct.pack(">I", zlib.crc32(key[4:])) + rest)
+    with pytest.warns(UserWarning, match="transparent pixels"):
+        assert np.array_equal(read_image(str(path))[0], RAMP)
+    image = read_image(str(path), decoding=Decoding(background=(255, 0, 7)))
+    assert image[:, 0, 3].tolist() == [255, 0, 7]
+    assert image[:, 0, 4].tolist() == [4, 4, 4]
+
+
+def test_decoders_that_fail_in_their_own_way(tmp_path, monkeypatch, write_image):
+    write_image(tmp_path / "a.avif")
+    content = (tmp_path / "a.avif").read_bytes()
+    for end in range(20, len(content), len(content) // 30):
+        (tmp_path / "a.avif").write_bytes(content[:end])
+        with pytest.raises(CorruptImageError, match=r"a.avif .*on_corrupt: skip"):
+            read_image(str(tmp_path / "a.avif"))
 
 
 @pytest.fixture
