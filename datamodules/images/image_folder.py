@@ -103,6 +103,11 @@ class ImageFolderDataModule(ImageDataModule):
             )
         elif self.class_names:
             return images_by_class(folder, self.class_names, _NAME)
+        elif split != "train" and self.labelled and visible_folders(folder):
+            rank_zero_warn(
+                f"{folder} has folders, but {self._folders['train']} has no class folders: all"
+                " images have the label -1"
+            )
         left_out = LeftOut(folder)
         names = find_images(folder, left_out)
         if not names:

@@ -7,7 +7,13 @@ from typing import Literal
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lit_ssl.datamodules.reading.walking import LeftOut, find_images, holds_image, visible_folders
+from lit_ssl.datamodules.reading.walking import (
+    LeftOut,
+    find_images,
+    holds_image,
+    lost_folders,
+    visible_folders,
+)
 from lit_ssl.errors import InputError, listed
 
 __all__ = ["Layout", "split_folder", "split_folders"]
@@ -29,8 +35,14 @@ def split_folder(root: Path, split: str) -> Path:
         split: "train", "val" (also ``valid``, ``validation``) or "test".
 
     Raises:
-        InputError: Several folders have such a name.
+        InputError: Several folders have such a name, or it is a link that leads nowhere.
     """
+    lost = lost_folders(root) if root.is_dir() else []
+    if lost := [name for name in lost if name.lower() in _NAMES[split]]:
+        raise InputError(
+            f"{root / lost[0]} is a link that leads nowhere: make its target available, or remove"
+            f" the link if there is no {split} split"
+        )
     found = [name for name in visible_folders(root) if name.lower() in _NAMES[split]]
     if len(found) > 1:
         raise InputError(
@@ -50,7 +62,8 @@ def split_folders(root: Path, layout: Layout, data_set: str) -> dict[str, Path]:
         data_set: Name of the data set, for messages.
 
     Raises:
-        InputError: Several folders have the name of one split, or nothing tells what they are.
+        InputError: Several folders have the name of one split, one is a link that leads nowhere, or
+            nothing tells what they are.
     """
     if layout == "classes":
         return {"train": root}

@@ -78,6 +78,22 @@ def test_other_names_of_splits(make, name):
     assert [len(data.labels(split)) for split in ("train", "val", "test")] == [2, 2, 1]
 
 
+@pytest.mark.parametrize("name", ["train", "Val", "test"])
+def test_split_that_is_a_lost_link(make, tmp_path, name):
+    data = make(*("a/1.png", "b/1.png") if name == "train" else ("train/a/1.png", "train/b/1.png"))
+    (tmp_path / name).symlink_to("/no/such/disk")
+    with pytest.raises(InputError, match=f"{name} is a link that leads nowhere"):
+        data.setup("fit")
+
+
+def test_classes_of_validation_images_alone(make):
+    data = make("train/1.png", "train/2.png", "val/a/1.png", "val/b/1.png")
+    (told,) = setup(data)
+    assert "val has folders, but" in told
+    assert data.labels("val").tolist() == [-1, -1]
+    assert setup(make(labelled=False)) == []
+
+
 def test_two_folders_of_one_split(make):
     files = [f"{split}/a/1.png" for split in ("train", "val", "validation")]
     with pytest.raises(InputError, match="several folders for the val split, val and validation"):
