@@ -71,7 +71,7 @@ def read_predictions(
     probability = np.full(annotations.size + 1, np.nan)
     where = header.index("predicted_class")
     limit = annotations.num_classes if annotations.files is None else 2**31
-    classes[numbers] = _read(path, body, where, int, "class indices", limit)
+    classes[numbers] = _read(path, body, where, _whole, "class indices", limit)
     if "predicted_probability" in header:
         where = header.index("predicted_probability")
         probability[numbers] = _read(path, body, where, float, "numbers from 0 to 1", 1.0)
@@ -104,6 +104,17 @@ def _check_names(
         )
 
 
+def _whole(text: str) -> int:
+    """A whole number; in a table of floats, as where a row had no class once, 65 is 65.0, 6.5e+01."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
+
+
 def _read(
     path: Path,
     body: list[Line],
@@ -113,20 +124,18 @@ def _read(
     limit: float,
 ) -> np.ndarray:
     """A column of numbers from 0 to ``limit`` (for integers: below it; else NaN where empty)."""
-    values = np.empty(len(body), dtype=np.int64 if convert is int else np.float64)
+    values = np.empty(len(body), dtype=np.int64 if convert is _whole else np.float64)
     for row, (line, fields) in enumerate(body):
         if convert is float and not fields[column].strip():
             values[row] = np.nan  # as write_predictions writes what is not known
             continue
         try:
-            # a table of floats, as where a row had no class once, writes 65 as 65.0
-            text = fields[column].strip()
-            values[row] = convert(text.removesuffix(".0") if convert is int else text)
-            inside = 0 <= values[row] < limit if convert is int else 0 <= values[row] <= limit
+            values[row] = convert(fields[column])
+            inside = 0 <= values[row] < limit if convert is _whole else 0 <= values[row] <= limit
         except (ValueError, OverflowError):
             inside = False
         if not inside:
-            below = f" from 0 to {limit - 1}" if convert is int else ""
+            below = f" from 0 to {limit - 1}" if convert is _whole else ""
             raise InputError(
                 f"line {line} of {path} holds {fields[column]!r}: expected {what}{below}"
             )

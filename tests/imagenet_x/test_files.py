@@ -226,12 +226,16 @@ def test_wrong_predictions(folder, tmp_path, text, message):
 def test_classes_in_a_table_of_floats(folder, tmp_path):
     path = tmp_path / "p.csv"
     text = f"file_name,predicted_class,predicted_probability\n{ROW}"
-    path.write_text(text.replace(",3,", ",3.0,"))
     annotations = read_annotations(str(folder))
-    assert read_predictions(path, annotations).classes[1] == 3
-    path.write_text(text.replace(",3,", ",3.5,"))
-    with pytest.raises(InputError, match=r"line 2 of .* holds '3.5': expected class indices"):
-        read_predictions(path, annotations)
+    for written in ("3.0", " 3.00 ", "3.000000e+00"):  # of pandas, by hand, of NumPy
+        path.write_text(text.replace(",3,", f",{written},"))
+        assert read_predictions(path, annotations).classes[1] == 3
+    for written in ("3.5", "nan", "inf", "-1.0", ""):
+        path.write_text(text.replace(",3,", f",{written},"))
+        with pytest.raises(
+            InputError, match=rf"line 2 of .* holds '{written}': expected class indices"
+        ):
+            read_predictions(path, annotations)
 
 
 def test_predictions_that_are_no_text(folder, tmp_path):
