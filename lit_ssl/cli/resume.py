@@ -48,6 +48,9 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
     """
     folders = run_folders(trainer)
     root = str(trainer.get("default_root_dir") or os.getcwd())
+    if trainer.get("logger") is False and command != "fit" and "://" not in root:
+        # an evaluation that logs nothing, as of a preset: the training may have had any logger
+        folders += [Path(folder) for folder in _logger_folders("", root)[1:]]
     path, damaged = newest_checkpoint([*folders, *_saved_for_slurm(root)])
     for file in damaged:
         tell(f"passing over {short(file)}: it is incomplete")

@@ -195,6 +195,18 @@ def test_last_is_the_checkpoint_of_the_run_before(lit_ssl, workdir, words):
     assert "epoch=1" in third.out.splitlines()[0]
 
 
+def test_an_evaluation_without_a_logger_finds_the_last_run_of_any(lit_ssl, workdir):
+    """As with the presets, which switch the logger off; a training goes on with its own runs."""
+    cloud = ["--trainer.logger=toy_project.Cloud", "--trainer.logger.save_dir=runs"]
+    for logger in (["--trainer.logger=true"], cloud):
+        first = lit_ssl("fit", *BASE, *logger)
+        folder = first.out[first.out.index("checkpoints: ") :].splitlines()[0].split()[1]
+        result = lit_ssl("test", *BASE, "--ckpt_path=last")
+        assert result.out.startswith(f"--ckpt_path last: {folder}/"), result.err
+    second = lit_ssl("fit", *BASE, "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert second.out.startswith("--ckpt_path last: lightning_logs/version_0/")
+
+
 def test_last_without_a_checkpoint(lit_ssl, workdir):
     result = lit_ssl("fit", *BASE, "--ckpt_path", "last", "--trainer.default_root_dir=run")
     assert result.code == 0
