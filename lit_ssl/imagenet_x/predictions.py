@@ -105,7 +105,7 @@ def _check_names(
 
 
 def _whole(text: str) -> int:
-    """A whole number; in a table of floats, as where a row had no class once, 65 is 65.0, 6.5e+01."""
+    """A whole number; a table of floats, as where a row had no class once, has 65.0 or 6.5e+01."""
     try:
         return int(text)
     except ValueError:
