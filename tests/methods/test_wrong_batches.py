@@ -224,11 +224,46 @@ def test_groups_refuse_labels_that_are_no_classes(tiny, split, label):
         trainer.fit(module, datamodule=Relabelled(split, label))
 
 
-def test_a_batch_without_known_labels_has_no_loss(tiny):
+def test_what_is_measured_on_no_label_is_not_a_number(tiny):
+    """Neither 0 nor the best of all losses."""
     trainer = tiny.trainer(num_sanity_val_steps=0, limit_train_batches=1, limit_val_batches=1)
     module = GroupRobustClassifier(SmallCNN(2), num_classes=2)
     trainer.fit(module, datamodule=Relabelled("val", -1))
-    assert trainer.callback_metrics["val/loss"] == 0
+    assert trainer.callback_metrics["val/loss"].isnan()
+    unlabelled = DataLoader([(torch.randn(3, 3, 16, 16), torch.full((3,), -1))], batch_size=None)
+    module = ImageClassifier(**BY_NAME, num_classes=3)
+    assert all(
+        v != v for v in tiny.trainer().validate(module, unlabelled, verbose=False)[0].values()
+    )
+    with pytest.raises(InputError, match=r"LinearEvaluation needs labels, .*validation images are"):
+        tiny.trainer().validate(LinearEvaluation(**BY_NAME, num_classes=3), unlabelled)
+    module = LinearEvaluation(**BY_NAME, num_classes=3, learning_rates=[0.1])
+    with pytest.raises(InputError, match=r"LinearEvaluation needs labels, .*test images are"):
+        tiny.trainer().test(module, unlabelled)
+
+
+@pytest.mark.parametrize("method", [ImageClassifier, FineTuning, GroupRobustClassifier])
+def test_the_loss_is_the_mean_over_known_labels(tiny, method):
+    labels = torch.tensor([0, -1, -1, 1, 1, 0, -1])
+    images = torch.randn(7, 3, 28, 28)
+    if method is GroupRobustClassifier:
+        images = images[:, :2]
+        data = ColouredMNISTDataModule(batch_size=8, seed=0)
+        rows = list(zip(images, labels, labels, strict=True))
+        data.val_dataloader = lambda: DataLoader(rows, batch_size=3)
+        module, source = method(SmallCNN(2), num_classes=2), {"datamodule": data}
+    else:
+        loader = DataLoader(list(zip(images, labels, strict=True)), batch_size=3)
+        module, source = method(network(2), num_classes=3), {"dataloaders": loader}
+    nn.init.normal_(module.get_submodule("classifier").weight)
+    found = tiny.trainer().validate(module, **source, verbose=False)[0]
+    with torch.no_grad():
+        scores = module.eval().logits(images)
+    right = (scores.argmax(dim=1) == labels)[labels >= 0].float().mean().item()
+    accuracy = "val/acc_avg" if method is GroupRobustClassifier else "val/acc1"
+    assert found[accuracy] == pytest.approx(right)
+    loss = nn.functional.cross_entropy(scores, labels, ignore_index=-1).item()
+    assert found["val/loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_which_labels_are_classes():

@@ -115,8 +115,8 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         nn.init.zeros_(self.classifier.bias)
         if freeze_backbone:
             self.backbone.requires_grad_(False)
-        self.val_acc1 = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
-        self.test_acc1 = MulticlassAccuracy(num_classes, average="micro", ignore_index=-1)
+        self.val_acc1 = _KnownAccuracy(num_classes, average="micro", ignore_index=-1)
+        self.test_acc1 = _KnownAccuracy(num_classes, average="micro", ignore_index=-1)
         self.train()  # a frozen backbone is in eval mode from the start
 
     # features and scores
@@ -237,9 +237,9 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         features = self(images)
         logits = self.classifier(features)
         accuracy.update(logits, labels)
-        size = len(labels)
-        self.log(f"{split}/acc1", accuracy, prog_bar=True, batch_size=size)
-        self.log(f"{split}/loss", self._loss(logits, labels), batch_size=size, sync_dist=True)
+        known: Any = (labels != -1).sum()  # the loss is their mean; the host does not wait
+        self.log(f"{split}/acc1", accuracy, prog_bar=True, batch_size=known)
+        self.log(f"{split}/loss", self._loss(logits, labels), batch_size=known, sync_dist=True)
         return {"features": features, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -263,6 +263,15 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """
         weights = load_encoder(self.backbone, path, prefix=self.prefix)
         say_start(self, weights.source, {"backbone": True, "classifier": False})
+
+
+class _KnownAccuracy(MulticlassAccuracy):
+    """Share of right ones among the labels that are known; NaN, not 0, where none is."""
+
+    def compute(self) -> Tensor:
+        accuracy = super().compute()
+        known = self.tp.sum() + self.fn.sum()  # type: ignore[union-attr, operator]
+        return torch.where(known > 0, accuracy, torch.nan)
 
 
 def _check(

@@ -272,14 +272,12 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Accuracy of each head over all processes; the best one is logged.
 
         Raises:
-            ValueError: if no head has finite weights.
+            ValueError: if no head has finite weights, or no image a known label.
         """
         counts, self._counts = self._counts, None
         if self.trainer.sanity_checking or counts is None:
             return
-        if is_distributed():
-            torch.distributed.all_reduce(counts)
-        accuracy = counts[:-1] / counts[-1].clamp(min=1)
+        accuracy = _accuracies(counts, "validation")
         finite = torch.cat([heads.finite() for heads in self.heads])  # type: ignore[operator]
         self.val_acc1.copy_(accuracy.where(finite, torch.nan))
         best = self.best_head
@@ -348,9 +346,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Accuracy of the chosen head over all processes."""
         counts, self._counts = self._counts, None
         assert counts is not None
-        if is_distributed():
-            torch.distributed.all_reduce(counts)
-        accuracy = counts[0] / counts[1].clamp(min=1)
+        accuracy = _accuracies(counts, "test").squeeze(0)
         self.log("test/linear_acc1", accuracy, prog_bar=True, sync_dist=True)
         self._write(test_acc1=accuracy.item())
 
@@ -387,6 +383,22 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         Console().print(sweep_table(self.rows(), self.best_head, title))
         for board in tensorboards(self.trainer):
             board.add_text("linear_sweep", sweep_markdown(self.rows()))
+
+
+def _accuracies(counts: Tensor, split: str) -> Tensor:
+    """Accuracies over all processes, from right ones and, last, known labels on this one.
+
+    Raises:
+        ValueError: if no label is known.
+    """
+    if is_distributed():
+        torch.distributed.all_reduce(counts)
+    if counts[-1] == 0:
+        raise InputError(
+            f"LinearEvaluation needs labels, but all those of the {split} images are −1: serve "
+            "images with labels"
+        )
+    return counts[:-1] / counts[-1]
 
 
 def _check(

@@ -87,8 +87,9 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
         logits = self.classifier(features).float()
         metric.update(logits, labels, groups)
         total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
-        loss = total / (labels != -1).sum().clamp(min=1)
-        self.log(f"{split}/loss", loss, batch_size=len(labels), sync_dist=True)
+        known: Any = (labels != -1).sum()  # stays on the device
+        loss = total / known.clamp(min=1)
+        self.log(f"{split}/loss", loss, batch_size=known, sync_dist=True)
         return {"features": features, "labels": labels}
 
     def _log_groups(self, split: str, metric: GroupAccuracy) -> None:
