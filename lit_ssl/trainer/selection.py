@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import Subset
 
 from lit_ssl.contracts.data import validates_on_test
 from lit_ssl.errors import InputError
@@ -73,7 +74,7 @@ def data_sets(loaders: Any) -> list[Any]:
 
 
 def check_tested(trainer: pl.Trainer, chosen_on: Sequence[Any], what: str) -> None:
-    """Refuse to test a choice on the very data set on which it was made, as Python allows.
+    """Refuse to test a choice on rows of the data set on which it was made, as Python allows.
 
     Args:
         trainer: The running trainer, which tests.
@@ -81,8 +82,24 @@ def check_tested(trainer: pl.Trainer, chosen_on: Sequence[Any], what: str) -> No
         what: Was chosen.
 
     Raises:
-        InputError: If one of them is tested.
+        InputError: If rows of one of them are tested.
     """
     tested = data_sets(trainer.test_dataloaders)
-    if any(one is other for one in tested for other in chosen_on):
+    if any(_share_rows(one, other) for one in tested for other in chosen_on):
         raise InputError(f"{what} was chosen on the images that are tested here: test it on others")
+
+
+def _share_rows(one: Any, other: Any) -> bool:
+    """Whether two data sets are, or are parts (``Subset``) of, the same one with rows in common."""
+    (here, some), (there, others) = _part(one), _part(other)
+    return here is there and (some is None or others is None or not some.isdisjoint(others))
+
+
+def _part(data: Any) -> tuple[Any, set[int] | None]:
+    """The data set of a ``Subset``, of another one too, and which of its rows; None: all."""
+    rows: list[int] | None = None
+    while isinstance(data, Subset):
+        indices = [int(i) for i in data.indices]
+        rows = indices if rows is None else [indices[row] for row in rows]
+        data = data.dataset
+    return data, None if rows is None else set(rows)

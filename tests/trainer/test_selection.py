@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from PIL import Image
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lit_ssl.callbacks import LastLayerRefit
 from lit_ssl.cli.output import best_checkpoint
@@ -19,6 +23,7 @@ from lit_ssl.datamodules import (
     SemiSupervisedDataModule,
 )
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.selection import check_tested
 
 
 class Sums(pl.LightningModule):
@@ -130,3 +135,25 @@ def test_no_layer_is_fitted_to_test_images(tmp_path, monkeypatch, rows):
     match = "the last layer would be chosen on the test images" if rows == "val" else "forward"
     with pytest.raises((InputError, NotImplementedError), match=match):
         trainer.test(Sums(), data, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("chosen_on", "is_refused"),
+    [
+        (lambda data: data, True),
+        (lambda data: Subset(data, [5, 3]), True),
+        (lambda data: Subset(Subset(data, [0, 3, 1]), [1]), True),
+        (lambda data: Subset(data, range(3)), False),
+        (lambda data: Subset(Subset(data, [0, 3, 1]), [0, 2]), False),
+        (lambda data: TensorDataset(torch.zeros(6)), False),
+    ],
+)
+def test_parts_of_a_data_set_are_told_apart(chosen_on, is_refused):
+    data = TensorDataset(torch.zeros(6))
+    trainer = SimpleNamespace(test_dataloaders=DataLoader(Subset(data, [3, 4, 5])))
+    check = partial(check_tested, trainer, [chosen_on(data)], "the best head")
+    if is_refused:
+        with pytest.raises(InputError, match="the best head was chosen on the images that are"):
+            check()
+    else:
+        check()
