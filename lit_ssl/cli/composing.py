@@ -162,8 +162,6 @@ def _emptied(value: Any) -> Any:
     if isinstance(value, list):
         objects = (isinstance(v, Mapping) or (isinstance(v, str) and _is_class(v)) for v in value)
         return [] if any(objects) else None
-    if isinstance(value, str) and value.endswith(_FILES):
-        value, _ = _load(value, is_config=True)
     if not isinstance(value, Mapping):
         return None
     found = {key: _emptied(v) for key, v in value.items() if not str(key).endswith("+")}
@@ -181,17 +179,33 @@ def _load(value: str, is_config: bool) -> tuple[Any, str | None]:
     """What an option says, and its file; wrong YAML is left to the parser, which names it."""
     file = None
     if value[:1] not in ("{", "["):
-        is_file = (value.endswith(_FILES) or is_config) and Path(value).is_file()
+        path = Path(value).expanduser()
+        is_file = (value.endswith(_FILES) or is_config) and path.is_file()
         if not is_file:
             return (None if is_config else value), None
-        file = value
+        file = str(path)
     try:
         text = Path(file).read_text(encoding="utf-8") if file else value
-        return yaml.load(text, _OnceLoader), file
+        loaded = yaml.load(text, _OnceLoader)
     except _TwiceError as error:
         raise InputError(f"{config_name(file) if file else 'the config'}: {error}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None, file
+    return _with_objects_of_files(loaded, Path(file).parent if file else Path()), file
+
+
+def _with_objects_of_files(value: Any, folder: Path) -> Any:
+    """A config with the objects, and lists, that it takes from files beside it in their place."""
+    if isinstance(value, Mapping):
+        return {key: _with_objects_of_files(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_objects_of_files(inner, folder) for inner in value]
+    if isinstance(value, str) and value.endswith(_FILES):
+        inner, file = _load(str(folder / Path(value).expanduser()), is_config=False)
+        is_object = isinstance(inner, Mapping) and "class_path" in inner
+        if file is not None and (is_object or isinstance(inner, list)):
+            return inner
+    return value
 
 
 class _TwiceError(Exception):

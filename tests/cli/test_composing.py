@@ -100,6 +100,27 @@ def test_a_list_in_a_file_of_its_own(built, first):
     assert (crop.size, crop.rotation) == (5, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"a": "data: b.yaml", "b": "{class_path: %s, init_args: {train_transform: c.yaml}}"}, ()),
+        ({"a": "data: {init_args: {train_transform: c.yaml}}"}, ()),
+        ({"a": "data: {init_args: {train_transform: {init_args: {crops: d.yaml}}}}"}, ()),
+        ({"a": "{}"}, ("--data.train_transform", "inner/c.yaml")),
+        ({"a": "{}"}, ("--data.train_transform={class_path: MultiCrop, init_args: "
+                       "{crops: inner/d.yaml}}",)),
+    ],
+)  # fmt: skip
+def test_lists_in_files_that_a_config_names(built, first, files, words, capsys):
+    (first / "inner").mkdir()
+    files = {"c": "{class_path: MultiCrop, init_args: {crops: d.yaml}}", "d": "[{size: 5}]"} | files
+    for file, text in files.items():
+        (first / f"inner/{file}.yaml").write_text(text.replace("%s", "toy_project.ToyData"))
+    cli = built(*BASE, "--config=inner/a.yaml", *words)
+    assert [(crop.size, crop.rotation) for crop in crops(cli)] == [(5, 0.0)]
+    assert "yaml keeps" not in capsys.readouterr().out
+
+
 def test_a_later_list_without_a_class_is_refused(lit_ssl, first):
     (first / "second.yaml").write_text("trainer: {callbacks: [{init_args: {k: 3}}, Timer]}")
     result = lit_ssl(*BASE, "--config", "second.yaml")
