@@ -85,7 +85,7 @@ class _CIFARDataModule(ImageDataModule):
         self, *, root: str = "data", download: bool = False, val_size: int = 5000, **kwargs: Any
     ) -> None:
         super().__init__(val_size=val_size, **kwargs)
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.download = download
 
     @abstractmethod

@@ -55,7 +55,7 @@ class SemiINat2021DataModule(ImageDataModule):
     ) -> None:
         super().__init__(num_workers=num_workers, **kwargs)
         self.default_size = image_size
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.unlabelled = unlabelled
 
     @cached_property

@@ -55,6 +55,11 @@ def test_splits(root):
     assert (images.shape, labels.tolist()) == ((4, 3, 16, 16), [0, 1, 2, 3])
 
 
+def test_root_in_the_home_folder(root, monkeypatch):
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert len(make(f"~/{root.name}").labels("val")) == len(make(root).labels("val")) > 0
+
+
 def test_labelled_images_alone(root):
     data = make(root, unlabelled=False)
     data.setup("fit")

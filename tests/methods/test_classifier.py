@@ -281,7 +281,7 @@ def test_weights_with_a_classifier_load_and_others_are_refused(tiny, tmp_path):
     ("kwargs", "message"),
     [
         ({"num_classes": None}, "needs num_classes"),
-        ({"num_classes": 1}, "at least 2 classes"),
+        ({"num_classes": 0}, "at least 2 classes, not num_classes=0: .*one folder for each class"),
         ({"label_smoothing": 1.0}, "label_smoothing must lie in"),
         ({"milestones": [3, 2]}, "milestones must be increasing"),
         ({"milestone_factor": 0.0}, "milestone_factor must be positive"),

@@ -287,7 +287,10 @@ def _check(
             "know it)"
         )
     if num_classes < 2:
-        raise InputError(f"ImageClassifier needs at least 2 classes, not num_classes={num_classes}")
+        raise InputError(
+            f"ImageClassifier needs at least 2 classes, not num_classes={num_classes}: it learns"
+            " from labels (of a folder of images: one folder for each class)"
+        )
     if not 0 <= label_smoothing < 1 or not 0 < momentum < 1:
         raise InputError(
             "label_smoothing must lie in [0, 1) and momentum in (0, 1), not "
