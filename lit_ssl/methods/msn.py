@@ -265,7 +265,8 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         )
         if self.optimizer_factory is not None:
             return mark_scheduled(self.optimizer_factory(groups))
-        return torch.optim.AdamW(groups, lr=self.lr)
+        # also the weight decay of parameters that a callback adds
+        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
 
     def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
         if parameter.ndim <= 1 or name == "prototypes":

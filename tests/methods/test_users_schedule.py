@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     BatchSizeFinder,
     GradientAccumulationScheduler,
     LearningRateFinder,
@@ -279,6 +280,20 @@ def test_the_first_network_alone_has_no_schedule(tiny):
     module, data = groups_case(Own, lr=0.5)
     tiny.trainer(callbacks=[rates], limit_train_batches=2).fit(module, datamodule=data)
     assert rates.lr == [0.25] * 2
+
+
+@pytest.mark.parametrize("method", [MSN, ImageClassifier, FineTuning, GroupRobustClassifier])
+def test_what_a_callback_unfreezes_keeps_the_weight_decay(tiny, method):
+    unfreeze = BackboneFinetuning(unfreeze_backbone_at_epoch=1, backbone_initial_lr=1e-3)
+    trainer = tiny.trainer(max_epochs=2, limit_train_batches=1, callbacks=[unfreeze])
+    if method is GroupRobustClassifier:
+        module, source = groups_case(method, weight_decay=0.25)
+        trainer.fit(module, datamodule=source)
+    else:
+        options, make = METHODS[method]
+        trainer.fit(method(**options, weight_decay=0.25), loader(make, 1))
+    added = trainer.optimizers[0].param_groups[-1]
+    assert (added["lr"], added["weight_decay"]) == (1e-3, 0.25)
 
 
 # --------------------------------------------------------------- lengths of a run

@@ -142,7 +142,7 @@ class FineTuning(ImageClassifier):
         if self.optimizer_factory is not None:
             optimizer = mark_scheduled(self.optimizer_factory(groups))
         else:
-            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
+            optimizer = self._sgd(groups)
         return self._at_peak(optimizer)
 
     def _layer_groups(self) -> list[dict[str, Any]]:

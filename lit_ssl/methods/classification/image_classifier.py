@@ -200,8 +200,18 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         if self.optimizer_factory is not None:
             optimizer = mark_scheduled(self.optimizer_factory(groups))
         else:
-            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=True)
+            optimizer = self._sgd(groups)
         return self._at_peak(optimizer)
+
+    def _sgd(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum; parameters that a callback adds are decayed, too."""
+        return torch.optim.SGD(
+            groups,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=True,
+        )
 
     def _at_peak(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """Give an optimizer the values that a scheduler of a subclass starts from."""

@@ -329,7 +329,8 @@ class GroupRobustClassifier(GroupEvaluation):
         groups = self.parameter_groups()
         if self.optimizer_factory is not None:
             return self.optimizer_factory(groups)
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+        decay = self.weight_decay  # of parameters that a callback adds, too
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=decay)
 
     def stage_steps(self) -> tuple[int, int]:
         """First optimiser step of the classifier's training, and the one after its last."""
