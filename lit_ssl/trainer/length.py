@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from lit_ssl.errors import InputError
-from lit_ssl.trainer.private import is_finding_lr
+from lit_ssl.trainer.private import is_finding_lr, max_epochs_of
 
 __all__ = ["epochs_to_steps", "total_steps"]
 
@@ -29,9 +29,9 @@ def total_steps(trainer: Any) -> int:
     Raises:
         ValueError: if the run has no known end.
     """
-    steps = math.inf
-    if trainer.max_epochs is not None and trainer.max_epochs != -1:
-        steps = _steps(trainer, max(trainer.max_epochs, 1))
+    steps, epochs = math.inf, max_epochs_of(trainer)
+    if epochs is not None and epochs != -1:
+        steps = _steps(trainer, max(epochs, 1))
     if trainer.max_steps != -1 and not (is_finding_lr(trainer) and math.isfinite(steps)):
         steps = min(steps, trainer.max_steps)
     if not math.isfinite(steps):

@@ -21,7 +21,11 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.optimizer import _optimizer_to_device
-from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
+from lightning.pytorch.callbacks import (
+    ModelCheckpoint,
+    RichModelSummary,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy
@@ -47,6 +51,7 @@ __all__ = [
     "loader_of_call",
     "loaders_of",
     "lower_loss_scale",
+    "max_epochs_of",
     "optimizer_to_device",
     "option_types",
     "quiet_hp_metric",
@@ -125,6 +130,16 @@ def is_finding_lr(trainer: pl.Trainer) -> bool:
         isinstance(config.scheduler, _LinearLR | _ExponentialLR)
         for config in trainer.lr_scheduler_configs
     )
+
+
+def max_epochs_of(trainer: pl.Trainer) -> int | None:
+    """``max_epochs`` without the epoch that ``StochasticWeightAveraging`` adds for BatchNorm."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        averaged = getattr(callback, "_max_epochs", None)
+        if isinstance(callback, StochasticWeightAveraging) and averaged is not None:
+            is_longer = averaged != -1 and trainer.max_epochs == averaged + 1
+            return averaged if is_longer else trainer.max_epochs
+    return trainer.max_epochs
 
 
 def ends_now(trainer: pl.Trainer) -> bool:

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     GradientAccumulationScheduler,
     LearningRateFinder,
+    StochasticWeightAveraging,
 )
 from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader, TensorDataset
@@ -320,6 +321,22 @@ def test_accumulation_that_changes_counts_in_the_length(tiny, batches):
     lengths, made = length_of(tiny, batches, max_epochs=4, callbacks=[accumulation])
     assert lengths == {(made, 3.0)}
     assert made == 2 * 2 + 2 * 4
+
+
+def test_the_epoch_that_weight_averaging_adds_does_not_count(tiny):
+    """It trains nothing: BatchNorm looks at the images once more."""
+    averaging = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=3)
+    found = []
+
+    class Look(PAWS):
+        def training_step(self, batch, batch_idx):
+            found.append((self.trainer.current_epoch, total_steps(self.trainer)))
+            return super().training_step(batch, batch_idx)
+
+    trainer = tiny.trainer(max_epochs=4, callbacks=[averaging])
+    trainer.fit(Look(**CROPS), loader(two_streams, 2))
+    assert {length for epoch, length in found if epoch < 4} == {8}
+    assert max(found)[0] == 4  # there was one more
 
 
 def test_the_shorter_of_epochs_and_steps_is_the_length(tiny):

@@ -280,7 +280,7 @@ class _KnownAccuracy(MulticlassAccuracy):
 
     def compute(self) -> Tensor:
         accuracy = super().compute()
-        known = self.tp.sum() + self.fn.sum()  # type: ignore[union-attr, operator]
+        known = self.tp.sum() + self.fn.sum()  # type: ignore[union-attr]
         return torch.where(known > 0, accuracy, torch.nan)
 
 
