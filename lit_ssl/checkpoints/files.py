@@ -119,22 +119,46 @@ class _Unread:
         pass
 
 
+def _unread_mapping(*args: Any) -> dict[str, Any]:
+    """Stands for ``defaultdict``, the one foreign class that torch lets nobody fill."""
+    return {}
+
+
 def _load(file: Path, others: bool) -> Any:
     """Read a file of ``torch.save``; with ``others``, also beside objects of foreign classes.
 
     DINO keeps an ``argparse.Namespace`` there, solo-learn a configuration of omegaconf.
+
+    Raises:
+        InputError: if there are objects that cannot be left out.
     """
     options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     options["mmap"] = zipfile.is_zipfile(file)
     try:
         return torch.load(file, **options)
-    except UnpicklingError:
+    except UnpicklingError as error:
         if not others or not options["mmap"]:
-            raise
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-        unread: list[Any] = [(_Unread, name) for name in names]
+            raise InputError(_why_unread(error)) from error
+    unread: list[Any] = [
+        (_unread_mapping if name == "collections.defaultdict" else _Unread, name)
+        for name in torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    ]
+    try:
         with torch.serialization.safe_globals(unread):
             return torch.load(file, **options)
+    except UnpicklingError as error:
+        raise InputError(_why_unread(error)) from error
+
+
+def _why_unread(error: UnpicklingError) -> str:
+    # torch's message tells in many lines how to run what is in the file
+    if not any(words in str(error) for words in ("global", "GLOBAL", "Can only", "Trying to call")):
+        return "it was not written by torch.save"
+    return (
+        "it holds objects of classes beside the weights, and nothing in a file is run; if you "
+        "trust it, read it in Python with torch.load(FILE, weights_only=False), and write its "
+        "state dict to another file with torch.save"
+    )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def weights_of(
         prefix: see :func:`read_weights`.
     """
     if prefix is not None or (network is not None and _is_foreign(content, network)):
-        found = network_under(all_tensors(content), path, network, prefix)
+        found = network_under(all_tensors(content, prefix), path, network, prefix)
         if found is not None:
             place = found.prefix.rstrip(".")
             what = f"weights under {place}" if place else "state dict of a network"

@@ -59,11 +59,15 @@ class Found(NamedTuple):
     online: StateDict | None = None
 
 
-def all_tensors(content: Mapping[str, Any]) -> StateDict:
+def all_tensors(content: Mapping[str, Any], prefix: str | None = None) -> StateDict:
     """All weights of a file by dotted names, without ``state_dict``, ``module`` and the like.
 
-    Beside a ``state_dict`` or ``model``, only that counts.
+    Beside a ``state_dict`` or ``model``, only that counts, unless a prefix begins with the name of
+    something else, such as ``state_dict_ema``.
     """
+    first = (prefix or "").partition(".")[0]
+    if first not in _CONTAINERS and isinstance(content.get(first), Mapping):
+        return {f"{first}.{name}": tensor for name, tensor in all_tensors(content[first]).items()}
     for key in _CONTAINERS:
         if isinstance(content.get(key), Mapping) and content[key]:
             return all_tensors(content[key])
@@ -85,7 +89,8 @@ def network_under(
         tensors: see :func:`all_tensors`.
         path: their file, for messages.
         network: where they go.
-        prefix: where they stand in the file; None: found by the names of the network.
+        prefix: where they stand in the file, or what begins so (``teacher``); None: found by the
+            names of the network.
 
     Returns:
         The network; the likeliest one where none fits, so that the misfit can be explained; None
@@ -94,15 +99,17 @@ def network_under(
     Raises:
         InputError: if there is nothing below the prefix, or several networks of the file fit.
     """
-    if prefix is not None:
-        return _given(tensors, path, prefix)
+    asked = "" if prefix is None else _asked(tensors, path, prefix)
+    given = None if prefix is None else Found(asked, in_a_row(_below(tensors, asked)))
     if network is None:
-        return None
+        return given
     wanted = names_of(network)
     needed = {k for k in wanted if not CLASSIFIER.fullmatch(k) and not k.endswith(_UNCOUNTED)}
     fits: dict[str, StateDict] = {}
-    likeliest, most = None, len(needed) // 2
+    likeliest, most = given, len(needed) // 2
     for place in _prefixes(tensors):
+        if not place.startswith(asked):
+            continue
         state = in_a_row(_below(tensors, place))
         own = {k: v for k, v in state.items() if k in wanted or not k.startswith(HEADS)}
         same = sum(k in needed and v.shape == wanted[k].shape for k, v in own.items())
@@ -110,6 +117,8 @@ def network_under(
             fits[place] = own
         elif same > most:
             likeliest, most = Found(place, state), same
+    if given is not None and asked in fits:
+        return Found(asked, fits[asked])
     if len(fits) == 2:
         for first, second in (tuple(fits), tuple(reversed(fits))):
             one, other = ({*p.split(".")} for p in (first, second))
@@ -120,23 +129,29 @@ def network_under(
     if len(fits) > 1:
         places = " and ".join(repr(found.rstrip(".")) for found in fits)
         raise InputError(
-            f"{path} holds several networks that fit, {places}: say which one is meant, as prefix "
-            "(also of `lit-ssl export`)"
+            f"{path} holds several networks that fit, {places}: say which one is meant, as prefix; "
+            "where there is no such option, write that one to a file first, `lit-ssl export "
+            "--prefix PREFIX`"
         )
     return Found(*next(iter(fits.items()))) if fits else likeliest
 
 
-def _given(tensors: StateDict, path: str | Path, prefix: str) -> Found:
-    asked = _plain(f"{prefix.rstrip('.')}.".removeprefix("state_dict.")) if prefix else ""
-    below = _below(tensors, asked)
-    if not below:
-        known = sorted({found.rstrip(".") for found in _prefixes(tensors)} - {""})
-        tops = list(dict.fromkeys(name.partition(".")[0] for name in known))
-        raise InputError(
-            f"{path} has no weights under the prefix {prefix!r}; it has {listed(tops, 8)}."
-            f"{did_you_mean(prefix.rstrip('.'), known, list_up_to=0)}"
-        )
-    return Found(asked, in_a_row(below))
+def _asked(tensors: StateDict, path: str | Path, prefix: str) -> str:
+    """A prefix as it was typed, perhaps as the file has it, in the names of the tensors."""
+    if not prefix:
+        return ""
+    name = f"{prefix.rstrip('.')}."
+    for typed in (name, *(name.removeprefix(f"{key}.") for key in _CONTAINERS)):
+        parts = [part for part in typed.split(".") if part not in ("module", "_orig_mod")]
+        for asked in (typed, ".".join(parts)):
+            if any(key.startswith(asked) for key in tensors):
+                return asked
+    known = sorted({found.rstrip(".") for found in _prefixes(tensors)} - {""})
+    tops = list(dict.fromkeys(found.partition(".")[0] for found in known))
+    raise InputError(
+        f"{path} has no weights under the prefix {prefix!r}; it has {listed(tops, 8)}."
+        f"{did_you_mean(prefix.rstrip('.'), known, list_up_to=0)}"
+    )
 
 
 def _plain(name: str) -> str:

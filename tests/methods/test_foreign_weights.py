@@ -224,3 +224,63 @@ def test_own_checkpoints_keep_their_meaning(tiny, tmp_path):
     assert torch.equal(network.cls_token, module.encoder.cls_token)
     load_encoder(network, tmp_path / "run.ckpt", prefix="first.network")
     assert torch.equal(network.cls_token, module.first["network"].cls_token)
+
+
+def dino(network, other, **more):
+    """What DINO saves, whose student stands under `module`."""
+    return {
+        "student": state(other, "module.backbone."),
+        "teacher": state(network, "backbone."),
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("prefix", "found"),
+    [
+        ("teacher", "teacher.backbone"),  # the network is found below
+        ("student", "student.backbone"),
+        ("student.module.backbone", "student.backbone"),  # as the names stand in the file
+        ("teacher.backbone.", "teacher.backbone"),
+    ],
+)
+def test_a_prefix_may_be_the_beginning_or_as_the_file_has_it(tmp_path, prefix, found):
+    network, other = resnet(1), resnet(2)
+    torch.save(dino(network, other), tmp_path / "dino.pth")
+    loaded = resnet(3)
+    weights = load_encoder(loaded, tmp_path / "dino.pth", prefix=prefix)
+    assert weights.source == f"{tmp_path / 'dino.pth'} (weights under {found})"
+    expected = network if found.startswith("teacher") else other
+    assert torch.equal(loaded.conv1.weight, expected.conv1.weight)
+
+
+def test_weights_beside_a_state_dict_are_had_by_prefix(tmp_path):
+    network, averaged, path = resnet(1), resnet(2), tmp_path / "timm.pth"
+    torch.save({"state_dict": state(network), "state_dict_ema": state(averaged)}, path)
+    loaded = resnet(3)
+    load_encoder(loaded, path)
+    assert torch.equal(loaded.conv1.weight, network.conv1.weight)
+    load_encoder(loaded, path, prefix="state_dict_ema")
+    assert torch.equal(loaded.conv1.weight, averaged.conv1.weight)
+
+
+def test_dictionaries_with_defaults_are_passed_over(tmp_path):
+    network, path = resnet(1), tmp_path / "dino.pth"
+    torch.save(dino(network, resnet(2), args=collections.defaultdict(int, epoch=3)), path)
+    loaded = resnet(3)
+    load_encoder(loaded, path)
+    assert torch.equal(loaded.conv1.weight, network.conv1.weight)
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_objects_that_cannot_be_passed_over_are_told_in_words(tmp_path, old_format):
+    path, others = tmp_path / "dino.pth", {"args": argparse.Namespace()}
+    if not old_format:
+        others["args"] = collections.deque([1])
+    content = dino(resnet(1), resnet(2), **others)
+    torch.save(content, path, _use_new_zipfile_serialization=not old_format)
+    with pytest.raises(InputError, match=r"it holds objects of classes .* torch.load\(FILE, "):
+        read_encoder_weights(path)
+    path.write_text("no weights")
+    with pytest.raises(InputError, match="it was not written by torch"):
+        read_encoder_weights(path)
