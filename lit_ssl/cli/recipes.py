@@ -76,7 +76,8 @@ def resolve_config(value: str) -> str:
         if candidate in known:
             return str(_root() / candidate)
     folder = path.parent
-    here = [str(folder / p.name) for p in folder.glob("*") if p.suffix in _SUFFIXES]
+    files_here = (p for p in folder.glob("*") if p.suffix in _SUFFIXES and p.is_file())
+    here = [str(folder / p.name) for p in files_here]
     typed = value if value.endswith(_SUFFIXES) else f"{value}.yaml"
     problem = "is a folder, not a config file" if path.is_dir() else "no such config file"
     raise InputError(

@@ -187,10 +187,10 @@ class LitSSLCLI(LightningCLI):
             if self.parsed_args is not None:
                 return self.parser.parse_object(self.parsed_args, defaults=defaults)
             return self.parser.parse_args(with_empty_lists(self.argv), defaults=defaults)
-        except _ParseError as error:
+        except (_ParseError, UnicodeDecodeError) as error:  # the latter of a config
             raise InputError(self._explain(error, self.parsed_args or self.argv)) from error
 
-    def _explain(self, error: _ParseError, entries: dict[str, Any] | Namespace | list[str]) -> str:
+    def _explain(self, error: Exception, entries: dict[str, Any] | Namespace | list[str]) -> str:
         """Name the wrong entry, or what the parser says where all of them look right."""
         found: Any = entries.as_dict() if isinstance(entries, Namespace) else entries
         parsers = subcommand_parsers(self)

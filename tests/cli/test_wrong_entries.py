@@ -150,6 +150,7 @@ def test_in_a_file(lit_ssl, workdir, text, message):
     [
         ("", "wrong.yaml is empty: a config has entries"),
         ("some words", "wrong.yaml holds 'some words': a config has entries"),
+        ("trainer:", "wrong.yaml has nothing under trainer: a config has entries"),
         ("trainer:\n\tmax_epochs: 1", "wrong.yaml is no valid YAML: "),
     ],
 )
@@ -158,6 +159,11 @@ def test_the_file_that_is_wrong_is_named_not_the_one_before(lit_ssl, workdir, te
     result = lit_ssl(*BASE, "--config", "wrong.yaml")
     check(result, message)
     assert "recipe.yaml" not in result.err
+
+
+def test_a_file_that_is_no_text_is_named(lit_ssl, workdir):
+    (workdir / "wrong.yaml").write_bytes(b"\xff\xfe\x00")
+    check(lit_ssl(*BASE, "--config", "wrong.yaml"), "wrong.yaml is no valid YAML: ")
 
 
 def test_literal(lit_ssl):

@@ -19,7 +19,7 @@ import yaml
 from lit_ssl.cli.mistakes.types import accepts, class_called, in_words, item_type, kinds
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.recipes import config_name
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError, did_you_mean, listed
 from lit_ssl.trainer.private import option_types, required_options
 
 __all__ = ["wrong_entry"]
@@ -105,6 +105,12 @@ class _Search:
             reason = " ".join(str(error).split()).replace(' in "<unicode string>",', " in")
             self.fail(f"{value if is_file else 'the config'} is no valid YAML: {reason}")
         self.typed, self.file = False, value if is_file else None
+        if tree and isinstance(tree, dict) and all(part is None for part in tree.values()):
+            what, self.file = value if is_file else "the config", None
+            self.fail(
+                f"{what} has nothing under {listed([str(key) for key in tree], 3)}: a config has "
+                "entries such as trainer: {max_epochs: 1}"
+            )
         if isinstance(tree, dict):
             self.options(tree, self.all_options)
         elif is_file:
@@ -192,7 +198,9 @@ class _Search:
         """Options for the last object of a list, where another has them, perhaps."""
         count = self.lengths[path]
         last = self.objects.get(f"{path}[{count - 1}]")
-        for name in value if last is not None and "class_path" not in value else ():
+        options = value.get("init_args", value)
+        options = options if isinstance(options, Mapping) else {}
+        for name in options if last is not None and "class_path" not in value else ():
             takers = [
                 known.class_type.__name__
                 for place, known in self.objects.items()
