@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lit_ssl.callbacks import KNNEvaluator
+from lit_ssl.errors import InputError
 from lit_ssl.methods import FrozenEncoder
 
 KWARGS = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
@@ -143,3 +144,14 @@ def test_random_weights_are_warned_about_and_training_is_refused(tiny, tmp_path)
     wrong = FrozenEncoder("vit_tiny_patch16_224", KWARGS, weights="net.pth")
     with pytest.raises(ValueError, match="are not those of the backbone"):
         wrong.setup("test")
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "deit_tiny_distilled_patch16_224"])
+def test_scores_of_a_classifier_are_no_features(backbone):
+    size = {} if backbone == "resnet10t" else KWARGS
+    for given, kwargs in (
+        (backbone, {**size, "num_classes": 5}),
+        (timm.create_model(backbone, num_classes=5, **size), None),
+    ):
+        with pytest.raises(InputError, match="has a classifier, whose scores are no features"):
+            FrozenEncoder(given, kwargs)

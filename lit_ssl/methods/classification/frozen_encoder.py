@@ -149,4 +149,9 @@ def _make_backbone(backbone: str | nn.Module, kwargs: dict[str, Any]) -> tuple[n
         network, width = create_backbone(backbone, kwargs)
     if isinstance(network, VisionTransformer) and class_token_problem(network) is None:
         return ClassTokenViT(network), width
+    if getattr(network, "num_classes", 0):
+        raise InputError(
+            f"{type(network).__name__} has a classifier, whose scores are no features: build it "
+            "with num_classes=0, or give its timm name without num_classes"
+        )
     return network, width
