@@ -65,6 +65,7 @@ def test_an_option_for_the_last_callback(lit_ssl, workdir, monkeypatch):
         "error: trainer.callbacks.k is for SpeedMonitor, the last of 2, which has no such option; "
         "KNNEvaluator has: give the list again, with it, in a config\n"
     )
+    assert lit_ssl(*words, "--trainer.callbacks.init_args.k=5").err == result.err
     monkeypatch.setattr(LitSSLCLI, "_run_subcommand", lambda self, subcommand: None)
     said = "--trainer.callbacks.skip: for SpeedMonitor, the last of 2 callbacks\n"
     assert said in lit_ssl(*words, "--trainer.callbacks.skip=3").out
