@@ -13,9 +13,9 @@ from lit_ssl.datamodules.selection.long_tail import long_tail_counts
 from lit_ssl.datamodules.selection.stratified_split import choose_per_class, proportional_counts
 from lit_ssl.errors import InputError, listed
 
-__all__ = ["Subset"]
+__all__ = ["SUBSET_CHOICES", "Subset"]
 
-_CHOICES = ("fraction", "per_class", "exponential", "power_law", "file")
+SUBSET_CHOICES = ("fraction", "per_class", "exponential", "power_law", "file")
 
 
 @dataclass
@@ -51,11 +51,11 @@ class Subset:
     permute_classes: bool = False
 
     def __post_init__(self) -> None:
-        given = [name for name in _CHOICES if getattr(self, name) is not None]
+        given = [name for name in SUBSET_CHOICES if getattr(self, name) is not None]
         if len(given) != 1:
             raise InputError(
-                f"A subset needs exactly one of {', '.join(_CHOICES[:-1])} and {_CHOICES[-1]}, got"
-                f" {' and '.join(given) or 'none'}"
+                f"A subset needs exactly one of {', '.join(SUBSET_CHOICES[:-1])} and"
+                f" {SUBSET_CHOICES[-1]}, got {' and '.join(given) or 'none'}"
             )
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise InputError(f"subset.fraction must be in (0, 1], got {self.fraction}")

@@ -1,7 +1,8 @@
 """Configs over configs: keys stand once, a list replaces a list, and what is kept is said.
 
 jsonargparse merges a list into an earlier one of the same length, item by item, so that a crop or a
-callback would keep options that nobody sees. Emptying the earlier list first replaces it.
+callback would keep options that nobody sees. Emptying the earlier list first replaces it. So it is
+with the choices of a ``subset``, of which there can be one only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_ssl.cli.recipes import config_name
+from lit_ssl.datamodules.selection.subset import SUBSET_CHOICES
 from lit_ssl.errors import InputError, listed
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
 
 _CONFIG = ("config", "c")
 _FILES = (".yaml", ".yml", ".json")
+_SUBSET = "subset"
+_NOTHING = object()
 
 
 class Entry(NamedTuple):
@@ -77,18 +81,44 @@ def read_entries(words: Sequence[str]) -> list[Entry]:
 def with_empty_lists(words: Sequence[str]) -> list[str]:
     """The words, with options in between that empty a list before a later one takes its place.
 
+    Of a subset the earlier choice goes: all of it before a mapping, itself before a typed option.
     ``callbacks+`` and ``--trainer.callbacks+=`` go on adding to the list that is there.
     """
     result = list(words)
     inserted, has_lists = 0, False
-    for entry in read_entries(words):
-        emptied = None if entry.name.endswith("+") else _emptied(entry.value)
-        if emptied is not None and has_lists:
-            text = f"--{entry.name.removeprefix('-')}={json.dumps(emptied)}"
-            result.insert(entry.position + inserted, text.replace("--c=", "--config="))
-            inserted += 1
-        has_lists = has_lists or emptied is not None or entry.name.endswith("+")
+    entries = read_entries(words)
+    for number, entry in enumerate(entries):
+        texts: list[str] = []
+        if not entry.name.endswith("+"):
+            name = entry.name.removeprefix("-")
+            emptied = _emptied(entry.value, name.rpartition(".")[2])
+            if emptied is not _NOTHING and has_lists:
+                texts = [f"--{name}={json.dumps(emptied)}".replace("--c=", "--config=")]
+            elif emptied is _NOTHING:
+                texts = _other_choice(entries[:number], entry)
+            has_lists = has_lists or emptied is not _NOTHING
+        has_lists = has_lists or entry.name.endswith("+")
+        place = entry.position + inserted
+        result[place:place] = texts
+        inserted += len(texts)
     return result
+
+
+def _other_choice(before: Sequence[Entry], entry: Entry) -> list[str]:
+    """Options that undo another choice of a subset than a typed one, such as ``subset.file``."""
+    path, _, choice = entry.name.rpartition(".")
+    if path.rpartition(".")[2] != _SUBSET or choice not in SUBSET_CHOICES:
+        return []
+    inside = f"{plain_name(path)}."
+    given: dict[str, Any] = {}
+    for other in before:
+        leaves = {k.removeprefix(inside): v for k, v in other.leaves() if k.startswith(inside)}
+        is_whole = not plain_name(other.name).startswith(inside)
+        given = leaves if is_whole and _has_choice(leaves) else given | leaves
+    if not any(name in SUBSET_CHOICES and name != choice for name in given):
+        return []
+    kept = {name: value for name, value in given.items() if name not in SUBSET_CHOICES}
+    return [f"--{path}=null", *([f"--{path}={json.dumps(kept)}"] if kept else [])]
 
 
 def kept_options(entries: Sequence[Entry]) -> dict[str, tuple[str, str, list[str]]]:
@@ -157,18 +187,33 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _emptied(value: Any) -> Any:
-    """The lists of objects in a value, empty, with the classes on the way; None: there are none."""
+def _emptied(value: Any, name: str) -> Any:
+    """What is to be empty before a value takes its place: lists of objects, and a chosen subset.
+
+    Args:
+        value: of an option.
+        name: of the option, without the objects around it.
+
+    Returns:
+        The empty lists and the null in place of the subset, with the classes on the way; or
+        ``_NOTHING``.
+    """
     if isinstance(value, list):
         objects = (isinstance(v, Mapping) or (isinstance(v, str) and _is_class(v)) for v in value)
-        return [] if any(objects) else None
+        return [] if any(objects) else _NOTHING
     if not isinstance(value, Mapping):
+        return _NOTHING
+    if name == _SUBSET and _has_choice(value):
         return None
-    found = {key: _emptied(v) for key, v in value.items() if not str(key).endswith("+")}
-    found = {key: inner for key, inner in found.items() if inner is not None}
+    found = {k: _emptied(v, str(k)) for k, v in value.items() if not str(k).endswith("+")}
+    found = {key: inner for key, inner in found.items() if inner is not _NOTHING}
     if found and "class_path" in value:
         found = {"class_path": value["class_path"], **found}
-    return found or None
+    return found or _NOTHING
+
+
+def _has_choice(subset: Mapping[str, Any]) -> bool:
+    return any(subset.get(choice) is not None for choice in SUBSET_CHOICES)
 
 
 def _is_class(name: str) -> bool:
