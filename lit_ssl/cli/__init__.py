@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from lit_ssl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lit_ssl.cli.parser import LitSSLParser as LitSSLParser
     from lit_ssl.cli.training import LitSSLCLI as LitSSLCLI
-    from lit_ssl.cli.training import LitSSLParser as LitSSLParser
     from lit_ssl.cli.training import run as run
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
@@ -14,7 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from lit_ssl.callbacks import LastCheckpoint, LastValidation, StepSeeder
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
-from lit_ssl.cli.help import ShortHelp, with_class_to_help
+from lit_ssl.cli.help import with_class_to_help
 from lit_ssl.cli.mistakes.entries import wrong_entry
 from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
 from lit_ssl.cli.objects import Instantiator, ModuleInstantiator, import_components
@@ -32,6 +32,7 @@ from lit_ssl.cli.output import (
     tell,
     tell_results,
 )
+from lit_ssl.cli.parser import LitSSLParser, ParseError
 from lit_ssl.cli.predictions import save_predictions
 from lit_ssl.cli.recipes import resolve_configs
 from lit_ssl.cli.resume import (
@@ -55,41 +56,15 @@ from lit_ssl.trainer.private import (
     option_types,
     subcommand_parsers,
     summary_options,
-    whole_numbers_first,
 )
 from lit_ssl.trainer.requeue import SlurmRequeue
 
-__all__ = ["DEFAULT_SEED", "LitSSLCLI", "LitSSLParser", "run"]
+__all__ = ["DEFAULT_SEED", "LitSSLCLI", "run"]
 
 # Every run is reproducible unless another seed, or `--seed_everything true`, is asked for.
 DEFAULT_SEED = 0
 
 _AFTER_FIT = ("validate", "test", "predict")
-
-
-class _ParseError(Exception):
-    """What jsonargparse says about a wrong entry, before it is put into one line."""
-
-
-class LitSSLParser(LightningArgumentParser):
-    """Parser that raises instead of printing its usage, and takes no abbreviated options."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", ShortHelp)
-        super().__init__(*args, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Hand the message on; parsers nested in others keep their own way of failing."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        raise _ParseError(message) from ex
-
-    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
-        """As in Lightning, but a class may be missing: a checkpoint can name the model."""
-        names = super().add_lightning_class_args(*args, **{**kwargs, "required": False})
-        whole_numbers_first(self)
-        return names
 
 
 class LitSSLCLI(LightningCLI):
@@ -187,7 +162,7 @@ class LitSSLCLI(LightningCLI):
             if self.parsed_args is not None:
                 return self.parser.parse_object(self.parsed_args, defaults=defaults)
             return self.parser.parse_args(with_empty_lists(self.argv), defaults=defaults)
-        except (_ParseError, UnicodeDecodeError) as error:  # the latter of a config
+        except (ParseError, UnicodeDecodeError) as error:  # the latter of a config
             raise InputError(self._explain(error, self.parsed_args or self.argv)) from error
 
     def _explain(self, error: Exception, entries: dict[str, Any] | Namespace | list[str]) -> str:
@@ -238,7 +213,7 @@ class LitSSLCLI(LightningCLI):
         entries = {command: {"model": {"class_path": class_path, "init_args": self.stored}}}
         try:
             self.config = self.parser.parse_object(entries, self.config)
-        except _ParseError as error:
+        except ParseError as error:
             line = self._explain(error, entries)
             raise InputError(f"hyper-parameters of {path}: {line}") from error
 

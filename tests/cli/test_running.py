@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.torch import load_file
 
 from lit_ssl.callbacks import StepSeeder
-from lit_ssl.cli.training import LitSSLParser
+from lit_ssl.cli.parser import LitSSLParser
 
 BASE = ["--config", "recipe.yaml"]
 
