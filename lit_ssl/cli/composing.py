@@ -81,44 +81,21 @@ def read_entries(words: Sequence[str]) -> list[Entry]:
 def with_empty_lists(words: Sequence[str]) -> list[str]:
     """The words, with options in between that empty a list before a later one takes its place.
 
-    Of a subset the earlier choice goes: all of it before a mapping, itself before a typed option.
-    ``callbacks+`` and ``--trainer.callbacks+=`` go on adding to the list that is there.
+    So does a subset that makes a choice. ``callbacks+`` and ``--trainer.callbacks+=`` go on adding
+    to the list that is there.
     """
     result = list(words)
     inserted, has_lists = 0, False
-    entries = read_entries(words)
-    for number, entry in enumerate(entries):
-        texts: list[str] = []
-        if not entry.name.endswith("+"):
-            name = entry.name.removeprefix("-")
-            emptied = _emptied(entry.value, name.rpartition(".")[2])
-            if emptied is not _NOTHING and has_lists:
-                texts = [f"--{name}={json.dumps(emptied)}".replace("--c=", "--config=")]
-            elif emptied is _NOTHING:
-                texts = _other_choice(entries[:number], entry)
-            has_lists = has_lists or emptied is not _NOTHING
-        has_lists = has_lists or entry.name.endswith("+")
-        place = entry.position + inserted
-        result[place:place] = texts
-        inserted += len(texts)
+    for entry in read_entries(words):
+        name = entry.name.removeprefix("-")
+        adds = name.endswith("+")
+        emptied = _NOTHING if adds else _emptied(entry.value, name.rpartition(".")[2])
+        if emptied is not _NOTHING and has_lists:
+            text = f"--{name}={json.dumps(emptied)}".replace("--c=", "--config=")
+            result.insert(entry.position + inserted, text)
+            inserted += 1
+        has_lists = has_lists or adds or emptied is not _NOTHING
     return result
-
-
-def _other_choice(before: Sequence[Entry], entry: Entry) -> list[str]:
-    """Options that undo another choice of a subset than a typed one, such as ``subset.file``."""
-    path, _, choice = entry.name.rpartition(".")
-    if path.rpartition(".")[2] != _SUBSET or choice not in SUBSET_CHOICES:
-        return []
-    inside = f"{plain_name(path)}."
-    given: dict[str, Any] = {}
-    for other in before:
-        leaves = {k.removeprefix(inside): v for k, v in other.leaves() if k.startswith(inside)}
-        is_whole = not plain_name(other.name).startswith(inside)
-        given = leaves if is_whole and _has_choice(leaves) else given | leaves
-    if not any(name in SUBSET_CHOICES and name != choice for name in given):
-        return []
-    kept = {name: value for name, value in given.items() if name not in SUBSET_CHOICES}
-    return [f"--{path}=null", *([f"--{path}={json.dumps(kept)}"] if kept else [])]
 
 
 def kept_options(entries: Sequence[Entry]) -> dict[str, tuple[str, str, list[str]]]:

@@ -99,14 +99,11 @@ def test_mappings_are_still_composed_and_numbers_replaced(built, first):
     [
         (["--data.subset={fraction: 0.5}"], (None, 0.5, 0)),
         (["--config=second.yaml"], (None, 0.5, 0)),
-        (["--data.subset.fraction=0.5"], (None, 0.5, 5)),
-        (["--data.subset.seed=3", "--data.init_args.subset.fraction=0.5"], (None, 0.5, 3)),
         (["--data.subset.per_class=3"], (3, None, 5)),
         (["--data.subset={seed: 4}"], (2, None, 4)),
-        (["--data.subset={fraction: 0.5}", "--data.subset.per_class=4"], (4, None, 0)),
     ],
 )
-def test_a_subset_has_one_choice(built, first, words, expected):
+def test_a_whole_subset_replaces_the_choice_before(built, first, words, expected):
     tree = "{class_path: MNIST5kDataModule, init_args: {subset: {per_class: 2, seed: 5}}}"
     (first / "digits.yaml").write_text(f"data: {tree}")
     (first / "second.yaml").write_text("data: {init_args: {subset: {fraction: 0.5}}}")
