@@ -315,11 +315,10 @@ class LitSSLCLI(LightningCLI):
         check_strategy(given.get("strategy"))
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-        callbacks = [*without_checkpoints(callbacks, given), LastValidation()]
-        if not any(isinstance(callback, StepSeeder) for callback in callbacks):
-            callbacks.append(StepSeeder())
-        if not any(isinstance(callback, SlurmRequeue) for callback in callbacks):
-            callbacks.append(SlurmRequeue())
+        callbacks = without_checkpoints(callbacks, given)
+        for kind in (LastValidation, StepSeeder, SlurmRequeue):
+            if not any(isinstance(callback, kind) for callback in callbacks):
+                callbacks.append(kind())
         trainer = super().instantiate_trainer(
             **{**kwargs, "callbacks": [*callbacks, self.first_batch]}
         )
@@ -329,7 +328,9 @@ class LitSSLCLI(LightningCLI):
             else callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         ]
-        if any(isinstance(c, ModelCheckpoint) for c in trainer.checkpoint_callbacks):
+        savers = trainer.checkpoint_callbacks
+        has_last = any(isinstance(saver, LastCheckpoint) for saver in savers)
+        if not has_last and any(isinstance(saver, ModelCheckpoint) for saver in savers):
             trainer.callbacks.append(LastCheckpoint())  # type: ignore[attr-defined]
         if given.get("logger") in (None, True):
             drop_placeholder(trainer)
@@ -365,7 +366,7 @@ class LitSSLCLI(LightningCLI):
         for command in self.then:
             tell(f"{command}: {short(best) if best else 'the end of the training'}")
             run_command = getattr(self.trainer, command)
-            run_command(self.model, datamodule=self.datamodule, ckpt_path=best, weights_only=False)
+            run_command(self.model, datamodule=self.datamodule, ckpt_path=best)
             getattr(self, f"after_{command}")()
 
     def after_validate(self) -> None:

@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.torch import load_file
 
-from lit_ssl.callbacks import StepSeeder
+from lit_ssl.callbacks import LastCheckpoint, LastValidation, SlurmRequeue, StepSeeder
 from lit_ssl.cli.parser import LitSSLParser
 
 BASE = ["--config", "recipe.yaml"]
@@ -176,6 +176,13 @@ def test_two_processes_by_torchrun(workdir, environment):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoints: ") == 1
     assert len(list(workdir.glob("lightning_logs/*/config.yaml"))) == 1
+
+
+def test_callbacks_of_every_run_that_a_user_lists_stay_single(built):
+    kinds = [ModelCheckpoint, LastCheckpoint, LastValidation, StepSeeder, SlurmRequeue]
+    words = [f"--trainer.callbacks+={kind.__name__}" for kind in kinds]
+    callbacks = built("fit", *BASE, *words).trainer.callbacks
+    assert [sum(type(c) is kind for c in callbacks) for kind in kinds] == [1] * len(kinds)
 
 
 class Odd(Callback):

@@ -38,6 +38,7 @@ def often(workdir, monkeypatch):
     (workdir / "often.yaml").write_text(OFTEN)
     (workdir / "stopper.py").write_text(STOP)
     monkeypatch.syspath_prepend(workdir)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     yield ["fit", "--config", "recipe.yaml", "--config", "often.yaml"]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
 
