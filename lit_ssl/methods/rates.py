@@ -10,13 +10,17 @@ keeps its values. Where the Trainer has a learning-rate scheduler (a subclass's,
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim import Optimizer
 
 from lit_ssl.optim.schedules import set_group
 from lit_ssl.trainer.private import is_finding_lr
 
 __all__ = ["current_lr", "mark_scheduled", "set_rates"]
+
+_told: WeakSet[Any] = WeakSet()  # trainers
 
 
 def mark_scheduled(optimizer: Optimizer) -> Optimizer:
@@ -41,9 +45,16 @@ def set_rates(trainer: Any, optimizer: Any, lr: float, weight_decay: float) -> N
         rate = trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0]
     elif trainer.lr_scheduler_configs:
         rate = None
-    for group in optimizer.param_groups:
-        if "decay" in group:
-            set_group(group, rate, weight_decay)
+    scheduled = [group for group in optimizer.param_groups if "decay" in group]
+    for group in scheduled:
+        set_group(group, rate, weight_decay)
+    if not scheduled and not trainer.lr_scheduler_configs and trainer not in _told:
+        _told.add(trainer)
+        rank_zero_info(
+            f"{type(trainer.lightning_module).__name__}: the optimizer of configure_optimizers has "
+            "groups of its own and keeps its learning rate and weight decay; groups of "
+            "lit_ssl.optim.decay_groups would follow the method's schedules"
+        )
 
 
 def current_lr(trainer: Any) -> float:

@@ -216,7 +216,9 @@ def test_a_scheduler_of_a_subclass_keeps_the_scales_of_layers(tiny):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_optimizer_of_a_subclass_keeps_its_values(tiny, method):
+def test_an_optimizer_of_a_subclass_keeps_its_values(tiny, method, caplog):
+    caplog.set_level("INFO", logger="lightning.pytorch")
+
     class Own(method):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.0625, weight_decay=0.5)
@@ -226,6 +228,7 @@ def test_an_optimizer_of_a_subclass_keeps_its_values(tiny, method):
     tiny.trainer(callbacks=[rates]).fit(Own(**options), loader(make, 3))
     assert rates.lr == [0.0625] * 3
     assert rates.weight_decay == [0.5] * 3
+    assert caplog.text.count("keeps its learning rate and weight decay") == 1  # and says so
 
 
 def test_an_optimizer_of_a_subclass_on_our_groups_follows_the_schedules(tiny):
