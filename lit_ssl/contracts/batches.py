@@ -16,6 +16,7 @@ __all__ = [
     "grouped_batch",
     "inputs_of",
     "labelled_batch",
+    "labelled_inputs",
     "parts_of",
     "split_batch",
     "two_stream_batch",
@@ -27,8 +28,8 @@ class Batch(NamedTuple):
     """The parts of a batch.
 
     Attributes:
-        inputs: Images ``[B, C, H, W]``, a list of views ``[B, count, C, H, W]``, or a dictionary of
-            token tensors.
+        inputs: Images ``[B, C, H, W]``, points ``[B, P, 3]``, a list of views
+            ``[B, count, C, H, W]``, or a dictionary of tensors.
         labels: int64 ``[B]``, −1 where unknown; None where the batch has none.
         extra: Groups or image numbers; None where the batch has none.
     """
@@ -105,6 +106,28 @@ def labelled_batch(
     raise InputError(
         "trains on labelled batches (images [B, C, H, W], labels [B]): leave out the data "
         "module's train_transform or give it a SingleView"
+    )
+
+
+def labelled_inputs(batch: Any, num_classes: int, look: bool = False) -> tuple[Any, Tensor]:
+    """Inputs of any kind and labels ``[B]`` of a batch; the inputs are a tensor or a dictionary.
+
+    Args:
+        batch: Of any form.
+        num_classes: Check the labels, as :func:`check_labels` does.
+        look: See there.
+
+    Raises:
+        ValueError: If it has no labels or holds views, or its labels lie out of range.
+    """
+    inputs, labels, _ = parts_of(batch)
+    if isinstance(inputs, Tensor | dict) and labels is not None:
+        check_labels(labels, num_classes, look)
+        return inputs, labels
+    raise InputError(
+        "needs labelled batches (inputs, labels [B]), with inputs a tensor or a dictionary of "
+        f"tensors, got {describe(batch)}: leave out the data module's train_transform or give it a "
+        "SingleView"
     )
 
 

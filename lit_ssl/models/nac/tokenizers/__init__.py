@@ -1,0 +1,1 @@
+"""From inputs of every kind to the tokens that a circuit reads."""
