@@ -1,4 +1,4 @@
-"""Data modules with several sets to evaluate on: their names, and the classes that may be chosen."""
+"""Data modules with several sets to evaluate on: their names and the classes that may win."""
 
 from __future__ import annotations
 
