@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from lit_ssl.models.exported import load_exported as load_exported
     from lit_ssl.models.heads import PredictionHead as PredictionHead
     from lit_ssl.models.heads import ProjectionHead as ProjectionHead
+    from lit_ssl.models.nac.graph_priors import GraphPrior as GraphPrior
+    from lit_ssl.models.nac.graph_priors import link_targets as link_targets
+    from lit_ssl.models.nac.signature_fit import FitReport as FitReport
+    from lit_ssl.models.nac.signature_fit import fit_signatures as fit_signatures
     from lit_ssl.models.probe_features import ProbeFeatures as ProbeFeatures
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
