@@ -55,5 +55,15 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.reading.rows import Rows as Rows
     from lit_ssl.datamodules.selection.lists import packaged_lists as packaged_lists
     from lit_ssl.datamodules.selection.subset import Subset as Subset
+    from lit_ssl.datamodules.sequences.byte_table import (
+        ByteTextCSVDataModule as ByteTextCSVDataModule,
+    )
+    from lit_ssl.datamodules.sequences.byte_text import ByteTextDataModule as ByteTextDataModule
+    from lit_ssl.datamodules.sequences.listops import ListOpsDataModule as ListOpsDataModule
+    from lit_ssl.datamodules.sequences.mnist5k_bytes import (
+        MNIST5kBytesDataModule as MNIST5kBytesDataModule,
+    )
+    from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
+    from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

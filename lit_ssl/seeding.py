@@ -45,6 +45,7 @@ class Stream(IntEnum):
     COLOUR_AGREES = 304  # coloured digits: whether the colour is that of the class
     COLOUR_RADIUS = 305  # and the two halves of its noise
     COLOUR_ANGLE = 306
+    LISTOPS = 441  # ListOps: the expressions
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 
