@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from lit_ssl.models.exported import load_exported as load_exported
     from lit_ssl.models.heads import PredictionHead as PredictionHead
     from lit_ssl.models.heads import ProjectionHead as ProjectionHead
+    from lit_ssl.models.nac.tokenizers.image_pair_text import (
+        ImagePairTextTokenizer as ImagePairTextTokenizer,
+    )
+    from lit_ssl.models.nac.tokenizers.images import ConvNeXtTokenizer as ConvNeXtTokenizer
+    from lit_ssl.models.nac.tokenizers.images import PatchTokenizer as PatchTokenizer
+    from lit_ssl.models.nac.tokenizers.pair_encoders import FrozenCLIP as FrozenCLIP
+    from lit_ssl.models.nac.tokenizers.pair_encoders import SmallPairEncoder as SmallPairEncoder
+    from lit_ssl.models.nac.tokenizers.points import PointTokenizer as PointTokenizer
+    from lit_ssl.models.nac.tokenizers.sequences import ByteTokenizer as ByteTokenizer
+    from lit_ssl.models.nac.tokenizers.sequences import SymbolTokenizer as SymbolTokenizer
+    from lit_ssl.models.nac.tokenizers.tokens import Tokens as Tokens
     from lit_ssl.models.probe_features import ProbeFeatures as ProbeFeatures
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
