@@ -225,3 +225,25 @@ def test_another_kind_of_model_is_refused(clip, tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     with pytest.raises(InputError, match="'bert'"):
         FrozenCLIP(str(folder))
+
+
+def test_they_are_built_from_yaml(clip):
+    from jsonargparse import ArgumentParser
+    from torch import nn
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--tokenizer", type=nn.Module)
+    encoders = [
+        {"class_path": "lit_ssl.models.FrozenCLIP", "init_args": {"path": str(clip)}},
+        {"class_path": "lit_ssl.models.SmallPairEncoder",
+         "init_args": {"vocab_size": 11, "image_size": 8}},
+    ]  # fmt: skip
+    for encoder in encoders:
+        tokenizer = {
+            "class_path": "lit_ssl.models.ImagePairTextTokenizer",
+            "init_args": {"encoder": encoder, "max_length": 6, "text_in_executor": False},
+        }
+        built = parser.instantiate_classes(parser.parse_object({"tokenizer": tokenizer})).tokenizer
+        assert isinstance(built, ImagePairTextTokenizer)
+        assert type(built.encoder).__name__ == encoder["class_path"].rpartition(".")[2]
+        assert built(built.example(2)).text[0].shape == (2, 6, built.text_dim)

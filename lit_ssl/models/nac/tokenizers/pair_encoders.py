@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -44,13 +45,17 @@ class FrozenCLIP(nn.Module):
     def __init__(self, path: str) -> None:
         super().__init__()
         model = _load_clip(path)
-        self.vision, self.text = model.vision_model, model.text_model
+        self.vision: nn.Module = model.vision_model
+        self.text: nn.Module = model.text_model
         self.requires_grad_(False).train()
         vision, text = model.config.vision_config, model.config.text_config
-        self.image_size, self.in_channels = vision.image_size, vision.num_channels
-        self.num_image_tokens = (vision.image_size // vision.patch_size) ** 2 + 1
-        self.image_dim, self.text_dim = vision.hidden_size, text.hidden_size
-        self.vocab_size, self.max_length = text.vocab_size, text.max_position_embeddings
+        self.image_size: int = vision.image_size
+        self.in_channels: int = vision.num_channels
+        self.num_image_tokens: int = (vision.image_size // vision.patch_size) ** 2 + 1
+        self.image_dim: int = vision.hidden_size
+        self.text_dim: int = text.hidden_size
+        self.vocab_size: int = text.vocab_size
+        self.max_length: int = text.max_position_embeddings
 
     def train(self, mode: bool = True) -> FrozenCLIP:
         """Leave the towers in evaluation mode."""
@@ -134,7 +139,7 @@ class SmallPairEncoder(nn.Module):
         return words + self.positions[: ids.shape[1]].to(words.dtype)
 
 
-def _load_clip(path: str) -> nn.Module:
+def _load_clip(path: str) -> Any:
     try:
         from transformers import CLIPConfig, CLIPModel
     except ImportError as error:
@@ -152,9 +157,10 @@ def _load_clip(path: str) -> nn.Module:
         config = CLIPConfig.from_pretrained(path, local_files_only=True)
         if kind == "clip" and do_weights_follow():
             return CLIPModel(config)
-        model, found = CLIPModel.from_pretrained(
+        loaded: Any = CLIPModel.from_pretrained(
             path, config=config, local_files_only=True, output_loading_info=True
         )
+        model, found = loaded
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputFileNotFoundError(f"FrozenCLIP cannot read {path}: {reason}") from error
