@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lit_ssl.models.exported import load_exported as load_exported
     from lit_ssl.models.heads import PredictionHead as PredictionHead
     from lit_ssl.models.heads import ProjectionHead as ProjectionHead
+    from lit_ssl.models.nac.generator import TextCircuitGenerator as TextCircuitGenerator
     from lit_ssl.models.nac.tokenizers.image_pair_text import (
         ImagePairTextTokenizer as ImagePairTextTokenizer,
     )

@@ -243,7 +243,7 @@ def test_they_are_built_from_yaml(clip):
             "class_path": "lit_ssl.models.ImagePairTextTokenizer",
             "init_args": {"encoder": encoder, "max_length": 6, "text_in_executor": False},
         }
-        built = parser.instantiate_classes(parser.parse_object({"tokenizer": tokenizer})).tokenizer
+        built = parser.instantiate(parser.parse_object({"tokenizer": tokenizer})).tokenizer
         assert isinstance(built, ImagePairTextTokenizer)
         assert type(built.encoder).__name__ == encoder["class_path"].rpartition(".")[2]
         assert built(built.example(2)).text[0].shape == (2, 6, built.text_dim)
