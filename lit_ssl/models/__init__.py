@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from lit_ssl.models.exported import load_exported as load_exported
     from lit_ssl.models.heads import PredictionHead as PredictionHead
     from lit_ssl.models.heads import ProjectionHead as ProjectionHead
+    from lit_ssl.models.nac.circuit import CircuitOutput as CircuitOutput
+    from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit as NeuralAttentiveCircuit
     from lit_ssl.models.nac.generator import TextCircuitGenerator as TextCircuitGenerator
+    from lit_ssl.models.nac.graph_priors import GraphPrior as GraphPrior
+    from lit_ssl.models.nac.kernel import KernelOptions as KernelOptions
+    from lit_ssl.models.nac.kernel import SignatureKernel as SignatureKernel
+    from lit_ssl.models.nac.modulated import ModulatedFFN as ModulatedFFN
+    from lit_ssl.models.nac.modulated import ModulatedLinear as ModulatedLinear
+    from lit_ssl.models.nac.perceiver_io import PerceiverIO as PerceiverIO
     from lit_ssl.models.nac.tokenizers.image_pair_text import (
         ImagePairTextTokenizer as ImagePairTextTokenizer,
     )
