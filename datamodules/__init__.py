@@ -49,6 +49,13 @@ if TYPE_CHECKING:
         ClassStratifiedSampler as ClassStratifiedSampler,
     )
     from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler as WeightedEpochSampler
+    from lit_ssl.datamodules.points.clouds import ArrayClouds as ArrayClouds
+    from lit_ssl.datamodules.points.clouds import FileClouds as FileClouds
+    from lit_ssl.datamodules.points.mnist5k_points import (
+        MNIST5kPointsDataModule as MNIST5kPointsDataModule,
+    )
+    from lit_ssl.datamodules.points.modelnet40 import ModelNet40DataModule as ModelNet40DataModule
+    from lit_ssl.datamodules.points.points_module import PointsModule as PointsModule
     from lit_ssl.datamodules.reading.decoding import CorruptImageError as CorruptImageError
     from lit_ssl.datamodules.reading.images import ArrayImages as ArrayImages
     from lit_ssl.datamodules.reading.images import FileImages as FileImages

@@ -46,6 +46,10 @@ class Stream(IntEnum):
     COLOUR_RADIUS = 305  # and the two halves of its noise
     COLOUR_ANGLE = 306
     LISTOPS = 441  # ListOps: the expressions
+    MESH_SURFACE = 701  # where the points of a mesh lie
+    POINTS_CHOSEN = 702  # which points of a cloud
+    POINTS_DISTORTED = 703  # and how they are distorted
+    SECOND_IMAGE = 704  # the view of the second image of a pair
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 
