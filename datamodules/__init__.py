@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.images.semi_supervised import (
         SemiSupervisedDataModule as SemiSupervisedDataModule,
     )
+    from lit_ssl.datamodules.images.tiny_imagenet import (
+        TinyImageNetDataModule as TinyImageNetDataModule,
+    )
     from lit_ssl.datamodules.loading.batches import RawImages as RawImages
     from lit_ssl.datamodules.loading.class_batches import (
         ClassesPerBatchSampler as ClassesPerBatchSampler,
