@@ -45,6 +45,9 @@ class Stream(IntEnum):
     COLOUR_AGREES = 304  # coloured digits: whether the colour is that of the class
     COLOUR_RADIUS = 305  # and the two halves of its noise
     COLOUR_ANGLE = 306
+    EPISODE_CLASSES = 501  # few-shot episodes: which classes
+    EPISODE_SUPPORT = 502  # and which images are learnt from
+    EPISODE_QUERY = 503  # and which are asked
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 
