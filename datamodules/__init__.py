@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.groups.waterbirds import WaterbirdsDataModule as WaterbirdsDataModule
     from lit_ssl.datamodules.images.cifar import CIFAR10DataModule as CIFAR10DataModule
     from lit_ssl.datamodules.images.cifar import CIFAR100DataModule as CIFAR100DataModule
+    from lit_ssl.datamodules.images.few_shot import FewShotDataModule as FewShotDataModule
     from lit_ssl.datamodules.images.image_folder import (
         ImageFolderDataModule as ImageFolderDataModule,
     )
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.images.semi_supervised import (
         SemiSupervisedDataModule as SemiSupervisedDataModule,
+    )
+    from lit_ssl.datamodules.images.some_classes import (
+        SomeClassesDataModule as SomeClassesDataModule,
+    )
+    from lit_ssl.datamodules.images.tiny_imagenet import (
+        TinyImageNetDataModule as TinyImageNetDataModule,
     )
     from lit_ssl.datamodules.loading.batches import RawImages as RawImages
     from lit_ssl.datamodules.loading.class_batches import (

@@ -46,6 +46,9 @@ class Stream(IntEnum):
     COLOUR_RADIUS = 305  # and the two halves of its noise
     COLOUR_ANGLE = 306
     LISTOPS = 441  # ListOps: the expressions
+    EPISODE_CLASSES = 501  # few-shot episodes: which classes
+    EPISODE_SUPPORT = 502  # and which images are learnt from
+    EPISODE_QUERY = 503  # and which are asked
     MESH_SURFACE = 701  # where the points of a mesh lie
     POINTS_CHOSEN = 702  # which points of a cloud
     POINTS_DISTORTED = 703  # and how they are distorted
