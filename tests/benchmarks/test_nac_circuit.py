@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from lit_ssl.models.nac.attention import Modules
 from lit_ssl.models.nac.read_in import ReadIn
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "nac_circuit.py"
-SMALL = (
+SMALL = shlex.split(
     "--modules 6 --inputs 3 --outputs 4 --depth 1 --state-dim 8 --heads 2 --tokens 5 --token-dim 7 "
     "--image-size 8 --classes 3 --batch 2 --parts 2 6 --repeats 1 --warmup 0"
-).split()
+)
 
 
 @pytest.fixture
