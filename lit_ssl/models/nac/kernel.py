@@ -117,7 +117,7 @@ class SignatureKernel(nn.Module):
         """1 − cos of signatures ``[…, U, G]`` and ``[…, V, G]`` → ``[…, U, V]``, in [0, 2]."""
         with torch.autocast(receivers.device.type, enabled=False):
             a, b = (F.normalize(_wide(part), dim=-1) for part in (receivers, senders))
-            return 1 - a @ b.transpose(-1, -2)
+            return (1 - a @ b.transpose(-1, -2)).clamp(min=0)  # rounding may go below
 
     def link_probabilities(self, receivers: Tensor, senders: Tensor) -> Tensor:
         """P ``[…, U, V]`` of signatures, 0 beyond the truncation; differentiable."""

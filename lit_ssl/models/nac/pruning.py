@@ -51,22 +51,22 @@ def pruned(
     count = len(net.kept_outputs)
     every = torch.arange(count) if outputs is None else outputs
     positions["output"] = checked_positions(every, count, "output module")
-    for what, chosen in positions.items():
-        if not len(chosen):
+    for what, rows in positions.items():
+        if not len(rows):
             raise InputError(f"keep at least one {what} module: the list is empty")
     if net.wiring == "from_input":
         positions["input"] = positions["mediator"]
     small = copy.deepcopy(net)
-    chosen: Tensor | None
     for tables in (small.codes, small.signatures, small.states or {}):
         for name, table in tables.items():
-            chosen = positions.get("mediator" if name.startswith("propagator") else name)
-            if chosen is not None:
-                values = table.detach().index_select(0, chosen.to(table.device))
+            kind = "mediator" if name.startswith("propagator") else name
+            if kind in positions:
+                rows = positions[kind].to(table.device)
+                values = table.detach().index_select(0, rows)
                 tables[name] = nn.Parameter(values, table.requires_grad)
     small.kept_modules = small.kept_modules[positions["mediator"]]
     small.kept_outputs = small.kept_outputs[positions["output"]]
-    small.resize_tables({name: len(chosen) for name, chosen in positions.items()})
+    small.resize_tables({name: len(rows) for name, rows in positions.items()})
     truncation = net.kernel_options.eval_truncation
     if net.has_graph and truncation is not None:
         for propagator in small.propagators:
