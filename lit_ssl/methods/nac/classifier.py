@@ -11,15 +11,16 @@ from lit_ssl.contracts.batches import inputs_of, labelled_inputs
 from lit_ssl.contracts.data import data_source
 from lit_ssl.contracts.evaluation_sets import EvaluationSet, evaluation_sets, mask_classes
 from lit_ssl.errors import InputError, by_name
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.metrics.accuracy import KnownAccuracy
 from lit_ssl.trainer.weights_once import WeightsOnce
 from lit_ssl.transforms.erasing import RandomErasing
 from lit_ssl.transforms.mixing import BatchMixing
 
-__all__ = ["CircuitClassifier", "soft_cross_entropy"]
+__all__ = ["CircuitClassifier", "is_undecayed", "soft_cross_entropy"]
 
 
-class CircuitClassifier(WeightsOnce, pl.LightningModule):
+class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
     """What the training of a circuit and its adaptation have in common.
 
     Batches are ``(inputs, labels)``: images, points, a dictionary of token tensors, whatever the
@@ -287,3 +288,12 @@ def _checked(name: str, num_classes: int | None, label_smoothing: float) -> int:
     if not 0 <= label_smoothing < 1:
         raise InputError(f"label_smoothing must lie in [0, 1), not {label_smoothing}")
     return num_classes
+
+
+def is_undecayed(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is not decayed: biases, norms, scales, signatures and positions.
+
+    Distances of signatures do not depend on their norms.
+    """
+    parts = name.split(".")
+    return parameter.ndim <= 1 or "signatures" in parts or parts[-1].endswith("positions")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.nac.annealing import KernelAnnealing
-from lit_ssl.methods.nac.classifier import CircuitClassifier, soft_cross_entropy
+from lit_ssl.methods.nac.classifier import CircuitClassifier, is_undecayed, soft_cross_entropy
 from lit_ssl.methods.nac.module_dropout import DropoutKind, ModuleDropout, distillation_loss
 from lit_ssl.methods.nac.regularisers import WiringLosses, mediator_links
 from lit_ssl.methods.nac.weights import load_circuit
@@ -271,12 +271,3 @@ class NAC(CircuitClassifier):
         rate = self.schedule(self.trainer.global_step)
         set_rates(self.trainer, optimizer, rate, self.weight_decay)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-
-
-def is_undecayed(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is not decayed: biases, norms, scales, signatures and positions.
-
-    Distances of signatures do not depend on their norms.
-    """
-    parts = name.split(".")
-    return parameter.ndim <= 1 or "signatures" in parts or parts[-1].endswith("positions")

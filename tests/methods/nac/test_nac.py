@@ -12,8 +12,8 @@ from torch import nn
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.datamodules import MNIST5kDataModule
 from lit_ssl.errors import InputError
-from lit_ssl.methods.nac.classifier import soft_cross_entropy
-from lit_ssl.methods.nac.nac import NAC, is_undecayed
+from lit_ssl.methods.nac.classifier import is_undecayed, soft_cross_entropy
+from lit_ssl.methods.nac.nac import NAC
 from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.models.nac.kernel import KernelOptions
 from lit_ssl.optim import Schedule
