@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.groups.waterbirds import WaterbirdsDataModule as WaterbirdsDataModule
     from lit_ssl.datamodules.images.cifar import CIFAR10DataModule as CIFAR10DataModule
     from lit_ssl.datamodules.images.cifar import CIFAR100DataModule as CIFAR100DataModule
+    from lit_ssl.datamodules.images.few_shot import FewShotDataModule as FewShotDataModule
     from lit_ssl.datamodules.images.image_folder import (
         ImageFolderDataModule as ImageFolderDataModule,
     )
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.images.semi_supervised import (
         SemiSupervisedDataModule as SemiSupervisedDataModule,
     )
+    from lit_ssl.datamodules.images.some_classes import (
+        SomeClassesDataModule as SomeClassesDataModule,
+    )
+    from lit_ssl.datamodules.images.tiny_imagenet import (
+        TinyImageNetDataModule as TinyImageNetDataModule,
+    )
     from lit_ssl.datamodules.loading.batches import RawImages as RawImages
     from lit_ssl.datamodules.loading.class_batches import (
         ClassesPerBatchSampler as ClassesPerBatchSampler,
@@ -49,11 +56,28 @@ if TYPE_CHECKING:
         ClassStratifiedSampler as ClassStratifiedSampler,
     )
     from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler as WeightedEpochSampler
+    from lit_ssl.datamodules.points.clouds import ArrayClouds as ArrayClouds
+    from lit_ssl.datamodules.points.clouds import FileClouds as FileClouds
+    from lit_ssl.datamodules.points.mnist5k_points import (
+        MNIST5kPointsDataModule as MNIST5kPointsDataModule,
+    )
+    from lit_ssl.datamodules.points.modelnet40 import ModelNet40DataModule as ModelNet40DataModule
+    from lit_ssl.datamodules.points.points_module import PointsModule as PointsModule
     from lit_ssl.datamodules.reading.decoding import CorruptImageError as CorruptImageError
     from lit_ssl.datamodules.reading.images import ArrayImages as ArrayImages
     from lit_ssl.datamodules.reading.images import FileImages as FileImages
     from lit_ssl.datamodules.reading.rows import Rows as Rows
     from lit_ssl.datamodules.selection.lists import packaged_lists as packaged_lists
     from lit_ssl.datamodules.selection.subset import Subset as Subset
+    from lit_ssl.datamodules.sequences.byte_table import (
+        ByteTextCSVDataModule as ByteTextCSVDataModule,
+    )
+    from lit_ssl.datamodules.sequences.byte_text import ByteTextDataModule as ByteTextDataModule
+    from lit_ssl.datamodules.sequences.listops import ListOpsDataModule as ListOpsDataModule
+    from lit_ssl.datamodules.sequences.mnist5k_bytes import (
+        MNIST5kBytesDataModule as MNIST5kBytesDataModule,
+    )
+    from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
+    from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

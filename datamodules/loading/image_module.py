@@ -124,7 +124,10 @@ class ImageDataModule(RowsModule):
         self.save_hyperparameters(
             logger=False,
             ignore=not_plain(
-                train_transform=train_transform, eval_transform=eval_transform, subset=subset
+                train_transform=train_transform,
+                eval_transform=eval_transform,
+                subset=subset,
+                data=vars(self).get("data"),  # the one that this is a part of
             ),
         )
         if augment not in ("worker", "device"):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 
-__all__ = ["ResumableDataLoader", "ResumingData", "RowsLoader"]
+__all__ = ["ResumableDataLoader", "ResumingData", "RowsLoader", "Targets"]
 
 Targets = Callable[[], tuple[np.ndarray, ...]]
 

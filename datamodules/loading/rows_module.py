@@ -16,7 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Subset as DatasetSubset
 
 from lit_ssl.datamodules.loading.batches import as_is
-from lit_ssl.datamodules.loading.resumable import ResumableDataLoader, ResumingData, RowsLoader
+from lit_ssl.datamodules.loading.resumable import (
+    ResumableDataLoader,
+    ResumingData,
+    RowsLoader,
+    Targets,
+)
 from lit_ssl.datamodules.loading.samplers import EpochSampler, ShardSampler
 from lit_ssl.datamodules.reading.found import check_labels, describe_rows
 from lit_ssl.datamodules.reading.rows import Rows
@@ -202,14 +207,14 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
             drop_last=drop_last,
             processed=self._processed_batches,
             persistent_workers=self.num_workers > 0,
-            **{**self._arguments("train"), "batch_size": batch_size},
+            **{**self._arguments(partial(self.targets, "train")), "batch_size": batch_size},
         )
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the loader of validation batches; an empty list if there are no rows for it."""
         return self.evaluation_loader("val", keep_workers=True) if self.rows("val") else []
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the loader of test batches; of validation batches where there is no test split."""
         return self.evaluation_loader("test")
 
@@ -236,12 +241,24 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         dataset = self.served(split)
         if positions is not None:
             dataset = DatasetSubset(dataset, positions.tolist())
+        return self.loader_in_order(dataset, partial(self.targets, split), keep_workers)
+
+    def loader_in_order(
+        self, dataset: Dataset, targets: Targets, keep_workers: bool = False
+    ) -> RowsLoader:
+        """Return a loader of any data set, each row once, in order, over all processes.
+
+        Args:
+            dataset: Gives batches (inputs, rows).
+            targets: Returns what goes with its rows, as ``targets`` does for a split.
+            keep_workers: Let workers live between passes.
+        """
         replicas, rank = self.shard()
         return RowsLoader(
             dataset,
             sampler=ShardSampler(dataset, replicas, rank) if replicas > 1 else None,
             persistent_workers=keep_workers and self.num_workers > 0,
-            **self._arguments(split),
+            **self._arguments(targets),
         )
 
     def run_seed(self) -> int:
@@ -257,13 +274,13 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
             return dist.get_world_size(), dist.get_rank()
         return 1, 0
 
-    def _arguments(self, split: Split) -> dict[str, Any]:
+    def _arguments(self, targets: Targets) -> dict[str, Any]:
         return {
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "pin_memory": self.pin_memory,
             "collate_fn": as_is,
-            "targets": partial(self.targets, split),
+            "targets": targets,
             # Else each new iterator takes a number from the global generator, and evaluating would
             # change the course of the training.
             "generator": torch.Generator().manual_seed(self.run_seed()),

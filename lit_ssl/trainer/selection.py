@@ -41,7 +41,8 @@ def check_monitors(trainer: pl.Trainer, data: Any) -> None:
 
     Args:
         trainer: The running trainer.
-        data: The data module, which says so (``validates_on_test``).
+        data: The data module, which says so (``validates_on_test``; ``reported_sets``, the names of
+            its evaluation sets that are reported whatever the others are).
 
     Raises:
         InputError: If ``ModelCheckpoint`` keeps the best of them, or ``EarlyStopping`` stops there.
@@ -54,16 +55,28 @@ def check_monitors(trainer: pl.Trainer, data: Any) -> None:
             continue
         keeps_none = isinstance(callback, ModelCheckpoint) and callback.save_top_k == 0
         monitor = callback.monitor or ""
-        if not monitor.startswith("val") or keeps_none or not data.validates_on_test:
+        if not monitor.startswith("val") or keeps_none:
+            continue
+        if not (data.validates_on_test or _is_of_reported_set(monitor, data)):
             continue
         name = f"{type(callback).__name__}(monitor={monitor!r})"
         if isinstance(callback, ModelCheckpoint) and callback.save_top_k == -1:
             rank_zero_warn(
-                f"{name} keeps all checkpoints, and calls best the one that does best on the test "
-                "images, which are the validation images here: do not report that one"
+                f"{name} keeps all checkpoints, and calls best the one that does best on images "
+                "that are reported, as the validation images are here: do not report that one"
             )
-        else:
+        elif data.validates_on_test:
             check_selection(data, f"the epoch of {name}", "take the last epoch: no monitor")
+        else:
+            raise InputError(
+                f"the epoch of {name} would be chosen on images that are reported: monitor a metric"
+                " of the held-out training images (data.val_size), or take the last epoch"
+            )
+
+
+def _is_of_reported_set(monitor: str, data: Any) -> bool:
+    sets = getattr(data, "reported_sets", ())
+    return monitor.startswith(tuple(f"val/{name}_" for name in sets))
 
 
 def data_sets(loaders: Any) -> list[Any]:

@@ -10,7 +10,7 @@ import torch
 import torchvision.transforms.v2.functional as F
 from torch import Tensor
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_choice
 from lit_ssl.transforms.views.some_views import upload
 
 _LONGEST = 16  # times the shorter side: far beyond what a centre crop and its filter look at
@@ -24,10 +24,11 @@ class EvalTransform:
         resize: pixels of the shorter side before the crop, >= ``size``; ``size`` by default.
         channels: of the result: 1 makes colours grey, 3 repeats grey images; None leaves them as
             they are. For networks that were trained on other images.
+        interpolation: of the resize, "bilinear" or "bicubic"; both with antialiasing.
 
     Raises:
-        ValueError: if ``size`` is not positive, ``resize`` is smaller than ``size``, or
-            ``channels`` is neither 1 nor 3.
+        ValueError: if ``size`` is not positive, ``resize`` is smaller than ``size``, ``channels``
+            is neither 1 nor 3, or ``interpolation`` is another one.
 
     Example:
         >>> EvalTransform(224, resize=256)(torch.zeros(3, 375, 500, dtype=torch.uint8)).shape
@@ -35,7 +36,11 @@ class EvalTransform:
     """
 
     def __init__(
-        self, size: int, resize: int | None = None, channels: Literal[1, 3] | None = None
+        self,
+        size: int,
+        resize: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ) -> None:
         if size < 1:
             raise InputError(f"EvalTransform.size must be >= 1 pixel, got {size}.")
@@ -46,9 +51,11 @@ class EvalTransform:
             )
         if channels not in (None, 1, 3):
             raise InputError(f"EvalTransform.channels must be 1 or 3, got {channels}.")
+        check_choice("EvalTransform.interpolation", interpolation, ("bilinear", "bicubic"))
         self.size = size
         self.resize = size if resize is None else resize
         self.channels = channels
+        self.interpolation = F.InterpolationMode(interpolation)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Transforms one image.
@@ -64,13 +71,16 @@ class EvalTransform:
         """
         if self.channels is not None and self.channels != image.shape[-3]:
             image = _with_channels(image, self.channels)
-        image = F.resize(_trimmed(image), [self.resize], antialias=True)
+        image = F.resize(_trimmed(image), [self.resize], self.interpolation, antialias=True)
         if image.shape[-2:] == (self.size, self.size):
             return image
         return F.center_crop(image, [self.size, self.size])
 
     def __repr__(self) -> str:
-        return f"EvalTransform(size={self.size}, resize={self.resize}, channels={self.channels})"
+        return (
+            f"EvalTransform(size={self.size}, resize={self.resize}, channels={self.channels},"
+            f" interpolation={self.interpolation.value})"
+        )
 
 
 def _trimmed(image: Tensor) -> Tensor:

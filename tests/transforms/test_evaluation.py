@@ -25,6 +25,16 @@ def test_resize_and_centre_crop_as_torchvision(make_image):
     assert torch.equal(result, expected)
 
 
+def test_bicubic_resize_as_torchvision(make_image):
+    image = make_image(3, 64, 64)
+    expected = F.resize(image, [73], T.InterpolationMode.BICUBIC, antialias=True)
+    transform = EvalTransform(64, resize=73, interpolation="bicubic")
+    assert torch.equal(transform(image), F.center_crop(expected, [64, 64]))
+    assert not torch.equal(transform(image), EvalTransform(64, resize=73)(image))
+    with pytest.raises(ValueError, match="interpolation must be 'bilinear' or 'bicubic', not 'x'"):
+        EvalTransform(64, interpolation="x")
+
+
 def test_by_default_the_shorter_side_becomes_the_size(make_image):
     image = make_image(3, 130, 90)
     expected = T.Compose([T.Resize(45, antialias=True), T.CenterCrop(45)])(image)
