@@ -27,7 +27,7 @@ class NACFewShot(CircuitClassifier):
 
     - ``head``: the classifier alone.
     - ``head+signatures``: also who is linked with whom.
-    - ``head+codes``: also what each module computes.
+    - ``head+codes``: also what each module computes; of a Perceiver IO its latents.
     - ``all``: full fine-tuning. At least this and ``head`` belong into every comparison.
 
     What is not adapted is frozen: it gets no gradient and no step, and the whole network stays in
@@ -124,9 +124,8 @@ class NACFewShot(CircuitClassifier):
                     "eval_mode 'threshold', which have no gradient: build the network with 'soft'"
                 )
         if self.adapt == "head+codes":
-            parts.append(net.codes)
-            if not len(net.codes):
-                raise InputError("adapt 'head+codes' needs a network with codes: choose another")
+            # the latents of a Perceiver IO, which has no codes, are learned states
+            parts.append(net.codes if len(net.codes) else net.states)
         net.requires_grad_(False)
         for part in parts:
             part.requires_grad_(True)

@@ -8,8 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lit_ssl.methods.nac.nac import NAC
-from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
-from lit_ssl.models.nac.tokenizers.images import PatchTokenizer
+from lit_ssl.models import NeuralAttentiveCircuit, PatchTokenizer
 
 
 class Tiny:

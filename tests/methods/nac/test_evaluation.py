@@ -10,7 +10,7 @@ from torch import nn
 from lit_ssl.contracts.evaluation_sets import EvaluationSet
 from lit_ssl.errors import InputError
 from lit_ssl.methods.nac.nac import NAC
-from lit_ssl.models.nac.circuit import CircuitOutput
+from lit_ssl.models import CircuitOutput
 
 
 class Echo(nn.Module):

@@ -14,8 +14,7 @@ from lit_ssl.datamodules import MNIST5kDataModule
 from lit_ssl.errors import InputError
 from lit_ssl.methods.nac.classifier import is_undecayed, soft_cross_entropy
 from lit_ssl.methods.nac.nac import NAC
-from lit_ssl.models.nac.graph_priors import GraphPrior
-from lit_ssl.models.nac.kernel import KernelOptions
+from lit_ssl.models import GraphPrior, KernelOptions, Tokens
 from lit_ssl.optim import Schedule
 
 
@@ -331,8 +330,6 @@ def test_mixing_is_for_images(tiny):
         token_dim = 3
 
         def forward(self, points):
-            from lit_ssl.models.nac.tokenizers.tokens import Tokens
-
             return Tokens(points)
 
     data = [(torch.randn(4, 10, 3), torch.tensor([0, 1, 2, 0]))]
