@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.models.nac.attention import Backend, KernelAttention, Modules, Propagator, join
+from lit_ssl.models.nac.generator import check_generator
 from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.models.nac.kernel import KernelOptions, SignatureKernel
 from lit_ssl.models.nac.modulated import ModulatedFFN, Modulation
@@ -210,6 +211,7 @@ class NeuralAttentiveCircuit(nn.Module):
             seeding = set() if initial_state == "learned" else seeding
             used = {name: size for name, size in used.items() if name in seeding}
         self.codes = _tables(used, code_dim)
+        check_generator(generator, tokenizer, self.signatures, self.codes)
         self.seeder = self.states = None
         if initial_state == "seeder":
             self.seeder = StateSeeder(code_dim, state_dim, state_noise)
