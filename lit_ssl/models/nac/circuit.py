@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.models.nac.kernel import KernelOptions, SignatureKernel
 from lit_ssl.models.nac.modulated import ModulatedFFN, Modulation
 from lit_ssl.models.nac.pruning import checked_positions, fold_circuit, pruned
+from lit_ssl.models.nac.ranking import rank_modules
 from lit_ssl.models.nac.read_in import ReadIn
 from lit_ssl.models.nac.readout import OutputPooling, SlotHead
 from lit_ssl.models.nac.signature_fit import FitReport, fit_signatures
@@ -448,6 +449,23 @@ class NeuralAttentiveCircuit(nn.Module):
                 circuit is another one for each sample.
         """
         return pruned(self, keep, outputs)
+
+    def rank_modules(
+        self, method: str, batches: Iterable[tuple[Any, Tensor]] | None = None
+    ) -> Tensor:
+        """Order the mediators by importance; see :func:`lit_ssl.models.nac.ranking.rank_modules`.
+
+        Args:
+            method: of ranking, such as ``eigenvector`` or ``taylor``.
+            batches: ``(inputs, labels)`` on this device, for the methods that look at a loss.
+
+        Returns:
+            int64 ``[U]`` on the CPU, best first.
+
+        Raises:
+            ValueError: for an unknown method, or without what it needs.
+        """
+        return rank_modules(self, method, batches)
 
     @property
     def is_folded(self) -> bool:
