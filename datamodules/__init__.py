@@ -58,11 +58,28 @@ if TYPE_CHECKING:
         ClassStratifiedSampler as ClassStratifiedSampler,
     )
     from lit_ssl.datamodules.loading.weighted import WeightedEpochSampler as WeightedEpochSampler
+    from lit_ssl.datamodules.points.clouds import ArrayClouds as ArrayClouds
+    from lit_ssl.datamodules.points.clouds import FileClouds as FileClouds
+    from lit_ssl.datamodules.points.mnist5k_points import (
+        MNIST5kPointsDataModule as MNIST5kPointsDataModule,
+    )
+    from lit_ssl.datamodules.points.modelnet40 import ModelNet40DataModule as ModelNet40DataModule
+    from lit_ssl.datamodules.points.points_module import PointsModule as PointsModule
     from lit_ssl.datamodules.reading.decoding import CorruptImageError as CorruptImageError
     from lit_ssl.datamodules.reading.images import ArrayImages as ArrayImages
     from lit_ssl.datamodules.reading.images import FileImages as FileImages
     from lit_ssl.datamodules.reading.rows import Rows as Rows
     from lit_ssl.datamodules.selection.lists import packaged_lists as packaged_lists
     from lit_ssl.datamodules.selection.subset import Subset as Subset
+    from lit_ssl.datamodules.sequences.byte_table import (
+        ByteTextCSVDataModule as ByteTextCSVDataModule,
+    )
+    from lit_ssl.datamodules.sequences.byte_text import ByteTextDataModule as ByteTextDataModule
+    from lit_ssl.datamodules.sequences.listops import ListOpsDataModule as ListOpsDataModule
+    from lit_ssl.datamodules.sequences.mnist5k_bytes import (
+        MNIST5kBytesDataModule as MNIST5kBytesDataModule,
+    )
+    from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
+    from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

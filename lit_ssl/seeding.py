@@ -45,9 +45,16 @@ class Stream(IntEnum):
     COLOUR_AGREES = 304  # coloured digits: whether the colour is that of the class
     COLOUR_RADIUS = 305  # and the two halves of its noise
     COLOUR_ANGLE = 306
+    MODULE_COUNT = 401  # module dropout: how many modules a step keeps
+    MODULE_CHOICE = 402  # and which, where they are drawn
+    LISTOPS = 441  # ListOps: the expressions
     EPISODE_CLASSES = 501  # few-shot episodes: which classes
     EPISODE_SUPPORT = 502  # and which images are learnt from
     EPISODE_QUERY = 503  # and which are asked
+    MESH_SURFACE = 701  # where the points of a mesh lie
+    POINTS_CHOSEN = 702  # which points of a cloud
+    POINTS_DISTORTED = 703  # and how they are distorted
+    SECOND_IMAGE = 704  # the view of the second image of a pair
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,9 +13,30 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.seeding import sample_seeds
 
-__all__ = ["BatchSet", "EvaluationSet", "RawImages", "RawSet", "ViewSet", "as_is"]
+__all__ = [
+    "BatchSet",
+    "EvaluationSet",
+    "RawImages",
+    "RawSet",
+    "Served",
+    "ViewSet",
+    "as_is",
+    "split_keys",
+]
 
 Key = tuple[int, int] | int
+
+
+class Reader(Protocol):
+    """Inputs of one split, one by one or several at once, such as an ``ImageReader``."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[Tensor, int]:
+        """Return one input and its row, which is another than asked for where it is skipped."""
+
+    def read_batch(self, rows: np.ndarray) -> Tensor | None:
+        """Return several inputs at once, else None: they are to be read one by one."""
 
 
 class RawImages(NamedTuple):
@@ -40,7 +61,7 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-def _split_keys(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
+def split_keys(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
     """Return rows and seeds; plain rows (from a foreign sampler) get the seed of epoch 0."""
     if keys and isinstance(keys[0], tuple):
         pairs = np.asarray(keys, dtype=np.int64)
@@ -49,7 +70,7 @@ def _split_keys(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
     return rows, sample_seeds(0, 0, rows)
 
 
-class _Served(Dataset):
+class Served(Dataset):
     """Base of the data sets here: the loader fetches whole batches through ``__getitems__``.
 
     A batch is (inputs, rows): rows int64 ``[B]``, by which the loader adds the columns.
@@ -70,7 +91,7 @@ class _Served(Dataset):
         raise NotImplementedError
 
 
-class BatchSet(_Served):
+class BatchSet(Served):
     """Inputs that are read a batch at a time.
 
     Args:
@@ -79,32 +100,33 @@ class BatchSet(_Served):
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[Any, Tensor]:
         """Return (inputs, rows)."""
-        rows, _ = _split_keys(keys)
+        rows, _ = split_keys(keys)
         return self.reader.read_batch(rows), torch.from_numpy(rows)
 
 
-class ViewSet(_Served):
+class ViewSet(Served):
     """Views made in the workers.
 
     Args:
-        reader: Images of the training split.
-        recipe: ``MultiCrop`` or ``SingleView``: maps (uint8 ``[C, H, W]``, seed) to uint8 views.
+        reader: Images, or other inputs, of the training split.
+        recipe: ``MultiCrop`` or ``SingleView``: maps (uint8 ``[C, H, W]``, seed) to uint8 views; or
+            what does so with inputs of another kind.
     """
 
-    def __init__(self, reader: ImageReader, recipe: Callable[[Tensor, int], Any]) -> None:
+    def __init__(self, reader: Reader, recipe: Callable[[Tensor, int], Any]) -> None:
         super().__init__(reader)
         self.recipe = recipe
 
     def __getitems__(self, keys: Sequence[Key]) -> Any:
         """Return (views, rows): views is one uint8 tensor ``[B, …]`` or a list of them."""
         samples = []
-        for index, seed in zip(*_split_keys(keys), strict=True):
+        for index, seed in zip(*split_keys(keys), strict=True):
             image, row = self.reader.read(int(index))
             samples.append((self.recipe(image, int(seed)), row))
         return default_collate(samples)
 
 
-class RawSet(_Served):
+class RawSet(Served):
     """Undistorted training images for views on the device.
 
     Args:
@@ -119,7 +141,7 @@ class RawSet(_Served):
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[RawImages, Tensor]:
         """Return (RawImages, rows)."""
-        indices, seeds = _split_keys(keys)
+        indices, seeds = split_keys(keys)
         images = self.reader.read_batch(indices)
         if images is not None:
             return RawImages(images, None, seeds), torch.from_numpy(indices)
@@ -136,21 +158,22 @@ class RawSet(_Served):
         return RawImages(canvas, sizes, seeds), rows
 
 
-class EvaluationSet(_Served):
+class EvaluationSet(Served):
     """Images with the evaluation transform.
 
     Args:
-        reader: Images of one split.
-        transform: Maps uint8 ``[…, C, H, W]`` to ``[…, C, size, size]``.
+        reader: Images, or other inputs, of one split.
+        transform: Maps uint8 ``[…, C, H, W]`` to ``[…, C, size, size]``; or inputs of another
+            kind to those of one size.
     """
 
-    def __init__(self, reader: ImageReader, transform: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, reader: Reader, transform: Callable[[Tensor], Tensor]) -> None:
         super().__init__(reader)
         self.transform = transform
 
     def __getitems__(self, keys: Sequence[Key]) -> Any:
         """Return (images ``[B, C, size, size]``, rows)."""
-        indices, _ = _split_keys(keys)
+        indices, _ = split_keys(keys)
         images = self.reader.read_batch(indices)
         if images is not None:
             return self.transform(images), torch.from_numpy(indices)

@@ -56,7 +56,9 @@ def posix_name(folder: Path, name: str) -> str:
     return name.replace("\\", "/")
 
 
-def missing_images(folder: Path, names: Sequence[str], source: Path, data_set: str) -> None:
+def missing_images(
+    folder: Path, names: Sequence[str], source: Path, data_set: str, inputs: str = "images"
+) -> None:
     """Check that image files are there, by listing their folders.
 
     Args:
@@ -64,6 +66,7 @@ def missing_images(folder: Path, names: Sequence[str], source: Path, data_set: s
         names: Paths below it, with ``/``.
         source: The file that names them.
         data_set: Name of the data set, for messages.
+        inputs: What the files are.
 
     Raises:
         FileNotFoundError: Some are not; it says which and how many.
@@ -78,12 +81,14 @@ def missing_images(folder: Path, names: Sequence[str], source: Path, data_set: s
         if file not in by_parent[parent]:
             missing.append(name)
     if len(missing) == len(names):
-        raise layout_error(data_set, folder, f"the images that {source} names, such as {names[0]}")
+        raise layout_error(
+            data_set, folder, f"the {inputs} that {source} names, such as {names[0]}"
+        )
     if missing:
         raise InputFileNotFoundError(
-            f"{data_set}: {len(missing):,} of the {len(names):,} images that {source} names are not"
-            f" in {folder}: {listed(missing)}. Complete the folder, or take their rows out of the"
-            " file"
+            f"{data_set}: {len(missing):,} of the {len(names):,} {inputs} that {source} names are"
+            f" not in {folder}: {listed(missing)}. Complete the folder, or take their rows out of"
+            " the file"
         )
 
 

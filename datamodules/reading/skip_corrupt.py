@@ -1,8 +1,11 @@
-"""What happens with images that cannot be read."""
+"""What happens with images, or other inputs, that cannot be read."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,8 +13,66 @@ from torch import Tensor
 
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.reading.images import ArrayImages, Images
+from lit_ssl.errors import InputError
 
-__all__ = ["ImageReader"]
+__all__ = ["ImageReader", "ReadableRows"]
+
+Read = TypeVar("Read")
+
+
+class ReadableRows:
+    """Which rows of a split were found unreadable so far, and what is read in their place.
+
+    Args:
+        count: Rows of the split.
+        inputs: What rows are, such as "images".
+        error: What is raised for a row that cannot be read.
+        skip: True puts the next readable row of the split in the place of an unreadable one, and
+            warns once per row; False raises.
+    """
+
+    def __init__(self, count: int, inputs: str, error: type[InputError], skip: bool) -> None:
+        self._count = count
+        self._inputs = inputs
+        self._error = error
+        # In shared memory: workers report here what they find.
+        self._corrupt = torch.zeros(count, dtype=torch.bool).share_memory_() if skip else None
+
+    @property
+    def skip(self) -> bool:
+        """Whether unreadable rows are skipped."""
+        return self._corrupt is not None
+
+    @property
+    def corrupt(self) -> np.ndarray:
+        """Which rows this process and its workers found unreadable so far, bool ``[N]``."""
+        if self._corrupt is None:
+            return np.zeros(self._count, dtype=bool)
+        return self._corrupt.numpy()
+
+    def read(
+        self, index: int, read: Callable[[int], Read], name: Callable[[int], str | None]
+    ) -> tuple[Read, int]:
+        """Return one input and its row, which is another than asked for where it is unreadable.
+
+        Args:
+            index: Row in the split.
+            read: Reads a row.
+            name: Names a row, for the warning.
+        """
+        if self._corrupt is None:
+            return read(index), index
+        for step in range(self._count):
+            candidate = (index + step) % self._count
+            if self._corrupt[candidate]:
+                continue
+            try:
+                return read(candidate), candidate
+            except self._error as error:
+                self._corrupt[candidate] = True
+                called = name(candidate) or f"{self._inputs.removesuffix('s')} {candidate}"
+                warnings.warn(f"Skipped: {error.__cause__ or error} ({called})", stacklevel=3)
+        raise self._error(f"None of the {self._count} {self._inputs} of this split can be read")
 
 
 class ImageReader:
@@ -25,10 +86,7 @@ class ImageReader:
 
     def __init__(self, images: Images, skip_corrupt: bool = False) -> None:
         self.images = images
-        # In shared memory: workers report here what they find.
-        self._corrupt = (
-            torch.zeros(len(images), dtype=torch.bool).share_memory_() if skip_corrupt else None
-        )
+        self._readable = ReadableRows(len(images), "images", CorruptImageError, skip_corrupt)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,19 +102,17 @@ class ImageReader:
 
     def select(self, rows: np.ndarray) -> ImageReader:
         """Return a reader of the images at ``rows`` (int64 ``[N]``), in that order."""
-        return ImageReader(self.images.select(rows), self._corrupt is not None)
+        return ImageReader(self.images.select(rows), self._readable.skip)
 
     @property
     def num_corrupt(self) -> int:
         """Number of images found unreadable so far, by this process and its workers."""
-        return 0 if self._corrupt is None else int(self._corrupt.sum())
+        return int(self.corrupt.sum())
 
     @property
     def corrupt(self) -> np.ndarray:
         """Which images this process and its workers found unreadable so far, bool ``[N]``."""
-        if self._corrupt is None:
-            return np.zeros(len(self), dtype=bool)
-        return self._corrupt.numpy()
+        return self._readable.corrupt
 
     def read(self, index: int, max_side: int | None = None) -> tuple[Tensor, int]:
         """Return one image and its row, which is another than asked for where that is unreadable.
@@ -71,19 +127,8 @@ class ImageReader:
         Raises:
             CorruptImageError: The image (or, when skipping, every image) is unreadable.
         """
-        if self._corrupt is None:
-            return self.images.read(index, max_side), index
-        for step in range(len(self)):
-            candidate = (index + step) % len(self)
-            if self._corrupt[candidate]:
-                continue
-            try:
-                return self.images.read(candidate, max_side), candidate
-            except CorruptImageError as error:
-                self._corrupt[candidate] = True
-                name = self.name(candidate) or f"image {candidate}"
-                warnings.warn(f"Skipped: {error.__cause__ or error} ({name})", stacklevel=2)
-        raise CorruptImageError(f"None of the {len(self)} images of this split can be read")
+        read = partial(self.images.read, max_side=max_side)
+        return self._readable.read(index, read, self.name)
 
     def read_batch(self, rows: np.ndarray) -> Tensor | None:
         """Return several images at once where they lie in memory in one size, else None.

@@ -27,6 +27,30 @@ if TYPE_CHECKING:
     from lit_ssl.models.exported import load_exported as load_exported
     from lit_ssl.models.heads import PredictionHead as PredictionHead
     from lit_ssl.models.heads import ProjectionHead as ProjectionHead
+    from lit_ssl.models.nac.circuit import CircuitOutput as CircuitOutput
+    from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit as NeuralAttentiveCircuit
+    from lit_ssl.models.nac.generator import TextCircuitGenerator as TextCircuitGenerator
+    from lit_ssl.models.nac.graph_priors import GraphPrior as GraphPrior
+    from lit_ssl.models.nac.graph_priors import link_targets as link_targets
+    from lit_ssl.models.nac.kernel import KernelOptions as KernelOptions
+    from lit_ssl.models.nac.kernel import SignatureKernel as SignatureKernel
+    from lit_ssl.models.nac.modulated import ModulatedFFN as ModulatedFFN
+    from lit_ssl.models.nac.modulated import ModulatedLinear as ModulatedLinear
+    from lit_ssl.models.nac.perceiver_io import PerceiverIO as PerceiverIO
+    from lit_ssl.models.nac.ranking import rank_modules as rank_modules
+    from lit_ssl.models.nac.signature_fit import FitReport as FitReport
+    from lit_ssl.models.nac.signature_fit import fit_signatures as fit_signatures
+    from lit_ssl.models.nac.tokenizers.image_pair_text import (
+        ImagePairTextTokenizer as ImagePairTextTokenizer,
+    )
+    from lit_ssl.models.nac.tokenizers.images import ConvNeXtTokenizer as ConvNeXtTokenizer
+    from lit_ssl.models.nac.tokenizers.images import PatchTokenizer as PatchTokenizer
+    from lit_ssl.models.nac.tokenizers.pair_encoders import FrozenCLIP as FrozenCLIP
+    from lit_ssl.models.nac.tokenizers.pair_encoders import SmallPairEncoder as SmallPairEncoder
+    from lit_ssl.models.nac.tokenizers.points import PointTokenizer as PointTokenizer
+    from lit_ssl.models.nac.tokenizers.sequences import ByteTokenizer as ByteTokenizer
+    from lit_ssl.models.nac.tokenizers.sequences import SymbolTokenizer as SymbolTokenizer
+    from lit_ssl.models.nac.tokenizers.tokens import Tokens as Tokens
     from lit_ssl.models.probe_features import ProbeFeatures as ProbeFeatures
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -20,7 +20,7 @@ class Tokens(NamedTuple):
     """Tokens of texts, one after the other: a worker shares the arrays, lists would be copied.
 
     Attributes:
-        ids: int32 ``[T]``.
+        ids: Integers ``[T]``, in as few bytes as they need.
         types: int8 ``[T]``: which text of a pair; None where the tokenizer does not tell.
         starts: int64 ``[N + 1]``: text ``i`` is ``ids[starts[i]:starts[i + 1]]``.
         padding: The id to fill up with.

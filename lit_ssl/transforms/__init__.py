@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lit_ssl.transforms.evaluation import EvalTransform as EvalTransform
     from lit_ssl.transforms.evaluation import denormalize as denormalize
     from lit_ssl.transforms.evaluation import normalize as normalize
+    from lit_ssl.transforms.points import PointAugmentation as PointAugmentation
     from lit_ssl.transforms.preprocessing import Preprocessing as Preprocessing
     from lit_ssl.transforms.preprocessing import vanilla_preprocessing as vanilla_preprocessing
     from lit_ssl.transforms.rand_augment import RandAugmentView as RandAugmentView

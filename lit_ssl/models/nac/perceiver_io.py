@@ -1,0 +1,94 @@
+"""Perceiver IO: the same pieces without codes and without a graph."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from lit_ssl.models.nac.attention import Backend
+from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
+
+__all__ = ["PerceiverIO"]
+
+
+class PerceiverIO(NeuralAttentiveCircuit):
+    """Perceiver IO, the baseline of Neural Attentive Circuits.
+
+    A :class:`lit_ssl.models.NeuralAttentiveCircuit` whose modules (here: latents) all compute the
+    same and hear each other: no codes, no signatures. So module dropout, ranking by loss and
+    pruning work as well.
+
+    Args:
+        tokenizer: as there.
+        num_classes: as there.
+        state_dim: channels D of a latent.
+        num_modules: number of latents.
+        num_output_modules: number of output queries; 1 for the read-out ``slot``.
+        depth: number of self-attention blocks.
+        num_heads: heads of the self-attention.
+        head_dim: channels of a head.
+        read_in_heads: heads of the cross-attention that reads the tokens.
+        ffn_mult: hidden channels of the feed-forward blocks, per channel of a latent.
+        activation: ``geglu`` or ``gelu``.
+        layer_scale: as there.
+        drop_path: as there.
+        share_depth: one block for all depths.
+        qv_bias: as there.
+        output_norm: as there.
+        attention: as there.
+        readout: as there.
+        pooling: as there.
+        pooling_temperature: as there.
+
+    Source: arXiv 2107.14795; sizes as in the baseline of arXiv 2210.08031.
+    """
+
+    def __init__(
+        self,
+        tokenizer: nn.Module,
+        num_classes: int = 0,
+        state_dim: int = 384,
+        num_modules: int = 320,
+        num_output_modules: int = 1,
+        depth: int = 8,
+        num_heads: int = 6,
+        head_dim: int = 64,
+        read_in_heads: int = 1,
+        ffn_mult: float = 4.0,
+        activation: Literal["geglu", "gelu"] = "geglu",
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+        share_depth: bool = False,
+        qv_bias: bool = False,
+        output_norm: bool = True,
+        attention: Backend = "sdpa",
+        readout: Literal["pool", "slot"] = "slot",
+        pooling: Literal["softmax", "gumbel"] = "softmax",
+        pooling_temperature: float = 1.0,
+    ) -> None:
+        super().__init__(
+            tokenizer,
+            num_classes,
+            state_dim=state_dim,
+            num_modules=num_modules,
+            num_output_modules=num_output_modules,
+            depth=depth,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            read_in_heads=read_in_heads,
+            ffn_mult=ffn_mult,
+            activation=activation,
+            initial_state="learned",
+            graph=False,
+            layer_scale=layer_scale,
+            drop_path=drop_path,
+            share_depth=share_depth,
+            qv_bias=qv_bias,
+            output_norm=output_norm,
+            modulation="none",
+            attention=attention,
+            readout=readout,
+            pooling=pooling,
+            pooling_temperature=pooling_temperature,
+        )
