@@ -81,5 +81,9 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.vision_language.image_pairs import (
+        ImagePairTextModule as ImagePairTextModule,
+    )
+    from lit_ssl.datamodules.vision_language.nlvr2 import NLVR2DataModule as NLVR2DataModule
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
