@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lit_ssl.methods.groups.classifier import GroupRobustClassifier as GroupRobustClassifier
     from lit_ssl.methods.groups.jtt import JTT as JTT
     from lit_ssl.methods.msn import MSN as MSN
+    from lit_ssl.methods.nac.few_shot import NACFewShot as NACFewShot
+    from lit_ssl.methods.nac.nac import NAC as NAC
     from lit_ssl.methods.paws import PAWS as PAWS
     from lit_ssl.methods.pmsn import PMSN as PMSN
     from lit_ssl.methods.ropaws import RoPAWS as RoPAWS

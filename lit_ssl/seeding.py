@@ -45,6 +45,8 @@ class Stream(IntEnum):
     COLOUR_AGREES = 304  # coloured digits: whether the colour is that of the class
     COLOUR_RADIUS = 305  # and the two halves of its noise
     COLOUR_ANGLE = 306
+    MODULE_COUNT = 401  # module dropout: how many modules a step keeps
+    MODULE_CHOICE = 402  # and which, where they are drawn
     LISTOPS = 441  # ListOps: the expressions
     EPISODE_CLASSES = 501  # few-shot episodes: which classes
     EPISODE_SUPPORT = 502  # and which images are learnt from

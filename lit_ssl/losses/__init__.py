@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from lit_ssl.losses.msn import MSNLoss as MSNLoss
     from lit_ssl.losses.msn import MSNLossOutput as MSNLossOutput
     from lit_ssl.losses.msn import log_sinkhorn as log_sinkhorn
+    from lit_ssl.losses.nac import DistanceMixture as DistanceMixture
+    from lit_ssl.losses.nac import LinkProbabilityMatching as LinkProbabilityMatching
+    from lit_ssl.losses.nac import SignatureRepulsion as SignatureRepulsion
     from lit_ssl.losses.paws import PAWSLoss as PAWSLoss
     from lit_ssl.losses.paws import PAWSLossOutput as PAWSLossOutput
     from lit_ssl.losses.paws import class_columns as class_columns

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from lit_ssl.imagenet_x.metric import FactorAccuracy as FactorAccuracy
     from lit_ssl.imagenet_x.metric import ImageNetXMetric as ImageNetXMetric
     from lit_ssl.imagenet_x.scores import FactorScores as FactorScores
+    from lit_ssl.metrics.accuracy import KnownAccuracy as KnownAccuracy
+    from lit_ssl.metrics.circuit import degree_entropy as degree_entropy
+    from lit_ssl.metrics.circuit import link_density as link_density
+    from lit_ssl.metrics.circuit import mean_link as mean_link
     from lit_ssl.metrics.collapse import assignment_entropy as assignment_entropy
     from lit_ssl.metrics.collapse import feature_std as feature_std
     from lit_ssl.metrics.collapse import rankme as rankme

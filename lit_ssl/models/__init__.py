@@ -31,11 +31,15 @@ if TYPE_CHECKING:
     from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit as NeuralAttentiveCircuit
     from lit_ssl.models.nac.generator import TextCircuitGenerator as TextCircuitGenerator
     from lit_ssl.models.nac.graph_priors import GraphPrior as GraphPrior
+    from lit_ssl.models.nac.graph_priors import link_targets as link_targets
     from lit_ssl.models.nac.kernel import KernelOptions as KernelOptions
     from lit_ssl.models.nac.kernel import SignatureKernel as SignatureKernel
     from lit_ssl.models.nac.modulated import ModulatedFFN as ModulatedFFN
     from lit_ssl.models.nac.modulated import ModulatedLinear as ModulatedLinear
     from lit_ssl.models.nac.perceiver_io import PerceiverIO as PerceiverIO
+    from lit_ssl.models.nac.ranking import rank_modules as rank_modules
+    from lit_ssl.models.nac.signature_fit import FitReport as FitReport
+    from lit_ssl.models.nac.signature_fit import fit_signatures as fit_signatures
     from lit_ssl.models.nac.tokenizers.image_pair_text import (
         ImagePairTextTokenizer as ImagePairTextTokenizer,
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
 
-__all__ = ["MultiStep", "Schedule", "linear", "set_group", "set_schedules"]
+from lit_ssl.errors import InputError
+
+__all__ = ["LossWeight", "MultiStep", "Schedule", "linear", "set_group", "set_schedules"]
 
 
 class Schedule(NamedTuple):
@@ -60,6 +63,46 @@ class MultiStep(NamedTuple):
         if step < self.warmup:
             return self.start + (self.peak - self.start) * step / self.warmup
         return self.peak * self.factor ** sum(step >= milestone for milestone in self.milestones)
+
+
+@dataclass(frozen=True)
+class LossWeight:
+    """Weight of a part of a loss over a training.
+
+    ::
+
+        linear       start + (stop - start) · progress
+        exponential  stop + (start - stop) · exp(-beta · progress)      where beta is given
+
+    Args:
+        start: weight at the start, finite.
+        stop: weight at the end; with ``beta`` the one that it comes close to.
+        beta: how fast, ≥ 0; None: linear.
+
+    Raises:
+        ValueError: if a value lies outside its range.
+
+    Source: published code of arXiv 2210.08031.
+    """
+
+    start: float
+    stop: float
+    beta: float | None = None
+
+    def __post_init__(self) -> None:
+        rate = 0.0 if self.beta is None else self.beta
+        if not (all(map(math.isfinite, (self.start, self.stop, rate))) and rate >= 0):
+            raise InputError(
+                "a weight over the training needs a finite start and stop and beta >= 0, got "
+                f"{self.start}, {self.stop} and {self.beta}"
+            )
+
+    def __call__(self, step: float, total: float) -> float:
+        """Weight at an optimiser step of a training of ``total`` steps; constant after its end."""
+        if self.beta is None:
+            return linear(step, total, self.start, self.stop)
+        progress = min(1.0, step / total)
+        return self.stop + (self.start - self.stop) * math.exp(-self.beta * progress)
 
 
 def linear(step: float, total: float, start: float, final: float) -> float:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_ssl.optim import MultiStep, Schedule, decay_groups, linear, set_schedules
+from lit_ssl.optim import LossWeight, MultiStep, Schedule, decay_groups, linear, set_schedules
 
 
 def test_schedules_equal_the_reference(golden):
@@ -50,3 +50,15 @@ def test_multi_step_warms_up_and_drops_at_the_milestones():
     assert schedule(2) == pytest.approx(0.1 + 3.1 * 2 / 5)
     assert [schedule(s) for s in (60, 80, 1000)] == pytest.approx([0.032, 0.0032, 0.0032])
     assert MultiStep(0.0, 1.0, milestones=(), factor=0.5)(0) == 1.0
+
+
+def test_weight_of_a_loss_over_the_training():
+    linearly = LossWeight(0.1, 0.3)
+    assert [linearly(s, 10) for s in (0, 5, 10, 20)] == pytest.approx([0.1, 0.2, 0.3, 0.3])
+    falling = LossWeight(1.0, 0.2, beta=2.0)
+    expected = [1.0, 0.2 + 0.8 * 0.36787944, 0.2 + 0.8 * 0.13533528]
+    assert [falling(s, 10) for s in (0, 5, 10)] == pytest.approx(expected)
+    assert falling(11, 10) == falling(10, 10)
+    for wrong in ({"start": float("nan")}, {"beta": -1.0}, {"stop": float("inf")}):
+        with pytest.raises(ValueError, match="finite start and stop and beta >= 0"):
+            LossWeight(**{"start": 1.0, "stop": 0.0, **wrong})

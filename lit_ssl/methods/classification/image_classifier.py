@@ -11,13 +11,13 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassAccuracy
 
 from lit_ssl.checkpoints.encoders import load_encoder
 from lit_ssl.contracts.batches import inputs_of, labelled_batch
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
+from lit_ssl.metrics.accuracy import KnownAccuracy
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
@@ -115,8 +115,8 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         nn.init.zeros_(self.classifier.bias)
         if freeze_backbone:
             self.backbone.requires_grad_(False)
-        self.val_acc1 = _KnownAccuracy(num_classes, average="micro", ignore_index=-1)
-        self.test_acc1 = _KnownAccuracy(num_classes, average="micro", ignore_index=-1)
+        self.val_acc1 = KnownAccuracy(num_classes)
+        self.test_acc1 = KnownAccuracy(num_classes)
         self.train()  # a frozen backbone is in eval mode from the start
 
     # features and scores
@@ -242,7 +242,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return self._evaluate(batch, "test", self.test_acc1)
 
     @by_name
-    def _evaluate(self, batch: Any, split: str, accuracy: MulticlassAccuracy) -> dict[str, Tensor]:
+    def _evaluate(self, batch: Any, split: str, accuracy: KnownAccuracy) -> dict[str, Tensor]:
         images, labels = labelled_batch(batch, self.num_classes)
         features = self(images)
         logits = self.classifier(features)
@@ -273,15 +273,6 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """
         weights = load_encoder(self.backbone, path, prefix=self.prefix)
         say_start(self, weights.source, {"backbone": True, "classifier": False})
-
-
-class _KnownAccuracy(MulticlassAccuracy):
-    """Share of right ones among the labels that are known; NaN, not 0, where none is."""
-
-    def compute(self) -> Tensor:
-        accuracy = super().compute()
-        known = self.tp.sum() + self.fn.sum()  # type: ignore[union-attr]
-        return torch.where(known > 0, accuracy, torch.nan)
 
 
 def _check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -101,8 +102,8 @@ def link_targets(prior: GraphPrior, num_modules: int) -> Tensor:
     - barabasi-albert: ``W_ij = min(1, sqrt(N / i) / (16 sqrt(j)))``, i and j from 1; m cancels;
     - ring-of-cliques: the same as planted-partition, but the first node of each cluster is joined
       with probability 1 to all of its own and the next one; the last one has no next, as published;
-    - watts-strogatz: ``1 - p + p q`` between nodes at most k / 2 places apart on the ring, q
-      elsewhere, with the q at which N k / 2 links are expected (ours, published code fails);
+    - watts-strogatz: how probable a link is after the moves, by the distance on the ring (ours:
+      published code fails);
     - erdos-renyi: p (ours);
     - others: the graph that is drawn (ours).
 
@@ -148,9 +149,17 @@ def _cluster_targets(n: int, arguments: Arguments, joined: bool) -> Tensor:
 
 
 def _ring_targets(n: int, reach: int, p: float) -> Tensor:
-    # A place on the ring whose link has moved is as likely to get one as any other empty place.
-    places = (torch.arange(n)[:, None] - torch.arange(n)).abs()
-    near = torch.minimum(places, n - places) <= reach
-    moved = 2 * reach * p
-    q = moved / (max(0, n - 1 - 2 * reach) + moved) if moved else 0.0
-    return torch.where(near, 1 - p + p * q, q)
+    # Links of length 1 move first, then those of length 2, and so on, each to one of the empty
+    # places, of which there are always as many. So a place stays empty through the moves of one
+    # length with probability exp(-c); one that becomes empty amidst them, (1 - exp(-c)) / c on
+    # average.
+    empty = n * (n - 1) / 2 - n * reach
+    if p == 0 or empty == 0:
+        c, amidst = 0.0, 1.0
+    else:
+        c = p * n / empty
+        amidst = -math.expm1(-c) / c
+    lengths = (torch.arange(n, dtype=torch.float64)[:, None] - torch.arange(n)).abs()
+    lengths = torch.minimum(lengths, n - lengths)
+    near = 1 - (p * amidst if empty else 0.0) * torch.exp(-c * (reach - lengths))
+    return torch.where(lengths <= reach, near, -math.expm1(-c * reach)).float()

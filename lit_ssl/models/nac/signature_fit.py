@@ -60,12 +60,8 @@ def link_hinge(
 
     Source: the published code; the margin is ours.
     """
-    distance = _distances(signatures)
-    return torch.where(
-        adjacency.bool(),
-        distance.clamp(min=truncation - margin),
-        (-distance).clamp(min=-(truncation + margin)),
-    )
+    side = torch.where(adjacency.bool(), 1.0, -1.0)
+    return torch.maximum(side * truncation - margin, side * _distances(signatures))
 
 
 def fit_signatures(
@@ -104,9 +100,9 @@ def fit_signatures(
     """
     limit = UNTRUNCATED if truncation is None else float(truncation)
     _check(adjacency, signature_dim, limit, margin)
-    links = adjacency.detach().cpu().bool()
-    pairs = ~torch.eye(len(links), dtype=torch.bool)
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        links = adjacency.detach().cpu().bool().clone()  # a normal tensor, too
+        pairs = ~torch.eye(len(links), dtype=torch.bool)
         generator = torch.Generator().manual_seed(seed)
         start = torch.empty(len(links), signature_dim, dtype=torch.float32)
         nn.init.orthogonal_(start, generator=generator)
@@ -128,7 +124,7 @@ def _descend(
 ) -> Tensor:
     signatures = nn.Parameter(start)
     optimizer = torch.optim.Adam([signatures], lr=lr)
-    lowest = torch.where(links, truncation - margin, -(truncation + margin))[pairs]
+    lowest = torch.where(links, 1.0, -1.0)[pairs] * truncation - margin
     for _ in range(steps):
         terms = link_hinge(signatures, links, truncation, margin)[pairs]
         if torch.equal(terms.detach(), lowest):  # every pair is on its side of the margin

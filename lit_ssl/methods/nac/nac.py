@@ -1,0 +1,273 @@
+"""Neural Attentive Circuits (arXiv 2210.08031): training on labels."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor, nn
+
+from lit_ssl.errors import InputError, by_name
+from lit_ssl.methods.nac.annealing import KernelAnnealing
+from lit_ssl.methods.nac.classifier import CircuitClassifier, is_undecayed, soft_cross_entropy
+from lit_ssl.methods.nac.module_dropout import DropoutKind, ModuleDropout, distillation_loss
+from lit_ssl.methods.nac.regularisers import WiringLosses, mediator_links
+from lit_ssl.methods.nac.weights import load_circuit
+from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
+from lit_ssl.metrics.circuit import degree_entropy, link_density, mean_link
+from lit_ssl.models.nac.graph_priors import GraphPrior
+from lit_ssl.optim import Schedule, decay_groups, set_schedules
+from lit_ssl.precision import kept_wide
+from lit_ssl.seeding import run_seed
+from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.trainer.length import epochs_to_steps, total_steps
+from lit_ssl.trainer.lone_batches import minds_lone_batches
+from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.weights_once import say_start
+
+__all__ = ["NAC"]
+
+
+class NAC(CircuitClassifier):
+    """Trains a circuit of modules, and its wiring, on labels.
+
+    ::
+
+        loss = cross-entropy + w_r · repulsion(signatures) + w_p · distance(P[π][:, π], W)
+
+    Batches are ``(inputs, labels)`` of any kind that the network's tokenizer reads; labels of −1 do
+    not count. ``forward(inputs)`` gives features, :meth:`logits` scores. A Perceiver IO, which has
+    no wiring, trains by the cross-entropy alone.
+
+    At the start of a run the signatures are fitted to the network's ``graph_prior``, unless weights
+    of a checkpoint or file follow. Logged are the parts of the loss, and under ``monitor/`` the
+    density, mean link probability and degree entropy of the graph and the bandwidth of each depth.
+
+    Args:
+        net: a :class:`lit_ssl.models.NeuralAttentiveCircuit`; without a classifier it gets one.
+        num_classes: number of classes, ≥ 2; ``lit-ssl`` takes it from the data module.
+        lr: peak learning rate. The paper's rates are for a batch of 512: multiply ``lr`` and
+            ``final_lr`` by (batch per device x devices) / 512.
+        start_lr: learning rate of the first step, with a warm-up.
+        final_lr: where the cosine ends.
+        warmup_epochs: length of the linear warm-up in epochs (fractions allowed).
+        weight_decay: of all weights but biases, norms, scales, signatures and positions; codes are
+            decayed.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        mixup: α of mixup; 0 switches it off. For images.
+        cutmix: α of CutMix; 0 switches it off. With both on, each batch gets one of them.
+        random_erasing: probability that a rectangle of a training image becomes noise
+            (:class:`lit_ssl.transforms.RandomErasing`), before mixing.
+        optimizer: replaces AdamW; learning rate and weight decay stay those above.
+        repulsion_weight: w_r ≥ 0, see :class:`lit_ssl.losses.nac.SignatureRepulsion`.
+        repulsion_hinge: distance from which on signatures are left alone, in (0, 2].
+        prior_weight: w_p ≥ 0, see :class:`lit_ssl.losses.nac.LinkProbabilityMatching`.
+        prior: graph family that gives the target W; None: the network's ``graph_prior``, and
+            without that there is no such loss.
+        prior_divergence: ``mse`` or ``kl``.
+        prior_floor: terms below it do not push, ≥ 0.
+        prior_noise: of the assignment, ≥ 0.
+        prior_refresh: steps between assignments, ≥ 1.
+        mixture_weight: ≥ 0, see :class:`lit_ssl.losses.nac.DistanceMixture`.
+        mixture_components: Gaussians of that mixture, ≥ 1.
+        module_dropout: see :class:`lit_ssl.methods.nac.module_dropout.ModuleDropout`.
+        full_share: see there.
+        buckets: see there.
+        drop_rate: see there.
+        start_temperature: of the kernels, see
+            :class:`lit_ssl.methods.nac.annealing.KernelAnnealing`; None: as they are.
+        start_bandwidth: see there.
+        start_truncation: see there.
+        anneal_share: share of the run in which these reach the kernel's own values, in (0, 1].
+        pretrained: file with weights of the same network, but for the classifier: a checkpoint of
+            another run, or a state dict.
+
+    Raises:
+        InputError: for values outside their ranges, or that do not go together.
+
+    Source: arXiv 2210.08031 and its code: losses, schedule and defaults. Module dropout and
+    annealing are ours.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: int | None = None,
+        lr: float = 1.2e-3,
+        start_lr: float = 1e-6,
+        final_lr: float = 4e-5,
+        warmup_epochs: float = 5.0,
+        weight_decay: float = 0.075,
+        label_smoothing: float = 0.1,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        random_erasing: float = 0.0,
+        optimizer: OptimizerCallable | None = None,
+        repulsion_weight: float = 0.1,
+        repulsion_hinge: float = 0.4,
+        prior_weight: float = 0.1,
+        prior: GraphPrior | None = None,
+        prior_divergence: Literal["mse", "kl"] = "mse",
+        prior_floor: float = 0.0,
+        prior_noise: float = 0.0,
+        prior_refresh: int = 50,
+        mixture_weight: float = 0.0,
+        mixture_components: int = 1,
+        module_dropout: DropoutKind = "none",
+        full_share: float = 0.3,
+        buckets: bool = False,
+        drop_rate: float = 0.5,
+        start_temperature: float | None = None,
+        start_bandwidth: float | None = None,
+        start_truncation: float | None = None,
+        anneal_share: float = 0.2,
+        pretrained: str | None = None,
+    ) -> None:
+        super().__init__(net, num_classes, label_smoothing, mixup, cutmix, random_erasing)
+        self.save_hyperparameters(ignore=not_plain(net=net, optimizer=optimizer, prior=prior))
+        weights = {"repulsion": repulsion_weight, "prior": prior_weight, "mixture": mixture_weight}
+        for name, weight in weights.items():
+            if not 0 <= weight < float("inf"):
+                raise InputError(f"{name}_weight must be >= 0, not {weight}")
+        self.loss_weights = weights
+        self.lr = lr
+        self.start_lr = start_lr
+        self.final_lr = final_lr
+        self.warmup_epochs = warmup_epochs
+        self.weight_decay = weight_decay
+        self.optimizer_factory = optimizer
+        self.pretrained = pretrained
+        self.give_classifier()
+        self.wiring = WiringLosses(
+            net,
+            repulsion=repulsion_weight > 0,
+            repulsion_hinge=repulsion_hinge,
+            prior=(prior or net.graph_prior) if prior_weight else None,  # type: ignore[arg-type]
+            prior_divergence=prior_divergence,
+            prior_floor=prior_floor,
+            prior_noise=prior_noise,
+            prior_refresh=prior_refresh,
+            mixture_components=mixture_components if mixture_weight else 0,
+        )
+        self.dropout = ModuleDropout(
+            module_dropout, int(net.num_modules), full_share, buckets, drop_rate
+        )
+        self.annealing = KernelAnnealing(
+            net, start_temperature, start_bandwidth, start_truncation, anneal_share
+        )
+
+    # weights
+
+    def load_start(self) -> None:
+        """Load the ``pretrained`` weights, or else fit the signatures to the graph prior."""
+        net: Any = self.net
+        if self.pretrained:
+            source = load_circuit(net, self.pretrained)
+            say_start(self, source, {"net": True, "classifier": False})
+            return
+        report = net.init_signatures()
+        if report is not None:
+            name = f"{type(self).__name__}: signatures fitted to the graph"
+            rank_zero_info(f"{name} {net.graph_prior.name} of {net.num_modules} modules: {report}")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how far the kernels have got, so that they are the same when it is evaluated."""
+        checkpoint["nac_progress"] = self.annealing.progress
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set the kernels as they were."""
+        super().on_load_checkpoint(checkpoint)
+        self.annealing.apply(self.net, checkpoint.get("nac_progress", 1.0))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> NAC:
+        """Convert or move; signatures and kernels, whose steps are small, are never narrowed."""
+        net: Any = self.net
+        kernels = [net.kernel(depth) for depth in range(net.depth)] if net.has_graph else []
+        with kept_wide(net.signatures, *kernels):
+            super()._apply(fn, recurse)
+        return self
+
+    # training
+
+    @by_name
+    @minds_lone_batches("net.head")
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """One step; returns loss and features."""
+        inputs, targets, labels = self.training_inputs(batch, batch_idx)
+        net: Any = self.net
+        step = self.trainer.global_step
+        self.annealing.apply(net, step / total_steps(self.trainer))
+        subsets = self.dropout.draw(run_seed(None), step)
+        outs = [net(inputs, None if keep is None else self._on_device(keep)) for keep in subsets]
+        parts = {"ce": soft_cross_entropy(outs[0].logits, targets)}
+        loss = parts["ce"]
+        if len(outs) == 2:
+            full, prefix = (out.logits for out in outs)
+            if self.dropout.kind == "distilled":
+                parts["distillation"] = distillation_loss(prefix, full)
+            else:
+                parts["prefix_ce"] = soft_cross_entropy(prefix, targets)
+            loss = torch.stack(list(parts.values())).mean()
+        wiring = self.wiring(net)
+        loss = loss + sum(self.loss_weights[name] * value for name, value in wiring.items())
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
+        logged = {f"train/{name}": value.detach() for name, value in (parts | wiring).items()}
+        self.log_dict({**logged, "train/lr": current_lr(self.trainer)}, batch_size=len(labels))
+        self.log_accuracy(outs[0].logits, labels)
+        if net.has_graph and is_logged(self.trainer):
+            self.log_dict(self.graph_statistics(), batch_size=len(labels))
+        return {"loss": loss, "features": outs[0].features.detach()}
+
+    def _on_device(self, keep: Tensor) -> Tensor:
+        return keep.to(self.device, non_blocking=True)
+
+    @torch.no_grad()
+    def graph_statistics(self) -> dict[str, Tensor]:
+        """Density, mean link probability, degree entropy, and the bandwidth of each depth."""
+        net: Any = self.net
+        links = mediator_links(net)
+        bandwidths = net.bandwidths().unbind()
+        return {
+            "monitor/density": link_density(links),
+            "monitor/mean_link": mean_link(links),
+            "monitor/degree_entropy": degree_entropy(links),
+            **{f"monitor/bandwidth_{depth}": value for depth, value in enumerate(bandwidths)},
+        }
+
+    # schedules
+
+    @property
+    def schedule(self) -> Schedule:
+        """Learning rate as a function of the optimiser step (from 0).
+
+        Raises:
+            InputError: if the run or its epochs have no known length.
+        """
+        total = total_steps(self.trainer)
+        warmup = epochs_to_steps(self.trainer, self.warmup_epochs, "warmup_epochs")
+        return Schedule(self.start_lr, self.lr, self.final_lr, total, warmup)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW (or ``optimizer``) on decayed and undecayed groups."""
+        self.schedule(0)  # a run of unknown length is refused now
+        named = ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+        groups = decay_groups(named, self.weight_decay, exclude=is_undecayed)
+        if self.optimizer_factory is not None:
+            optimizer = mark_scheduled(self.optimizer_factory(groups))
+        else:
+            # also the weight decay of parameters that a callback adds
+            optimizer = torch.optim.AdamW(
+                groups, lr=self.lr, eps=1e-8, weight_decay=self.weight_decay
+            )
+        set_schedules(optimizer, self.lr, self.weight_decay)
+        return optimizer
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Set this step's learning rate, then step."""
+        rate = self.schedule(self.trainer.global_step)
+        set_rates(self.trainer, optimizer, rate, self.weight_decay)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

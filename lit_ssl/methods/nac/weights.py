@@ -1,0 +1,94 @@
+"""Circuits of other runs: their weights, or the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lit_ssl.checkpoints.encoders import fit_weights
+from lit_ssl.checkpoints.files import find_class, load_module, read_checkpoint, read_file
+from lit_ssl.checkpoints.prefixes import StateDict, all_tensors
+from lit_ssl.errors import InputError
+
+__all__ = ["build_circuit", "load_circuit"]
+
+_CLASSIFIER = "head.classifier."
+_OURS = ("lit_ssl.", "torch.nn.")
+
+
+def load_circuit(net: nn.Module, path: str | Path) -> str:
+    """Load the weights of another circuit into this one, all but the classifier.
+
+    Args:
+        net: a :class:`lit_ssl.models.NeuralAttentiveCircuit`.
+        path: checkpoint of a run with a circuit as ``net``, or the state dict of a circuit.
+
+    Returns:
+        What was read, in words.
+
+    Raises:
+        InputFileNotFoundError: if there is no such file.
+        InputError: if it cannot be read, or its weights do not fit.
+    """
+    tensors = all_tensors(read_file(path))
+    below = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
+    state: StateDict = {
+        k: v.clone()  # the file may be overwritten
+        for k, v in (below or tensors).items()
+        if not k.startswith(_CLASSIFIER)
+    }
+    own = {k: v for k, v in net.state_dict().items() if k.startswith(_CLASSIFIER)}
+    mend = "give net the class and arguments of the run that wrote them"
+    fit_weights(net, state | own, path, "net", mend)
+    return f"{path} ({'checkpoint of a run' if below else 'state dict of a network'})"
+
+
+def build_circuit(path: str | Path) -> tuple[nn.Module, Any]:
+    """The circuit of a checkpoint, as its configuration says and with its weights.
+
+    The file chooses no code: it is refused unless every class that it names is one of this package
+    or of ``torch.nn``.
+
+    Args:
+        path: checkpoint of a run of the command line, with a circuit as ``net``.
+
+    Returns:
+        The network, and its configuration (class path and arguments).
+
+    Raises:
+        InputFileNotFoundError: if there is no such file.
+        InputError: if it is of another kind, or the network was built in Python.
+    """
+    hparams = read_checkpoint(path).get("hyper_parameters", {})
+    class_path, config = hparams.get("_class_path"), hparams.get("net")
+    if not isinstance(class_path, str) or not isinstance(config, Mapping):
+        raise InputError(
+            f"{path} does not say how its network is built, since that was done in Python, or it "
+            "is not a checkpoint of NAC: build the same network and give it as net"
+        )
+    foreign = [name for name in _class_paths(hparams) if not name.startswith(_OURS)]
+    foreign += [] if class_path.startswith(_OURS) else [class_path]
+    if foreign:
+        raise InputError(
+            f"{path} names the class {foreign[0]}, which is not of this package, and a file must "
+            "not choose code: build the network yourself and give it as net"
+        )
+    module = load_module(path, class_path, hparams)
+    if not hasattr(find_class(class_path), "training_inputs"):
+        raise InputError(f"{path} is a checkpoint of {class_path}, which has no circuit")
+    return module.net, config
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """Every ``class_path`` of a nested configuration."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if name == "class_path":
+                yield str(item)
+            yield from _class_paths(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _class_paths(item)
