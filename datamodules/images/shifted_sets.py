@@ -102,6 +102,6 @@ def find_shifted_set(kind: str, places: Sequence[Path], class_names: Sequence[st
         )
     present = [labels[wnid] for wnid, found in files.items() for _ in found]
     rows = Rows(FileImages(folder, names), {"label": np.asarray(present, dtype=np.int64)})
-    classes = len(files) - len(lacking)
-    found = f"{len(rows):,} images of {classes} of {len(class_names):,} classes in {folder}"
+    classes, images = len(files) - len(lacking), f"image{'s' * (len(rows) != 1)}"
+    found = f"{len(rows):,} {images} of {classes} of {len(class_names):,} classes in {folder}"
     return ShiftedSet(rows, tuple(labels[wnid] for wnid in files), found)

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lit_ssl.contracts.evaluation_sets import EvaluationSet
+from lit_ssl.contracts.evaluation_sets import EvaluationSet, check_several_sets
 from lit_ssl.datamodules.images.shifted_sets import SHIFTED_SETS, ShiftedSet, find_shifted_set
 from lit_ssl.datamodules.loading import batches
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
@@ -234,8 +234,9 @@ class TinyImageNetDataModule(ImageDataModule):
             stage: "fit", "validate", "test", "predict" or None for all.
         """
         super().setup(stage)
-        if stage != "predict":
+        if self.ood and stage != "predict":
             _ = self._shifted
+            check_several_sets(self.trainer, "leave out ood of TinyImageNetDataModule")
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the loader of validation batches; with ``ood`` one for each evaluation set."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-__all__ = ["EvaluationSet", "evaluation_sets", "mask_classes"]
+from lit_ssl.errors import InputError
+
+__all__ = ["EvaluationSet", "check_several_sets", "evaluation_sets", "mask_classes"]
 
 
 class EvaluationSet(NamedTuple):
@@ -29,6 +33,28 @@ def evaluation_sets(data: Any, split: str) -> list[EvaluationSet]:
     """The sets of a split (``val`` or ``test``), as a data module names them; else one."""
     named = getattr(data, "evaluation_sets", None)
     return list(named(split)) if callable(named) else [EvaluationSet()]
+
+
+def check_several_sets(trainer: pl.Trainer | None, otherwise: str) -> None:
+    """Refuse a module whose steps do not tell several loaders apart.
+
+    Args:
+        trainer: The trainer that sets up its data module; None outside of one.
+        otherwise: How to go without several sets, for the message.
+
+    Raises:
+        InputError: A step takes no ``dataloader_idx``.
+    """
+    module = None if trainer is None else trainer.lightning_module
+    if trainer is None or module is None:
+        return
+    name = "test_step" if trainer.state.fn == "test" else "validation_step"
+    taken = inspect.signature(getattr(module, name)).parameters
+    if "dataloader_idx" not in taken:
+        raise InputError(
+            f"{type(module).__name__} evaluates on one set (its {name} takes no dataloader_idx):"
+            f" {otherwise}, or take a method that knows several, such as NAC"
+        )
 
 
 def mask_classes(logits: Tensor, classes: tuple[int, ...] | None) -> Tensor:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lit_ssl.models.nac.modulated import ModulatedFFN as ModulatedFFN
     from lit_ssl.models.nac.modulated import ModulatedLinear as ModulatedLinear
     from lit_ssl.models.nac.perceiver_io import PerceiverIO as PerceiverIO
+    from lit_ssl.models.nac.ranking import rank_modules as rank_modules
     from lit_ssl.models.nac.signature_fit import FitReport as FitReport
     from lit_ssl.models.nac.signature_fit import fit_signatures as fit_signatures
     from lit_ssl.models.nac.tokenizers.image_pair_text import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.models.nac.attention import Backend, KernelAttention, Modules, Propagator, join
+from lit_ssl.models.nac.generator import check_generator
 from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.models.nac.kernel import KernelOptions, SignatureKernel
 from lit_ssl.models.nac.modulated import ModulatedFFN, Modulation
 from lit_ssl.models.nac.pruning import checked_positions, fold_circuit, pruned
+from lit_ssl.models.nac.ranking import rank_modules
 from lit_ssl.models.nac.read_in import ReadIn
 from lit_ssl.models.nac.readout import OutputPooling, SlotHead
 from lit_ssl.models.nac.signature_fit import FitReport, fit_signatures
@@ -209,6 +211,7 @@ class NeuralAttentiveCircuit(nn.Module):
             seeding = set() if initial_state == "learned" else seeding
             used = {name: size for name, size in used.items() if name in seeding}
         self.codes = _tables(used, code_dim)
+        check_generator(generator, tokenizer, self.signatures, self.codes)
         self.seeder = self.states = None
         if initial_state == "seeder":
             self.seeder = StateSeeder(code_dim, state_dim, state_noise)
@@ -446,6 +449,23 @@ class NeuralAttentiveCircuit(nn.Module):
                 circuit is another one for each sample.
         """
         return pruned(self, keep, outputs)
+
+    def rank_modules(
+        self, method: str, batches: Iterable[tuple[Any, Tensor]] | None = None
+    ) -> Tensor:
+        """Order the mediators by importance; see :func:`lit_ssl.models.nac.ranking.rank_modules`.
+
+        Args:
+            method: of ranking, such as ``eigenvector`` or ``taylor``.
+            batches: ``(inputs, labels)`` on this device, for the methods that look at a loss.
+
+        Returns:
+            int64 ``[U]`` on the CPU, best first.
+
+        Raises:
+            ValueError: for an unknown method, or without what it needs.
+        """
+        return rank_modules(self, method, batches)
 
     @property
     def is_folded(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from lit_ssl.errors import InputError
 from lit_ssl.models.nac.tokenizers.tokens import with_first_token
 
-__all__ = ["TextCircuitGenerator"]
+__all__ = ["TextCircuitGenerator", "check_generator"]
 
 
 class TextCircuitGenerator(nn.Module):
@@ -30,23 +29,23 @@ class TextCircuitGenerator(nn.Module):
     adds is float32 inside autocast.
 
     Args:
-        text_dim: Channels of the text tokens (``text_dim`` of the tokenizer).
-        num_modules: Mediators of the circuit.
-        num_output_modules: Its output modules; 0 leaves their table as it is.
-        num_input_modules: Its input modules; as many as mediators by default, as where mediators
+        text_dim: channels of the text tokens (``text_dim`` of the tokenizer).
+        num_modules: mediators of the circuit.
+        num_output_modules: its output modules; 0 leaves their table as it is.
+        num_input_modules: its input modules; as many as mediators by default, as where mediators
             start from what was read in; 0 leaves their table as it is.
         signature_dim: G of the circuit.
         code_dim: C of the circuit.
         width: W, divisible by ``num_heads``.
-        num_heads: Of all attentions.
-        depth: Self-attention blocks, >= 0.
-        ffn_mult: Hidden channels of their feed-forward layers, in widths.
+        num_heads: of all attentions.
+        depth: self-attention blocks, >= 0.
+        ffn_mult: hidden channels of their feed-forward layers, in widths.
 
     Attributes:
-        tables: Modules of each table, in the order of the queries.
+        tables: modules of each table, in the order of the queries.
 
     Raises:
-        ValueError: If a size is out of range.
+        ValueError: if a size is out of range.
 
     Source: Figure 1 of arXiv 2210.08031 for the idea; the layers are ours, since no code of it was
     published.
@@ -80,7 +79,7 @@ class TextCircuitGenerator(nn.Module):
                 f"ffn_mult > 0, got {width}, {num_heads}, {depth} and {ffn_mult:g}"
             )
         self.tables = {name: size for name, size in sizes.items() if size}
-        self.text_dim = text_dim
+        self.text_dim, self.signature_dim, self.code_dim = text_dim, signature_dim, code_dim
         self.queries = nn.Parameter(torch.randn(sum(self.tables.values()), width))
         self.read = _ReadText(width, text_dim, num_heads)
         self.blocks = nn.Sequential(
@@ -100,7 +99,7 @@ class TextCircuitGenerator(nn.Module):
 
         Args:
             tokens: ``[B, L, text_dim]``.
-            mask: Bool ``[B, L]``, True where a token is; an empty row reads its first token. None:
+            mask: bool ``[B, L]``, True where a token is; an empty row reads its first token. None:
                 everywhere.
 
         Returns:
@@ -108,7 +107,7 @@ class TextCircuitGenerator(nn.Module):
             ``[B, U, C]``. Where a table has no signatures, the first is of no use.
 
         Raises:
-            ValueError: If the tokens are of another shape.
+            ValueError: if the tokens are of another shape.
         """
         if tokens.ndim != 3 or tokens.shape[2] != self.text_dim:
             raise InputError(
@@ -119,43 +118,66 @@ class TextCircuitGenerator(nn.Module):
         with torch.autocast(device_type=modules.device.type, enabled=False):
             modules = modules.to(self.to_signatures.weight.dtype)
             signatures, codes = self.to_signatures(modules), self.to_codes(modules)
-        parts: dict[str, tuple[Tensor, Tensor]] = {}
-        start = 0
-        for name, size in self.tables.items():
-            rows: Tensor | slice = slice(start, start + size)
-            if hasattr(self, f"kept_{name}"):
-                rows = getattr(self, f"kept_{name}") + start
-            parts[name] = (signatures[:, rows], codes[:, rows])
-            start += size
-        return parts
+        sizes = list(self.tables.values())
+        parts = zip(signatures.split(sizes, dim=1), codes.split(sizes, dim=1), strict=True)
+        return dict(zip(self.tables, parts, strict=True))
 
-    def prune(self, keep: Mapping[str, Tensor]) -> TextCircuitGenerator:
-        """A copy that returns some modules of a table, with the same values.
 
-        All queries are kept, since modules attend to each other before they are told apart.
+def check_generator(
+    generator: nn.Module | None,
+    tokenizer: nn.Module,
+    signatures: nn.ParameterDict,
+    codes: nn.ParameterDict,
+) -> None:
+    """Refuse a generator that does not fit a circuit, and a text that nobody reads.
 
-        Args:
-            keep: For each table that is pruned, int64 ``[n]`` positions in what this one returns.
+    Args:
+        generator: of the circuit, or None.
+        tokenizer: of the circuit.
+        signatures: its tables ``[U, G]``, by name.
+        codes: its tables ``[U, C]``, by name; ``propagator_0`` … are of the mediators.
 
-        Raises:
-            ValueError: If it has no such table, or a position is out of range.
-        """
-        pruned = copy.deepcopy(self)
-        for name, positions in keep.items():
-            if name not in self.tables:
-                raise InputError(
-                    f"TextCircuitGenerator has no table {name!r}, it has {', '.join(self.tables)}"
-                )
-            before = getattr(self, f"kept_{name}", None)
-            if before is None:
-                before = torch.arange(self.tables[name], device=self.queries.device)
-            if not len(positions) or positions.min() < 0 or positions.max() >= len(before):
-                raise InputError(
-                    f"positions of {name} modules to keep must be some of 0 to {len(before) - 1}, "
-                    f"got {positions.tolist()}"
-                )
-            pruned.register_buffer(f"kept_{name}", before[positions.to(before.device)].clone())
-        return pruned
+    Raises:
+        ValueError: says what to set.
+    """
+    if generator is None:
+        if getattr(tokenizer, "text_in_executor", True):
+            return
+        raise InputError(
+            "the tokenizer keeps the text from the circuit, and there is no generator that reads "
+            "it: set text_in_executor: true, or give a TextCircuitGenerator"
+        )
+    if not isinstance(generator, TextCircuitGenerator):
+        return
+    given = getattr(tokenizer, "text_dim", None)
+    if given != generator.text_dim:
+        who = type(tokenizer).__name__
+        text = f"that of {who} has {given}" if given else f"{who} has no text"
+        raise InputError(f"the generator reads a text of {generator.text_dim} channels, but {text}")
+    if not signatures or not codes:
+        raise InputError(
+            "a generator changes signatures and codes: it needs a graph and a modulation"
+        )
+    tables = {("mediator" if k.startswith("propagator") else k): v for k, v in codes.items()}
+    theirs = {name: len(tables[name]) for name in generator.tables if name in tables}
+    if theirs != generator.tables:
+        sizes = {name: len(table) for name, table in tables.items()}
+        raise InputError(
+            f"the generator is for a circuit with {_counted(generator.tables)} modules, this one "
+            f"has {_counted(sizes)}: set num_modules, num_input_modules and num_output_modules of "
+            "both alike"
+        )
+    dims = {"signature_dim": signatures["mediator"], "code_dim": tables["mediator"]}
+    for name, table in dims.items():
+        if table.shape[1] != getattr(generator, name):
+            raise InputError(
+                f"the generator has {name} {getattr(generator, name)}, the circuit "
+                f"{table.shape[1]}: make them equal"
+            )
+
+
+def _counted(tables: Mapping[str, int]) -> str:
+    return ", ".join(f"{size} {name}" for name, size in sorted(tables.items()))
 
 
 class _ReadText(nn.Module):

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from lit_ssl.errors import InputError
-from lit_ssl.models import TextCircuitGenerator
+from lit_ssl.models import (
+    ImagePairTextTokenizer,
+    NeuralAttentiveCircuit,
+    SmallPairEncoder,
+    SymbolTokenizer,
+    TextCircuitGenerator,
+)
 
 
 def make(trained=True, **kwargs):
@@ -120,32 +126,6 @@ def test_what_is_added_is_float32_inside_autocast():
     assert generator.bfloat16()(tokens, mask)["mediator"][0].isfinite().all()
 
 
-def test_pruned_modules_are_those_of_the_whole():
-    generator = make()
-    tokens, mask = texts()
-    whole = generator(tokens, mask)
-    pruned = generator.prune({"mediator": torch.tensor([1, 2, 4]), "output": torch.tensor([2])})
-    parts = pruned(tokens, mask)
-    assert torch.equal(parts["mediator"][0], whole["mediator"][0][:, [1, 2, 4]])
-    assert torch.equal(parts["output"][1], whole["output"][1][:, [2]])
-    assert torch.equal(parts["input"][1], whole["input"][1])
-    twice = pruned.prune({"mediator": torch.tensor([0, 2])})
-    assert torch.equal(twice(tokens, mask)["mediator"][1], whole["mediator"][1][:, [1, 4]])
-    other = make().prune({"mediator": torch.tensor([0, 1, 2]), "output": torch.tensor([0])})
-    other.load_state_dict(pruned.state_dict())
-    same(other(tokens, mask), parts)
-
-
-@pytest.mark.parametrize(
-    ("keep", "words"),
-    [({"mediator": [5]}, "0 to 4"), ({"output": []}, "0 to 2"), ({"mediator": [-1]}, "0 to 4"),
-     ({"x": [0]}, "no table 'x'")],
-)  # fmt: skip
-def test_wrong_positions_are_refused(keep, words):
-    with pytest.raises(InputError, match=words):
-        make().prune({name: torch.tensor(at, dtype=torch.long) for name, at in keep.items()})
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [({"width": 9}, "num_heads divides"), ({"num_modules": 0}, "num_modules"),
@@ -159,3 +139,99 @@ def test_wrong_options_are_refused(arguments, words):
 def test_tokens_of_another_width_are_refused():
     with pytest.raises(InputError, match=r"\[B, L, 6\], got \[2, 3, 5\]"):
         make()(torch.zeros(2, 3, 5))
+
+
+def text_circuit(generator=None, text_in_executor=False, **kwargs):
+    encoder = SmallPairEncoder(20, image_size=8, image_dim=4, text_dim=6, max_length=9)
+    tokenizer = ImagePairTextTokenizer(encoder, 9, 5, 3, 2, text_in_executor)
+    arguments = {
+        "num_classes": 2, "state_dim": 10, "signature_dim": 7, "num_modules": 5,
+        "num_input_modules": 4, "num_output_modules": 3, "depth": 2, "num_heads": 2,
+        "head_dim": 4, "wiring": "persistent",
+    }  # fmt: skip
+    return NeuralAttentiveCircuit(tokenizer, generator=generator, **{**arguments, **kwargs})
+
+
+def pairs(net, lengths=(4, 9, 1)):
+    inputs = net.tokenizer.example(len(lengths))
+    inputs["attention_mask"] = (torch.arange(9) < torch.tensor(lengths)[:, None]).long()
+    return inputs
+
+
+@pytest.mark.parametrize("wiring", ["persistent", "from_input"])
+def test_a_new_generator_leaves_the_circuit_as_it_is(wiring):
+    inputs = 4 if wiring == "persistent" else None
+    generator = make(trained=False, num_input_modules=inputs)
+    net = text_circuit(generator, wiring=wiring, num_input_modules=inputs).eval()
+    batch = pairs(net)
+    with_text = net(batch)
+    other = {**batch, "input_ids": batch["input_ids"].flip(1)}
+    same(net(other), with_text)  # the executor reads the images alone
+    net.generator = None
+    same(net(batch), with_text)
+
+
+@pytest.mark.parametrize("wiring", ["persistent", "from_input"])
+def test_each_sample_has_a_circuit_of_its_own(wiring):
+    inputs = 4 if wiring == "persistent" else None
+    generator = make(num_input_modules=inputs)
+    net = text_circuit(generator, wiring=wiring, num_input_modules=inputs).eval()
+    batch = pairs(net)
+    together = net(batch).logits
+    for i in range(3):
+        same(net({k: v[i : i + 1] for k, v in batch.items()}).logits[0], together[i])
+    other = {**batch, "input_ids": batch["input_ids"].flip(1)}
+    assert (net(other).logits - together).abs().max() > 1e-4
+    hidden = batch["attention_mask"] == 0
+    padded = {**batch, "input_ids": batch["input_ids"].masked_fill(hidden, 0)}
+    same(net(padded).logits, together)
+    # as a circuit whose free tables are those of the sample
+    text = net.tokenizer(batch).text
+    changes = generator(*text)
+    alone = text_circuit(None, True, wiring=wiring, num_input_modules=inputs).eval()
+    alone.tokenizer = net.tokenizer
+    alone.load_state_dict({k: v for k, v in net.state_dict().items() if "generator" not in k})
+    with torch.no_grad():
+        for name, table in alone.codes.items():
+            table += changes[name][1][1]
+        for name, table in alone.signatures.items():
+            table += changes[name][0][1]
+    same(alone(batch).logits[1], together[1])
+
+
+def test_a_circuit_with_a_generator_trains_every_parameter():
+    for wiring, inputs in (("persistent", 4), ("from_input", None)):
+        generator = make(num_input_modules=inputs)
+        net = text_circuit(generator, wiring=wiring, num_input_modules=inputs).train()
+        out = net(pairs(net))
+        (out.logits.square().sum() + out.features.square().sum()).backward()
+        assert [n for n, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_a_new_generator_learns_from_the_first_step_on():
+    """Its last layers start at zero, but not their gradients."""
+    net = text_circuit(make(trained=False)).train()
+    net(pairs(net)).logits.square().sum().backward()
+    assert net.generator.to_codes.weight.grad.any()
+    assert net.generator.to_signatures.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "circuit", "words"),
+    [({"num_modules": 6}, {}, "6 mediator.*5 mediator"),
+     ({"num_output_modules": 1}, {}, "1 output"),
+     ({"num_input_modules": None}, {}, "5 input.*4 input"), ({"code_dim": 9}, {}, "code_dim 9"),
+     ({"signature_dim": 1}, {}, "signature_dim 1"), ({"text_dim": 5}, {}, "text of 5 channels"),
+     ({}, {"modulation": "none", "initial_state": "learned"}, "needs a graph and a modulation"),
+     ({}, {"graph": False}, "needs a graph")],
+)  # fmt: skip
+def test_a_generator_for_another_circuit_is_refused(theirs, circuit, words):
+    with pytest.raises(InputError, match=words):
+        text_circuit(make(**theirs), **circuit)
+
+
+def test_a_text_that_nobody_reads_is_refused():
+    with pytest.raises(InputError, match="no generator that reads"):
+        text_circuit(None, text_in_executor=False)
+    with pytest.raises(InputError, match="SymbolTokenizer has no text"):
+        NeuralAttentiveCircuit(SymbolTokenizer(9), generator=make())

@@ -31,15 +31,15 @@ class ImagePairTextTokenizer(nn.Module):
 
     Args:
         encoder: :class:`lit_ssl.models.FrozenCLIP` or :class:`lit_ssl.models.SmallPairEncoder`.
-        max_length: Longest text in tokens; no longer than the encoder's.
-        embed_dim: Channels of the projections.
-        position_dim: Channels of the positions, drawn from N(0, 1).
-        category_dim: Channels of the categories, drawn from N(0, 1).
-        text_in_executor: Whether the text is among the tokens that the circuit reads in. False
+        max_length: longest text in tokens; no longer than the encoder's.
+        embed_dim: channels of the projections.
+        position_dim: channels of the positions, drawn from N(0, 1).
+        category_dim: channels of the categories, drawn from N(0, 1).
+        text_in_executor: whether the text is among the tokens that the circuit reads in. False
             where it only conditions the generator of the circuit.
 
     Raises:
-        ValueError: If a size is out of range.
+        ValueError: if a size is out of range.
 
     Source: as the baseline for NLVR2 in the code of m2mKD (arXiv 2402.16918); a text that only
     conditions the generator is Figure 1 of arXiv 2210.08031.

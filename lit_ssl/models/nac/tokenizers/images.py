@@ -38,18 +38,18 @@ class ConvNeXtTokenizer(nn.Module):
 
     Args:
         state_dim: D of the circuit, divisible by 4; only sets the widths.
-        preset: Blocks of the stages: ``tiny`` (3, 3, 9), ``mini`` (3, 3, 6), ``micro`` (3, 3, 3),
+        preset: blocks of the stages: ``tiny`` (3, 3, 9), ``mini`` (3, 3, 6), ``micro`` (3, 3, 3),
             ``nano`` (1, 1, 1), ``pico`` (1, 1, 0), ``femto`` (1, 0, 0), ``atto`` (0, 0, 0).
-        num_stages: How many of them, 1 to 3.
-        image_size: Height and width, divisible by 4, 8 or 16 for 1, 2 or 3 stages. The grid of
+        num_stages: how many of them, 1 to 3.
+        image_size: height and width, divisible by 4, 8 or 16 for 1, 2 or 3 stages. The grid of
             positions has this size, so images have to have it.
-        position_dim: Channels of the positions, drawn from N(0, 1); >= 1.
-        in_channels: Channels of the images.
-        drop_path: Probability that the last block is left out, in [0, 1); falls linearly to 0 at
+        position_dim: channels of the positions, drawn from N(0, 1); >= 1.
+        in_channels: channels of the images.
+        drop_path: probability that the last block is left out, in [0, 1); falls linearly to 0 at
             the first one.
 
     Raises:
-        ValueError: For an unknown preset, or sizes that do not divide.
+        ValueError: for an unknown preset, or sizes that do not divide.
 
     Source: the official code of NAC (arXiv 2210.08031).
     """
@@ -98,14 +98,14 @@ class PatchTokenizer(nn.Module):
     """Linear projections of patches, and learned positions that are concatenated.
 
     Args:
-        image_size: Height and width of the images.
-        patch_size: Of the patches; divides ``image_size``.
-        in_channels: Channels of the images.
-        embed_dim: Channels of the projection, >= 1.
-        position_dim: Channels of the positions, drawn from N(0, 1); >= 1.
+        image_size: height and width of the images.
+        patch_size: of the patches; divides ``image_size``.
+        in_channels: channels of the images.
+        embed_dim: channels of the projection, >= 1.
+        position_dim: channels of the positions, drawn from N(0, 1); >= 1.
 
     Raises:
-        ValueError: If a size lies below 1 or does not divide.
+        ValueError: if a size lies below 1 or does not divide.
 
     Source: ours, for small images.
     """
@@ -154,11 +154,11 @@ def convnext_stages(
     """The first stages of a ConvNeXt, and the pixels per side of one output position.
 
     Args:
-        state_dim: Four times the channels of the first stage; the others double them.
-        preset: See :class:`ConvNeXtTokenizer`.
+        state_dim: four times the channels of the first stage; the others double them.
+        preset: see :class:`ConvNeXtTokenizer`.
         num_stages: 1 to 3.
-        in_channels: Channels of the images.
-        drop_path: Of the last block; falls linearly to 0 at the first one.
+        in_channels: channels of the images.
+        drop_path: of the last block; falls linearly to 0 at the first one.
     """
     if preset not in PRESETS:
         raise InputError(f"there is no preset {preset!r}.{did_you_mean(preset, PRESETS)}")
@@ -192,9 +192,9 @@ def check_images(module: nn.Module, images: Tensor, ndim: int) -> None:
     """Refuse images of another size than a module was built for, ``[..., C, H, W]``.
 
     Args:
-        module: Has ``image_size`` and ``in_channels``.
-        images: What it got.
-        ndim: Dimensions that they should have.
+        module: has ``image_size`` and ``in_channels``.
+        images: what it got.
+        ndim: dimensions that they should have.
     """
     who, size = type(module).__name__, module.image_size
     expected = (module.in_channels, size, size)

@@ -26,20 +26,20 @@ class FrozenCLIP(nn.Module):
     these are settings of the data module.
 
     Args:
-        path: Folder with ``config.json`` and the weights, as ``save_pretrained`` of transformers'
+        path: folder with ``config.json`` and the weights, as ``save_pretrained`` of transformers'
             ``CLIPModel`` writes them; nothing is fetched. Where weights follow, of a checkpoint,
             only ``config.json`` is read.
 
     Attributes:
-        image_size, in_channels: Of the images that it reads.
-        num_image_tokens: Of one image, its class token first.
-        image_dim, text_dim: Channels of the tokens.
-        vocab_size, max_length: Of texts.
+        image_size, in_channels: of the images that it reads.
+        num_image_tokens: of one image, its class token first.
+        image_dim, text_dim: channels of the tokens.
+        vocab_size, max_length: of texts.
 
     Raises:
-        ImportError: Without the package transformers.
-        FileNotFoundError: If there is no folder, or no model in it.
-        ValueError: If it holds another model or lacks weights.
+        ImportError: without the package transformers.
+        FileNotFoundError: if there is no folder, or no model in it.
+        ValueError: if it holds another model or lacks weights.
     """
 
     def __init__(self, path: str) -> None:
@@ -81,18 +81,18 @@ class SmallPairEncoder(nn.Module):
     Words have learned positions added, since a generator that reads them alone would see their set.
 
     Args:
-        vocab_size: Number of ids, with padding (0).
-        image_size: Height and width, divisible by 8.
-        in_channels: Channels of the images.
-        image_dim: Channels of the image tokens, divisible by 2.
-        text_dim: Channels of the text tokens.
-        max_length: Longest text.
-        preset: Blocks of the two stages; see :class:`lit_ssl.models.ConvNeXtTokenizer`.
+        vocab_size: number of ids, with padding (0).
+        image_size: height and width, divisible by 8.
+        in_channels: channels of the images.
+        image_dim: channels of the image tokens, divisible by 2.
+        text_dim: channels of the text tokens.
+        max_length: longest text.
+        preset: blocks of the two stages; see :class:`lit_ssl.models.ConvNeXtTokenizer`.
 
     Attributes: See :class:`FrozenCLIP`.
 
     Raises:
-        ValueError: If a size is out of range.
+        ValueError: if a size is out of range.
 
     Source: ours.
     """

@@ -18,8 +18,8 @@ class FourierFeatures(nn.Module):
     """Coordinates, and their sines and cosines: ``[..., 3]`` → ``[..., 3 + 6 * bands]``, float32.
 
     Args:
-        bands: Frequencies per axis, >= 1.
-        max_frequency: The highest, in half periods per unit; the others are spread evenly from 1.
+        bands: frequencies per axis, >= 1.
+        max_frequency: the highest, in half periods per unit; the others are spread evenly from 1.
     """
 
     def __init__(self, bands: int = 16, max_frequency: float = 16.0) -> None:
@@ -45,15 +45,15 @@ class PointTokenizer(nn.Module):
     as long as no distances are equal.
 
     Args:
-        num_centres: Tokens of a cloud. A cloud of fewer points has one token for each point.
-        group_size: Points of a group, its centre among them; all points, in a smaller cloud.
-        bands: Frequencies per axis of the Fourier features, >= 1.
-        max_frequency: The highest of them, in half periods per unit, for clouds within [-1, 1].
-        hidden_dim: Channels after the first layer.
-        embed_dim: Channels of a group.
+        num_centres: tokens of a cloud. A cloud of fewer points has one token for each point.
+        group_size: points of a group, its centre among them; all points, in a smaller cloud.
+        bands: frequencies per axis of the Fourier features, >= 1.
+        max_frequency: the highest of them, in half periods per unit, for clouds within [-1, 1].
+        hidden_dim: channels after the first layer.
+        embed_dim: channels of a group.
 
     Raises:
-        ValueError: If a size lies below 1.
+        ValueError: if a size lies below 1.
 
     Source: ours, since the paper's code has no tokenizer of points; the groups are those of
     PointNet++ (arXiv 1706.02413).
@@ -123,7 +123,7 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
 
     Args:
         points: float32 ``[B, P, 3]``.
-        count: How many; all of them, if there are fewer.
+        count: how many; all of them, if there are fewer.
 
     Returns:
         Positions int64 ``[B, min(count, P)]``, no one twice.
@@ -147,7 +147,7 @@ def nearest_points(centres: Tensor, points: Tensor, count: int) -> Tensor:
     Args:
         centres: float32 ``[B, N, 3]``.
         points: float32 ``[B, P, 3]``.
-        count: How many; all of them, if there are fewer.
+        count: how many; all of them, if there are fewer.
 
     Returns:
         Positions int64 ``[B, N, min(count, P)]``.

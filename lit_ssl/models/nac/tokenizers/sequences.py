@@ -31,12 +31,12 @@ class ByteTokenizer(nn.Module):
     Args:
         state_dim: D, divisible by 4: bytes are embedded in D/2 channels, positions in D/4 (drawn
             from N(0, 1)) are concatenated, tokens have D.
-        max_length: Longest text in bytes.
-        stride: Bytes from one token to the next.
-        kernel_size: Bytes that a token sees, at least ``stride``.
+        max_length: longest text in bytes.
+        stride: bytes from one token to the next.
+        kernel_size: bytes that a token sees, at least ``stride``.
 
     Raises:
-        ValueError: If a size is out of range.
+        ValueError: if a size is out of range.
 
     Source: ours; the paper's code has no tokenizer of bytes.
     """
@@ -83,13 +83,13 @@ class SymbolTokenizer(nn.Module):
     """Embedded symbols, and learned positions that are concatenated; one token for each symbol.
 
     Args:
-        vocab_size: Number of ids, with padding (0).
-        embed_dim: Channels of the embedding.
-        position_dim: Channels of the positions, drawn from N(0, 1).
-        max_length: Longest sequence.
+        vocab_size: number of ids, with padding (0).
+        embed_dim: channels of the embedding.
+        position_dim: channels of the positions, drawn from N(0, 1).
+        max_length: longest sequence.
 
     Raises:
-        ValueError: If a size lies below 1.
+        ValueError: if a size lies below 1.
 
     Source: ours; the paper's code has no tokenizer of symbols.
     """
@@ -134,16 +134,16 @@ def ids_and_mask(
     the embedding itself stops.
 
     Args:
-        module: Who reads them, for messages.
-        inputs: The batch.
-        vocab_size: Ids have to lie below.
-        max_length: Sequences have to be no longer.
+        module: who reads them, for messages.
+        inputs: the batch.
+        vocab_size: ids have to lie below.
+        max_length: sequences have to be no longer.
 
     Returns:
         int64 ``[B, L]`` and bool ``[B, L]``.
 
     Raises:
-        ValueError: If they are missing, of another shape, too long or out of the vocabulary.
+        ValueError: if they are missing, of another shape, too long or out of the vocabulary.
     """
     who, names = type(module).__name__, ("input_ids", "attention_mask")
     if not isinstance(inputs, Mapping) or any(name not in inputs for name in names):

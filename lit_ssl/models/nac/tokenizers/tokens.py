@@ -25,7 +25,7 @@ class Tokens(NamedTuple):
     Attributes:
         values: ``[B, V, token_dim]``, what the circuit reads in.
         mask: bool ``[B, V]``, True where a token is; at least one in each row. None: everywhere.
-        text: Values ``[B, L, text_dim]`` and mask ``[B, L]`` of a text that conditions the
+        text: values ``[B, L, text_dim]`` and mask ``[B, L]`` of a text that conditions the
             generator of the circuit; None where the inputs have no text.
     """
 
