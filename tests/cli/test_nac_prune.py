@@ -1,6 +1,8 @@
-"""`lit-ssl nac-prune`: a checkpoint with fewer modules, that is read as any other."""
+"""`lit-ssl nac-prune` writes a checkpoint with fewer modules; it is exported as any other."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import yaml
 from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.methods import NAC, NACFewShot
 from lit_ssl.methods.nac.pruned_checkpoint import prune_checkpoint
+from lit_ssl.models import load_exported
 
 QUICK = [
     "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
@@ -73,6 +76,14 @@ def test_a_smaller_checkpoint_computes_what_the_pruned_network_does(lit_ssl, wor
     tested = lit_ssl("test", "--ckpt_path=small.ckpt", *DATA, *QUICK[:2], *QUICK[4:6])
     assert tested.code == 0, tested.err
     assert "test/acc1" in tested.out
+    for path, module in ((whole, NAC.load_from_checkpoint(whole)), ("small.ckpt", small)):
+        written = lit_ssl("export", path, "circuit.safetensors")
+        assert written.code == 0, written.err
+        assert "lit_ssl.models.load_exported('circuit.safetensors')" in written.out
+        loaded = load_exported("circuit.safetensors")
+        assert torch.equal(loaded(images).logits, module.eval().logits(images))
+        assert torch.equal(loaded.kept_modules, module.net.kept_modules)
+    Path("circuit.safetensors").unlink()
     again = lit_ssl("nac-prune", "small.ckpt", "one.ckpt", "--modules", "1")
     assert again.code == 0, again.err
     assert NAC.load_from_checkpoint("one.ckpt", map_location="cpu").net.kept_modules.tolist() == [1]
