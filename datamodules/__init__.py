@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.groups.coloured_mnist import (
         ColouredMNISTDataModule as ColouredMNISTDataModule,
     )
+    from lit_ssl.datamodules.groups.cub import CUBGroupsDataModule as CUBGroupsDataModule
     from lit_ssl.datamodules.groups.images import GroupImageDataModule as GroupImageDataModule
     from lit_ssl.datamodules.groups.multinli import MultiNLIDataModule as MultiNLIDataModule
     from lit_ssl.datamodules.groups.own_table import GroupCSVDataModule as GroupCSVDataModule
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.groups.waterbirds import WaterbirdsDataModule as WaterbirdsDataModule
     from lit_ssl.datamodules.images.cifar import CIFAR10DataModule as CIFAR10DataModule
     from lit_ssl.datamodules.images.cifar import CIFAR100DataModule as CIFAR100DataModule
+    from lit_ssl.datamodules.images.cub import CUB200DataModule as CUB200DataModule
     from lit_ssl.datamodules.images.few_shot import FewShotDataModule as FewShotDataModule
     from lit_ssl.datamodules.images.image_folder import (
         ImageFolderDataModule as ImageFolderDataModule,
