@@ -11,6 +11,13 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
+from lit_ssl.callbacks.reports.module_drop_networks import (
+    Sweep,
+    circuit_of,
+    gate_network,
+    sweep_rows,
+    timed_calls,
+)
 from lit_ssl.callbacks.reports.module_drop_output import (
     FILES,
     draw_sweep,
@@ -18,13 +25,12 @@ from lit_ssl.callbacks.reports.module_drop_output import (
     print_sweep,
     write_sweep,
 )
-from lit_ssl.callbacks.reports.timing import Clock, device_name, rows_of
+from lit_ssl.callbacks.reports.timing import device_name, median_times, rows_of
 from lit_ssl.contracts.batches import labelled_inputs
 from lit_ssl.contracts.data import bank_loader, check_bank, data_source
-from lit_ssl.contracts.evaluation_sets import EvaluationSet, evaluation_sets, mask_classes
-from lit_ssl.errors import InputError, InputTypeError, by_name, did_you_mean
+from lit_ssl.contracts.evaluation_sets import evaluation_sets
+from lit_ssl.errors import InputError, by_name, did_you_mean
 from lit_ssl.imagenet_x.plot import figure_pixels
-from lit_ssl.metrics.accuracy import KnownAccuracy
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.models.nac.ranking import RANKINGS
 from lit_ssl.trainer.passes import evaluate_batches, on_rank_zero
@@ -64,7 +70,7 @@ class ModuleDropSweep(pl.Callback):
         calibration_batches: Batches of training images, seen as in evaluation, for the methods that
             look at a loss (``taylor``, ``loo``, ``greedy``), ≥ 1.
         min_runs: Timed runs of each network and batch size at least, ≥ 1.
-        seconds: And at least so long.
+        seconds: And at least so long, for each network on average. They take turns.
         seed: Of the one random mediator.
         output: Folder of the files; None takes the run's.
         plot: Whether to draw the curve (needs matplotlib).
@@ -110,7 +116,7 @@ class ModuleDropSweep(pl.Callback):
         self.seed = seed
         self.output = output
         self.plot = plot
-        self._sweep: _Sweep | None = None
+        self._sweep: Sweep | None = None
         self._finished: tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None = None
 
     # hooks
@@ -121,7 +127,7 @@ class ModuleDropSweep(pl.Callback):
         if stage not in ("validate", "test"):
             return
         self._finished = None
-        net = _circuit(pl_module)
+        net = circuit_of(pl_module)
         self._sizes(net)
         check_output(trainer, self.output)
         if self.plot:
@@ -188,15 +194,15 @@ class ModuleDropSweep(pl.Callback):
 
     @by_name
     def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
-        net = _circuit(pl_module)
+        net = circuit_of(pl_module)
         order = on_rank_zero(trainer, lambda: self._rank(trainer, pl_module, net).tolist())
         networks: dict[int, nn.Module] = {}
         for size in self._sizes(net):
             small = net.prune(order[:size]) if size < net.num_modules else copy.deepcopy(net)
             networks[size] = small.fold()
-        gate, kind = self._gate(net)
+        gate, kind = gate_network(net, self.seed)
         sets = evaluation_sets(data_source(trainer), split)
-        self._sweep = _Sweep(networks, gate, kind, order, sets, pl_module)
+        self._sweep = Sweep(networks, gate, kind, order, sets, pl_module)
 
     def _rank(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, net: NeuralAttentiveCircuit
@@ -213,20 +219,13 @@ class ModuleDropSweep(pl.Callback):
         )
         return net.rank_modules(self.method, batches)
 
-    def _gate(self, net: NeuralAttentiveCircuit) -> tuple[nn.Module, str]:
-        if net.input_to_output:
-            return _WithoutMediators(net), "no mediator"
-        generator = torch.Generator().manual_seed(self.seed)
-        one = int(torch.randint(net.num_modules, (), generator=generator))
-        return net.prune([one]).eval(), f"mediator {one} alone, drawn at random"
-
     def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         sweep, self._sweep = self._sweep, None
         if sweep is None:
             return
         accuracies = {size: sweep.accuracies(size) for size in (*sweep.networks, None)}
         times = on_rank_zero(trainer, lambda: self._times(trainer, pl_module, sweep))
-        rows = _rows(accuracies, times)
+        rows = sweep_rows(accuracies, times)
         name = next(name for name in rows[0] if name.endswith("acc1"))
         for row in rows:
             pl_module.log(f"{split}/modules_{row['modules']}_{name}", row[name], sync_dist=True)
@@ -259,11 +258,11 @@ class ModuleDropSweep(pl.Callback):
         self._finished = rows, summary, files
 
     def _times(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, sweep: _Sweep
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, sweep: Sweep
     ) -> dict[int, dict[str, float]]:
         """Milliseconds for each input, by number of modules and kind."""
         quick = is_fast_dev_run(trainer)
-        clock = Clock(pl_module.device, 1 if quick else self.min_runs, 0 if quick else self.seconds)
+        limits = (1, 0.0) if quick else (self.min_runs, self.seconds)
         times: dict[int, dict[str, float]] = {size: {} for size in sweep.networks}
         if sweep.sample is None:
             return times
@@ -272,91 +271,9 @@ class ModuleDropSweep(pl.Callback):
             f"{', '.join(map(str, self.batch_sizes))}"
         )
         for batch_size in self.batch_sizes:
-            inputs = rows_of(sweep.sample, batch_size)
-            for size, net in sweep.networks.items():
-                with torch.no_grad(), trainer.precision_plugin.forward_context():
-                    whole, circuit = clock.network_and_circuit(net, inputs)
-                times[size][f"circuit_ms_b{batch_size}"] = 1e3 * circuit / batch_size
-                times[size][f"network_ms_b{batch_size}"] = 1e3 * whole / batch_size
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                calls = timed_calls(sweep.networks, rows_of(sweep.sample, batch_size))
+                taken = median_times(calls, pl_module.device, *limits)
+            for (size, kind), value in taken.items():
+                times[size][f"{kind}_ms_b{batch_size}"] = 1e3 * value / batch_size
         return times
-
-
-class _Sweep:
-    """The networks of a sweep, and what they have answered."""
-
-    def __init__(
-        self,
-        networks: dict[int, nn.Module],
-        gate: nn.Module,
-        kind: str,
-        order: list[int],
-        sets: list[EvaluationSet],
-        pl_module: pl.LightningModule,
-    ) -> None:
-        self.networks = networks
-        self.gate = gate
-        self.kind = kind
-        self.order = order
-        self.sets = sets
-        self.classes: int = _circuit(pl_module).num_classes
-        self.sample: Any = None  # inputs to time
-        self.hits = {
-            size: [KnownAccuracy(self.classes).to(pl_module.device) for _ in sets]
-            for size in (*networks, None)
-        }
-
-    def answer(self, trainer: pl.Trainer, batch: Any, dataloader_idx: int) -> None:
-        """Count the right answers of all networks."""
-        inputs, labels = labelled_inputs(batch, self.classes)
-        if self.sample is None:
-            self.sample = inputs
-        classes = self.sets[dataloader_idx].classes
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for size, net in (*self.networks.items(), (None, self.gate)):
-                logits = mask_classes(net(inputs).logits.float(), classes)
-                self.hits[size][dataloader_idx].update(logits, labels)
-
-    def accuracies(self, size: int | None) -> dict[str, float]:
-        """Accuracy on each set over all processes."""
-        names = [f"{one.name}_acc1" if one.name else "acc1" for one in self.sets]
-        return {
-            name: float(metric.compute())
-            for name, metric in zip(names, self.hits[size], strict=True)
-        }
-
-
-class _WithoutMediators(nn.Module):
-    """A circuit whose outputs hear its input modules only."""
-
-    def __init__(self, net: NeuralAttentiveCircuit) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, inputs: Any) -> Any:
-        """As of the circuit."""
-        return self.net(inputs, keep=[])
-
-
-def _circuit(pl_module: pl.LightningModule) -> NeuralAttentiveCircuit:
-    net = getattr(pl_module, "net", None)
-    if not isinstance(net, NeuralAttentiveCircuit):
-        raise InputTypeError(
-            f"needs a module with a circuit as net, such as NAC, and {type(pl_module).__name__} "
-            "has none: remove the callback"
-        )
-    return net
-
-
-def _rows(
-    accuracies: dict[int | None, dict[str, float]], times: dict[int, dict[str, float]]
-) -> list[dict[str, Any]]:
-    """One row for each number of modules, with speed-ups against the first one."""
-    whole = next(iter(times))
-    rows = []
-    for size, measured in times.items():
-        row: dict[str, Any] = {"modules": size, "share": size / whole, **accuracies[size]}
-        for name, value in measured.items():
-            row[name] = value
-            row[name.replace("_ms_", "_speedup_")] = times[whole][name] / value
-        rows.append(row)
-    return rows

@@ -2,71 +2,65 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Clock", "device_name", "rows_of"]
+__all__ = ["device_name", "median_times", "on_ready_tokens", "rows_of"]
 
 _WARM_UP = 2
 
+Name = TypeVar("Name", bound=Hashable)
 
-class Clock:
-    """Measures how long calls take, the wait for the device included.
+
+def median_times(
+    calls: Mapping[Name, Callable[[], object]],
+    device: torch.device,
+    min_runs: int,
+    seconds: float,
+) -> dict[Name, float]:
+    """Median of the seconds that each call takes, the wait for the device included.
+
+    They take turns, so that what else the machine does meets all of them alike.
 
     Args:
-        device: Where the calls compute.
+        calls: By name.
+        device: Where they compute.
         min_runs: Timed runs of each call at least.
-        seconds: And at least so long.
+        seconds: And at least so long, for each on average.
     """
-
-    def __init__(self, device: torch.device, min_runs: int, seconds: float) -> None:
-        self.device = device
-        self.min_runs = min_runs
-        self.seconds = seconds
-
-    def __call__(self, call: Callable[[], object]) -> float:
-        """Median of the seconds that a call takes."""
-        for _ in range(_WARM_UP):
-            call()
-        self._wait()
-        taken: list[float] = []
-        while len(taken) < self.min_runs or sum(taken) < self.seconds:
+    taken: dict[Name, list[float]] = {name: [] for name in calls}
+    runs, spent = -_WARM_UP, 0.0
+    while runs < min_runs or spent < seconds * len(calls):
+        for name, call in calls.items():
             start = time.perf_counter()
             call()
-            self._wait()
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken)
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
+            if runs >= 0:
+                taken[name].append(time.perf_counter() - start)
+                spent += taken[name][-1]
+        runs += 1
+    return {name: statistics.median(times) for name, times in taken.items()}
 
-    def network_and_circuit(self, net: Any, inputs: Any) -> tuple[float, float]:
-        """Seconds of a circuit with its tokenizer, and of the circuit on tokens that are there."""
-        whole = self(lambda: net(inputs))
-        tokenizer = net.tokenizer
-        net.tokenizer = _Ready(tokenizer(inputs))
-        try:
-            return whole, self(lambda: net(inputs))
-        finally:
-            net.tokenizer = tokenizer
 
-    def _wait(self) -> None:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
+def on_ready_tokens(net: Any, tokens: Any) -> nn.Module:
+    """A copy of a circuit whose tokenizer has done its work: it gives these tokens."""
+    return copy.deepcopy(net, {id(net.tokenizer): _Ready(tokens)})
 
 
 class _Ready(nn.Module):
-    """Stands for a tokenizer that has done its work."""
-
     def __init__(self, tokens: Any) -> None:
         super().__init__()
         self.tokens = tokens
 
     def forward(self, inputs: Any) -> Any:
-        """The tokens."""
         return self.tokens
 
 
