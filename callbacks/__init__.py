@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.monitors.collapse import CollapseMonitor as CollapseMonitor
     from lit_ssl.callbacks.monitors.speed import SpeedMonitor as SpeedMonitor
     from lit_ssl.callbacks.monitors.sync import SyncMonitor as SyncMonitor
+    from lit_ssl.callbacks.pictures.circuit_graph import CircuitGraph as CircuitGraph
     from lit_ssl.callbacks.pictures.views import ViewLogger as ViewLogger
     from lit_ssl.callbacks.reports.factors import FactorReport as FactorReport
     from lit_ssl.callbacks.reports.groups import GroupReport as GroupReport

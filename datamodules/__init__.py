@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.groups.coloured_mnist import (
         ColouredMNISTDataModule as ColouredMNISTDataModule,
     )
+    from lit_ssl.datamodules.groups.cub import CUBGroupsDataModule as CUBGroupsDataModule
     from lit_ssl.datamodules.groups.images import GroupImageDataModule as GroupImageDataModule
     from lit_ssl.datamodules.groups.multinli import MultiNLIDataModule as MultiNLIDataModule
     from lit_ssl.datamodules.groups.own_table import GroupCSVDataModule as GroupCSVDataModule
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.groups.waterbirds import WaterbirdsDataModule as WaterbirdsDataModule
     from lit_ssl.datamodules.images.cifar import CIFAR10DataModule as CIFAR10DataModule
     from lit_ssl.datamodules.images.cifar import CIFAR100DataModule as CIFAR100DataModule
+    from lit_ssl.datamodules.images.cub import CUB200DataModule as CUB200DataModule
     from lit_ssl.datamodules.images.few_shot import FewShotDataModule as FewShotDataModule
     from lit_ssl.datamodules.images.image_folder import (
         ImageFolderDataModule as ImageFolderDataModule,
@@ -79,5 +81,9 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.vision_language.image_pairs import (
+        ImagePairTextModule as ImagePairTextModule,
+    )
+    from lit_ssl.datamodules.vision_language.nlvr2 import NLVR2DataModule as NLVR2DataModule
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -45,10 +45,10 @@ class ImagePart(ImageDataModule):
                 f"{type(self).__name__} takes an image data module, not {type(data).__name__}: give"
                 " it the one that reads the images"
             )
-        if getattr(data, "reported_sets", ()):
+        if more := getattr(data, "reported_sets", ()):
             raise InputError(
-                f"{type(self).__name__} has one evaluation set: leave out"
-                f" {listed(data.reported_sets)} of {type(data).__name__}"
+                f"{type(self).__name__} has one evaluation set: leave out {listed(more)} of"
+                f" {type(data).__name__}"
             )
         self.data = data  # before the hyper-parameters are saved, which leave it out
         super().__init__(

@@ -135,7 +135,7 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         """Return the data set's loader of validation batches."""
         return self.dataset.val_dataloader()
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the data set's loader of test batches."""
         return self.dataset.test_dataloader()
 

@@ -121,7 +121,9 @@ class TinyImageNetDataModule(ImageDataModule):
         counts = np.bincount(rows.labels, minlength=len(self.class_names))
         other = np.flatnonzero(counts != expected)
         if len(self.class_names) == _NUM_CLASSES and len(other):
-            found = listed([f"{self.class_names[label]} ({counts[label]})" for label in other])
+            found = listed(
+                [f"{self.class_names[label]} ({counts[label]})" for label in other.tolist()]
+            )
             rank_zero_warn(
                 f"{_NAME}: {len(other)} of the 200 classes of the {split} split do not have"
                 f" {expected} images: {found}. If the archive was unpacked in part, an accuracy on"
@@ -258,7 +260,7 @@ class TinyImageNetDataModule(ImageDataModule):
     def _shifted(self) -> dict[str, ShiftedSet]:
         beside = (self.root, self._folder, self._folder.parent)
         places = list(dict.fromkeys(beside if self.ood_root is None else (self.ood_root,)))
-        sets = {}
+        sets: dict[str, ShiftedSet] = {}
         for name in self.ood:
             part = find_shifted_set(name, places, self.class_names)
             rank_zero_info(f"{name}: {part.found}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_ssl.errors import InputError, InputImportError
+from lit_ssl.text.wordpiece import wordpiece_tokenizer
 
 __all__ = ["Tokens", "load_tokenizer", "tokenize"]
 
@@ -60,7 +62,8 @@ def load_tokenizer(path: str) -> Any:
     """Load a tokenizer of transformers from this machine; nothing is downloaded.
 
     Args:
-        path: Folder with the files of a tokenizer, or the name of one in transformers' own cache.
+        path: Folder with the files of a tokenizer, or the name of one in transformers' own cache;
+            or the file of a vocabulary of BERT's, as in :func:`wordpiece_tokenizer`.
 
     Raises:
         ImportError: transformers is not installed.
@@ -72,6 +75,8 @@ def load_tokenizer(path: str) -> Any:
         raise InputImportError(
             "Text needs the package transformers: pip install 'lit-ssl[hf]'"
         ) from error
+    if os.path.isfile(path):
+        return wordpiece_tokenizer(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:

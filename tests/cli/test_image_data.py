@@ -50,6 +50,19 @@ def test_a_wrong_episode_is_one_line(lit_ssl, workdir):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data=CUB200DataModule", "--data.crop_to_box=true", "--data.attributes=true"],
+        ["--data=CUBGroupsDataModule", "--data.attribute=has_bill_shape::dagger"],
+    ],
+)
+def test_cub_by_name(lit_ssl, words):
+    result = lit_ssl("fit", *BASE, *words, "--data.root=nowhere")
+    assert result.code == 2
+    assert "error: CUB-200-2011: expected images.txt in" in result.err
+
+
 @pytest.fixture
 def tiny(workdir):
     folder = workdir / "tiny-imagenet-200"

@@ -34,6 +34,7 @@ def recipe(workdir):
                 "net": {"class_path": "lit_ssl.models.NeuralAttentiveCircuit", "init_args": net},
                 "warmup_epochs": 0,
                 "module_dropout": "nested",
+                "repulsion_weight": {"start": 0.0, "stop": 0.1},
             },
         },
         "data": {"class_path": "MNIST5kDataModule", "init_args": {"batch_size": 32}},

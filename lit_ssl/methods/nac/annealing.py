@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
 from lit_ssl.errors import InputError
+from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 
 __all__ = ["KernelAnnealing"]
 
@@ -19,7 +19,7 @@ class KernelAnnealing:
     of the run all are the kernels' own. What has no start stays as it is.
 
     Args:
-        net: a :class:`lit_ssl.models.NeuralAttentiveCircuit`.
+        net: the network.
         temperature: τ at the start.
         bandwidth: ε at the start; for kernels whose bandwidth is not learned.
         truncation: distance at the start beyond which there is no link; for kernels that have a
@@ -35,7 +35,7 @@ class KernelAnnealing:
 
     def __init__(
         self,
-        net: Any,
+        net: NeuralAttentiveCircuit,
         temperature: float | None = None,
         bandwidth: float | None = None,
         truncation: float | None = None,
@@ -69,7 +69,7 @@ class KernelAnnealing:
                 "leave start_truncation out"
             )
 
-    def apply(self, net: Any, progress: float) -> None:
+    def apply(self, net: NeuralAttentiveCircuit, progress: float) -> None:
         """Set the kernels of all depths.
 
         Args:
@@ -83,7 +83,7 @@ class KernelAnnealing:
             own = kernel.options
             if "temperature" in self.starts:
                 kernel.temperature = _by_factors(self.starts["temperature"], own.temperature, done)
-            if "truncation" in self.starts:
+            if "truncation" in self.starts and own.truncation is not None:
                 start = self.starts["truncation"]
                 kernel.truncation = start + (own.truncation - start) * done
             if "bandwidth" in self.starts:

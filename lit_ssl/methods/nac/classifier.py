@@ -13,6 +13,7 @@ from lit_ssl.contracts.evaluation_sets import EvaluationSet, evaluation_sets, ma
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.metrics.accuracy import KnownAccuracy
+from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.trainer.weights_once import WeightsOnce
 from lit_ssl.transforms.erasing import RandomErasing
 from lit_ssl.transforms.mixing import BatchMixing
@@ -44,7 +45,7 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: NeuralAttentiveCircuit,
         num_classes: int | None,
         label_smoothing: float,
         mixup: float,
@@ -57,12 +58,12 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.erasing = RandomErasing(random_erasing) if random_erasing else None
         self.mixing = BatchMixing(mixup, cutmix) if mixup or cutmix else None
         self.net = net
-        self.scores = nn.ModuleDict()  # by split, one for each set
+        self.scores: dict[str, list[_SetScores]] = {}  # by split, one for each set
 
     @property
     def embed_dim(self) -> int:
         """Width of the features."""
-        return int(self.net.embed_dim)
+        return self.net.embed_dim
 
     @property
     def encoder(self) -> nn.Module:
@@ -83,7 +84,7 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         split = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
         if split is not None:
             sets = evaluation_sets(data_source(self.trainer), split)
-            self.scores[split] = nn.ModuleList(_SetScores(one, self.num_classes) for one in sets)
+            self.scores[split] = [_SetScores(one, self.num_classes) for one in sets]
 
     def give_classifier(self) -> None:
         """Give a network without classifier one of ``num_classes`` classes.
@@ -91,12 +92,11 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         Raises:
             InputError: if it has one of another number.
         """
-        net: Any = self.net
-        if not net.num_classes:
-            net.reset_classifier(self.num_classes)
-        elif net.num_classes != self.num_classes:
+        if not self.net.num_classes:
+            self.net.reset_classifier(self.num_classes)
+        elif self.net.num_classes != self.num_classes:
             raise InputError(
-                f"the network has {net.num_classes} classes, and num_classes is "
+                f"the network has {self.net.num_classes} classes, and num_classes is "
                 f"{self.num_classes}: leave out the network's, and it gets the right ones"
             )
 
@@ -171,20 +171,17 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Probabilities ``[B, num_classes]`` of ``inputs`` or ``(inputs, labels)``."""
         return self.logits(inputs_of(batch)).float().softmax(dim=1)
 
-    def _sets(self, split: str) -> list[_SetScores]:
-        return list(self.scores[split])  # type: ignore[arg-type]
-
     @by_name
     def _begin(self, split: str, loaders: Any) -> None:
         loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
-        sets = self._sets(split)
+        sets = self.scores[split]
         if len(loaders) != len(sets):
             raise InputError(
                 f"got {len(loaders)} loaders to evaluate on, and names of {len(sets)} sets: let "
                 f"the data module give evaluation_sets({split!r}), one for each loader, in order"
             )
         for one in sets:
-            one.reset()
+            one.to(self.device).reset()
 
     @by_name
     def _evaluate(
@@ -192,7 +189,7 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
     ) -> dict[str, Tensor]:
         inputs, labels = labelled_inputs(batch, self.num_classes)
         out = self.net(inputs)
-        one = self._sets(split)[dataloader_idx]
+        one = self.scores[split][dataloader_idx]
         one.update(out.logits, labels, look=batch_idx == 0)
         if one.set.classes is None:
             known: Any = (labels != -1).sum()  # the loss is their mean; the host does not wait
@@ -207,7 +204,7 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return {"features": out.features, "logits": out.logits, "labels": labels}
 
     def _log_scores(self, split: str) -> None:
-        for one in self._sets(split):
+        for one in self.scores[split]:
             for name, accuracy in one.compute().items():
                 shown = name == "acc1"
                 self.log(f"{split}/{one.prefix}{name}", accuracy, prog_bar=shown, sync_dist=True)

@@ -6,12 +6,13 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_ssl.errors import InputError, by_name, check_choice
 from lit_ssl.methods.nac.classifier import CircuitClassifier, is_undecayed, soft_cross_entropy
 from lit_ssl.methods.nac.weights import build_circuit, load_circuit
 from lit_ssl.methods.rates import current_lr, mark_scheduled
+from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.optim import decay_groups, set_schedules
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.lone_batches import minds_lone_batches
@@ -60,7 +61,7 @@ class NACFewShot(CircuitClassifier):
 
     def __init__(
         self,
-        net: nn.Module | None = None,
+        net: NeuralAttentiveCircuit | None = None,
         num_classes: int | None = None,
         pretrained: str | None = None,
         adapt: Adapted = "head",
@@ -100,17 +101,16 @@ class NACFewShot(CircuitClassifier):
         self.weight_decay = weight_decay
         self.optimizer_factory = optimizer
         self._config = config  # how the network is built, where the file said so
-        circuit: Any = net
-        circuit.reset_classifier(self.num_classes)
+        net.reset_classifier(self.num_classes)
         self._freeze()
         self.train()  # what is frozen is in eval mode from the start
 
     def _freeze(self) -> None:
         """Leave a gradient only to what is adapted, of what had one."""
-        net: Any = self.net
+        net = self.net
         if self.adapt == "all":
             return
-        parts = [net.head.classifier]
+        parts: list[Any] = [net.head.classifier]
         if self.adapt == "head+signatures":
             parts.append(net.signatures)
             if not net.has_graph:

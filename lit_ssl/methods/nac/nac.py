@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.nac.annealing import KernelAnnealing
@@ -17,8 +17,9 @@ from lit_ssl.methods.nac.regularisers import WiringLosses, mediator_links
 from lit_ssl.methods.nac.weights import load_circuit
 from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
 from lit_ssl.metrics.circuit import degree_entropy, link_density, mean_link
+from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.models.nac.graph_priors import GraphPrior
-from lit_ssl.optim import Schedule, decay_groups, set_schedules
+from lit_ssl.optim import LossWeight, Schedule, decay_groups, set_schedules
 from lit_ssl.precision import kept_wide
 from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.hparams import not_plain
@@ -61,16 +62,17 @@ class NAC(CircuitClassifier):
         random_erasing: probability that a rectangle of a training image becomes noise
             (:class:`lit_ssl.transforms.RandomErasing`), before mixing.
         optimizer: replaces AdamW; learning rate and weight decay stay those above.
-        repulsion_weight: w_r ≥ 0, see :class:`lit_ssl.losses.nac.SignatureRepulsion`.
+        repulsion_weight: w_r ≥ 0, see :class:`lit_ssl.losses.nac.SignatureRepulsion`; or start and
+            stop of a weight that changes (:class:`lit_ssl.optim.LossWeight`).
         repulsion_hinge: distance from which on signatures are left alone, in (0, 2].
-        prior_weight: w_p ≥ 0, see :class:`lit_ssl.losses.nac.LinkProbabilityMatching`.
+        prior_weight: w_p, likewise, see :class:`lit_ssl.losses.nac.LinkProbabilityMatching`.
         prior: graph family that gives the target W; None: the network's ``graph_prior``, and
             without that there is no such loss.
         prior_divergence: ``mse`` or ``kl``.
         prior_floor: terms below it do not push, ≥ 0.
         prior_noise: of the assignment, ≥ 0.
         prior_refresh: steps between assignments, ≥ 1.
-        mixture_weight: ≥ 0, see :class:`lit_ssl.losses.nac.DistanceMixture`.
+        mixture_weight: likewise, see :class:`lit_ssl.losses.nac.DistanceMixture`.
         mixture_components: Gaussians of that mixture, ≥ 1.
         module_dropout: see :class:`lit_ssl.methods.nac.module_dropout.ModuleDropout`.
         full_share: see there.
@@ -93,7 +95,7 @@ class NAC(CircuitClassifier):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: NeuralAttentiveCircuit,
         num_classes: int | None = None,
         lr: float = 1.2e-3,
         start_lr: float = 1e-6,
@@ -105,15 +107,15 @@ class NAC(CircuitClassifier):
         cutmix: float = 0.0,
         random_erasing: float = 0.0,
         optimizer: OptimizerCallable | None = None,
-        repulsion_weight: float = 0.1,
+        repulsion_weight: float | LossWeight = 0.1,
         repulsion_hinge: float = 0.4,
-        prior_weight: float = 0.1,
+        prior_weight: float | LossWeight = 0.1,
         prior: GraphPrior | None = None,
         prior_divergence: Literal["mse", "kl"] = "mse",
         prior_floor: float = 0.0,
         prior_noise: float = 0.0,
         prior_refresh: int = 50,
-        mixture_weight: float = 0.0,
+        mixture_weight: float | LossWeight = 0.0,
         mixture_components: int = 1,
         module_dropout: DropoutKind = "none",
         full_share: float = 0.3,
@@ -126,12 +128,11 @@ class NAC(CircuitClassifier):
         pretrained: str | None = None,
     ) -> None:
         super().__init__(net, num_classes, label_smoothing, mixup, cutmix, random_erasing)
-        self.save_hyperparameters(ignore=not_plain(net=net, optimizer=optimizer, prior=prior))
+        objects: dict[str, Any] = {"net": net, "optimizer": optimizer, "prior": prior}
         weights = {"repulsion": repulsion_weight, "prior": prior_weight, "mixture": mixture_weight}
-        for name, weight in weights.items():
-            if not 0 <= weight < float("inf"):
-                raise InputError(f"{name}_weight must be >= 0, not {weight}")
-        self.loss_weights = weights
+        objects |= {f"{name}_weight": weight for name, weight in weights.items()}
+        self.save_hyperparameters(ignore=not_plain(**objects))
+        self.loss_weights = {name: _weight(name, weight) for name, weight in weights.items()}
         self.lr = lr
         self.start_lr = start_lr
         self.final_lr = final_lr
@@ -142,9 +143,9 @@ class NAC(CircuitClassifier):
         self.give_classifier()
         self.wiring = WiringLosses(
             net,
-            repulsion=repulsion_weight > 0,
+            repulsion=bool(repulsion_weight),
             repulsion_hinge=repulsion_hinge,
-            prior=(prior or net.graph_prior) if prior_weight else None,  # type: ignore[arg-type]
+            prior=(prior or net.graph_prior) if prior_weight else None,
             prior_divergence=prior_divergence,
             prior_floor=prior_floor,
             prior_noise=prior_noise,
@@ -152,7 +153,7 @@ class NAC(CircuitClassifier):
             mixture_components=mixture_components if mixture_weight else 0,
         )
         self.dropout = ModuleDropout(
-            module_dropout, int(net.num_modules), full_share, buckets, drop_rate
+            module_dropout, net.num_modules, full_share, buckets, drop_rate
         )
         self.annealing = KernelAnnealing(
             net, start_temperature, start_bandwidth, start_truncation, anneal_share
@@ -162,13 +163,13 @@ class NAC(CircuitClassifier):
 
     def load_start(self) -> None:
         """Load the ``pretrained`` weights, or else fit the signatures to the graph prior."""
-        net: Any = self.net
+        net = self.net
         if self.pretrained:
             source = load_circuit(net, self.pretrained)
             say_start(self, source, {"net": True, "classifier": False})
             return
         report = net.init_signatures()
-        if report is not None:
+        if report is not None and net.graph_prior is not None:
             name = f"{type(self).__name__}: signatures fitted to the graph"
             rank_zero_info(f"{name} {net.graph_prior.name} of {net.num_modules} modules: {report}")
 
@@ -183,7 +184,7 @@ class NAC(CircuitClassifier):
 
     def _apply(self, fn: Any, recurse: bool = True) -> NAC:
         """Convert or move; signatures and kernels, whose steps are small, are never narrowed."""
-        net: Any = self.net
+        net = self.net
         kernels = [net.kernel(depth) for depth in range(net.depth)] if net.has_graph else []
         with kept_wide(net.signatures, *kernels):
             super()._apply(fn, recurse)
@@ -196,9 +197,9 @@ class NAC(CircuitClassifier):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
         inputs, targets, labels = self.training_inputs(batch, batch_idx)
-        net: Any = self.net
-        step = self.trainer.global_step
-        self.annealing.apply(net, step / total_steps(self.trainer))
+        net = self.net
+        step, total = self.trainer.global_step, total_steps(self.trainer)
+        self.annealing.apply(net, step / total)
         subsets = self.dropout.draw(run_seed(None), step)
         outs = [net(inputs, None if keep is None else self._on_device(keep)) for keep in subsets]
         parts = {"ce": soft_cross_entropy(outs[0].logits, targets)}
@@ -211,7 +212,8 @@ class NAC(CircuitClassifier):
                 parts["prefix_ce"] = soft_cross_entropy(prefix, targets)
             loss = torch.stack(list(parts.values())).mean()
         wiring = self.wiring(net)
-        loss = loss + sum(self.loss_weights[name] * value for name, value in wiring.items())
+        for name, value in wiring.items():
+            loss = loss + self.loss_weights[name](step, total) * value
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
         logged = {f"train/{name}": value.detach() for name, value in (parts | wiring).items()}
         self.log_dict({**logged, "train/lr": current_lr(self.trainer)}, batch_size=len(labels))
@@ -226,7 +228,7 @@ class NAC(CircuitClassifier):
     @torch.no_grad()
     def graph_statistics(self) -> dict[str, Tensor]:
         """Density, mean link probability, degree entropy, and the bandwidth of each depth."""
-        net: Any = self.net
+        net = self.net
         links = mediator_links(net)
         bandwidths = net.bandwidths().unbind()
         return {
@@ -271,3 +273,11 @@ class NAC(CircuitClassifier):
         rate = self.schedule(self.trainer.global_step)
         set_rates(self.trainer, optimizer, rate, self.weight_decay)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+
+def _weight(name: str, weight: float | LossWeight) -> LossWeight:
+    """A weight over the training, also where it is the same all along."""
+    found = weight if isinstance(weight, LossWeight) else LossWeight(weight, weight)
+    if min(found.start, found.stop) < 0:
+        raise InputError(f"{name}_weight must be >= 0, not {weight}")
+    return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError
 from lit_ssl.losses.nac import DistanceMixture, LinkProbabilityMatching, SignatureRepulsion
+from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.models.nac.graph_priors import GraphPrior, link_targets
 
 __all__ = ["WiringLosses", "mediator_links"]
@@ -19,7 +20,7 @@ class WiringLosses(nn.Module):
     A network without a graph, such as a Perceiver IO, has none of them.
 
     Args:
-        net: a :class:`lit_ssl.models.NeuralAttentiveCircuit`; it is not kept.
+        net: the network; it is not kept.
         repulsion: whether there is a repulsion.
         repulsion_hinge: see :class:`lit_ssl.losses.nac.SignatureRepulsion`.
         prior: family of the target probabilities of the mediators; None: no matching.
@@ -35,7 +36,7 @@ class WiringLosses(nn.Module):
 
     def __init__(
         self,
-        net: Any,
+        net: NeuralAttentiveCircuit,
         repulsion: bool,
         repulsion_hinge: float,
         prior: GraphPrior | None,
@@ -66,7 +67,7 @@ class WiringLosses(nn.Module):
         if mixture_components:
             self.mixture = DistanceMixture(mixture_components)
 
-    def forward(self, net: Any) -> dict[str, Tensor]:
+    def forward(self, net: NeuralAttentiveCircuit) -> dict[str, Tensor]:
         """The losses by name, scalars without their weights."""
         losses: dict[str, Tensor] = {}
         signatures = list(net.signatures.values())
@@ -79,6 +80,6 @@ class WiringLosses(nn.Module):
         return losses
 
 
-def mediator_links(net: Any) -> Tensor:
+def mediator_links(net: NeuralAttentiveCircuit) -> Tensor:
     """Link probabilities among the mediators, ``[depth, U, U]``, with gradient."""
     return net.link_probabilities()[..., -net.num_modules :]

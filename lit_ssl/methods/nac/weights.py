@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from lit_ssl.checkpoints.encoders import fit_weights
-from lit_ssl.checkpoints.files import find_class, load_module, read_checkpoint, read_file
+from lit_ssl.checkpoints.files import load_module, read_checkpoint, read_file
 from lit_ssl.checkpoints.prefixes import StateDict, all_tensors
 from lit_ssl.errors import InputError
+from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 
 __all__ = ["build_circuit", "load_circuit"]
 
@@ -19,7 +18,7 @@ _CLASSIFIER = "head.classifier."
 _OURS = ("lit_ssl.", "torch.nn.")
 
 
-def load_circuit(net: nn.Module, path: str | Path) -> str:
+def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
     """Load the weights of another circuit into this one, all but the classifier.
 
     Args:
@@ -46,7 +45,7 @@ def load_circuit(net: nn.Module, path: str | Path) -> str:
     return f"{path} ({'checkpoint of a run' if below else 'state dict of a network'})"
 
 
-def build_circuit(path: str | Path) -> tuple[nn.Module, Any]:
+def build_circuit(path: str | Path) -> tuple[NeuralAttentiveCircuit, Any]:
     """The circuit of a checkpoint, as its configuration says and with its weights.
 
     The file chooses no code: it is refused unless every class that it names is one of this package
@@ -77,8 +76,8 @@ def build_circuit(path: str | Path) -> tuple[nn.Module, Any]:
             "not choose code: build the network yourself and give it as net"
         )
     module = load_module(path, class_path, hparams)
-    if not hasattr(find_class(class_path), "training_inputs"):
-        raise InputError(f"{path} is a checkpoint of {class_path}, which has no circuit")
+    if not isinstance(module.net, NeuralAttentiveCircuit):
+        raise InputError(f"{path} is a checkpoint of {class_path}, whose net is no circuit")
     return module.net, config
 
 

@@ -15,7 +15,7 @@ from lit_ssl.errors import InputError
 from lit_ssl.methods.nac.classifier import is_undecayed, soft_cross_entropy
 from lit_ssl.methods.nac.nac import NAC
 from lit_ssl.models import GraphPrior, KernelOptions, Tokens
-from lit_ssl.optim import Schedule
+from lit_ssl.optim import LossWeight, Schedule
 
 
 class Seen(pl.Callback):
@@ -66,6 +66,14 @@ def test_losses_are_logged_and_add_up(tiny):
         expected += 0.1 * step["train/mixture"]
         assert step["train/loss"] == pytest.approx(expected, abs=1e-5)
         assert 0 <= step["train/acc1"] <= 1
+
+
+def test_weights_of_losses_may_change(tiny):
+    module = tiny.nac(repulsion_hinge=2.0, repulsion_weight=LossWeight(1.0, 0.0), label_smoothing=0)
+    seen, _ = fit(tiny, module)
+    for number, step in enumerate(seen.steps):
+        expected = step["train/ce"] + (1 - number / 4) * step["train/repulsion"]
+        assert step["train/loss"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_health_of_the_graph_is_logged(tiny):

@@ -216,6 +216,37 @@ def test_a_new_generator_learns_from_the_first_step_on():
     assert net.generator.to_signatures.weight.grad.any()
 
 
+def test_a_circuit_learns_what_only_text_and_images_together_tell():
+    """Are the images of the colour that the word names? Neither says anything alone."""
+    torch.manual_seed(1)
+    noise = torch.Generator().manual_seed(1)
+    encoder = SmallPairEncoder(
+        4, image_size=8, image_dim=8, text_dim=8, max_length=2, preset="atto"
+    )
+    tokenizer = ImagePairTextTokenizer(encoder, 2, 8, 4, 4, text_in_executor=False)
+    generator = TextCircuitGenerator(
+        8, num_modules=6, num_output_modules=2, signature_dim=8, code_dim=16, width=16, num_heads=2,
+        depth=1,
+    )  # fmt: skip
+    net = NeuralAttentiveCircuit(
+        tokenizer, 2, state_dim=16, signature_dim=8, num_modules=6, num_output_modules=2, depth=1,
+        num_heads=2, head_dim=8, layer_scale=None, generator=generator,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for _ in range(300):
+        colour, word = torch.randint(2, (2, 64), generator=noise)
+        images = (2.0 * colour - 1)[:, None, None, None, None].expand(-1, 2, 3, 8, 8)
+        ids = torch.stack([word + 1, torch.full_like(word, 3)], dim=1)
+        inputs = {"images": images, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        loss = torch.nn.functional.cross_entropy(net(inputs).logits, (word == colour).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss < 0.2:  # chance: 0.69
+            break
+    assert loss < 0.2
+
+
 @pytest.mark.parametrize(
     ("theirs", "circuit", "words"),
     [({"num_modules": 6}, {}, "6 mediator.*5 mediator"),

@@ -243,7 +243,10 @@ def test_they_are_built_from_yaml(clip):
             "class_path": "lit_ssl.models.ImagePairTextTokenizer",
             "init_args": {"encoder": encoder, "max_length": 6, "text_in_executor": False},
         }
-        built = parser.instantiate(parser.parse_object({"tokenizer": tokenizer})).tokenizer
+        config = parser.parse_object({"tokenizer": tokenizer})
+        # named `instantiate` since jsonargparse 4.49
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+        built = instantiate(config).tokenizer
         assert isinstance(built, ImagePairTextTokenizer)
         assert type(built.encoder).__name__ == encoder["class_path"].rpartition(".")[2]
         assert built(built.example(2)).text[0].shape == (2, 6, built.text_dim)

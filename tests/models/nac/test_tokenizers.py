@@ -143,6 +143,16 @@ def test_half_precision_gives_finite_tokens(tokenizer):
                                 else inputs.bfloat16()).values.isfinite().all()  # fmt: skip
 
 
+@pytest.mark.parametrize("tokenizer", all_tokenizers()[2:], ids=lambda t: type(t).__name__)
+def test_they_are_exported_with_other_inputs_than_the_example(tokenizer):
+    exported = torch.export.export(tokenizer.eval(), (tokenizer.example(2),)).module()
+    inputs = tokenizer.example(2)
+    inputs = inputs.flip(1) * 0.7 if isinstance(inputs, torch.Tensor) else {
+        "input_ids": inputs["input_ids"].flip(1), "attention_mask": inputs["input_ids"] % 2
+    }  # fmt: skip
+    torch.testing.assert_close(exported(inputs), tokenizer(inputs))
+
+
 def test_points_are_compared_in_float32_inside_autocast():
     points = torch.rand(2, 300, 3) * 1e-3 + 1  # all alike in bfloat16
     tokenizer = PointTokenizer(num_centres=20, group_size=4).eval()
