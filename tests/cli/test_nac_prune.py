@@ -154,7 +154,7 @@ small.ckpt --modules 0,6
 small.ckpt --modules 1,1
     keep names a module twice
 small.ckpt --modules 0,a
-    --modules takes numbers such as 0,3,4, not 0,a
+    --modules takes numbers with commas, such as 0,3,4, not 0,a
 small.ckpt --keep 2 --outputs 3
     keep names output module 3: there are 3, from 0 to 2
 CKPT --keep 2
