@@ -17,13 +17,13 @@ from lit_ssl.methods import NAC
 
 # Options that leave a few batches of data, and a quick fit of the signatures.
 SMALL = {
-    "nac/mnist5k.yaml": ["--data.subset.per_class=20"],
-    "nac/mnist5k_points.yaml": ["--data.subset.per_class=20", "--model.net.graph_prior.steps=20"],
-    "nac/mnist5k_bytes.yaml": ["--data.subset.per_class=20", "--model.net.graph_prior.steps=20"],
-    "nac/listops_small.yaml": ["--data.sizes=[200, 64, 64]", "--model.net.graph_prior.steps=20"],
+    "nac/mnist5k.yaml": ["--data.subset.per_class=5"],
+    "nac/mnist5k_points.yaml": ["--data.subset.per_class=5", "--model.net.graph_prior.steps=20"],
+    "nac/mnist5k_bytes.yaml": ["--data.subset.per_class=5", "--model.net.graph_prior.steps=20"],
+    "nac/listops_small.yaml": ["--data.sizes=[50, 16, 16]", "--model.net.graph_prior.steps=20"],
 }
 QUICK = [
-    "--data.batch_size=64", "--trainer.enable_progress_bar=false",
+    "--data.batch_size=16", "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false", "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1",
     "--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=1", "--model.warmup_epochs=1",
@@ -144,7 +144,7 @@ def pool(tmp_path_factory):
     for name in SMALL:
         for strategy, words in STRATEGIES.items():
             runs[f"{name} {strategy}"] = [
-                "fit", "--config", name, *SMALL[name], *QUICK, *words, "--data.batch_size=32",
+                "fit", "--config", name, *SMALL[name], *QUICK, *words, "--data.batch_size=8",
                 "--trainer.devices=2", "--trainer.max_epochs=1", "--trainer.limit_train_batches=3",
                 "--trainer.callbacks=nac_pool.Watch", "--trainer.logger=false",
                 "--trainer.num_sanity_val_steps=0",
