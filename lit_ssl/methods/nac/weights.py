@@ -15,7 +15,7 @@ from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 __all__ = ["build_circuit", "load_circuit"]
 
 _CLASSIFIER = "head.classifier."
-_OURS = ("lit_ssl.", "torch.nn.")
+_OURS = ("lit_ssl.", "torch.nn.", "torch.optim.")
 
 
 def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
@@ -48,8 +48,8 @@ def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
 def build_circuit(path: str | Path) -> tuple[NeuralAttentiveCircuit, Any]:
     """The circuit of a checkpoint, as its configuration says and with its weights.
 
-    The file chooses no code: it is refused unless every class that it names is one of this package
-    or of ``torch.nn``.
+    The file chooses no code: it is refused unless every class that it names is one of this package,
+    of ``torch.nn`` or ``torch.optim``.
 
     Args:
         path: checkpoint of a run of the command line, with a circuit as ``net``.
