@@ -53,6 +53,7 @@ def build_circuit(path: str | Path) -> tuple[NeuralAttentiveCircuit, Any]:
 
     Args:
         path: checkpoint of a run of the command line, with a circuit as ``net``.
+        instead: what to do where it cannot be built, for messages.
 
     Returns:
         The network, and its configuration (class path and arguments).
@@ -66,14 +67,14 @@ def build_circuit(path: str | Path) -> tuple[NeuralAttentiveCircuit, Any]:
     if not isinstance(class_path, str) or not isinstance(config, Mapping):
         raise InputError(
             f"{path} does not say how its network is built, since that was done in Python, or it "
-            "is not a checkpoint of NAC: build the same network and give it as net"
+            f"is not a checkpoint of NAC: {instead}"
         )
     foreign = [name for name in _class_paths(hparams) if not name.startswith(_OURS)]
     foreign += [] if class_path.startswith(_OURS) else [class_path]
     if foreign:
         raise InputError(
             f"{path} names the class {foreign[0]}, which is not of this package, and a file must "
-            "not choose code: build the network yourself and give it as net"
+            f"not choose code: {instead}"
         )
     module = load_module(path, class_path, hparams)
     if not isinstance(module.net, NeuralAttentiveCircuit):
