@@ -45,7 +45,9 @@ def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
     return f"{path} ({'checkpoint of a run' if below else 'state dict of a network'})"
 
 
-def build_circuit(path: str | Path) -> tuple[NeuralAttentiveCircuit, Any]:
+def build_circuit(
+    path: str | Path, instead: str = "build the network yourself and give it as net"
+) -> tuple[NeuralAttentiveCircuit, Any]:
     """The circuit of a checkpoint, as its configuration says and with its weights.
 
     The file chooses no code: it is refused unless every class that it names is one of this package,
