@@ -32,7 +32,7 @@ ELSEWHERE = {  # tests/cli/test_nac_sequences.py and test_nac_runs.py
     "nac/bytes.yaml", "nac/listops.yaml", "nac/listops_small.yaml", "nac/mnist5k.yaml",
     "nac/mnist5k_bytes.yaml", "nac/mnist5k_points.yaml",
 }  # fmt: skip
-HERE = {"few_shot_cifar100", "few_shot_cub", "modelnet40", "nlvr2"}
+HERE = {"few_shot_cifar100", "few_shot_cub", "modelnet40", "nlvr2", "nlvr2_small"}
 FEW_MODULES = ("--model.net.num_modules=16", "--model.net.depth=1")
 FEW_INPUTS = ("--model.net.num_input_modules=4", "--model.net.num_output_modules=4")
 SHORT_FIT = "--model.net.graph_prior.steps=50"
@@ -58,7 +58,8 @@ def test_every_recipe_is_run():
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in OTHER_GRAPHS])
 def test_sizes_are_those_of_published_code(built, request, name):
     fixture, classes = ("tiny_imagenet", 200) if "tiny" in name else ("imagenet", 1000)
-    words = ["--trainer.accelerator=cpu", "--model.mixup=0", "--model.cutmix=0", "--data.root"]
+    words = ["--trainer.accelerator=cpu", "--model.mixup=0", "--model.cutmix=0"]
+    words += ["--model.prior_weight=0", "--data.root"]
     with torch.device("meta"):
         made = built("fit", "--config", name, *words, request.getfixturevalue(fixture))
         net = made.model.net
@@ -254,5 +255,12 @@ def test_nlvr2(lit_ssl, nlvr2, clip):
     words += [f"{generator}num_input_modules=4", f"{generator}num_output_modules=4"]
     words += ["--data.train_transform.crop.size=32", "--data.eval_transform.size=32"]
     result = lit_ssl("fit", *words, *ONE_STEP, "--then=test")
+    assert result.code == 0, result.err
+    assert "test/acc1" in result.out
+
+
+def test_nlvr2_without_clip(lit_ssl, nlvr2):
+    words = ["--config=nac/nlvr2_small.yaml", "--data.root", nlvr2, SHORT_FIT, *ONE_STEP]
+    result = lit_ssl("fit", *words, "--then=test")
     assert result.code == 0, result.err
     assert "test/acc1" in result.out
