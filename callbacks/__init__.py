@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.reports.factors import FactorReport as FactorReport
     from lit_ssl.callbacks.reports.groups import GroupReport as GroupReport
     from lit_ssl.callbacks.reports.labelled_sets import LabelledSet as LabelledSet
+    from lit_ssl.callbacks.reports.module_drop import ModuleDropSweep as ModuleDropSweep
     from lit_ssl.callbacks.reports.representation import (
         RepresentationReport as RepresentationReport,
     )

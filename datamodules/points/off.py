@@ -108,17 +108,24 @@ def _meaningful_lines(path: str | Path) -> _Lines:
 
 
 def _read_vertices(path: str | Path, lines: _Lines) -> np.ndarray:
-    try:
-        rows = [line.split()[:3] for _, line in lines]
-        vertices = np.array(rows, dtype=np.float64).reshape(-1, 3)
-        if len(vertices) == len(lines) and np.isfinite(vertices).all():
-            return vertices
-    except ValueError:
-        pass
+    vertices = _table(lines, 3)
+    if vertices is not None and np.isfinite(vertices).all():
+        return vertices
     for number, line in lines:
         if not _are_numbers(line.split()[:3]):
             raise _broken(path, number, f"expected three coordinates, found {line[:40]!r}")
     raise _broken(path, 1, "its vertices cannot be read")
+
+
+def _table(lines: _Lines, columns: int) -> np.ndarray | None:
+    """The first numbers of each line, float64 ``[n, columns]``; None where they are no numbers."""
+    if not lines:
+        return np.empty((0, columns))
+    text = [line for _, line in lines]
+    try:
+        return np.loadtxt(text, comments=None, usecols=range(columns), ndmin=2)
+    except ValueError:
+        return None
 
 
 def _are_numbers(words: list[str]) -> bool:
@@ -129,20 +136,13 @@ def _are_numbers(words: list[str]) -> bool:
 
 
 def _read_faces(path: str | Path, lines: _Lines, num_vertices: int) -> np.ndarray:
-    words = [line.split() for _, line in lines]
-    if all(row[0] == "3" for row in words):
-        try:  # the usual case at once
-            triangles = np.array([row[1:4] for row in words], dtype=np.int64).reshape(-1, 3)
-            if len(triangles) == len(words) and _all_below(triangles, num_vertices):
-                return triangles
-        except ValueError:
-            pass
+    faces = _table(lines, 4)
+    if faces is not None and (faces[:, 0] == 3).all():  # the usual case, at once
+        corners = faces[:, 1:]
+        if ((corners == np.rint(corners)) & (corners >= 0) & (corners < num_vertices)).all():
+            return corners.astype(np.int64)
     fans = (_fan(path, line, num_vertices) for line in lines)
     return np.array(list(itertools.chain.from_iterable(fans)), dtype=np.int64).reshape(-1, 3)
-
-
-def _all_below(corners: np.ndarray, num_vertices: int) -> bool:
-    return not corners.size or (int(corners.min()) >= 0 and int(corners.max()) < num_vertices)
 
 
 def _fan(path: str | Path, line: tuple[int, str], num_vertices: int) -> list[list[int]]:

@@ -36,9 +36,15 @@ class PointsModule(RowsModule):
             split in its place and warns.
         batch_size: Clouds per batch and process.
         num_workers: Worker processes per loader; clouds in memory need none.
-        kwargs: ``seed``, ``pin_memory``, ``drop_last``, ``val_size``, ``val_file``, as those of
-            ``ImageDataModule``.
+        seed: Seed of the order, of the points chosen and of their distortions, the same on all
+            processes. None takes the one of ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
+        pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
         subset: Train on a part of the training clouds only.
+        val_size: Number of training clouds held out for validation: always the same ones, in
+            proportion to the sizes of the classes. 0 validates on the data set's own validation
+            clouds, or on its test clouds where it has none.
+        val_file: Hold out the training clouds that a list names, in place of ``val_size``.
 
     Attributes:
         num_classes: Number of classes.

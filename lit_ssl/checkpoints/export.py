@@ -28,6 +28,8 @@ from lit_ssl.models.exported import (
     is_of_timm,
     load_exported,
 )
+from lit_ssl.models.nac.circuit import CircuitOutput
+from lit_ssl.models.nac.described import CIRCUITS
 from lit_ssl.version import __version__
 
 __all__ = ["export_checkpoint", "export_encoder"]
@@ -88,7 +90,7 @@ def export_checkpoint(
         )
     by_class_token = False
     if encoder is None:
-        network = build_network(name, _architecture(args))
+        network = build_network(name, _architecture(name, args))
         weights = weights_of(content, checkpoint, network, prefix)
         encoder, by_class_token = weights.encoder, weights.by_class_token
     data = content.get("datamodule_hyper_parameters")
@@ -124,15 +126,22 @@ def _encoder_of_module(path: str | Path, class_path: str, hparams: Mapping[str, 
 
 
 def _network_of(hparams: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
-    """Name and arguments of the backbone of a run; of its classes only this package's are built."""
-    backbone = hparams.get("backbone")
+    """Name and arguments of the network of a run; of its classes only this package's are built."""
+    circuit = hparams.get("net")
+    backbone = hparams.get("backbone") if circuit is None else circuit
     if isinstance(backbone, Mapping) and str(backbone.get("class_path")).startswith("lit_ssl."):
         name = str(backbone["class_path"]).rpartition(".")[2]
-        return name, backbone.get("init_args") or {}
+        args = backbone.get("init_args") or {}
+        return name, args if circuit is None else {
+            **args,
+            "num_classes": hparams.get("num_classes", 0),
+        }
     return backbone if isinstance(backbone, str) else None, hparams.get("backbone_kwargs") or {}
 
 
-def _architecture(args: Mapping[str, Any]) -> dict[str, Any]:
+def _architecture(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    if name in CIRCUITS:  # whose classifier is part of what a module computes
+        return dict(args)
     return {key: value for key, value in args.items() if key not in _NOT_ARCHITECTURE}
 
 
@@ -179,7 +188,7 @@ def export_encoder(
         )
     states = [encoder] if isinstance(encoder, dict) else [m.state_dict() for m in encoder.modules()]
     network, args, features = _matching_network(
-        encoder, states, model_name, _architecture(model_args or {}), by_class_token
+        encoder, states, model_name, _architecture(model_name, model_args or {}), by_class_token
     )
     size = input_size(network)
     if len(mean) != (size or [0])[0]:  # ImageNet's three values, but grey images
@@ -290,8 +299,11 @@ def _expected(
 
 @torch.no_grad()
 def _features(network: nn.Module, like: nn.Module) -> Tensor:
-    """What a network gives for the inputs of another, in eval mode."""
-    return network.eval()(example_inputs(like))
+    """What a network gives for the inputs of another, in eval mode; of a circuit its scores."""
+    given = network.eval()(example_inputs(like))
+    if isinstance(given, CircuitOutput):
+        return given.features if given.logits is None else given.logits
+    return given
 
 
 def _difference(features: Tensor, expected: Tensor) -> float:

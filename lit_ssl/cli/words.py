@@ -7,6 +7,7 @@ starts without one.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -128,6 +129,45 @@ def _export(words: Sequence[str]) -> None:
     print(f"wrote {args.out}; load it with\n  {how}")
 
 
+def _nac_prune(words: Sequence[str]) -> None:
+    parser = LineParser(
+        "lit-ssl nac-prune", description="Write a checkpoint of NAC with fewer modules."
+    )
+    parser.add_argument("checkpoint", help="checkpoint of a run of NAC or NACFewShot")
+    parser.add_argument("out", help="checkpoint to write")
+    parser.add_argument("--keep", type=int, help="how many modules: the best by --method")
+    parser.add_argument("--modules", help="or which: their numbers, such as 0,3,4")
+    parser.add_argument("--outputs", help="numbers of the output modules to keep; all by default")
+    parser.add_argument(
+        "--method",
+        help="nested, eigenvector, in_strength, out_strength, reverse or random; by default nested"
+        " after a training with nested or sandwich module dropout, else eigenvector",
+    )
+    args = parser.parse_args(words)
+    if (args.keep is None) == (args.modules is None):
+        raise InputError("say which modules to keep, by --keep NUMBER or --modules 0,3,4")
+    keep = args.keep if args.modules is None else _numbers("--modules", args.modules)
+    outputs = None if args.outputs is None else _numbers("--outputs", args.outputs)
+    from lit_ssl.methods.nac.pruned_checkpoint import prune_checkpoint
+
+    done = prune_checkpoint(args.checkpoint, args.out, keep, outputs, args.method)
+    how = "" if done.method is None else f", the best by {done.method}"
+    before, after = done.sizes
+    print(f"wrote {args.out}: modules {', '.join(map(str, done.modules))}{how}")
+    print(f"{after:,} of {before:,} parameters; evaluate it with its data, without its old config:")
+    print(f"  lit-ssl test --ckpt_path {shlex.quote(args.out)} --data ...")
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Numbers with commas between."""
+    try:
+        return [int(part) for part in text.strip("[] ").split(",")] if text.strip("[] ") else []
+    except ValueError as error:
+        raise InputError(
+            f"{option} takes numbers with commas, such as 0,3,4, not {text}"
+        ) from error
+
+
 def _imagenetx(words: Sequence[str]) -> None:
     from lit_ssl.cli.imagenet_x import run
 
@@ -158,6 +198,10 @@ WORDS: dict[str, dict[str, Word]] = {
         "export": Word(
             "write the encoder of a checkpoint for timm: lit-ssl export CKPT OUT.safetensors",
             _export,
+        ),
+        "nac-prune": Word(
+            "write a smaller checkpoint of NAC: lit-ssl nac-prune CKPT OUT.ckpt --keep 8",
+            _nac_prune,
         ),
         "imagenetx": Word(
             "score files of predictions by kind of image: lit-ssl imagenetx score A.csv [B.csv]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from lit_ssl.models.backbones.multiplied_resnet import MultipliedResNet50
 from lit_ssl.models.backbones.small_cnn import SmallCNN
 from lit_ssl.models.backbones.text import TextBackbone
 from lit_ssl.models.backbones.wide_resnet import WideResNet
+from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
+from lit_ssl.models.nac.described import CIRCUITS, described_circuit
 
 __all__ = ["build_network", "example_inputs", "input_size", "is_of_timm", "load_exported"]
 
@@ -26,6 +29,7 @@ __all__ = ["build_network", "example_inputs", "input_size", "is_of_timm", "load_
 _OWN: dict[str, Callable[..., nn.Module]] = {
     **OWN_BACKBONES,
     **{kind.__name__: kind for kind in (MultipliedResNet50, SmallCNN, TextBackbone, WideResNet)},
+    **{name: partial(described_circuit, name) for name in CIRCUITS},
 }
 # Names that this package tells timm: by itself, timm does not know them.
 _TOLD = (conv_stem.vitc_4gf.__name__, conv_stem.deit_small_convstem.__name__)
@@ -37,7 +41,7 @@ def is_of_timm(name: str) -> bool:
 
 
 def build_network(name: str, args: Mapping[str, Any]) -> nn.Module:
-    """Build a network without weights of its own and without a classifier.
+    """Build a network without weights of its own and, but for circuits, without a classifier.
 
     Args:
         name: of timm or of this package.
@@ -86,9 +90,12 @@ def load_exported(path: str | Path) -> nn.Module:
 
 
 def input_size(network: nn.Module) -> list[int]:
-    """``[C, H, W]`` that a network was made for; empty for text."""
+    """``[C, H, W]`` that a network was made for; empty for other inputs than one image."""
     if isinstance(network, TextBackbone):
         return []
+    if isinstance(network, NeuralAttentiveCircuit):
+        side, channels = (getattr(network.tokenizer, n, 0) for n in ("image_size", "in_channels"))
+        return [int(channels), int(side), int(side)] if side else []  # type: ignore[arg-type]
     size = list(getattr(network, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))
     embed = getattr(network, "patch_embed", None)
     if isinstance(network, SmallCNN):
@@ -108,6 +115,8 @@ def input_size(network: nn.Module) -> list[int]:
 
 def example_inputs(network: nn.Module) -> Any:
     """Two random inputs of a network, the same each time."""
+    if isinstance(network, NeuralAttentiveCircuit):
+        return network.tokenizer.example(2)  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)
     size = input_size(network)
     if size:

@@ -13,6 +13,8 @@ from lit_ssl.datamodules import Subset, TinyImageNetDataModule
 from lit_ssl.datamodules.images.shifted_sets import TINY_IMAGENET_R
 from lit_ssl.datamodules.reading.decoding import read_image
 from lit_ssl.errors import InputError
+from lit_ssl.methods import NAC
+from lit_ssl.models import NeuralAttentiveCircuit, PatchTokenizer
 
 WNIDS = ["n02124075", "n01443537", "n12267677"]  # the first is not in ImageNet-R
 VAL = [2, 0, 0, 1, 2]  # places in WNIDS of the validation images 0 ... 4
@@ -315,6 +317,45 @@ def test_a_trainer_evaluates_all_sets(root, renditions, tmp_path):
     module.seen.clear()
     trainer(tmp_path).test(module, datamodule=data, verbose=False)
     assert module.seen[1] == [0, 0, 0, 2, 2]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_accuracies_of_a_circuit(root, renditions, tmp_path):
+    """Each set has its own, and the answer for ImageNet-R is one of its columns."""
+    torch.manual_seed(0)
+    tokens = PatchTokenizer(16, 8, in_channels=3, embed_dim=8, position_dim=4)
+    net = NeuralAttentiveCircuit(
+        tokens, state_dim=16, num_modules=4, num_output_modules=2, depth=1, num_heads=2,
+        head_dim=8, signature_dim=8, layer_scale=None,
+    )  # fmt: skip
+    module, data = NAC(net, num_classes=3, warmup_epochs=0), make(root, ood=["r"], image_size=16)
+    parts = trainer(tmp_path).validate(module, datamodule=data, verbose=False)
+    found = {name: value for part in parts for name, value in part.items()}
+    expected = {}
+    module.eval()
+    own, shifted = data.val_dataloader()
+    for name, loader, columns in (("", own, [0, 1, 2]), ("r_", shifted, [0, 2])):
+        hits = []
+        for batch in loader:
+            images, labels = data.on_after_batch_transfer(batch, 0)
+            with torch.no_grad():
+                best = module.logits(images)[:, columns].argmax(1)
+            hits.append(torch.tensor(columns)[best] == labels)
+        expected[f"val/{name}acc1"] = torch.cat(hits).float().mean().item()
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shards_cover_each_rendition_once(root, renditions, processes):
+    seen = []
+    for rank in range(processes):
+        data = make(root, ood=["r"], batch_size=1)
+        data.shard = lambda rank=rank: (processes, rank)
+        own, shifted = data.test_dataloader()
+        assert len(own) == len(range(rank, 5, processes))
+        seen += [tuple(images.flatten().tolist()) for images, _ in shifted]
+    whole = make(root, ood=["r"], batch_size=1).test_dataloader()[1]
+    assert sorted(seen) == sorted(tuple(images.flatten().tolist()) for images, _ in whole)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")

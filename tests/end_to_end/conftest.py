@@ -100,10 +100,16 @@ def _project(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def lit_ssl_in(_project):
+    """Runs `lit-ssl` in a folder."""
+    return lambda folder, *words: run_command(folder, _project, words)
+
+
 @pytest.fixture
-def lit_ssl(tmp_path, _project):
+def lit_ssl(tmp_path, lit_ssl_in):
     """Runs `lit-ssl` in the test's folder."""
-    return lambda *words: run_command(tmp_path, _project, words)
+    return lambda *words: lit_ssl_in(tmp_path, *words)
 
 
 @pytest.fixture

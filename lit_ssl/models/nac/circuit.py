@@ -76,6 +76,7 @@ class NeuralAttentiveCircuit(nn.Module):
         num_heads: heads H.
         head_dim: channels d of a head.
         read_in_heads: heads of the read-in; None: H.
+        read_out_heads: heads of the read-out; None: H.
         ffn_mult: hidden channels of the feed-forward blocks, per channel of a state.
         activation: ``geglu`` or ``gelu``.
         wiring: see above.
@@ -138,6 +139,7 @@ class NeuralAttentiveCircuit(nn.Module):
         num_heads: int = 6,
         head_dim: int = 64,
         read_in_heads: int | None = None,
+        read_out_heads: int | None = None,
         ffn_mult: float = 2.0,
         activation: Literal["geglu", "gelu"] = "geglu",
         wiring: Literal["from_input", "persistent"] = "from_input",
@@ -225,11 +227,13 @@ class NeuralAttentiveCircuit(nn.Module):
                 state_dim, code_dim, ffn_mult, activation, layer_scale, drop, modulation
             )
 
-        def talk(options: KernelOptions, drop: float = 0.0, **kwargs: Any) -> Propagator:
+        def talk(
+            options: KernelOptions, heads: int, drop: float = 0.0, **kwargs: Any
+        ) -> Propagator:
             attend = KernelAttention(
                 state_dim,
                 code_dim,
-                num_heads,
+                heads,
                 head_dim,
                 SignatureKernel(options) if graph else None,
                 qv_bias=qv_bias,
@@ -256,7 +260,9 @@ class NeuralAttentiveCircuit(nn.Module):
             backend=attention,
         )
         count = 1 if share_depth else depth
-        self.propagators = nn.ModuleList(talk(self.kernel_options, drop_path) for _ in range(count))
+        self.propagators = nn.ModuleList(
+            talk(self.kernel_options, num_heads, drop_path) for _ in range(count)
+        )
         self.read_out = talk(
             read_out_kernel
             or KernelOptions(
@@ -264,6 +270,7 @@ class NeuralAttentiveCircuit(nn.Module):
                 self.kernel_options.learnable_bandwidth,
                 stochastic=False,
             ),
+            read_out_heads or num_heads,
             shared_norm=False,
             residual=read_out_residual,
         )

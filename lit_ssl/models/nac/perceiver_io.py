@@ -29,6 +29,7 @@ class PerceiverIO(NeuralAttentiveCircuit):
         num_heads: heads of the self-attention.
         head_dim: channels of a head.
         read_in_heads: heads of the cross-attention that reads the tokens.
+        read_out_heads: heads of that of the output queries; None: ``num_heads``.
         ffn_mult: hidden channels of the feed-forward blocks, per channel of a latent.
         activation: ``geglu`` or ``gelu``.
         layer_scale: as there.
@@ -55,6 +56,7 @@ class PerceiverIO(NeuralAttentiveCircuit):
         num_heads: int = 6,
         head_dim: int = 64,
         read_in_heads: int = 1,
+        read_out_heads: int | None = None,
         ffn_mult: float = 4.0,
         activation: Literal["geglu", "gelu"] = "geglu",
         layer_scale: float | None = None,
@@ -77,6 +79,7 @@ class PerceiverIO(NeuralAttentiveCircuit):
             num_heads=num_heads,
             head_dim=head_dim,
             read_in_heads=read_in_heads,
+            read_out_heads=read_out_heads,
             ffn_mult=ffn_mult,
             activation=activation,
             initial_state="learned",

@@ -57,6 +57,7 @@ def pruned(
     if net.wiring == "from_input":
         positions["input"] = positions["mediator"]
     small = copy.deepcopy(net)
+    small.graph_prior = None  # which is one of all modules: a new training keeps these signatures
     for tables in (small.codes, small.signatures, small.states or {}):
         for name, table in tables.items():
             kind = "mediator" if name.startswith("propagator") else name

@@ -61,6 +61,7 @@ def test_polygons_become_fans_and_lines_no_surface(off):
         ("OFF\n3 1 0\n0 0 0\n1 nan 0\n0 1 0\n3 0 1 2\n", "line 4: expected three coordinates"),
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n#\n0 1 0\n3 0 1 3\n", "line 7: a face has the vertex 3, but"),
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 -1\n", "line 6: expected the number of corners"),
+        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1.5 2\n", "line 6: expected the number of corners"),
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1\n", "line 6: expected the number of corners"),
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\nx 0 1 2\n", "line 6: expected the number of corners"),
         ("OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n0 0\n", "line 7: expected the number of"),

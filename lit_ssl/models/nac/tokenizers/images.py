@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from timm.layers import LayerNorm2d
 from timm.models.convnext import ConvNeXtBlock
@@ -170,7 +171,7 @@ def convnext_stages(
             f"{num_stages} and {drop_path:g}"
         )
     depths = PRESETS[preset][:num_stages]
-    rates = iter(torch.linspace(0, drop_path, max(sum(depths), 1)).tolist())
+    rates = iter(np.linspace(0, drop_path, max(sum(depths), 1)).tolist())
     channels, stages = in_channels, nn.Sequential()
     for stage, depth in enumerate(depths):
         width = state_dim // 4 * 2**stage
