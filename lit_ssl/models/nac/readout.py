@@ -53,7 +53,8 @@ class OutputPooling(nn.Module):
 
     def forward(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """States ``[B, O, D]`` → features ``[B, D]``, logits ``[B, K]`` or None; codes unused."""
-        scores = self.confidence(states).squeeze(-1).float()
+        scores = self.confidence(states).squeeze(-1)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if self.kind == "gumbel" and self.training:
             weights = F.gumbel_softmax(scores, tau=self.temperature, dim=-1)
         else:
