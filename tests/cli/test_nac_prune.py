@@ -119,7 +119,7 @@ def test_few_shot_and_perceiver_io(lit_ssl, workdir, trained):
 
 
 def test_by_the_graph_where_no_prefix_was_trained(trained, workdir):
-    whole = trained()
+    whole = trained(optimizer={"class_path": "torch.optim.SGD"})
     done = prune_checkpoint(whole, workdir / "new" / "small.ckpt", 3)
     net = NAC.load_from_checkpoint(whole, map_location="cpu").net
     assert done.method == "eigenvector"
@@ -154,7 +154,7 @@ small.ckpt --modules 0,6
 small.ckpt --modules 1,1
     keep names a module twice
 small.ckpt --modules 0,a
-    --modules takes numbers such as 0,3,4, not 0,a
+    --modules takes numbers with commas, such as 0,3,4, not 0,a
 small.ckpt --keep 2 --outputs 3
     keep names output module 3: there are 3, from 0 to 2
 CKPT --keep 2

@@ -81,9 +81,10 @@ class NeuralAttentiveCircuit(nn.Module):
         read_out_heads: heads of the read-out; None: H.
         ffn_mult: hidden channels of the feed-forward blocks, per channel of a state.
         activation: ``geglu`` or ``gelu``.
-        wiring: see above.
+        wiring: ``from_input`` or ``persistent``, see above.
         input_to_output: whether the read-out also hears the input modules (``persistent``).
-        initial_state: see ``InitialState``.
+        initial_state: of a module: ``code``, its code; ``seeder``, drawn from a Gaussian that its
+            code gives; ``learned``, a parameter.
         state_noise: whether the ``seeder`` draws states in training; else it gives their means.
         kernel: of the propagators, each with a bandwidth of its own; None: the defaults.
         read_out_kernel: of the read-out; None: the bandwidth of ``kernel``, without truncation and
@@ -106,8 +107,10 @@ class NeuralAttentiveCircuit(nn.Module):
         read_in_residual: whether the read-in's attention adds to the initial states.
         read_out_residual: whether the read-out's attention adds to the initial states.
         output_norm: LayerNorm on the states of the output modules; without it, scores start tiny.
-        modulation: how codes scale channels, see ``Modulation``; ``none``: codes only seed states.
-        attention: see ``Backend``.
+        modulation: by what a code c scales channels: ``one_plus_norm``, 1 + g · LN(S c) with a
+            learned g; ``norm``, LN(S c); ``unit``, S c at unit length; ``sigmoid`` or ``tanh`` of
+            S c; ``none``: codes only seed states.
+        attention: ``sdpa``, torch's fused attention, or ``math``, written out.
         readout: ``pool``: a soft choice among the output modules; ``slot``: one output module.
         pooling: of ``pool``: ``softmax``, or ``gumbel``: with noise in training.
         pooling_temperature: of ``pool``.

@@ -64,6 +64,7 @@ def pruned(
     for part in small.modules():
         if getattr(part, "folded", None) is not None:
             part.folded = None  # it was of all modules
+    small.graph_prior = None  # which is one of all modules: a new training keeps these signatures
     for tables in (small.codes, small.signatures, small.states or {}):
         for name, table in tables.items():
             kind = "mediator" if name.startswith("propagator") else name
