@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -35,8 +36,8 @@ class OutputPooling(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("pooling", kind, ("softmax", "gumbel"))
-        if not temperature > 0:
-            raise InputError(f"pooling_temperature must be positive, not {temperature}")
+        if not 0 < temperature < math.inf:
+            raise InputError(f"pooling_temperature must be a positive number, not {temperature}")
         self.kind = kind
         self.temperature = temperature
         self.confidence = nn.Linear(dim, 1)
