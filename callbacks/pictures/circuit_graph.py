@@ -72,7 +72,7 @@ class CircuitGraph(pl.Callback):
         """Check what it needs before the first batch."""
         if stage == "predict" or is_fast_dev_run(trainer):
             return
-        net = getattr(pl_module, "net", None)
+        net: Any = getattr(pl_module, "net", None)
         if not hasattr(net, "module_activity") or not hasattr(net, "link_probabilities"):
             raise InputAttributeError(
                 f"needs a module whose `net` is a NeuralAttentiveCircuit, not "
@@ -100,10 +100,10 @@ class CircuitGraph(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to add up, if this is a validation that is drawn."""
         self._sums = None
-        classes = _num_classes(trainer, pl_module.net)
+        net: Any = pl_module.net
+        classes = _num_classes(trainer, net)
         if self._is_due(trainer) and classes:
-            modules = pl_module.net.num_modules
-            self._sums = torch.zeros(classes, modules + 1, device=pl_module.device)
+            self._sums = torch.zeros(classes, net.num_modules + 1, device=pl_module.device)
 
     on_test_start = on_validation_start
 
@@ -120,8 +120,9 @@ class CircuitGraph(pl.Callback):
         inputs, labels, _ = parts_of(batch)
         if self._sums is None or dataloader_idx or labels is None or inputs is None:
             return
+        net: Any = pl_module.net
         with isolate_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
-            norms = pl_module.net.module_activity(inputs).float()
+            norms = net.module_activity(inputs).float()
         known = (labels >= 0) & (labels < len(self._sums))
         rows = torch.cat([norms, torch.ones_like(norms[:, :1])], dim=1)[known]
         self._sums.index_add_(0, labels[known], rows)
@@ -155,7 +156,7 @@ class CircuitGraph(pl.Callback):
         self._last_step = trainer.global_step
         sums, self._sums = self._sums, None
         if sums is not None:
-            sums = trainer.strategy.reduce(sums, reduce_op="sum").cpu()  # type: ignore[union-attr]
+            sums = trainer.strategy.reduce(sums, reduce_op="sum").cpu()
         folder = run_folder(trainer, ["circuit"])
         if not trainer.is_global_zero or folder is None:
             return

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_ssl.datamodules.images.part import ImagePart, check_classes
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
@@ -104,6 +104,10 @@ class FewShotDataModule(ImagePart):
         support = self._drawn(train, self.shots, "shots", Stream.EPISODE_SUPPORT)
         query = self._drawn(test, self.queries, "queries", Stream.EPISODE_QUERY)
         _check_disjoint(train.select(support), test.select(query))
+        rank_zero_info(
+            f"episode {self.episode}: {len(support):,} support and {len(query):,} query images of"
+            f" {self.ways} classes ({listed(self.class_names, 10)})"
+        )
         return support, query
 
     def _drawn(self, rows: Rows, count: int | None, name: str, stream: Stream) -> np.ndarray:

@@ -16,7 +16,7 @@ __all__ = ["Instantiator", "ModuleInstantiator", "class_parser", "import_compone
 
 def import_components() -> None:
     """Import every method, strategy, callback and data module, so that short names are known."""
-    for name in ("methods", "strategies", "callbacks", "datamodules"):
+    for name in ("methods", "models", "strategies", "callbacks", "datamodules"):
         package = import_module(f"lit_ssl.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)

@@ -93,3 +93,48 @@ def test_a_wrong_entry_is_one_line(lit_ssl, recipe, words, part):
     line = done.err.strip().splitlines()[-1]
     assert part in line
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--model.net.graph_prior=ring-of-cliques"],
+            "model.net.graph_prior: expected options of GraphPrior, as {name: ...}, got "
+            "'ring-of-cliques'",
+        ),
+        (
+            ["--model.net.kernel=soft"],
+            "model.net.kernel: expected options of KernelOptions, as {bandwidth: ...}, got 'soft'",
+        ),
+        (["--model.net=PerceiverIo"], "Did you mean PerceiverIO?"),
+    ],
+)
+def test_a_word_in_place_of_options_gets_their_form(lit_ssl, recipe, words, message):
+    done = lit_ssl("fit", "--config=nac.yaml", *QUICK, *words)
+    assert done.code == 2
+    assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--model=NAC", "--model.net.help"], "--model.net.help NeuralAttentiveCircuit"),
+        (
+            ["--model=NAC", "--model.net=PerceiverIO", "--model.net.tokenizer.help"],
+            "--model.net.tokenizer.help CLASS",
+        ),
+    ],
+)
+def test_help_of_a_part_asks_for_its_class(lit_ssl, recipe, words, shown):
+    done = lit_ssl("fit", *words)
+    assert done.code == 2
+    assert f"of which class? Write it behind, as {shown}" in done.err
+
+
+def test_the_baseline_takes_the_place_of_the_circuit_by_its_name(lit_ssl, workdir):
+    words = ["--model=NAC", "--model.net=PerceiverIO", "--model.net.tokenizer=PatchTokenizer"]
+    done = lit_ssl("fit", *words, "--data=MNIST5kDataModule", "--print_config")
+    assert done.code == 0, done.err
+    net = yaml.safe_load(done.out)["model"]["init_args"]["net"]
+    assert net["class_path"].endswith("PerceiverIO")

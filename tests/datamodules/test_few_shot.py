@@ -72,6 +72,12 @@ def test_an_episode():
     assert data.validates_on_test
 
 
+def test_a_line_says_what_the_episode_is(caplog):
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        FewShotDataModule(Numbered(), ways=3, shots=2, queries=4, classes=[1, 4, 9]).setup("fit")
+    assert "episode 0: 6 support and 12 query images of 3 classes (b, e, j)" in caplog.text
+
+
 def test_all_test_images_of_the_classes_are_asked_by_default():
     data = FewShotDataModule(Numbered(), ways=2, shots=1)
     assert np.bincount(data.labels("test")).tolist() == [7, 7]

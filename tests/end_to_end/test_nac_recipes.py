@@ -32,7 +32,7 @@ ELSEWHERE = {  # tests/cli/test_nac_sequences.py and test_nac_runs.py
     "nac/bytes.yaml", "nac/listops.yaml", "nac/listops_small.yaml", "nac/mnist5k.yaml",
     "nac/mnist5k_bytes.yaml", "nac/mnist5k_points.yaml",
 }  # fmt: skip
-HERE = {"few_shot_cifar100", "few_shot_cub", "modelnet40", "nlvr2"}
+HERE = {"few_shot_cifar100", "few_shot_cub", "modelnet40", "nlvr2", "nlvr2_small"}
 FEW_MODULES = ("--model.net.num_modules=16", "--model.net.depth=1")
 FEW_INPUTS = ("--model.net.num_input_modules=4", "--model.net.num_output_modules=4")
 SHORT_FIT = "--model.net.graph_prior.steps=50"
@@ -43,6 +43,7 @@ ONE_STEP = (
     "--trainer.num_sanity_val_steps=0", "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false", "--model.warmup_epochs=0",
 )  # fmt: skip
+NO_FILES = "--trainer.fast_dev_run=true"
 
 
 def without(words, *names):
@@ -58,9 +59,11 @@ def test_every_recipe_is_run():
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in OTHER_GRAPHS])
 def test_sizes_are_those_of_published_code(built, request, name):
     fixture, classes = ("tiny_imagenet", 200) if "tiny" in name else ("imagenet", 1000)
-    words = ["--trainer.accelerator=cpu", "--data.root", request.getfixturevalue(fixture)]
+    words = ["--trainer.accelerator=cpu", "--model.mixup=0", "--model.cutmix=0"]
+    words += ["--model.prior_weight=0", "--data.root"]
     with torch.device("meta"):
-        net = built("fit", "--config", name, *words).model.net
+        made = built("fit", "--config", name, *words, request.getfixturevalue(fixture))
+        net = made.model.net
         net.reset_classifier(classes)
     count = sum(parameter.numel() for parameter in net.parameters())
     assert round(count / 1e6, 2) == PUBLISHED[name]
@@ -207,7 +210,7 @@ def pretrained(tmp_path_factory, lit_ssl_in, imagenet):
 def test_tiny_imagenet(lit_ssl, tiny_imagenet, name):
     words = ["--config", name, "--data.root", tiny_imagenet, *FEW_MODULES]
     words += [] if "perceiver" in name else [*FEW_INPUTS, SHORT_FIT]
-    result = lit_ssl("fit", *words, *ONE_STEP)
+    result = lit_ssl("fit", *words, *ONE_STEP, NO_FILES)
     assert result.code == 0, result.err
     assert "val/acc1" in result.out
     assert "val/r_acc1" in result.out
@@ -221,7 +224,7 @@ def test_imagenet(pretrained):
 def test_imagenet_by_modules_that_read(lit_ssl, imagenet, name):
     words = ["--config", name, "--data.root", imagenet, *FEW_MODULES]
     words += [] if "perceiver" in name else [SHORT_FIT]
-    result = lit_ssl("fit", *words, *ONE_STEP)
+    result = lit_ssl("fit", *words, *ONE_STEP, NO_FILES)
     assert result.code == 0, result.err
     assert "val/acc1" in result.out
 
@@ -230,6 +233,7 @@ def test_imagenet_by_modules_that_read(lit_ssl, imagenet, name):
 def test_few_shot(lit_ssl, request, pretrained, name):
     words = ["--config", f"nac/few_shot_{name}.yaml", "--model.pretrained", pretrained[1]]
     words += ["--data.data.root", request.getfixturevalue(name), "--data.ways=3", "--data.shots=2"]
+    words += ["--data.classes=[0, 1, 2]"]
     steps = without(ONE_STEP, "--data.batch_size", "--data.num_workers", "--model.warmup_epochs")
     words += [*steps, "--data.data.num_workers=0", "--data.data.batch_size=6"]
     result = lit_ssl("fit", *words, "--then=test")
@@ -252,5 +256,12 @@ def test_nlvr2(lit_ssl, nlvr2, clip):
     words += [f"{generator}num_input_modules=4", f"{generator}num_output_modules=4"]
     words += ["--data.train_transform.crop.size=32", "--data.eval_transform.size=32"]
     result = lit_ssl("fit", *words, *ONE_STEP, "--then=test")
+    assert result.code == 0, result.err
+    assert "test/acc1" in result.out
+
+
+def test_nlvr2_without_clip(lit_ssl, nlvr2):
+    words = ["--config=nac/nlvr2_small.yaml", "--data.root", nlvr2, SHORT_FIT, *ONE_STEP]
+    result = lit_ssl("fit", *words, "--then=test")
     assert result.code == 0, result.err
     assert "test/acc1" in result.out

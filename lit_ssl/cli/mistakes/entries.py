@@ -88,11 +88,25 @@ class _Search:
                 is_pair, value = "=", rest.pop(0)
             if key in ("c", "config"):
                 self.config(value)
-            elif not key.endswith(".help"):
+            elif key.endswith(".help"):
+                self.help_of(key.removesuffix(".help"), is_pair)
+            else:
                 tree: Any = value if is_pair else None
                 for part in reversed(key.split(".")):
                     tree = {part: tree}
                 self.options(tree, self.all_options)
+
+    def help_of(self, path: str, has_class: str) -> None:
+        """Help of an object inside another, of a class that nobody has named."""
+        owner, _, name = path.rpartition(".")
+        known = self.objects.get(owner)
+        if has_class or known is None or path in self.objects:
+            return
+        bases = list(kinds(option_types(class_parser(known.class_type)).get(name)))
+        if bases and not is_dataclass(bases[0]):
+            ours = bases[0].__module__.startswith("lit_ssl.")
+            example = bases[0].__name__ if ours else "CLASS"
+            self.fail(f"--{path}.help of which class? Write it behind, as --{path}.help {example}")
 
     def config(self, value: str) -> None:
         """A file, or a configuration that was typed as such."""
@@ -219,6 +233,12 @@ class _Search:
         """An object: its class and options, or only options where the class is known."""
         name, place = value.get("class_path"), self.shown(path)
         outside = [str(key) for key in value if key not in _OF_AN_OBJECT]
+        dataclasses = [base for base in valid if is_dataclass(base)]
+        if isinstance(name, str) and dataclasses == list(valid) and "." not in name:
+            first = next(iter(option_types(class_parser(dataclasses[0]))))
+            what = dataclasses[0].__name__
+            if name != what:
+                self.fail(f"{place}: expected options of {what}, as {{{first}: ...}}, got {name!r}")
         if isinstance(name, str):
             try:
                 found = class_called(name, valid)
@@ -237,7 +257,6 @@ class _Search:
             self.fail(f"{place}.init_args: expected options, as {{name: value}}, got {args!r}")
         if not isinstance(args, Mapping) or not args:
             return
-        dataclasses = [base for base in valid if is_dataclass(base)]
         if path not in self.objects and len(dataclasses) == 1:
             self.objects[path] = _Object(dataclasses[0])
         if path not in self.objects:

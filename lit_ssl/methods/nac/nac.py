@@ -20,7 +20,6 @@ from lit_ssl.metrics.circuit import degree_entropy, link_density, mean_link
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.optim import LossWeight, Schedule, decay_groups, set_schedules
-from lit_ssl.precision import kept_wide
 from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
@@ -62,26 +61,33 @@ class NAC(CircuitClassifier):
         random_erasing: probability that a rectangle of a training image becomes noise
             (:class:`lit_ssl.transforms.RandomErasing`), before mixing.
         optimizer: replaces AdamW; learning rate and weight decay stay those above.
-        repulsion_weight: w_r ≥ 0, see :class:`lit_ssl.losses.nac.SignatureRepulsion`; or start and
-            stop of a weight that changes (:class:`lit_ssl.optim.LossWeight`).
+        repulsion_weight: w_r ≥ 0, of signatures pushing each other away
+            (:class:`lit_ssl.losses.nac.SignatureRepulsion`); or start and stop of a weight that
+            changes (:class:`lit_ssl.optim.LossWeight`).
         repulsion_hinge: distance from which on signatures are left alone, in (0, 2].
-        prior_weight: w_p, likewise, see :class:`lit_ssl.losses.nac.LinkProbabilityMatching`.
+        prior_weight: w_p, likewise, of link probabilities like those of a graph family
+            (:class:`lit_ssl.losses.nac.LinkProbabilityMatching`).
         prior: graph family that gives the target W; None: the network's ``graph_prior``, and
             without that there is no such loss.
         prior_divergence: ``mse`` or ``kl``.
         prior_floor: terms below it do not push, ≥ 0.
-        prior_noise: of the assignment, ≥ 0.
+        prior_noise: of the assignment of modules to the target's nodes, ≥ 0.
         prior_refresh: steps between assignments, ≥ 1.
-        mixture_weight: likewise, see :class:`lit_ssl.losses.nac.DistanceMixture`.
+        mixture_weight: likewise, of distances between signatures spread as at the start
+            (:class:`lit_ssl.losses.nac.DistanceMixture`).
         mixture_components: Gaussians of that mixture, ≥ 1.
-        module_dropout: see :class:`lit_ssl.methods.nac.module_dropout.ModuleDropout`.
-        full_share: see there.
-        buckets: see there.
-        drop_rate: see there.
-        start_temperature: of the kernels, see
-            :class:`lit_ssl.methods.nac.annealing.KernelAnnealing`; None: as they are.
-        start_bandwidth: see there.
-        start_truncation: see there.
+        module_dropout: what a step keeps: ``none``: all modules; ``random``: without a random share
+            of them; ``nested``: all, or the first n, drawn anew; ``sandwich``: both in each step;
+            ``distilled``: both, and the first n learn from the answers of all. After the last three
+            a circuit can be cut; see :class:`lit_ssl.methods.nac.module_dropout.ModuleDropout`.
+        full_share: share of the steps in which ``nested`` keeps all modules, in [0, 1].
+        buckets: n is one of N, N/2, N/4, … instead of any number, for ``torch.compile``.
+        drop_rate: share of the modules that ``random`` leaves out, in [0, 1).
+        start_temperature: τ of the kernels at the start, which then moves to their own; None: as
+            it is. See :class:`lit_ssl.methods.nac.annealing.KernelAnnealing`.
+        start_bandwidth: ε at the start, likewise, for kernels whose bandwidth is not learned.
+        start_truncation: distance at the start beyond which there is no link, likewise, for kernels
+            that have a truncation.
         anneal_share: share of the run in which these reach the kernel's own values, in (0, 1].
         pretrained: file with weights of the same network, but for the classifier: a checkpoint of
             another run, or a state dict.
@@ -181,14 +187,6 @@ class NAC(CircuitClassifier):
         """Set the kernels as they were."""
         super().on_load_checkpoint(checkpoint)
         self.annealing.apply(self.net, checkpoint.get("nac_progress", 1.0))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> NAC:
-        """Convert or move; signatures and kernels, whose steps are small, are never narrowed."""
-        net = self.net
-        kernels = [net.kernel(depth) for depth in range(net.depth)] if net.has_graph else []
-        with kept_wide(net.signatures, *kernels):
-            super()._apply(fn, recurse)
-        return self
 
     # training
 

@@ -44,7 +44,7 @@ _OPTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def described_circuit(name: str, args: Mapping[str, Any]) -> NeuralAttentiveCircuit:
+def described_circuit(name: str, /, **args: Any) -> NeuralAttentiveCircuit:
     """Build a circuit of this package, of parts of this package.
 
     Args:

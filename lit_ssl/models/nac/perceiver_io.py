@@ -20,8 +20,8 @@ class PerceiverIO(NeuralAttentiveCircuit):
     pruning work as well.
 
     Args:
-        tokenizer: as there.
-        num_classes: as there.
+        tokenizer: inputs → ``Tokens``; such as :class:`lit_ssl.models.ConvNeXtTokenizer`.
+        num_classes: K; 0: features only, until :meth:`reset_classifier`.
         state_dim: channels D of a latent.
         num_modules: number of latents.
         num_output_modules: number of output queries; 1 for the read-out ``slot``.
@@ -32,15 +32,16 @@ class PerceiverIO(NeuralAttentiveCircuit):
         read_out_heads: heads of that of the output queries; None: ``num_heads``.
         ffn_mult: hidden channels of the feed-forward blocks, per channel of a latent.
         activation: ``geglu`` or ``gelu``.
-        layer_scale: as there.
-        drop_path: as there.
+        layer_scale: start of the factors on residual branches (in the read-in's attention: 1);
+            None: no factors.
+        drop_path: share of samples for which a block's branch is left out in training.
         share_depth: one block for all depths.
-        qv_bias: as there.
-        output_norm: as there.
-        attention: as there.
-        readout: as there.
-        pooling: as there.
-        pooling_temperature: as there.
+        qv_bias: whether queries and values have a bias; of keys it would have no effect.
+        output_norm: LayerNorm on the states of the output queries.
+        attention: ``sdpa``, torch's fused attention, or ``math``, written out.
+        readout: ``slot``: one output query; ``pool``: a soft choice among several.
+        pooling: of ``pool``: ``softmax``, or ``gumbel``: with noise in training.
+        pooling_temperature: of ``pool``.
 
     Source: arXiv 2107.14795; sizes as in the baseline of arXiv 2210.08031.
     """

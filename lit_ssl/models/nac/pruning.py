@@ -20,22 +20,26 @@ def checked_positions(keep: Tensor | Sequence[int], count: int, what: str) -> Te
     Raises:
         ValueError: if one lies out of range or comes twice.
     """
-    chosen = torch.as_tensor(keep).detach().cpu()
-    if not len(chosen):
-        return chosen.to(torch.int64).view(-1)
+    try:
+        chosen = torch.as_tensor(keep).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise _no_list(what, repr(keep)) from None
+    if chosen.ndim == 1 and not len(chosen):
+        return chosen.to(torch.int64)
     if chosen.ndim != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
-        raise InputError(
-            f"keep must be a list of {what} numbers, such as [0, 3, 4], not {chosen.dtype} "
-            f"{list(chosen.shape)}"
-        )
+        raise _no_list(what, f"{chosen.dtype} {list(chosen.shape)}")
     chosen = chosen.to(torch.int64).sort().values
     low, high = int(chosen[0]), int(chosen[-1])
     if low < 0 or high >= count:
         wrong = low if low < 0 else high
         raise InputError(f"keep names {what} {wrong}: there are {count}, from 0 to {count - 1}")
     if len(chosen.unique()) < len(chosen):
-        raise InputError(f"keep names a {what} twice")
+        raise InputError(f"keep names the same {what} twice")
     return chosen
+
+
+def _no_list(what: str, given: str) -> InputError:
+    return InputError(f"keep must be a list of {what} numbers, such as [0, 3, 4], not {given}")
 
 
 def pruned(
@@ -57,6 +61,10 @@ def pruned(
     if net.wiring == "from_input":
         positions["input"] = positions["mediator"]
     small = copy.deepcopy(net)
+    for part in small.modules():
+        if getattr(part, "folded", None) is not None:
+            part.folded = None  # it was of all modules
+    small.graph_prior = None  # which is one of all modules: a new training keeps these signatures
     for tables in (small.codes, small.signatures, small.states or {}):
         for name, table in tables.items():
             kind = "mediator" if name.startswith("propagator") else name

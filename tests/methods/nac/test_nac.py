@@ -183,6 +183,15 @@ def test_prior_of_the_network_is_the_target_unless_another_is_given(tiny):
     assert tiny.nac().wiring.matching is None
 
 
+def test_a_pruned_network_keeps_its_signatures(tiny):
+    small = tiny.net(graph_prior=GraphPrior("complete")).prune([0, 2, 3])
+    module = tiny.nac(small, lr=0.0, start_lr=0.0, final_lr=0.0)
+    before = small.signatures["mediator"].clone()
+    fit(tiny, module, tiny.batches(1))
+    assert torch.equal(small.signatures["mediator"], before)
+    assert module.wiring.matching is None
+
+
 def test_a_network_without_graph_trains_by_the_cross_entropy_alone(tiny):
     module = tiny.nac(tiny.net(graph=False, modulation="none"), module_dropout="nested")
     seen, _ = fit(tiny, module)

@@ -41,7 +41,7 @@ def test_nested_parts_and_options():
         "graph_prior": {"name": "erdos-renyi", "arguments": {"p": 0.3}},
         **SIZES,
     }
-    net = described_circuit("NeuralAttentiveCircuit", json.loads(json.dumps(described)))
+    net = described_circuit("NeuralAttentiveCircuit", **json.loads(json.dumps(described)))
     expected = NeuralAttentiveCircuit(
         ImagePairTextTokenizer(SmallPairEncoder(**encoder), **pair),
         generator=TextCircuitGenerator(**generator),
@@ -58,4 +58,4 @@ def test_nested_parts_and_options():
 @pytest.mark.parametrize("path", ["os.Thing", "lit_ssl.models.resnet", "other.PatchTokenizer"])
 def test_a_description_chooses_no_code(path):
     with pytest.raises(InputError, match=f"a part {path} that is not of lit_ssl.models"):
-        described_circuit("PerceiverIO", {"tokenizer": {"class_path": path, "init_args": {}}})
+        described_circuit("PerceiverIO", tokenizer={"class_path": path, "init_args": {}})

@@ -289,7 +289,14 @@ def test_wrong_sequences_are_refused(tokenizer, inputs, words):
      (PointTokenizer(4, 2), torch.zeros(1, 4, 2), "B, P, 3"),
      (PointTokenizer(4, 2), torch.zeros(1, 0, 3), "B, P, 3"),
      (PointTokenizer(4, 2), torch.full((1, 5, 3), math.nan), "not a number"),
-     (PointTokenizer(4, 2), [0], "reads points")],
+     (PointTokenizer(4, 2), [0], "reads points"),
+     (PointTokenizer(4, 2), torch.zeros(2, 1, 8, 8), "data are images.*choose.*PatchTokenizer"),
+     (PatchTokenizer(8, 4), torch.zeros(2, 9, 3), "data are points.*choose.* PointTokenizer"),
+     (PatchTokenizer(8, 4), {"input_ids": 0, "attention_mask": 0}, "sequences.*ByteTokenizer"),
+     (ByteTokenizer(8), torch.zeros(2, 1, 8, 8), "reads sequences.*images"),
+     # it has texts, and the images would be left out in silence
+     (SymbolTokenizer(9, 4), {"images": torch.zeros(1, 2, 3, 8, 8), "input_ids": torch.ones(1, 4),
+                              "attention_mask": torch.ones(1, 4)}, "ImagePairTextTokenizer")],
 )  # fmt: skip
 def test_wrong_inputs_are_refused(tokenizer, inputs, words):
     with pytest.raises(InputError, match=words):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, InputTypeError
 from lit_ssl.models.nac.tokenizers.images import check_images, random_images
+from lit_ssl.models.nac.tokenizers.kinds import check_kind
 from lit_ssl.models.nac.tokenizers.pair_encoders import FrozenCLIP, SmallPairEncoder
 from lit_ssl.models.nac.tokenizers.sequences import ids_and_mask
 from lit_ssl.models.nac.tokenizers.tokens import (
@@ -86,6 +87,7 @@ class ImagePairTextTokenizer(nn.Module):
             Tokens of the first image, of the second, of the text; the text as the encoder gives it
             stands in ``text``.
         """
+        check_kind(self, inputs, "pairs of images with a text")
         ids, mask = ids_and_mask(self, inputs, self.encoder.vocab_size, self.max_length)
         images = self._images(inputs)
         mask = with_first_token(mask)

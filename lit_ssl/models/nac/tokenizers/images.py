@@ -9,6 +9,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, InputTypeError, did_you_mean
+from lit_ssl.models.nac.tokenizers.kinds import check_kind
 from lit_ssl.models.nac.tokenizers.tokens import (
     Tokens,
     check_positive,
@@ -86,6 +87,7 @@ class ConvNeXtTokenizer(nn.Module):
 
     def forward(self, images: Tensor) -> Tokens:
         """``[B, C, H, W]`` → tokens in the order of rows of the image."""
+        check_kind(self, images, "images")
         check_images(self, images, 4)
         values = self.backbone(images).flatten(2).transpose(1, 2)
         return Tokens(with_positions(values, self.positions))
@@ -140,6 +142,7 @@ class PatchTokenizer(nn.Module):
 
     def forward(self, images: Tensor) -> Tokens:
         """``[B, C, H, W]`` → tokens in the order of rows of the image."""
+        check_kind(self, images, "images")
         check_images(self, images, 4)
         values = self.project(images).flatten(2).transpose(1, 2)
         return Tokens(with_positions(values, self.positions))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, InputTypeError
+from lit_ssl.models.nac.tokenizers.kinds import check_kind
 from lit_ssl.models.nac.tokenizers.tokens import Tokens, check_positive, is_readable, same_noise
 
 __all__ = ["FourierFeatures", "PointTokenizer", "farthest_points", "nearest_points"]
@@ -87,6 +88,7 @@ class PointTokenizer(nn.Module):
 
     def forward(self, points: Tensor) -> Tokens:
         """``[B, P, 3]`` → ``min(num_centres, P)`` tokens."""
+        check_kind(self, points, "points")
         if not isinstance(points, Tensor):
             raise InputTypeError(f"PointTokenizer reads points, got {type(points).__name__}")
         if points.ndim != 3 or points.shape[2] != 3 or not points.shape[1]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, InputTypeError
+from lit_ssl.models.nac.tokenizers.kinds import check_kind
 from lit_ssl.models.nac.tokenizers.tokens import (
     Tokens,
     check_positive,
@@ -64,6 +65,7 @@ class ByteTokenizer(nn.Module):
 
         A token is there where any byte of its window is.
         """
+        check_kind(self, inputs, "sequences")
         ids, mask = ids_and_mask(self, inputs, BYTE_PADDING + 1, self.max_length)
         values = with_positions(self.embedding(ids), self.positions[: ids.shape[1]])
         values = values * mask[..., None]
@@ -116,6 +118,7 @@ class SymbolTokenizer(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """``input_ids`` and ``attention_mask`` ``[B, L]`` → L tokens."""
+        check_kind(self, inputs, "sequences")
         ids, mask = ids_and_mask(self, inputs, self.vocab_size, self.max_length)
         values = with_positions(self.embedding(ids), self.positions[: ids.shape[1]])
         return Tokens(values, with_first_token(mask))
