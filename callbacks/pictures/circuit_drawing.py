@@ -124,7 +124,7 @@ def _number(axes: Any, names: np.ndarray, vertical: bool = False) -> None:
     """Write what modules are called, in place of where they stand, if there is room."""
     if len(names) > _MOST_NUMBERS:
         return
-    axes.set_xticks(np.arange(len(names)), names, fontsize=6)
+    axes.set_xticks(np.arange(len(names)), names, fontsize=6, rotation=90 if vertical else 0)
     if vertical:
         axes.set_yticks(np.arange(len(names)), names, fontsize=6)
 

@@ -32,7 +32,7 @@ from lit_ssl.contracts.evaluation_sets import evaluation_sets
 from lit_ssl.errors import InputError, by_name, did_you_mean
 from lit_ssl.imagenet_x.plot import figure_pixels
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
-from lit_ssl.models.nac.ranking import RANKINGS
+from lit_ssl.models.nac.ranking import RANKINGS, usual_ranking
 from lit_ssl.trainer.passes import evaluate_batches, on_rank_zero
 from lit_ssl.trainer.pictures import log_picture
 from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
@@ -65,7 +65,8 @@ class ModuleDropSweep(pl.Callback):
         levels: Shares of the modules to keep, each in (0, 1]; the full network is always there.
         counts: Numbers of modules to keep in place of ``levels``, each ≥ 1.
         method: By which modules are ranked, the best are kept
-            (:func:`lit_ssl.models.nac.ranking.rank_modules`).
+            (:func:`lit_ssl.models.nac.ranking.rank_modules`). None: ``nested`` after a training
+            with nested, sandwich or distilled module dropout, else ``eigenvector``.
         batch_sizes: Sizes of the batches that are timed, each ≥ 1.
         calibration_batches: Batches of training images, seen as in evaluation, for the methods that
             look at a loss (``taylor``, ``loo``, ``greedy``), ≥ 1.
@@ -85,7 +86,7 @@ class ModuleDropSweep(pl.Callback):
         self,
         levels: Sequence[float] = (1.0, 0.5, 0.25, 0.125),
         counts: Sequence[int] | None = None,
-        method: str = "eigenvector",
+        method: str | None = None,
         batch_sizes: Sequence[int] = (1, 64),
         calibration_batches: int = 4,
         min_runs: int = 5,
@@ -103,7 +104,7 @@ class ModuleDropSweep(pl.Callback):
                 f"and seconds >= 0, got {counts and list(counts)}, {list(batch_sizes)}, "
                 f"{calibration_batches}, {min_runs} and {seconds}"
             )
-        if method not in RANKINGS:
+        if method is not None and method not in RANKINGS:
             near = did_you_mean(method, RANKINGS)
             raise InputError(f"ModuleDropSweep cannot rank modules by {method!r}.{near}")
         self.levels = tuple(levels)
@@ -132,11 +133,12 @@ class ModuleDropSweep(pl.Callback):
         check_output(trainer, self.output)
         if self.plot:
             need_matplotlib()
-        if self.method in _NEED_LOSS:
+        method = self._method(pl_module)
+        if method in _NEED_LOSS:
             check_bank(trainer)
-        if not net.has_graph and self.method not in (*_NEED_LOSS, "nested", "random"):
+        if not net.has_graph and method not in (*_NEED_LOSS, "nested", "random"):
             raise InputError(
-                f"cannot rank the modules of a network without a graph by {self.method}: choose "
+                f"cannot rank the modules of a network without a graph by {method}: choose "
                 "nested, loo, taylor, greedy or random"
             )
 
@@ -184,6 +186,12 @@ class ModuleDropSweep(pl.Callback):
 
     # parts
 
+    def _method(self, pl_module: pl.LightningModule) -> str:
+        if self.method is not None:
+            return self.method
+        training = pl_module.hparams.get("module_dropout")
+        return usual_ranking(training, circuit_of(pl_module).has_graph)
+
     def _sizes(self, net: NeuralAttentiveCircuit) -> list[int]:
         """Numbers of modules to keep, all of them first."""
         whole = net.num_modules
@@ -207,8 +215,9 @@ class ModuleDropSweep(pl.Callback):
     def _rank(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, net: NeuralAttentiveCircuit
     ) -> Tensor:
-        if self.method not in _NEED_LOSS:
-            return net.rank_modules(self.method)
+        method = self._method(pl_module)
+        if method not in _NEED_LOSS:
+            return net.rank_modules(method)
         classes = net.num_classes
         batches = evaluate_batches(
             trainer,
@@ -217,7 +226,7 @@ class ModuleDropSweep(pl.Callback):
             bank_loader(trainer),
             self.calibration_batches,
         )
-        return net.rank_modules(self.method, batches)
+        return net.rank_modules(method, batches)
 
     def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         sweep, self._sweep = self._sweep, None
@@ -235,7 +244,7 @@ class ModuleDropSweep(pl.Callback):
         gap = rows[0][name] - accuracies[None][name]
         summary = {
             "split": split,
-            "method": self.method,
+            "method": self._method(pl_module),
             "kept_first": sweep.order,
             "gate": {
                 "network": sweep.kind,

@@ -178,6 +178,8 @@ def test_a_perceiver_io_is_swept_by_an_order_that_needs_no_graph(sweep):
     found, _ = sweep(circuit(PerceiverIO), method="nested")
     assert found["kept_first"] == list(range(7))
     with pytest.raises(InputError, match="without a graph by eigenvector"):
+        sweep(circuit(PerceiverIO), method="eigenvector")
+    with pytest.raises(InputError, match="no graph to rank its modules by"):
         sweep(circuit(PerceiverIO))
 
 
@@ -191,6 +193,16 @@ def test_loggers_show_the_curve_and_a_debugging_run_leaves_nothing(sweep, tmp_pa
     assert events.Tags()["images"] == ["module_drop"]
     found, _ = sweep(circuit(), trainer={"fast_dev_run": True})
     assert found is None
+
+
+@pytest.mark.parametrize(
+    ("training", "method"), [("sandwich", "nested"), ("random", "eigenvector")]
+)
+def test_without_a_method_the_training_tells_it(sweep, training, method):
+    net = circuit()
+    found, _ = sweep(net, module=NAC(net, 4, module_dropout=training), plot=False)
+    assert found["method"] == method
+    assert found["kept_first"] == net.rank_modules(method).tolist()
 
 
 def test_bf16_and_no_plot(sweep, tmp_path):

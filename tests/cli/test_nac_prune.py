@@ -84,6 +84,10 @@ def test_a_smaller_checkpoint_computes_what_the_pruned_network_does(lit_ssl, wor
         assert torch.equal(loaded(images).logits, module.eval().logits(images))
         assert torch.equal(loaded.kept_modules, module.net.kept_modules)
     Path("circuit.safetensors").unlink()
+    # the modules that come first still do alone
+    again = lit_ssl("nac-prune", "small.ckpt", "first.ckpt", "--keep", "1")
+    assert "wrote first.ckpt: modules 0, the best by nested\n" in again.out
+    Path("first.ckpt").unlink()
     again = lit_ssl("nac-prune", "small.ckpt", "one.ckpt", "--modules", "1")
     assert again.code == 0, again.err
     assert NAC.load_from_checkpoint("one.ckpt", map_location="cpu").net.kept_modules.tolist() == [1]
@@ -136,9 +140,9 @@ small.ckpt
 small.ckpt --keep 2 --modules 0
     say which modules to keep, by --keep NUMBER or --modules 0,3,4
 small.ckpt --keep 0
-    cannot keep 0 modules: the circuit has 6, give 1 to that
+    cannot keep 0 modules: give 1 to 6, which it has
 small.ckpt --keep 7
-    cannot keep 7 modules: the circuit has 6, give 1 to that
+    cannot keep 7 modules: give 1 to 6, which it has
 small.ckpt --keep two
     argument --keep: invalid int value: 'two';
 small.ckpt --keep 2 --method nestd

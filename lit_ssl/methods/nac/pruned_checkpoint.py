@@ -14,12 +14,11 @@ import torch
 from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.methods.nac.weights import build_circuit
-from lit_ssl.models.nac.ranking import RANKINGS
+from lit_ssl.models.nac.ranking import RANKINGS, usual_ranking
 
 __all__ = ["Pruned", "prune_checkpoint"]
 
 _BY_LOSS = ("taylor", "loo", "greedy")  # rankings that need data
-_PREFIXES = ("nested", "sandwich", "distilled")  # trainings whose first modules do alone
 # What belongs to the training that is over: the rest of a checkpoint is not kept.
 _KEPT = (
     "epoch", "global_step", "pytorch-lightning_version", "hparams_name",
@@ -30,7 +29,6 @@ _AFTERWARDS = {
     "prior": None,
     "prior_weight": 0.0,
     "mixture_weight": 0.0,
-    "module_dropout": "none",
     "start_temperature": None,
     "start_bandwidth": None,
     "start_truncation": None,
@@ -61,8 +59,8 @@ def prune_checkpoint(
     """Write a checkpoint of the same run with fewer modules, for evaluation and further use.
 
     It is read as any other: by ``lit-ssl test --ckpt_path``, ``NAC.load_from_checkpoint``, or as
-    ``pretrained``. Optimisers, regularisers of the wiring and module dropout are not in it, so that
-    the run does not go on from it. A circuit with ``eval_truncation`` has it as truncation.
+    ``pretrained``. Optimisers and regularisers of the wiring are not in it, so that the run does
+    not go on from it. A circuit with ``eval_truncation`` has it as truncation.
 
     Args:
         checkpoint: of a run of ``lit-ssl fit`` with a circuit as ``net``.
@@ -97,6 +95,8 @@ def prune_checkpoint(
     written = {name: content[name] for name in _KEPT if name in content}
     written["state_dict"] = others | {f"net.{k}": v for k, v in small.state_dict().items()}
     changed = {name: value for name, value in _AFTERWARDS.items() if name in hparams}
+    if small.num_modules == 1 and "module_dropout" in hparams:
+        changed["module_dropout"] = "none"  # else it stays: prefixes of a prefix still do alone
     written["hyper_parameters"] = {**hparams, **changed, "net": _config_of(small, config)}
     _save(written, out)
     sizes = tuple(sum(p.numel() for p in one.parameters()) for one in (net, small))
@@ -105,14 +105,7 @@ def prune_checkpoint(
 
 def _method(method: str | None, hparams: Mapping[str, Any], net: Any) -> str:
     if method is None:
-        if hparams.get("module_dropout") in _PREFIXES:
-            return "nested"
-        if net.has_graph:
-            return "eigenvector"
-        raise InputError(
-            "this network has no graph to rank its modules by: name the modules to keep, or the "
-            "method nested or random"
-        )
+        return usual_ranking(hparams.get("module_dropout"), net.has_graph)
     if method not in RANKINGS:
         raise InputError(f"cannot rank modules by {method!r}.{did_you_mean(method, RANKINGS)}")
     if method in _BY_LOSS:
@@ -125,9 +118,7 @@ def _method(method: str | None, hparams: Mapping[str, Any], net: Any) -> str:
 
 def _best(net: Any, count: int, method: str) -> list[int]:
     if not 1 <= count <= net.num_modules:
-        raise InputError(
-            f"cannot keep {count} modules: the circuit has {net.num_modules}, give 1 to that"
-        )
+        raise InputError(f"cannot keep {count} modules: give 1 to {net.num_modules}, which it has")
     return sorted(net.rank_modules(method)[:count].tolist())
 
 

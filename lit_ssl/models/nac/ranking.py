@@ -12,11 +12,36 @@ from torch.nn import functional as F
 
 from lit_ssl.errors import InputError, InputRuntimeError, did_you_mean
 
-__all__ = ["RANKINGS", "rank_modules"]
+__all__ = ["RANKINGS", "rank_modules", "usual_ranking"]
+
+PREFIXES = ("nested", "sandwich", "distilled")  # trainings whose first modules do alone
 
 # Batches of inputs and labels.
 _Batches = list[tuple[Any, Tensor]]
 _FAINT = 1e-6  # probability
+
+
+def usual_ranking(training: str | None, has_graph: bool) -> str:
+    """The method of ranking for whom names none: it suits the training, and needs no data.
+
+    Args:
+        training: kind of module dropout that the circuit was trained with; None: not known.
+        has_graph: whether the circuit has a graph.
+
+    Returns:
+        ``nested`` after a training with prefixes of the modules, else ``eigenvector``.
+
+    Raises:
+        InputError: for a network without a graph whose prefixes were not trained.
+    """
+    if training in PREFIXES:
+        return "nested"
+    if has_graph:
+        return "eigenvector"
+    raise InputError(
+        "this network has no graph to rank its modules by: name the modules to keep, or a method "
+        "that needs no graph, such as nested or random"
+    )
 
 
 def rank_modules(
