@@ -133,8 +133,11 @@ def _config_of(small: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         options["num_output_modules"] = len(small.kept_outputs)
     if "graph_prior" in options:
         options["graph_prior"] = None  # of another number of modules; signatures are trained
-    if small.has_graph and (truncation := small.kernel(0).truncation) is not None:
-        options["kernel"] = {**(options.get("kernel") or {}), "truncation": truncation}
+    if small.has_graph:
+        kernels = {"kernel": small.kernel(0), "read_out_kernel": small.read_out.attention.kernel}
+        for name, kernel in kernels.items():
+            if kernel.truncation is not None:
+                options[name] = {**(options.get(name) or {}), "truncation": kernel.truncation}
     changed["init_args"] = options
     return changed
 

@@ -476,7 +476,7 @@ class NeuralAttentiveCircuit(nn.Module):
     ) -> NeuralAttentiveCircuit:
         """A smaller network of some modules; this one stays as it is.
 
-        It computes what this network computes with ``keep``. Where the kernel has an
+        It computes what this network computes with ``keep``. Where a kernel has an
         ``eval_truncation``, that is its truncation from now on, and links beyond it are gone.
 
         Args:
