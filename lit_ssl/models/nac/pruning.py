@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, InputTypeError
 
 __all__ = ["checked_positions", "fold_circuit", "pruned"]
 
@@ -20,14 +20,17 @@ def checked_positions(keep: Tensor | Sequence[int], count: int, what: str) -> Te
     Raises:
         ValueError: if one lies out of range or comes twice.
     """
-    chosen = torch.as_tensor(keep).detach().cpu()
+    form = f"keep must be a list of {what} numbers, such as [0, 3, 4], not"
+    try:
+        chosen = torch.as_tensor(keep).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputTypeError(f"{form} {keep!r}") from error
+    if chosen.ndim == 0:
+        raise InputTypeError(f"{form} {keep!r}: of the best, rank_modules(method)[:count]")
     if not len(chosen):
         return chosen.to(torch.int64).view(-1)
     if chosen.ndim != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
-        raise InputError(
-            f"keep must be a list of {what} numbers, such as [0, 3, 4], not {chosen.dtype} "
-            f"{list(chosen.shape)}"
-        )
+        raise InputError(f"{form} {chosen.dtype} {list(chosen.shape)}")
     chosen = chosen.to(torch.int64).sort().values
     low, high = int(chosen[0]), int(chosen[-1])
     if low < 0 or high >= count:
