@@ -186,7 +186,24 @@ class NeuralAttentiveCircuit(nn.Module):
                 f"reads the tokens: leave it out, not {num_input_modules}"
             )
         outputs = 1 if readout == "slot" else num_output_modules
-        _check(num_modules, inputs, outputs, depth, code_noise, graph, graph_prior)
+        _check_sizes(
+            num_modules=num_modules,
+            num_input_modules=inputs,
+            num_output_modules=outputs,
+            depth=depth,
+            state_dim=state_dim,
+            code_dim=code_dim,
+            signature_dim=signature_dim,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            read_in_heads=num_heads if read_in_heads is None else read_in_heads,
+            read_out_heads=num_heads if read_out_heads is None else read_out_heads,
+        )
+        _check_shares(code_noise=code_noise, drop_path=drop_path)
+        if layer_scale is not None and not layer_scale >= 0:
+            raise InputError(f"layer_scale must be >= 0, or null for none, not {layer_scale}")
+        if graph_prior is not None and not graph:
+            raise InputError("graph_prior needs a graph: leave it out, or set graph: true")
         self.tokenizer = tokenizer
         self.generator = generator
         self.wiring = wiring
@@ -579,20 +596,12 @@ def _tables(sizes: dict[str, int], dim: int) -> nn.ParameterDict:
     return nn.ParameterDict({name: torch.randn(size, dim) for name, size in sizes.items()})
 
 
-def _check(
-    num_modules: int,
-    inputs: int,
-    outputs: int,
-    depth: int,
-    code_noise: float,
-    graph: bool,
-    prior: object,
-) -> None:
-    counts = {"num_modules": num_modules, "num_input_modules": inputs, "depth": depth}
-    counts["num_output_modules"] = outputs
-    if wrong := [f"{name} {value}" for name, value in counts.items() if value < 1]:
-        raise InputError(f"a circuit needs at least one of each, not {wrong[0]}")
-    if not 0 <= code_noise < 1:
-        raise InputError(f"code_noise must lie in [0, 1), not {code_noise}")
-    if prior is not None and not graph:
-        raise InputError("graph_prior needs a graph: leave it out, or set graph: true")
+def _check_sizes(**sizes: int) -> None:
+    if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
+        raise InputError(f"a circuit needs sizes of at least 1, not {wrong[0]}")
+
+
+def _check_shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise InputError(f"{name} must lie in [0, 1), not {share}")

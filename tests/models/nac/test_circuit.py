@@ -258,7 +258,12 @@ def test_gates_silence_what_a_module_sends():
         ({"pooling": "max"}, "pooling"),
         ({"readout": "mean"}, "readout"),
         ({"layer_codes": True, "modulation": "none"}, "layer_codes"),
-        ({"num_heads": 0}, "heads"),
+        ({"num_heads": 0}, "num_heads 0"),
+        ({"read_out_heads": 0}, "read_out_heads 0"),
+        ({"state_dim": 0}, "state_dim 0"),
+        ({"signature_dim": 0}, "signature_dim 0"),
+        ({"drop_path": 1.0}, "drop_path"),
+        ({"layer_scale": -0.1}, "layer_scale"),
     ],
 )
 def test_wrong_options_are_one_clear_error(wrong, match):
