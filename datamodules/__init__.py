@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         ClassesPerBatchSampler as ClassesPerBatchSampler,
     )
     from lit_ssl.datamodules.loading.image_module import ImageDataModule as ImageDataModule
+    from lit_ssl.datamodules.loading.repeated import RepeatedEpochSampler as RepeatedEpochSampler
     from lit_ssl.datamodules.loading.resumable import ResumableDataLoader as ResumableDataLoader
     from lit_ssl.datamodules.loading.rows_module import RowsModule as RowsModule
     from lit_ssl.datamodules.loading.samplers import EpochSampler as EpochSampler

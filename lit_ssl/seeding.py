@@ -41,6 +41,7 @@ class Stream(IntEnum):
     RUN_ORDER = 202  # and of their runs
     DRAWS = 301  # weighted epochs: the draws
     DRAW_SEEDS = 302  # and the seeds of what was drawn
+    REPEATED_VIEWS = 307  # the views of samples that come several times
     LABELLED_GROUPS = 303  # which rows keep their group
     COLOUR_AGREES = 304  # coloured digits: whether the colour is that of the class
     COLOUR_RADIUS = 305  # and the two halves of its noise

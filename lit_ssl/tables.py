@@ -83,7 +83,7 @@ class Table(NamedTuple):
 
 
 def csv_lines(path: Path, expected: str, delimiter: str = ",") -> Iterator[Line]:
-    """Yield the rows of a CSV file that are not empty, the header first.
+    """Yield the rows of a CSV file that are not empty, or blank without a delimiter; header first.
 
     Args:
         path: The file.
@@ -101,7 +101,9 @@ def csv_lines(path: Path, expected: str, delimiter: str = ",") -> Iterator[Line]
             encoding = text_encoding(file.read(4))
         with path.open(newline="", encoding=encoding) as file:
             reader = csv.reader(file, delimiter=delimiter)
-            yield from ((reader.line_num, fields) for fields in reader if fields)
+            for fields in reader:
+                if len(fields) > 1 or any(field.strip() for field in fields):
+                    yield reader.line_num, fields
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path} is no text with comma-separated values ({error}): {expected}"
@@ -144,7 +146,8 @@ def pick_columns(
         data_set: Name of the data set, for messages.
 
     Raises:
-        InputError: A column is missing, a row is cut short, or there are no rows.
+        InputError: A column is missing or comes twice, a row is shorter or longer than the header,
+            or there are no rows.
     """
     header = [name.strip() for name in header]
     if missing := [column for column in wanted if column not in header]:
@@ -152,6 +155,11 @@ def pick_columns(
             f"{data_set}: {path} has no column {missing[0]!r}, its columns are"
             f" {', '.join(map(repr, header[:50])) or 'missing'}."
             f"{did_you_mean(missing[0], header, list_up_to=0)}"
+        )
+    if twice := [column for column in wanted if header.count(column) > 1]:
+        raise InputError(
+            f"{data_set}: {path} has {header.count(twice[0])} columns {twice[0]!r}: rename all but"
+            " one of them"
         )
     places = [header.index(column) for column in wanted]
     columns: list[list[str]] = [[] for _ in wanted]
@@ -162,6 +170,11 @@ def pick_columns(
             raise InputError(
                 f"{data_set}: line {number} of {path} has {len(fields)} of {len(header)} columns:"
                 " the file is incomplete; get it again"
+            )
+        if any(field.strip() for field in fields[len(header) :]):
+            raise InputError(
+                f"{data_set}: line {number} of {path} has {len(fields)} columns, its header"
+                f" {len(header)}: a value with the separator in it needs quotes"
             )
         for column, place in zip(columns, places, strict=True):
             value = fields[place].strip()

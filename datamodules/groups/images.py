@@ -51,6 +51,11 @@ class GroupImageDataModule(GroupedData, ImageDataModule):
                 f"{type(self).__name__} takes no classes_per_batch: the method weights its training"
                 " rows. Leave it out"
             )
+        if self.repeats > 1:
+            raise InputError(
+                f"{type(self).__name__} takes no repeats: the method says how often a row is drawn."
+                " Leave it out"
+            )
         self._init_groups(group_label_fraction, group_label_seed, group_labels)
 
 

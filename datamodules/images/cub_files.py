@@ -13,7 +13,7 @@ from lit_ssl.datamodules.reading.folders import find_file, missing_images
 from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean, listed
-from lit_ssl.files import read_text
+from lit_ssl.files import read_text, text_encoding
 from lit_ssl.tables import Table, pick_columns
 
 __all__ = ["CUBFiles"]
@@ -106,7 +106,10 @@ class CUBFiles:
                 f"{_NAME}: {path} is missing: unpack the whole archive, or go without attributes"
             )
         try:
-            table = np.loadtxt(path, dtype=np.int64, usecols=(0, 1, 2, 3), ndmin=2)
+            with path.open("rb") as file:
+                encoding = text_encoding(file.read(4))
+            columns = (0, 1, 2, 3)
+            table = np.loadtxt(path, np.int64, usecols=columns, ndmin=2, encoding=encoding)
         except ValueError as error:
             raise InputError(
                 f"{_NAME}: {path} does not have lines of image, attribute, 0 or 1, certainty and"
@@ -157,6 +160,10 @@ class CUBFiles:
         """Left, top, width and height: float64 ``[N, 4]``."""
         table, order = self._of_images("bounding_boxes.txt", ["x", "y", "width", "height"])
         boxes = np.stack([table.numbers(name) for name in ("x", "y", "width", "height")], axis=1)
+        lost = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
+        if len(lost):
+            values = [" ".join(f"{value:g}" for value in box) for box in boxes]
+            raise table.error(lost.tolist(), "the box", values, "expected four numbers")
         empty = np.flatnonzero(~(boxes[:, 2:] > 0).all(axis=1))
         if len(empty):
             raise table.error(

@@ -28,6 +28,7 @@ class ImagePart(ImageDataModule):
         data: Any image data module with labels.
         drop_last: Leave out the last, smaller batch of a training epoch. None: as ``data`` does.
         classes_per_batch: As of ``ImageDataModule``.
+        repeats: As of ``ImageDataModule``.
 
     Raises:
         InputError: ``data`` is no image data module, or has several evaluation sets.
@@ -39,6 +40,7 @@ class ImagePart(ImageDataModule):
         *,
         drop_last: bool | None = None,
         classes_per_batch: int | None = None,
+        repeats: int = 1,
     ) -> None:
         if not isinstance(data, ImageDataModule):
             raise InputTypeError(
@@ -64,6 +66,7 @@ class ImagePart(ImageDataModule):
             mean=data.mean,
             std=data.std,
             classes_per_batch=classes_per_batch,
+            repeats=repeats,
         )
         self.in_channels = data.in_channels
 

@@ -31,7 +31,7 @@ class SomeClassesDataModule(ImagePart):
     """
 
     def __init__(self, data: ImageDataModule, *, classes: Sequence[int]) -> None:
-        super().__init__(data, classes_per_batch=data.classes_per_batch)
+        super().__init__(data, classes_per_batch=data.classes_per_batch, repeats=data.repeats)
         self._given = tuple(classes)
 
     @cached_property

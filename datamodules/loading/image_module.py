@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.loading.batches import EvaluationSet, RawImages, RawSet, ViewSet
 from lit_ssl.datamodules.loading.class_batches import ClassesPerBatchSampler
+from lit_ssl.datamodules.loading.repeated import RepeatedEpochSampler
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 from lit_ssl.datamodules.reading.decoding import AS_USUAL, Decoding
@@ -72,6 +74,9 @@ class ImageDataModule(RowsModule):
         std: Standard deviation of each channel. None takes the data set's usual values.
         classes_per_batch: Make each training batch, over all processes, of about so few classes, to
             study uneven batches; it must divide their size. None mixes all.
+        repeats: Repeated augmentation: each image that an epoch draws comes so often in it, in
+            other views and, as far as there are processes, on different ones. An epoch has as many
+            images as ever, so that it draws one in ``repeats``.
 
     Attributes:
         num_classes: Number of classes.
@@ -110,6 +115,7 @@ class ImageDataModule(RowsModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         classes_per_batch: int | None = None,
+        repeats: int = 1,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -145,6 +151,8 @@ class ImageDataModule(RowsModule):
         self.mean = tuple(mean or self.default_mean)
         self.std = tuple(std or self.default_std)
         self.classes_per_batch = classes_per_batch
+        self.repeats = repeats
+        self._check_repeats()
 
     @cached_property
     def eval_transform(self) -> EvalTransform:
@@ -197,6 +205,14 @@ class ImageDataModule(RowsModule):
 
     def epoch_sampler(self, dataset: Dataset) -> EpochSampler:
         """Return the sampler that orders training epochs."""
+        if self.repeats > 1:
+            return RepeatedEpochSampler(
+                dataset,
+                self.repeats,
+                *self.shard(),
+                seed=self.run_seed(),
+                drop_last=self.drop_last,
+            )
         if self.classes_per_batch is None:
             return super().epoch_sampler(dataset)
         return ClassesPerBatchSampler(
@@ -244,6 +260,17 @@ class ImageDataModule(RowsModule):
             return finished
         # Lightning has converted the batch already, while it was uint8.
         return self.trainer.precision_plugin.convert_input(finished)
+
+    def _check_repeats(self) -> None:
+        if self.repeats < 1:
+            raise InputError(f"repeats must be at least 1, got {self.repeats}")
+        if self.repeats > 1 and self.classes_per_batch is not None:
+            raise InputError("repeats and classes_per_batch both order an epoch: give one of them")
+        if self.repeats > 1 and self.train_transform is None:
+            rank_zero_warn(
+                f"repeats: {self.repeats} without a train_transform gives the same image"
+                f" {self.repeats} times: add random views, or leave it out"
+            )
 
     def _normalized(self, images: Tensor) -> Tensor:
         return normalize(images, self.mean, self.std) if images.dtype == torch.uint8 else images

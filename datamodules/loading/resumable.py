@@ -15,6 +15,7 @@ from lit_ssl.datamodules.loading.samplers import EpochSampler
 
 __all__ = ["ResumableDataLoader", "ResumingData", "RowsLoader", "Targets"]
 
+_POSITION = ("epoch", "order_epoch", "batches")  # what a state has beside that of the order
 Targets = Callable[[], tuple[np.ndarray, ...]]
 
 
@@ -135,8 +136,10 @@ class ResumableDataLoader(RowsLoader):
 
     def _check_order(self, saved: dict[str, int]) -> None:
         now = self._order()
-        was = {key: saved.get(key, 0) for key in now}
-        changed = [f"{key} {was[key]} -> {now[key]}" for key in now if was[key] != now[key]]
+        # What only one of them depends on counts too: another sampler has another order.
+        keys = [key for key in {**now, **saved} if key not in _POSITION]
+        pairs = [(key, saved.get(key, 0), now.get(key, 0)) for key in keys]
+        changed = [f"{key} {was} -> {value}" for key, was, value in pairs if was != value]
         if changed:
             warnings.warn(
                 "The checkpoint is from the middle of an epoch and the order of the samples has"

@@ -78,6 +78,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
             val_file=val_file,
             subset=subset,
             class_name=self._class_name,
+            inputs=self.inputs,
         )
 
     # What a data set gives
@@ -181,7 +182,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         """Return the loader of training batches, which resumes in the middle of an epoch."""
         dataset = self.served("train", training=True)
         sampler = self.epoch_sampler(dataset)
-        full = _fills_a_batch(sampler, self.batch_size)
+        full = _fills_a_batch(sampler, self.batch_size, self.inputs)
         loader = self.training_loader(dataset, sampler, self.batch_size, self.drop_last and full)
         self.resume([loader])
         return loader
@@ -303,17 +304,17 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         return self.class_names[label] if 0 <= label < len(self.class_names) else "without a label"
 
 
-def _fills_a_batch(sampler: EpochSampler, batch_size: int) -> bool:
+def _fills_a_batch(sampler: EpochSampler, batch_size: int, inputs: str) -> bool:
     """Whether each process has a full batch of training rows; warns if it has only part of one."""
     share = len(sampler)
     if share == 0:
         raise InputError(
-            f"No training batch: {sampler.dataset_size} training images for"
+            f"No training batch: {sampler.dataset_size} training {inputs} for"
             f" {sampler.num_replicas} processes. Use fewer processes, or drop_last: false"
         )
     if share < batch_size and sampler.drop_last:
         rank_zero_warn(
-            f"Only {share} training images per process, but batch_size is {batch_size}: each epoch"
-            f" is one batch of {share}."
+            f"Only {share} training {inputs} per process, but batch_size is {batch_size}: each"
+            f" epoch is one batch of {share}."
         )
     return share >= batch_size

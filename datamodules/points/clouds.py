@@ -131,7 +131,15 @@ class FileClouds(Clouds):
                 f"Cannot read the shape {error}. Repair or remove the file, or set on_corrupt: skip"
                 " to use the next readable shape in its place"
             ) from error
-        return np.ascontiguousarray(made, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            points = np.ascontiguousarray(made, dtype=np.float32)
+        if not np.isfinite(points).all():
+            raise CorruptPointsError(
+                f"Cannot read the shape {Path(self.folder, name)}: it has coordinates beyond"
+                " float32. Scale it down, or set on_corrupt: skip to use the next readable shape"
+                " in its place"
+            )
+        return points
 
     def name(self, row: int) -> str | None:
         """Return the path of a cloud below the folder, with ``/``."""

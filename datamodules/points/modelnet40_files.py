@@ -100,6 +100,12 @@ def listed_shapes(folder: Path, split: str, classes: Sequence[str]) -> tuple[lis
             f"{path} names {len(unknown):,} shapes of unknown classes ({listed(unknown, 3)}):"
             " expected lines of <class>_<number>, with the classes of modelnet40_shape_names.txt"
         )
+    other = folder / f"modelnet40_{'test' if split == 'train' else 'train'}.txt"
+    if other.is_file() and (both := sorted(set(shapes) & set(read_names(other)))):
+        raise InputError(
+            f"{path} and {other.name} both name {len(both):,} shapes ({listed(both, 3)}): a shape"
+            " is trained on or tested on; unpack the official archive again"
+        )
     files = [f"{owner}/{shape}.txt" for owner, shape in zip(owners, shapes, strict=True)]
     missing_images(folder, files, path, NAME, "shapes")
     return files, np.array([numbers[owner] for owner in owners], dtype=np.int64)
@@ -156,13 +162,19 @@ def _read_hdf5(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: expected data, float [N, 2048, 3], and label, whole numbers [N, 1], found"
             f" {data.dtype} {list(data.shape)} and {labels.dtype} {list(labels.shape)}"
         )
-    labels = labels.astype(np.int64)
     if labels.min() < 0 or labels.max() >= num_classes:
         raise InputError(
             f"{path} has labels from {labels.min()} to {labels.max()}, but shape_names.txt has"
             f" {num_classes} names"
         )
-    return data.astype(np.float32), labels
+    with np.errstate(over="ignore"):
+        points = data.astype(np.float32)
+    if not np.isfinite(points).all():
+        raise InputError(
+            f"{path} has points that are no finite numbers in float32: unpack the official archive"
+            " again"
+        )
+    return points, labels.astype(np.int64)
 
 
 def _array(h5py: Any, file: Any, name: str) -> np.ndarray:

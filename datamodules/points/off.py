@@ -35,7 +35,8 @@ def read_off(path: str | Path) -> Mesh:
     Comments (``#`` to the end of a line) and empty lines may stand anywhere; the counts may stand
     on the line of the word OFF, with or without a space after it (``OFF123 456 0``, as in many
     files of ModelNet40). Polygons are cut into triangles that share their first corner; faces of
-    fewer than three corners have no surface and are left out, as is what follows the last face.
+    fewer than three corners have no surface and are left out, as is what follows the last face,
+    unless it is another face: then the counts are wrong.
 
     Args:
         path: The file.
@@ -65,6 +66,8 @@ def read_off(path: str | Path) -> Mesh:
         )
     vertices = _read_vertices(path, rest[:num_vertices])
     triangles = _read_faces(path, rest[num_vertices : num_vertices + num_faces], num_vertices)
+    if more := rest[num_vertices + num_faces :]:
+        _check_end(path, more[0], num_vertices, num_faces)
     return Mesh(vertices, triangles)
 
 
@@ -83,8 +86,9 @@ def points_on_surface(mesh: Mesh, count: int, key: int) -> np.ndarray:
         CorruptPointsError: The mesh has no area.
     """
     a, b, c = (mesh.vertices[mesh.triangles[:, corner]] for corner in range(3))
-    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    total = np.cumsum(areas)
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite area is refused below
+        areas = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        total = np.cumsum(areas)
     if not len(total) or not 0 < total[-1] < np.inf:
         raise CorruptPointsError("the mesh has no surface that points could lie on")
     which, along, across = (
@@ -109,6 +113,10 @@ def _meaningful_lines(path: str | Path) -> _Lines:
 
 def _read_vertices(path: str | Path, lines: _Lines) -> np.ndarray:
     vertices = _table(lines, 3)
+    if lines and len(lines[-1][1].split()) != len(lines[0][1].split()):
+        number, line = lines[-1]
+        wanted = f"a vertex like the first of the {len(lines):,} that the file says it has"
+        raise _broken(path, number, f"expected {wanted}, found {line[:40]!r}")
     if vertices is not None and np.isfinite(vertices).all():
         return vertices
     for number, line in lines:
@@ -162,6 +170,16 @@ def _fan(path: str | Path, line: tuple[int, str], num_vertices: int) -> list[lis
             f"a face has the vertex {max(rows):,}, but there are {num_vertices:,}, numbered from 0",
         )
     return [[rows[0], rows[i], rows[i + 1]] for i in range(1, len(rows) - 1)]
+
+
+def _check_end(path: str | Path, line: tuple[int, str], vertices: int, faces: int) -> None:
+    """Refuse a face behind the last one: the counts lie, and part of the mesh would be lost."""
+    try:
+        is_face = bool(_fan(path, line, vertices))
+    except CorruptPointsError:
+        return
+    if is_face:
+        raise _broken(path, line[0], f"a face follows the {faces:,} that the file says it has")
 
 
 def _broken(path: str | Path, line: int, what: str) -> CorruptPointsError:

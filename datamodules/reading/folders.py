@@ -80,7 +80,7 @@ def missing_images(
             by_parent[parent] = {p.name for p in inside.iterdir()} if inside.is_dir() else set()
         if file not in by_parent[parent]:
             missing.append(name)
-    if len(missing) == len(names):
+    if names and len(missing) == len(names):
         raise layout_error(
             data_set, folder, f"the {inputs} that {source} names, such as {names[0]}"
         )

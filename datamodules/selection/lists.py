@@ -64,18 +64,19 @@ def read_lines(path: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def find_listed(path: str, rows: Rows) -> np.ndarray:
-    """Return which images a list names.
+def find_listed(path: str, rows: Rows, inputs: str = "images") -> np.ndarray:
+    """Return which rows a list names.
 
     Args:
         path: As ``Subset.file``.
         rows: The complete official training set.
+        inputs: What rows are, for messages.
 
     Returns:
         int64 indices into ``rows``, ascending, each once.
 
     Raises:
-        ValueError: The file is empty, or names images that do not exist or are ambiguous.
+        ValueError: The file is empty, or names rows that do not exist or are ambiguous.
         FileNotFoundError: No such file.
     """
     entries = read_lines(path)
@@ -84,24 +85,24 @@ def find_listed(path: str, rows: Rows) -> np.ndarray:
     if all(_INDEX.fullmatch(entry) for entry in entries):
         found = {entry: int(entry) for entry in entries if 0 <= int(entry) < len(rows)}
     else:
-        found = _find_names(path, entries, rows)
+        found = _find_names(path, entries, rows, inputs)
     missing = [entry for entry in entries if entry not in found]
     if missing:
         raise InputError(
-            f"{len(missing)} of the {len(entries)} images in {path} are not among the"
-            f" {len(rows)} training images: {listed(missing)}. Check that the list belongs to"
+            f"{len(missing)} of the {len(entries)} {inputs} in {path} are not among the"
+            f" {len(rows)} training {inputs}: {listed(missing)}. Check that the list belongs to"
             " this data set and that the training folder is complete; a name with a folder counts"
             " as a whole path below the training folder"
         )
     return np.unique(np.fromiter(found.values(), dtype=np.int64))
 
 
-def _find_names(path: str, entries: list[str], rows: Rows) -> dict[str, int]:
+def _find_names(path: str, entries: list[str], rows: Rows, inputs: str) -> dict[str, int]:
     """Positions of names: whole paths below the folder, or bare names of files in any folder."""
     if rows.name(0) is None:
         raise InputError(
-            f"{path} lists names ({listed(entries)}), but the images of this data set have no file"
-            " names: list indices of training images, one a line"
+            f"{path} lists names ({listed(entries)}), but the {inputs} of this data set have no"
+            f" file names: list indices of training {inputs}, one a line"
         )
     folder = getattr(rows.source, "folder", None)
     wanted = {entry: _readings(entry, folder) for entry in entries}
@@ -128,7 +129,7 @@ def _find_names(path: str, entries: list[str], rows: Rows) -> dict[str, int]:
             found[entry] = matches[0]
     if ambiguous:
         raise InputError(
-            f"{len(ambiguous)} names in {path} fit several training images:"
+            f"{len(ambiguous)} names in {path} fit several training {inputs}:"
             f" {listed(sorted(ambiguous))}. List paths below the training folder (class/name)"
             " instead"
         )

@@ -19,6 +19,7 @@ def long_tail_counts(
     min_per_class: int = 1,
     permutation_seed: int | None = None,
     class_name: Callable[[int], str] = str,
+    inputs: str = "images",
 ) -> dict[int, int]:
     """Number of samples to keep of each class, so that their sizes form a long tail.
 
@@ -33,6 +34,7 @@ def long_tail_counts(
         min_per_class: At least so many of each class, >= 1.
         permutation_seed: Shuffles which class has which size; None: in the order of the labels.
         class_name: Name of a class, for messages.
+        inputs: What rows are, for messages.
 
     Returns:
         Class → count.
@@ -44,7 +46,7 @@ def long_tail_counts(
     if len(names) == 0 or names[0] < 0:
         unknown = int((labels < 0).sum())
         raise InputError(
-            f"A long-tailed subset needs the classes of all training images, but {unknown} of"
+            f"A long-tailed subset needs the classes of all training {inputs}, but {unknown} of"
             f" {len(labels)} have no label. Use subset.fraction or subset.file"
         )
     small = np.flatnonzero(sizes < min_per_class)
@@ -52,7 +54,7 @@ def long_tail_counts(
         first = small[0]
         raise InputError(
             f"subset.min_per_class={min_per_class}, but {len(small)} classes have fewer training"
-            f" images, for example {class_name(int(names[first]))} ({sizes[first]}). Lower it"
+            f" {inputs}, for example {class_name(int(names[first]))} ({sizes[first]}). Lower it"
         )
     shares = _shares(len(names), factor, exponent)
     if permutation_seed is not None:

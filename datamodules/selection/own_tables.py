@@ -8,11 +8,12 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, listed
 from lit_ssl.tables import Table
 
 __all__ = ["UNKNOWN", "numbered", "rows_of_split", "split_codes"]
 
+_MOST_WITHOUT_ROWS = 1000  # classes, of which most may have no row in a small file
 UNKNOWN = {"": -1, "-1": -1}
 _SPLITS = {
     "train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "0": 0, "1": 1, "2": 2,
@@ -81,9 +82,12 @@ def numbered(
         int64 ``[N]``, and the names.
 
     Raises:
-        InputError: Other values occur.
+        InputError: Other values occur, a name comes twice, or a number is so large that the column
+            can hold no classes.
     """
     unknown = unknown or {}
+    if names is not None and len(set(names)) < len(names):
+        raise InputError(f"{argument} names a class twice: {listed(names)}. Name each once")
     or_unknown = ", or empty or -1 where it is unknown" if unknown else ""
     if names is not None:
         numbers = {str(number): number for number in range(len(names))}
@@ -93,5 +97,12 @@ def numbered(
     values = {value.removesuffix(".0") for value in table.columns[column]} - set(unknown)
     numbers = {value: int(value) for value in values if value.isdecimal()}
     hint = f"numbers from 0 on{or_unknown} (for names in the file, give {argument})"
+    largest = max(numbers.values(), default=-1)
+    if largest >= max(_MOST_WITHOUT_ROWS, len(table)):
+        raise InputError(
+            f"{table.path} has the number {largest:,} in column {column!r}, so that there would be"
+            f" more than {largest:,} classes, of {len(table):,} rows: number the classes from 0"
+            " without gaps, or name another column"
+        )
     codes = table.codes(column, {**numbers, **unknown}, hint)
-    return codes, [str(number) for number in range(max(numbers.values(), default=-1) + 1)]
+    return codes, [str(number) for number in range(largest + 1)]

@@ -49,6 +49,7 @@ class Partition:
         val_file: List of the training rows held out as validation split, in place of ``val_size``.
         subset: Part of the remaining training rows to use.
         class_name: Name of a class, for messages.
+        inputs: What rows are, for messages.
 
     Raises:
         ValueError: Both ``val_size`` and ``val_file`` are given.
@@ -63,10 +64,11 @@ class Partition:
         val_file: str | None = None,
         subset: Subset | None = None,
         class_name: Callable[[int], str] = str,
+        inputs: str = "images",
     ) -> None:
         if val_file is not None and val_size:
             raise InputError(
-                f"val_file holds out the images of {val_file}: set val_size to 0, not {val_size}"
+                f"val_file holds out the {inputs} of {val_file}: set val_size to 0, not {val_size}"
             )
         self._load = load
         self._opened = opened
@@ -74,6 +76,7 @@ class Partition:
         self._val_file = val_file
         self._subset = subset
         self._class_name = class_name
+        self._inputs = inputs
         self._own: dict[Split, Rows | None] = {}
         self._divided: tuple[Rows, Rows | None] | None = None
         self._official: Rows
@@ -105,7 +108,7 @@ class Partition:
     def positions(self, subset: Subset) -> np.ndarray:
         """Return the positions in the training split, as it is used, of the rows of a subset."""
         self._divide()
-        chosen = subset.select(self._official, self._used, self._class_name)
+        chosen = subset.select(self._official, self._used, self._class_name, self._inputs)
         return np.searchsorted(self._used, chosen)
 
     def size_before(self, split: Split) -> int:
@@ -135,10 +138,10 @@ class Partition:
         if self._divided is None:
             rows = self._load("train")
             if not rows:
-                raise InputError("The training split has no images")
+                raise InputError(f"The training split has no {self._inputs}")
             rest, held_out = self._hold_out(rows)
             if self._subset is not None:
-                rest = self._subset.select(rows, rest, self._class_name)
+                rest = self._subset.select(rows, rest, self._class_name, self._inputs)
             # Selecting copies; the common case of all rows should not.
             train = rows if len(rest) == len(rows) else rows.select(rest)
             self._official, self._used = rows.outline(), rest
@@ -149,6 +152,6 @@ class Partition:
     def _hold_out(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the rows that are not held out for validation, and of those that are."""
         if self._val_file is None:
-            return stratified_split(rows.labels, self._val_size, _SPLIT_SEED)
-        listed = find_listed(self._val_file, rows)
+            return stratified_split(rows.labels, self._val_size, _SPLIT_SEED, self._inputs)
+        listed = find_listed(self._val_file, rows, self._inputs)
         return np.setdiff1d(np.arange(len(rows)), listed), listed

@@ -47,13 +47,16 @@ def proportional_counts(labels: np.ndarray, total: int) -> dict[int, int]:
     return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
-def stratified_split(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, held_out: int, seed: int, inputs: str = "images"
+) -> tuple[np.ndarray, np.ndarray]:
     """Split into a rest and a stratified held-out part.
 
     Args:
         labels: int64 ``[N]``.
         held_out: Size of the held-out part.
         seed: Seed of the split.
+        inputs: What rows are, for messages.
 
     Returns:
         int64 indices of the rest and of the held-out part, both ascending.
@@ -63,8 +66,8 @@ def stratified_split(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.n
     """
     if not 0 <= held_out < max(len(labels), 1):
         raise InputError(
-            f"Cannot hold out {held_out} of {len(labels)} training images: val_size must be at"
-            " least 0 and smaller than the number of training images"
+            f"Cannot hold out {held_out} of {len(labels)} training {inputs}: val_size must be at"
+            f" least 0 and smaller than the number of training {inputs}"
         )
     counts = proportional_counts(labels, held_out)
     chosen = choose_per_class(labels, counts.__getitem__, seed)

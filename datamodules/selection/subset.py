@@ -78,14 +78,19 @@ class Subset:
         return self.exponential is not None or self.power_law is not None
 
     def select(
-        self, rows: Rows, allowed: np.ndarray, class_name: Callable[[int], str]
+        self,
+        rows: Rows,
+        allowed: np.ndarray,
+        class_name: Callable[[int], str],
+        inputs: str = "images",
     ) -> np.ndarray:
-        """Choose from the training images.
+        """Choose from the training rows.
 
         Args:
             rows: The complete official training set, to which indices and names in a file refer.
             allowed: int64, ascending: the images that are not held out for validation.
             class_name: Name of a class, for messages.
+            inputs: What rows are, for messages.
 
         Returns:
             int64 indices into ``rows``, ascending, a subset of ``allowed``.
@@ -97,16 +102,22 @@ class Subset:
             FileNotFoundError: The file does not exist.
         """
         if self.file is not None:
-            return _select_listed(self.file, rows, allowed)
+            return _select_listed(self.file, rows, allowed, inputs)
         labels = rows.labels[allowed]
         if self.per_class is not None:
-            _check_class_sizes(labels, self.per_class, class_name)
+            _check_class_sizes(labels, self.per_class, class_name, inputs)
             count = self.per_class
             return allowed[choose_per_class(labels, lambda _: count, self.seed)]
         if self._long_tailed:
             order_seed = self.seed if self.permute_classes else None
             counts = long_tail_counts(
-                labels, self.exponential, self.power_law, self.min_per_class, order_seed, class_name
+                labels,
+                self.exponential,
+                self.power_law,
+                self.min_per_class,
+                order_seed,
+                class_name,
+                inputs,
             )
             return allowed[choose_per_class(labels, counts.__getitem__, self.seed)]
         assert self.fraction is not None
@@ -114,7 +125,9 @@ class Subset:
         return allowed[choose_per_class(labels, lambda name: max(1, counts[name]), self.seed)]
 
 
-def _check_class_sizes(labels: np.ndarray, wanted: int, class_name: Callable[[int], str]) -> None:
+def _check_class_sizes(
+    labels: np.ndarray, wanted: int, class_name: Callable[[int], str], inputs: str
+) -> None:
     names, sizes = np.unique(labels, return_counts=True)
     small = [
         f"{class_name(int(n))} ({size})"
@@ -123,17 +136,17 @@ def _check_class_sizes(labels: np.ndarray, wanted: int, class_name: Callable[[in
     ]
     if small:
         raise InputError(
-            f"subset.per_class={wanted}, but {len(small)} classes have fewer training images:"
-            f" {listed(small)}. Lower per_class, or use fraction"
+            f"subset.per_class={wanted}, but {len(small)} classes have fewer training"
+            f" {inputs}: {listed(small)}. Lower per_class, or use fraction"
         )
 
 
-def _select_listed(path: str, rows: Rows, allowed: np.ndarray) -> np.ndarray:
-    chosen = find_listed(path, rows)
+def _select_listed(path: str, rows: Rows, allowed: np.ndarray, inputs: str) -> np.ndarray:
+    chosen = find_listed(path, rows, inputs)
     held_out = np.setdiff1d(chosen, allowed)
     if len(held_out):
         raise InputError(
-            f"{len(held_out)} of the {len(chosen)} images in {path} are held out for validation."
+            f"{len(held_out)} of the {len(chosen)} {inputs} in {path} are held out for validation."
             " Set val_size: 0 (and no val_file) to train on all that are listed"
         )
     return chosen

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_ssl.datamodules.reading.folders import find_file
 from lit_ssl.datamodules.reading.rows import Rows
+from lit_ssl.datamodules.reading.walking import visible_folders
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.sequences.packed import PackedSequences
 from lit_ssl.datamodules.sequences.sequence_module import SequenceModule
@@ -60,6 +61,11 @@ class ByteTextDataModule(SequenceModule):
         unlabelled = folder / "unsup"
         if unlabelled.is_dir():
             rank_zero_info(f"{_NAME}: the unlabelled texts of {unlabelled} are left out")
+        if others := sorted(set(visible_folders(folder)) - {*_CLASSES, "unsup"}):
+            rank_zero_warn(
+                f"{_NAME}: {folder} has other folders than {' and '.join(_CLASSES)}, which are left"
+                f" out: {listed(others)}"
+            )
         names: list[str] = []
         labels: list[int] = []
         for label, name in enumerate(_CLASSES):
@@ -87,7 +93,12 @@ def _texts_in(folder: Path) -> list[str]:
 
 def _utf8(path: Path) -> bytes:
     """The bytes of a text, which are not decoded unless a mark says that they are no UTF-8."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{_NAME}: cannot read {path} ({error.strerror or error}): mend it, or take it out"
+        ) from error
     encoding = text_encoding(content[:4])
     if encoding == "utf-8-sig":
         return content.removeprefix(codecs.BOM_UTF8)

@@ -97,7 +97,14 @@ class ListOpsDataModule(SequenceModule):
             path = self.cache_folder / file_name(split)
             if size and not path.is_file():
                 rank_zero_info(f"Drawing {size:,} ListOps expressions for {path}")
-                write_expressions(path, self._drawn(split))
+                try:
+                    write_expressions(path, self._drawn(split))
+                except OSError as error:
+                    raise InputError(
+                        f"cannot write {path} ({error.strerror or error}): set cache_dir to a"
+                        " folder where files can be written and that has room for them, or leave it"
+                        " out"
+                    ) from error
 
     def load_rows(self, split: Split) -> Rows | None:
         """Return the expressions of a split; None for an empty one."""

@@ -18,7 +18,9 @@ __all__ = ["NAME", "Statements", "images_root", "images_there", "read_statements
 
 NAME = "NLVR2"
 
-_IDENTIFIER = re.compile(r"([a-z0-9]+)-(\d+)-(\d+)-(\d+)")  # split, set, pair, sentence
+_NUMBER = "([0-9]{1,9})"
+_IDENTIFIER = re.compile(f"([a-z0-9]+)-{_NUMBER}-{_NUMBER}-{_NUMBER}")  # split, set, pair, sentence
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no UTF-8 has
 _LABELS = {"False": 0, "True": 1}
 
 
@@ -113,12 +115,12 @@ def read_statements(path: Path, split: str) -> Statements:
 def _read_line(line: str, split: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"expected a JSON object with a statement ({error})") from error
     if not isinstance(row, dict):
         raise InputError(f"expected a JSON object with a statement, found {line.strip()[:20]!r}")
     sentence, identifier = row.get("sentence"), row.get("identifier")
-    if not isinstance(sentence, str) or not sentence.strip():
+    if not isinstance(sentence, str) or not sentence.strip() or _SURROGATE.search(sentence):
         raise InputError(f"expected a sentence, found {sentence!r}")
     match = _IDENTIFIER.fullmatch(identifier) if isinstance(identifier, str) else None
     if match is None or match[1] != split:
@@ -144,7 +146,8 @@ def _read_line(line: str, split: str) -> dict[str, Any]:
 
 def _directory(row: dict[str, Any]) -> int:
     directory = row.get("directory")
-    if isinstance(directory, bool) or not isinstance(directory, int) or directory < 0:
+    is_number = isinstance(directory, int) and not isinstance(directory, bool)
+    if not is_number or not 0 <= directory < 10**9:
         raise InputError(f"expected the number of the images' directory, found {directory!r}")
     return directory
 

@@ -95,7 +95,7 @@ def input_size(network: nn.Module) -> list[int]:
         return []
     if isinstance(network, NeuralAttentiveCircuit):
         side, channels = (getattr(network.tokenizer, n, 0) for n in ("image_size", "in_channels"))
-        return [int(channels), int(side), int(side)] if side else []  # type: ignore[arg-type]
+        return [int(channels), int(side), int(side)] if side else []
     size = list(getattr(network, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))
     embed = getattr(network, "patch_embed", None)
     if isinstance(network, SmallCNN):

@@ -38,6 +38,9 @@ def wordpiece_tokenizer(path: str | Path) -> Any:
             f"{path} is no vocabulary of BERT's tokenizer, since {', '.join(lacking)} is not in it:"
             " expected one piece a line, such as the vocab.txt of bert-base-uncased"
         )
+    if len(ids) != len(pieces):  # an id would lie beyond the number of pieces
+        twice = next(piece for number, piece in enumerate(pieces) if ids[piece] != number)
+        raise InputError(f"{path} has the piece {twice!r} more than once: get the file again")
     special = (piece.startswith("[") and piece.endswith("]") for piece in pieces)
     is_cased = any(
         re.search("[A-Z]", piece) and not is_special

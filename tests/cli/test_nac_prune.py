@@ -123,7 +123,7 @@ def test_few_shot_and_perceiver_io(lit_ssl, workdir, trained):
 
 
 def test_by_the_graph_where_no_prefix_was_trained(trained, workdir):
-    whole = trained()
+    whole = trained(optimizer={"class_path": "torch.optim.SGD"})
     done = prune_checkpoint(whole, workdir / "new" / "small.ckpt", 3)
     net = NAC.load_from_checkpoint(whole, map_location="cpu").net
     assert done.method == "eigenvector"

@@ -306,3 +306,21 @@ def test_methods_from_msn_to_barack(root, tmp_path):
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
         assert trainer.global_step >= 2
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_box_of_no_numbers(root, value):
+    path = root / "bounding_boxes.txt"
+    path.write_text(path.read_text().replace("4.5", value))
+    with pytest.raises(InputError, match=f"in the box .line 3: '{value} 5.5 8 6'.: expected four"):
+        CUB200DataModule(root=str(root), crop_to_box=True).setup("fit")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_with_a_byte_order_mark(root, encoding):
+    expected = CUB200DataModule(root=str(root), attributes=True).attribute_array("train")
+    for path in root.parent.rglob("*.txt"):
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    data = CUB200DataModule(root=str(root), attributes=True, crop_to_box=True)
+    assert (data.attribute_array("train") == expected).all()
+    assert data.class_names == SPECIES

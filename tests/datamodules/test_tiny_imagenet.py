@@ -375,3 +375,9 @@ def test_unreadable_renditions_are_counted(root, renditions):
     assert data.num_corrupt == 1
     with pytest.raises(ValueError, match="art_0"):
         list(make(root, ood=["r"]).val_dataloader()[1])
+
+
+def test_an_empty_list_of_validation_images(root):
+    (root / "val" / "val_annotations.txt").write_text("")
+    with pytest.raises(InputError, match="has no class for 5 of the images"):
+        make(root).setup("validate")

@@ -43,6 +43,7 @@ ONE_STEP = (
     "--trainer.num_sanity_val_steps=0", "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false", "--model.warmup_epochs=0",
 )  # fmt: skip
+NO_FILES = "--trainer.fast_dev_run=true"
 
 
 def without(words, *names):
@@ -209,7 +210,7 @@ def pretrained(tmp_path_factory, lit_ssl_in, imagenet):
 def test_tiny_imagenet(lit_ssl, tiny_imagenet, name):
     words = ["--config", name, "--data.root", tiny_imagenet, *FEW_MODULES]
     words += [] if "perceiver" in name else [*FEW_INPUTS, SHORT_FIT]
-    result = lit_ssl("fit", *words, *ONE_STEP)
+    result = lit_ssl("fit", *words, *ONE_STEP, NO_FILES)
     assert result.code == 0, result.err
     assert "val/acc1" in result.out
     assert "val/r_acc1" in result.out
@@ -223,7 +224,7 @@ def test_imagenet(pretrained):
 def test_imagenet_by_modules_that_read(lit_ssl, imagenet, name):
     words = ["--config", name, "--data.root", imagenet, *FEW_MODULES]
     words += [] if "perceiver" in name else [SHORT_FIT]
-    result = lit_ssl("fit", *words, *ONE_STEP)
+    result = lit_ssl("fit", *words, *ONE_STEP, NO_FILES)
     assert result.code == 0, result.err
     assert "val/acc1" in result.out
 

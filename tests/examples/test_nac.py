@@ -55,7 +55,8 @@ def test_module_dropping_trains_once_and_reports_every_order(run, tmp_path, monk
         "NAC, nested", "Perceiver IO, nested", "NAC, plain, by eigenvector",
         "NAC, plain, by taylor", "NAC, plain, by loo", "NAC, plain, by random",
         "NAC, plain, best order", "Perceiver IO, plain, by taylor", "Perceiver IO, plain, by loo",
-        "Perceiver IO, plain, by random", "Perceiver IO, plain, best order", "NAC 1/8", "NAC 1/16",
+        "Perceiver IO, plain, by random", "Perceiver IO, plain, best order", "NAC, 1/8 trained",
+        "NAC, 1/16 trained",
     ]  # fmt: skip
     assert [r["modules"] for r in rows if r["row"] == "NAC, nested"] == ["16", "8", "4", "2", "1"]
     whole = {r["accuracy"] for r in rows if "NAC, plain" in r["row"] and r["modules"] == "16"}
@@ -84,6 +85,10 @@ def test_module_dropping_says_what_shows_and_what_does_not(capsys):
     assert out.endswith("less than 3 in each seed: yes\n")
     # 2 and 4 points: not in each seed, nor on average
     assert verdict(nested, record(good), record(bad)).endswith("in each seed: no\n")
+    rows = module.rows_of({nested: [record(good)] * 2})
+    rows["NAC, plain, best order"] = [{"64": 95.0}] * 2
+    module.print_verdict(nested, [record(good)] * 2, rows)
+    assert "without module dropout: 7.0 ± 0.0 points" in capsys.readouterr().out
     assert "is missed" in verdict(nested, record(good), record(good, alone=86.0))
     slow = verdict(nested, record(good, times=(32.0, 8.0, 5.0)))
     assert "no size is 8 times faster" in slow

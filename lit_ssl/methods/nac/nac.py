@@ -21,7 +21,6 @@ from lit_ssl.metrics.circuit import degree_entropy, link_density, mean_link
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.optim import LossWeight, Schedule, decay_groups, set_schedules
-from lit_ssl.precision import kept_wide
 from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
@@ -194,14 +193,6 @@ class NAC(CircuitClassifier):
         """Set the kernels as they were."""
         super().on_load_checkpoint(checkpoint)
         self.annealing.apply(self.net, checkpoint.get("nac_progress", 1.0))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> NAC:
-        """Convert or move; signatures and kernels, whose steps are small, are never narrowed."""
-        net = self.net
-        kernels = [net.kernel(depth) for depth in range(net.depth)] if net.has_graph else []
-        with kept_wide(net.signatures, *kernels):
-            super()._apply(fn, recurse)
-        return self
 
     # training
 

@@ -79,7 +79,8 @@ def prune_checkpoint(
     out = Path(out)
     if out.exists() and os.path.samefile(out, checkpoint):
         raise InputError(f"{out} is the checkpoint itself: give the smaller one another name")
-    built, config = build_circuit(checkpoint)
+    instead = "load it in Python, and keep net.prune(keep)"
+    built, config = build_circuit(checkpoint, instead)
     net: Any = built
     content = read_checkpoint(checkpoint)
     hparams = content["hyper_parameters"]

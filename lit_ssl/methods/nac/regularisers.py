@@ -17,7 +17,8 @@ __all__ = ["WiringLosses", "mediator_links"]
 class WiringLosses(nn.Module):
     """Repulsion of signatures, distance of link probabilities from a prior, mixture of distances.
 
-    A network without a graph, such as a Perceiver IO, has none of them.
+    A network without a graph, such as a Perceiver IO, has none of them. Frozen signatures have no
+    repulsion and no mixture, and a matching only where the bandwidths are learned.
 
     Args:
         net: the network; it is not kept.
@@ -54,6 +55,11 @@ class WiringLosses(nn.Module):
         self.repulsion = self.matching = self.mixture = None
         if not net.has_graph:
             return
+        # what nothing that is trained could change is no part of the loss
+        moves = any(table.requires_grad for table in net.signatures.values())
+        bends = net.kernel_options.learnable_bandwidth
+        repulsion, mixture_components = repulsion and moves, mixture_components if moves else 0
+        prior = prior if moves or bends else None
         if repulsion:
             self.repulsion = SignatureRepulsion(repulsion_hinge)
         if prior is not None:

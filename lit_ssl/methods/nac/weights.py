@@ -15,7 +15,7 @@ from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 __all__ = ["build_circuit", "load_circuit"]
 
 _CLASSIFIER = "head.classifier."
-_OURS = ("lit_ssl.", "torch.nn.")
+_OURS = ("lit_ssl.", "torch.nn.", "torch.optim.")
 
 
 def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
@@ -45,14 +45,17 @@ def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
     return f"{path} ({'checkpoint of a run' if below else 'state dict of a network'})"
 
 
-def build_circuit(path: str | Path) -> tuple[NeuralAttentiveCircuit, Any]:
+def build_circuit(
+    path: str | Path, instead: str = "build the network yourself and give it as net"
+) -> tuple[NeuralAttentiveCircuit, Any]:
     """The circuit of a checkpoint, as its configuration says and with its weights.
 
-    The file chooses no code: it is refused unless every class that it names is one of this package
-    or of ``torch.nn``.
+    The file chooses no code: it is refused unless every class that it names is one of this package,
+    of ``torch.nn`` or ``torch.optim``.
 
     Args:
         path: checkpoint of a run of the command line, with a circuit as ``net``.
+        instead: what to do where it cannot be built, for messages.
 
     Returns:
         The network, and its configuration (class path and arguments).
@@ -66,14 +69,14 @@ def build_circuit(path: str | Path) -> tuple[NeuralAttentiveCircuit, Any]:
     if not isinstance(class_path, str) or not isinstance(config, Mapping):
         raise InputError(
             f"{path} does not say how its network is built, since that was done in Python, or it "
-            "is not a checkpoint of NAC: build the same network and give it as net"
+            f"is not a checkpoint of NAC: {instead}"
         )
     foreign = [name for name in _class_paths(hparams) if not name.startswith(_OURS)]
     foreign += [] if class_path.startswith(_OURS) else [class_path]
     if foreign:
         raise InputError(
             f"{path} names the class {foreign[0]}, which is not of this package, and a file must "
-            "not choose code: build the network yourself and give it as net"
+            f"not choose code: {instead}"
         )
     module = load_module(path, class_path, hparams)
     if not isinstance(module.net, NeuralAttentiveCircuit):

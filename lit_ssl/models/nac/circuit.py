@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.models.nac.attention import Backend, KernelAttention, Modules, Propagator, join
+from lit_ssl.models.nac.checks import check_ranges, check_same_size, freeze
 from lit_ssl.models.nac.generator import check_generator
 from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.models.nac.kernel import KernelOptions, SignatureKernel
@@ -26,6 +27,7 @@ from lit_ssl.models.nac.states import (
     noisy_codes,
 )
 from lit_ssl.models.nac.tokenizers.tokens import Tokens, checked_tokens, checked_width
+from lit_ssl.precision import kept_wide
 
 __all__ = ["CircuitOutput", "NeuralAttentiveCircuit"]
 
@@ -92,6 +94,9 @@ class NeuralAttentiveCircuit(nn.Module):
             and there are no signatures.
         graph_prior: graph that the signatures start from, see :meth:`init_signatures`; None: random
             signatures.
+        learn_signatures: whether signatures are trained; else the wiring stays what it starts from,
+            but for the bandwidths.
+        learn_codes: whether codes are trained.
         layer_scale: start of the factors on residual branches (in the read-in's attention: 1);
             None, best for short runs: no factors.
         drop_path: share of samples for which a propagator's branch is left out in training.
@@ -154,6 +159,8 @@ class NeuralAttentiveCircuit(nn.Module):
         read_out_kernel: KernelOptions | None = None,
         graph: bool = True,
         graph_prior: GraphPrior | None = None,
+        learn_signatures: bool = True,
+        learn_codes: bool = True,
         layer_scale: float | None = 0.1,
         drop_path: float = 0.0,
         code_noise: float = 0.0,
@@ -179,29 +186,22 @@ class NeuralAttentiveCircuit(nn.Module):
         persistent = wiring == "persistent"
         inputs = num_modules
         if persistent:
-            inputs = num_input_modules or max(1, num_modules // 4)
+            default = max(1, num_modules // 4)
+            inputs = default if num_input_modules is None else num_input_modules
         elif num_input_modules not in (None, num_modules):
             raise InputError(
                 "num_input_modules belongs to the wiring 'persistent'; in 'from_input' each module "
                 f"reads the tokens: leave it out, not {num_input_modules}"
             )
         outputs = 1 if readout == "slot" else num_output_modules
-        _check_sizes(
-            num_modules=num_modules,
-            num_input_modules=inputs,
-            num_output_modules=outputs,
-            depth=depth,
-            state_dim=state_dim,
-            code_dim=code_dim,
-            signature_dim=signature_dim,
-            num_heads=num_heads,
-            head_dim=head_dim,
-            read_in_heads=num_heads if read_in_heads is None else read_in_heads,
-            read_out_heads=num_heads if read_out_heads is None else read_out_heads,
-        )
-        _check_shares(code_noise=code_noise, drop_path=drop_path)
-        if layer_scale is not None and not layer_scale >= 0:
-            raise InputError(f"layer_scale must be >= 0, or null for none, not {layer_scale}")
+        counts = {
+            "num_modules": num_modules, "num_input_modules": inputs, "num_output_modules": outputs,
+            "depth": depth, "state_dim": state_dim, "code_dim": code_dim,
+            "signature_dim": signature_dim, "num_heads": num_heads, "head_dim": head_dim,
+            "read_in_heads": read_in_heads, "read_out_heads": read_out_heads,
+        }  # fmt: skip
+        shares = {"code_noise": code_noise, "drop_path": drop_path}
+        check_ranges(counts, shares, layer_scale, num_classes)
         if graph_prior is not None and not graph:
             raise InputError("graph_prior needs a graph: leave it out, or set graph: true")
         self.tokenizer = tokenizer
@@ -234,6 +234,9 @@ class NeuralAttentiveCircuit(nn.Module):
             seeding = set() if initial_state == "learned" else seeding
             used = {name: size for name, size in used.items() if name in seeding}
         self.codes = _tables(used, code_dim)
+        for tables, is_learned in ((self.signatures, learn_signatures), (self.codes, learn_codes)):
+            if not is_learned:
+                freeze(tables)
         check_generator(generator, tokenizer, self.signatures, self.codes)
         self.seeder = self.states = None
         if initial_state == "seeder":
@@ -304,6 +307,7 @@ class NeuralAttentiveCircuit(nn.Module):
             self.head = OutputPooling(state_dim, num_classes, pooling, pooling_temperature)
         self.register_buffer("kept_modules", torch.arange(num_modules))
         self.register_buffer("kept_outputs", torch.arange(outputs))
+        self.register_load_state_dict_pre_hook(check_same_size)
 
     # sizes and parts
 
@@ -326,6 +330,8 @@ class NeuralAttentiveCircuit(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one of K classes; 0: none."""
         self.head.reset_classifier(num_classes)
+        like = self.read_out.attention.out.weight
+        self.head.to(like.device, like.dtype)
 
     def resize_tables(self, sizes: dict[str, int]) -> None:
         """Tell the network how many modules of a kind there are now, after pruning."""
@@ -336,6 +342,13 @@ class NeuralAttentiveCircuit(nn.Module):
     def propagator(self, depth: int) -> Propagator:
         """The propagator of a depth; the same for all where they are shared."""
         return self.propagators[depth % len(self.propagators)]  # type: ignore[return-value]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> NeuralAttentiveCircuit:
+        """Convert or move; signatures and kernels, whose steps are small, are never narrowed."""
+        kernels = [part for part in self.modules() if isinstance(part, SignatureKernel)]
+        with kept_wide(self.signatures, *kernels):
+            super()._apply(fn, recurse)
+        return self
 
     # computation
 
@@ -449,9 +462,12 @@ class NeuralAttentiveCircuit(nn.Module):
 
     def _chosen(self, keep: Tensor | Sequence[int]) -> Tensor:
         device = self.kept_modules.device
-        if isinstance(keep, Tensor) and keep.device.type != "cpu":
-            return keep  # its values are on the device, where nobody waits for them
-        chosen = checked_positions(keep, self.num_modules, "module")
+        if isinstance(keep, Tensor) and (
+            keep.device.type != "cpu" or torch.compiler.is_compiling()
+        ):
+            chosen = keep  # its values are on the device or unknown: nobody waits for them
+        else:
+            chosen = checked_positions(keep, self.num_modules, "module")
         if not len(chosen) and not self.input_to_output:
             raise InputError(
                 "a circuit without mediators can answer only in the wiring 'persistent' with "
@@ -594,14 +610,3 @@ class NeuralAttentiveCircuit(nn.Module):
 
 def _tables(sizes: dict[str, int], dim: int) -> nn.ParameterDict:
     return nn.ParameterDict({name: torch.randn(size, dim) for name, size in sizes.items()})
-
-
-def _check_sizes(**sizes: int) -> None:
-    if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
-        raise InputError(f"a circuit needs sizes of at least 1, not {wrong[0]}")
-
-
-def _check_shares(**shares: float) -> None:
-    for name, share in shares.items():
-        if not 0 <= share < 1:
-            raise InputError(f"{name} must lie in [0, 1), not {share}")

@@ -69,6 +69,8 @@ class KernelOptions:
                 raise InputError(
                     f"{name} must be a cosine distance in (0, 2], or null for none, not {value}"
                 )
+        if self.soft_truncation and self.truncation is None:
+            raise InputError("soft_truncation softens the end at a truncation: give truncation")
 
 
 class SignatureKernel(nn.Module):

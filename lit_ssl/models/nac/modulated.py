@@ -141,7 +141,7 @@ class ModulatedFFN(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("activation", activation, ("geglu", "gelu"))
-        hidden = round(ratio * dim)
+        hidden = round(ratio * dim) if math.isfinite(ratio) else 0
         if hidden < 1:
             raise InputError(f"ffn_mult must leave a hidden channel, not {ratio} of {dim}")
         self.gated = activation == "geglu"

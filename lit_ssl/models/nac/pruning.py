@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputError, InputTypeError
+from lit_ssl.errors import InputError
 
 __all__ = ["checked_positions", "fold_circuit", "pruned"]
 
@@ -20,25 +20,26 @@ def checked_positions(keep: Tensor | Sequence[int], count: int, what: str) -> Te
     Raises:
         ValueError: if one lies out of range or comes twice.
     """
-    form = f"keep must be a list of {what} numbers, such as [0, 3, 4], not"
     try:
         chosen = torch.as_tensor(keep).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(f"{form} {keep!r}") from error
-    if chosen.ndim == 0:
-        raise InputTypeError(f"{form} {keep!r}: of the best, rank_modules(method)[:count]")
-    if not len(chosen):
-        return chosen.to(torch.int64).view(-1)
+    except (TypeError, ValueError, RuntimeError):
+        raise _no_list(what, repr(keep)) from None
+    if chosen.ndim == 1 and not len(chosen):
+        return chosen.to(torch.int64)
     if chosen.ndim != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
-        raise InputError(f"{form} {chosen.dtype} {list(chosen.shape)}")
+        raise _no_list(what, f"{chosen.dtype} {list(chosen.shape)}")
     chosen = chosen.to(torch.int64).sort().values
     low, high = int(chosen[0]), int(chosen[-1])
     if low < 0 or high >= count:
         wrong = low if low < 0 else high
         raise InputError(f"keep names {what} {wrong}: there are {count}, from 0 to {count - 1}")
     if len(chosen.unique()) < len(chosen):
-        raise InputError(f"keep names a {what} twice")
+        raise InputError(f"keep names the same {what} twice")
     return chosen
+
+
+def _no_list(what: str, given: str) -> InputError:
+    return InputError(f"keep must be a list of {what} numbers, such as [0, 3, 4], not {given}")
 
 
 def pruned(
@@ -60,6 +61,9 @@ def pruned(
     if net.wiring == "from_input":
         positions["input"] = positions["mediator"]
     small = copy.deepcopy(net)
+    for part in small.modules():
+        if getattr(part, "folded", None) is not None:
+            part.folded = None  # it was of all modules
     small.graph_prior = None  # which is one of all modules: a new training keeps these signatures
     for tables in (small.codes, small.signatures, small.states or {}):
         for name, table in tables.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -35,8 +36,8 @@ class OutputPooling(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("pooling", kind, ("softmax", "gumbel"))
-        if not temperature > 0:
-            raise InputError(f"pooling_temperature must be positive, not {temperature}")
+        if not 0 < temperature < math.inf:
+            raise InputError(f"pooling_temperature must be a positive number, not {temperature}")
         self.kind = kind
         self.temperature = temperature
         self.confidence = nn.Linear(dim, 1)
@@ -53,7 +54,8 @@ class OutputPooling(nn.Module):
 
     def forward(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """States ``[B, O, D]`` → features ``[B, D]``, logits ``[B, K]`` or None; codes unused."""
-        scores = self.confidence(states).squeeze(-1).float()
+        scores = self.confidence(states).squeeze(-1)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if self.kind == "gumbel" and self.training:
             weights = F.gumbel_softmax(scores, tau=self.temperature, dim=-1)
         else:

@@ -13,7 +13,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
-from lit_ssl.datamodules import ModelNet40DataModule
+from lit_ssl.datamodules import ModelNet40DataModule, Subset
 from lit_ssl.datamodules.points.clouds import CorruptPointsError
 from lit_ssl.errors import InputError
 from lit_ssl.transforms import PointAugmentation
@@ -334,3 +334,64 @@ def test_from_yaml(meshes):
     assert data.labels("train").tolist() == [0, 1, 2]
     points, _ = next(iter(data.train_dataloader()))
     assert points.shape == (3, 1024, 3)
+
+
+# Numbers and lists that would go wrong in silence
+
+
+def test_coordinates_beyond_float32(make, meshes):
+    path = meshes / "airplane" / "train" / "airplane_0001.off"
+    path.write_text("OFF\n3 1 0\n0 0 0\n1e60 0 0\n0 1e60 0\n3 0 1 2\n")
+    with pytest.raises(CorruptPointsError, match=r"airplane_0001\.off: it has coordinates beyond"):
+        list(make(meshes).bank_dataloader())
+    with pytest.warns(UserWarning, match="Skipped: .*beyond float32"):
+        points, _ = all_points(make(meshes, on_corrupt="skip").bank_dataloader())
+    assert torch.isfinite(points).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e60])
+def test_hdf5_with_points_that_are_no_numbers(make, hdf5, value):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(hdf5 / "ply_data_train1.h5", "a") as file:
+        del file["data"]
+        file["data"] = np.full((2, 16, 3), value)
+    with pytest.raises(InputError, match=r"ply_data_train1\.h5 has points that are no finite"):
+        make(hdf5).setup("fit")
+
+
+def test_hdf5_labels_of_any_size(make, hdf5):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(hdf5 / "ply_data_train1.h5", "a") as file:
+        file["label"][...] = 0
+        del file["label"]
+        file["label"] = np.full((2, 1), 2**63, dtype=np.uint64)
+    with pytest.raises(InputError, match=f"has labels from {2**63} to {2**63}, but"):
+        make(hdf5).setup("fit")
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_shape_in_both_lists(make, resampled, stage):
+    with (resampled / "modelnet40_train.txt").open("a") as file:
+        file.write("sofa_0003\n")
+    with pytest.raises(InputError, match=r"both name 1 shapes \(sofa_0003\)"):
+        make(resampled).setup(stage)
+
+
+def test_messages_say_shapes(make, meshes, tmp_path):
+    (tmp_path / "list.txt").write_text("sofa_0009.off\n")
+    options = {
+        "Cannot hold out 99 of 9 training shapes": {"val_size": 99},
+        "1 of the 1 shapes in .* are not among the 9 training shapes": {
+            "subset": Subset(file=str(tmp_path / "list.txt"))
+        },
+        "3 classes have fewer training shapes": {"subset": Subset(per_class=99)},
+        "fewer training shapes, for": {"subset": Subset(exponential=2, min_per_class=99)},
+        "holds out the shapes of x": {"val_size": 1, "val_file": "x"},
+    }
+    for message, arguments in options.items():
+        with pytest.raises(InputError, match=message):
+            make(meshes, **arguments).setup("fit")
+    data = make(meshes)
+    data.setup("fit")
+    with pytest.warns(UserWarning, match="Only 9 training shapes per process"):
+        data.train_dataloader()

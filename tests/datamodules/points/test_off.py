@@ -65,6 +65,9 @@ def test_polygons_become_fans_and_lines_no_surface(off):
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1\n", "line 6: expected the number of corners"),
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\nx 0 1 2\n", "line 6: expected the number of corners"),
         ("OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n0 0\n", "line 7: expected the number of"),
+        # Counts that lie: a face that would be lost, a face taken for a vertex.
+        ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n3 0 2 1\n", "line 7: a face follows the 1"),
+        ("OFF\n4 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n3 0 2 1\n", "line 6: expected a vertex like"),
     ],
 )  # fmt: skip
 def test_broken_files_name_the_line(off, text, message):
@@ -115,3 +118,14 @@ def test_no_surface(two_sizes, triangles):
     mesh = Mesh(two_sizes.vertices, np.array(triangles, dtype=np.int64).reshape(-1, 3))
     with pytest.raises(CorruptPointsError, match="no surface"):
         points_on_surface(mesh, 5, key=0)
+
+
+def test_what_is_no_face_may_follow_the_last_one(off):
+    text = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\nmade by hand\n3 0 1 7\n"
+    assert len(read_off(off(text)).triangles) == 1
+
+
+def test_an_area_beyond_float64_is_no_surface(two_sizes, recwarn):
+    with pytest.raises(CorruptPointsError, match="no surface"):
+        points_on_surface(two_sizes._replace(vertices=two_sizes.vertices * 1e300), 5, key=0)
+    assert not recwarn.list

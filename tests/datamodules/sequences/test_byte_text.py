@@ -188,3 +188,40 @@ def test_a_table_without_validation_rows_warns(table):
     rows = [("a", 0, "train"), ("b", 1, "train"), ("c", 0, "test")]
     with pytest.warns(UserWarning, match="no val row: the test rows take their place"):
         ByteTextCSVDataModule(table=table(rows)).setup("fit")
+
+
+def test_what_is_no_text_or_no_class(aclimdb):
+    train = aclimdb / "aclImdb" / "train"
+    (train / "neutral").mkdir()
+    (train / "neutral" / "0_5.txt").write_text("So so")
+    data = ByteTextDataModule(root=str(aclimdb), val_size=0)
+    with pytest.warns(UserWarning, match="other folders than neg and pos, .* left out: neutral"):
+        data.rows("train")
+    (train / "pos" / "lost.txt").symlink_to(aclimdb / "nowhere")
+    with pytest.raises(InputError, match=r"cannot read .*lost\.txt \(No such file"):
+        ByteTextDataModule(root=str(aclimdb), val_size=0).rows("train")
+    (train / "pos" / "lost.txt").unlink()
+    (train / "pos" / "lost.txt").mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*lost\.txt \(Is a directory"):
+        ByteTextDataModule(root=str(aclimdb), val_size=0).rows("train")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("text,label\na,0\nb, it is,1\n", {}, "line 3 of .* has 3 columns, its header 2"),
+        ("text,text,label\na,b,0\n", {}, "has 2 columns 'text'"),
+        ("text,label\na,0\nb,99999999999\n", {}, "has the number 99,999,999,999 in column 'label'"),
+        ("text,label\na,x\n", {"class_names": ["x", "x"]}, "names a class twice: x, x"),
+    ],
+)  # fmt: skip
+def test_tables_that_would_go_wrong_in_silence(tmp_path, text, options, message):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        ByteTextCSVDataModule(table=str(tmp_path / "table.csv"), **options).rows("train")
+
+
+def test_blank_lines_and_trailing_commas_are_no_rows(tmp_path):
+    (tmp_path / "table.csv").write_text("text,label\na,0\n\n   \nb,1,,\n")
+    data = ByteTextCSVDataModule(table=str(tmp_path / "table.csv"))
+    assert texts(data, "train") == [b"a", b"b"]

@@ -126,3 +126,16 @@ def test_from_yaml():
     )
     data = parser.instantiate_classes(config).data
     assert len(list(data.train_dataloader())) == 2
+
+
+def test_blank_lines_are_no_expressions(tmp_path):
+    (tmp_path / "basic_train.tsv").write_text("Source\tTarget\n\n[MAX 2 9 ]\t9\n   \n7\t7\n")
+    data = ListOpsDataModule(root=str(tmp_path))
+    assert data.labels("train").tolist() == [9, 7]
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    data = ListOpsDataModule(**SMALL, cache_dir=str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"cannot write .*: set cache_dir to a folder where"):
+        data.prepare_data()

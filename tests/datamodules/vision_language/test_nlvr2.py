@@ -292,6 +292,15 @@ def test_broken_image_is_never_another_row(make, nlvr2):
             "line 2: the identifier dev-0-0-0 stands in line 1 too",
         ),
         ("\udcff", "is no text in UTF-8"),
+        ("[" * 100_000, "line 1: expected a JSON object with a statement"),
+        (
+            '{"sentence": "a \\ud800", "identifier": "dev-1-0-0", "label": "True"}',
+            r"line 1: expected a sentence, found 'a \\ud800'",
+        ),
+        (
+            '{"sentence": "a", "identifier": "dev-9999999999-0-0", "label": "True"}',
+            "line 1: expected an identifier dev-",
+        ),
     ],
 )
 def test_wrong_files_name_the_line(make, nlvr2, text, message):
@@ -306,6 +315,9 @@ def test_wrong_files_name_the_line(make, nlvr2, text, message):
 def test_training_rows_need_their_directory(make, nlvr2):
     (nlvr2 / "data/train.json").write_text(line("train", (1, 0, 0, None, "True", "A.")))
     with pytest.raises(InputError, match="line 1: expected the number of the images' directory"):
+        make().setup("fit")
+    (nlvr2 / "data/train.json").write_text(line("train", (1, 0, 0, 10**30, "True", "A.")))
+    with pytest.raises(InputError, match="the images' directory, found 1000"):
         make().setup("fit")
 
 
@@ -366,6 +378,9 @@ def test_a_cased_vocabulary_keeps_capitals(make, vocabulary):
 def test_a_file_that_is_no_vocabulary(make, vocabulary):
     vocabulary.write_text("a\nb\n")
     with pytest.raises(InputError, match=r"vocab\.txt is no vocabulary .* \[PAD\], \[UNK\]"):
+        make(tokenizer=str(vocabulary)).setup("fit")
+    vocabulary.write_text("\n".join([*WORDS, "cat"]))  # ids would go beyond vocab_size
+    with pytest.raises(InputError, match=r"vocab\.txt has the piece 'cat' more than once"):
         make(tokenizer=str(vocabulary)).setup("fit")
     with pytest.raises(InputError, match="No tokenizer at"):
         make(tokenizer=str(vocabulary.parent / "none")).setup("fit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from pathlib import Path
 
@@ -258,14 +259,90 @@ def test_gates_silence_what_a_module_sends():
         ({"pooling": "max"}, "pooling"),
         ({"readout": "mean"}, "readout"),
         ({"layer_codes": True, "modulation": "none"}, "layer_codes"),
-        ({"num_heads": 0}, "num_heads 0"),
-        ({"read_out_heads": 0}, "read_out_heads 0"),
-        ({"state_dim": 0}, "state_dim 0"),
+        ({"num_heads": 0}, "heads"),
+        ({"read_in_heads": 0}, "read_in_heads 0"),
+        ({"read_out_heads": -1}, "read_out_heads -1"),
+        ({"num_input_modules": 0, "wiring": "persistent"}, "num_input_modules 0"),
         ({"signature_dim": 0}, "signature_dim 0"),
-        ({"drop_path": 1.0}, "drop_path"),
-        ({"layer_scale": -0.1}, "layer_scale"),
+        ({"state_dim": 0}, "state_dim 0"),
+        ({"num_classes": -1}, "num_classes"),
+        ({"drop_path": 1.5}, "drop_path"),
+        ({"drop_path": -0.1}, "drop_path"),
+        ({"ffn_mult": math.nan}, "ffn_mult"),
+        ({"ffn_mult": math.inf}, "ffn_mult"),
+        ({"layer_scale": math.nan}, "layer_scale"),
+        ({"pooling_temperature": math.inf}, "pooling_temperature"),
     ],
 )
 def test_wrong_options_are_one_clear_error(wrong, match):
     with pytest.raises(InputError, match=match):
         circuit(**wrong)
+
+
+def test_weights_of_another_size_are_one_clear_error():
+    small = circuit(num_modules=5)
+    with pytest.raises(InputError, match="num_modules 7, and this one has num_modules 5: build"):
+        small.load_state_dict(circuit().state_dict())
+    with pytest.raises(InputError, match="num_output_modules 2, and this one has"):
+        small.load_state_dict(circuit(num_modules=5, num_output_modules=2).state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_signatures_and_bandwidths_are_never_narrowed(dtype):
+    net = circuit(kernel=KernelOptions(truncation=1.2)).to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    kernels = [net.kernel(0), net.kernel(1), net.read_out.attention.kernel]
+    assert {kernel.log_bandwidth.dtype for kernel in kernels} == {wide}
+    assert {table.dtype for table in net.signatures.values()} == {wide}
+    assert net.codes["mediator"].dtype == dtype
+    out = net(tokens().to(dtype))
+    out.logits.sum().backward()
+    assert out.logits.dtype == dtype
+    assert net.eval().fold()(tokens().to(dtype)).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("layer_codes", [False, True])
+def test_frozen_codes_and_signatures(wiring, layer_codes):
+    net = circuit(wiring=wiring, layer_codes=layer_codes, learn_codes=False, learn_signatures=False)
+    net(tokens()).logits.square().sum().backward()
+    frozen = {name for name, p in net.named_parameters() if not p.requires_grad}
+    assert frozen == {f"codes.{n}" for n in net.codes} | {f"signatures.{n}" for n in net.signatures}
+    assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+    small = net.prune([0, 2, 5])
+    assert not any(p.requires_grad for p in [*small.codes.values(), *small.signatures.values()])
+
+
+def test_a_compiled_circuit_takes_a_tensor_of_modules_in_one_graph():
+    net = circuit().eval()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    keep = torch.tensor([0, 2, 5])
+    torch.testing.assert_close(compiled(tokens(), keep).logits, net(tokens(), keep).logits)
+
+
+def test_code_noise_is_a_share_of_each_number_and_in_training_only():
+    net = circuit(code_noise=0.05)
+    seen = []
+    net.read_in.register_forward_pre_hook(lambda _, args: seen.append(args[0].codes.detach()))
+    for mode in (True, True, False):
+        net.train(mode)(tokens())
+    table = net.codes["input"].detach()
+    moved = ((seen[0] - table) / table).abs()
+    assert 0.04 < moved.max() <= 0.05 + 1e-5
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[2], table)
+
+
+def test_gumbel_pooling_is_the_softmax_of_noisy_scores_in_training():
+    net = circuit(pooling="gumbel", pooling_temperature=0.5)
+    states = torch.randn(3, 4, 12)
+    scores = net.head.confidence(states).squeeze(-1)
+    torch.manual_seed(3)
+    noise = -torch.empty_like(scores).exponential_().log()
+    torch.manual_seed(3)
+    features, _ = net.head(states, net.codes["output"])
+    weights = ((scores + noise) / 0.5).softmax(1)
+    torch.testing.assert_close(features, torch.einsum("bo,bod->bd", weights, states))
+    features, _ = net.eval().head(states, net.codes["output"])
+    weights = (scores / 0.5).softmax(1)
+    torch.testing.assert_close(features, torch.einsum("bo,bod->bd", weights, states))

@@ -126,6 +126,7 @@ def test_a_pruned_network_has_the_truncation_of_evaluation():
         ([7], "module 7: there are 7"),
         ([-1], "module -1"),
         ([1, 1], "twice"),
+        (["a"], "list of module numbers"),
         ([0.5], "list of module numbers"),
         ([[0]], "list of module numbers"),
         (torch.ones(7, dtype=torch.bool), "list of module numbers"),
@@ -149,3 +150,18 @@ def test_no_mediator_at_all():
     assert net(tokens(), keep=[]).logits.isfinite().all()
     with pytest.raises(InputError, match="at least one"):
         circuit(wiring="persistent", input_to_output=False)(tokens(), keep=[])
+
+
+def test_a_folded_network_is_pruned_to_one_that_is_not():
+    net = circuit().eval()
+    expected = net(tokens(), keep=[0, 2, 5]).logits
+    small = net.fold().prune([0, 2, 5])
+    assert net.is_folded
+    assert not small.is_folded
+    torch.testing.assert_close(small(tokens()).logits, expected)
+
+
+@pytest.mark.parametrize("keep", [3, torch.tensor(3), None])
+def test_what_is_no_list_is_one_clear_error(keep):
+    with pytest.raises(InputError, match="must be a list of module numbers"):
+        circuit().prune(keep)
