@@ -156,7 +156,7 @@ small.ckpt --modules []
 small.ckpt --modules 0,6
     keep names module 6: there are 6, from 0 to 5
 small.ckpt --modules 1,1
-    keep names a module twice
+    keep names the same module twice
 small.ckpt --modules 0,a
     --modules takes numbers with commas, such as 0,3,4, not 0,a
 small.ckpt --keep 2 --outputs 3
