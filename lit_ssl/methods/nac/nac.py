@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -150,6 +151,11 @@ class NAC(CircuitClassifier):
         weights = {"repulsion": repulsion_weight, "prior": prior_weight, "mixture": mixture_weight}
         objects |= {f"{name}_weight": weight for name, weight in weights.items()}
         self.save_hyperparameters(ignore=not_plain(**objects))
+        rates = {"lr": lr, "start_lr": start_lr, "final_lr": final_lr}
+        rates |= {"warmup_epochs": warmup_epochs, "weight_decay": weight_decay}
+        for name, value in rates.items():
+            if not 0 <= value < math.inf:
+                raise InputError(f"NAC needs {name} >= 0, not {value}")
         self.loss_weights = {name: _weight(name, weight) for name, weight in weights.items()}
         self.lr = lr
         self.start_lr = start_lr

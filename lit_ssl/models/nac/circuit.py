@@ -26,6 +26,7 @@ from lit_ssl.models.nac.states import (
     check_initial_state,
     noisy_codes,
 )
+from lit_ssl.models.nac.tokenizers.tokens import Tokens, checked_tokens, checked_width
 from lit_ssl.precision import kept_wide
 
 __all__ = ["CircuitOutput", "NeuralAttentiveCircuit"]
@@ -270,7 +271,7 @@ class NeuralAttentiveCircuit(nn.Module):
             return Propagator(attend, ffn(drop))
 
         self.read_in = ReadIn(
-            tokenizer.token_dim,  # type: ignore[arg-type]
+            checked_width(tokenizer),
             state_dim,
             code_dim,
             read_in_heads or num_heads,
@@ -382,8 +383,9 @@ class NeuralAttentiveCircuit(nn.Module):
         gates: Tensor | None = None,
     ) -> tuple[CircuitOutput, Tensor]:
         """Output, and the final states of the mediators ``[B, U, D]``."""
-        tokens = self.tokenizer(inputs)
-        batch = len(tokens.values)
+        width = self.read_in.token_norm.normalized_shape[0]
+        tokens = checked_tokens(self.tokenizer, self.tokenizer(inputs), width)
+        batch = tokens.values.shape[0]
         if keep is not None and self.is_folded:
             raise InputError("fold() has set all modules in stone: prune() first, then fold()")
         chosen = None if keep is None else self._chosen(keep)
@@ -419,7 +421,7 @@ class NeuralAttentiveCircuit(nn.Module):
         return CircuitOutput(logits, features, out), states
 
     def _circuit(
-        self, tokens: Any, chosen: Tensor | None
+        self, tokens: Tokens, chosen: Tensor | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Codes and signatures of all tables, for this batch and the modules that take part."""
         codes = dict(self.codes.items())
@@ -430,6 +432,10 @@ class NeuralAttentiveCircuit(nn.Module):
             if name not in codes:
                 codes[name] = tokens.values.new_empty(size, 0)
         if self.generator is not None:
+            if tokens.text is None:
+                raise InputError(
+                    f"a generator needs a text, and {type(self.tokenizer).__name__} gives none"
+                )
             changes = self.generator(*tokens.text)
             for name in codes:
                 known = "mediator" if name.startswith("propagator") else name

@@ -321,6 +321,8 @@ def test_half_precision_does_not_narrow_the_wiring(tiny):
         ({"repulsion_hinge": 3.0}, "hinge"),
         ({"module_dropout": "neste"}, "module_dropout must be"),
         ({"drop_rate": 1.0}, "drop_rate"),
+        ({"final_lr": -1e-3}, "final_lr >= 0"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs >= 0"),
         ({"start_truncation": 2.0}, "kernels with a truncation"),
         ({"start_bandwidth": 2.0}, "learnable_bandwidth: false"),
         ({"start_temperature": -1.0}, "positive number"),
