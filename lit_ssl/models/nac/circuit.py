@@ -234,9 +234,10 @@ class NeuralAttentiveCircuit(nn.Module):
             seeding = set() if initial_state == "learned" else seeding
             used = {name: size for name, size in used.items() if name in seeding}
         self.codes = _tables(used, code_dim)
-        for tables, is_learned in ((self.signatures, learn_signatures), (self.codes, learn_codes)):
-            if not is_learned:
-                freeze(tables)
+        if not learn_signatures:
+            freeze(self.signatures)
+        if not learn_codes:
+            freeze(self.codes)
         check_generator(generator, tokenizer, self.signatures, self.codes)
         self.seeder = self.states = None
         if initial_state == "seeder":
