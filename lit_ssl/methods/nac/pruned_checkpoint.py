@@ -94,7 +94,9 @@ def prune_checkpoint(
     others = {k: v for k, v in state.items() if not k.startswith(("net.", "wiring."))}
     written = {name: content[name] for name in _KEPT if name in content}
     written["state_dict"] = others | {f"net.{k}": v for k, v in small.state_dict().items()}
-    changed = {name: value for name, value in _AFTERWARDS.items() if name in hparams}
+    changed: dict[str, Any] = {
+        name: value for name, value in _AFTERWARDS.items() if name in hparams
+    }
     if small.num_modules == 1 and "module_dropout" in hparams:
         changed["module_dropout"] = "none"  # else it stays: prefixes of a prefix still do alone
     written["hyper_parameters"] = {**hparams, **changed, "net": _config_of(small, config)}
