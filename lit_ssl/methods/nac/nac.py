@@ -192,6 +192,8 @@ class NAC(CircuitClassifier):
             source = load_circuit(net, self.pretrained)
             say_start(self, source, {"net": True, "classifier": False})
             return
+        if net.graph_prior is not None and net.is_wired:
+            rank_zero_info(f"{type(self).__name__}: the network keeps the signatures that it has")
         report = net.init_signatures()
         if report is not None and net.graph_prior is not None:
             name = f"{type(self).__name__}: signatures fitted to the graph"

@@ -124,6 +124,7 @@ class NeuralAttentiveCircuit(Wiring, Smaller):
         embed_dim: D.
         kept_modules: int64 ``[U]``, which of the original mediators these are, after pruning.
         kept_outputs: int64 ``[O]``, likewise.
+        is_wired: int64, 1 once the signatures were fitted to the prior.
 
     Raises:
         ValueError: for values outside their ranges or that do not go together.
@@ -308,6 +309,7 @@ class NeuralAttentiveCircuit(Wiring, Smaller):
             self.head = OutputPooling(state_dim, num_classes, pooling, pooling_temperature)
         self.register_buffer("kept_modules", torch.arange(num_modules))
         self.register_buffer("kept_outputs", torch.arange(outputs))
+        self.register_buffer("is_wired", torch.zeros((), dtype=torch.int64))
         self.register_load_state_dict_pre_hook(check_same_size)
 
     # sizes and parts

@@ -24,6 +24,7 @@ class Wiring(nn.Module):
     signatures: nn.ParameterDict
     propagators: nn.ModuleList
     kept_modules: Tensor
+    is_wired: Tensor
 
     @property
     def num_modules(self) -> int:
@@ -40,12 +41,16 @@ class Wiring(nn.Module):
         return self.propagators[depth % len(self.propagators)]  # type: ignore[return-value]
 
     def init_signatures(self) -> FitReport | None:
-        """Fit the signatures of the mediators to ``graph_prior``; None where there is none.
+        """Fit the signatures of the mediators to ``graph_prior``.
 
         For the start of a training: seconds, on the CPU, the same for the same seed. Distances
-        keep a margin around the truncation that the kernel has, in training or after pruning.
+        keep a margin around the truncation that the kernel has, in training or after pruning. It
+        is done once: a network that has been fitted, here or as its weights say, stays as it is.
+
+        Returns:
+            What the fit reached; None where there is no prior, or it has been done before.
         """
-        if self.graph_prior is None:
+        if self.graph_prior is None or self.is_wired:
             return None
         prior, options = self.graph_prior, self.kernel_options
         table = self.signatures["mediator"]
@@ -60,6 +65,7 @@ class Wiring(nn.Module):
         )
         with torch.no_grad():
             table.copy_(fitted)
+            self.is_wired.fill_(1)
         return report
 
     def link_probabilities(self, depth: int | None = None) -> Tensor:

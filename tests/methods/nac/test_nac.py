@@ -174,6 +174,19 @@ def test_signatures_start_from_the_graph_and_are_not_fitted_again(tiny, monkeypa
     assert calls == [1]
 
 
+def test_a_network_that_was_trained_keeps_its_signatures_in_a_new_module(tiny):
+    prior = GraphPrior("planted-partition", arguments={"clusters": 2}, steps=50)
+    net = tiny.net(graph_prior=prior)
+    fit(tiny, tiny.nac(net))
+    trained = net.signatures["mediator"].clone()
+    other = tiny.net(graph_prior=prior)
+    other.reset_classifier(net.num_classes)
+    other.load_state_dict(net.state_dict())
+    for one in (net, other):
+        fit(tiny, tiny.nac(one, lr=0.0, start_lr=0.0, final_lr=0.0))
+        assert torch.equal(one.signatures["mediator"], trained)
+
+
 def test_prior_of_the_network_is_the_target_unless_another_is_given(tiny):
     net = tiny.net(graph_prior=GraphPrior("complete"))
     assert tiny.nac(net).wiring.matching.targets.mean() == 1
