@@ -79,6 +79,10 @@ class ViewLogger(pl.Callback):
     ) -> list[tuple[str, Tensor]]:
         inputs = split_batch(batch)[0]
         groups = [inputs] if isinstance(inputs, Tensor) else inputs
+        if isinstance(groups, dict) or any(group.ndim not in (4, 5) for group in groups):
+            raise InputError(
+                "ViewLogger draws images [B, C, H, W], and got inputs of another kind: leave it out"
+            )
         size = len(groups[0])
         shown = min(size, self.num_samples)
         views = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,8 @@ def check_classes(classes: Sequence[int], class_names: Sequence[str], name: str)
     """
     if not len(classes) or len(set(classes)) != len(classes):
         raise InputError(f"{name} must name each class once, and at least one, got {list(classes)}")
+    if other := [number for number in classes if not isinstance(number, Integral)]:
+        raise InputError(f"{name} must be whole numbers, got {listed(other)}")
     if wrong := [number for number in classes if not 0 <= number < len(class_names)]:
         raise InputError(
             f"{name} has {listed(wrong)}, but the {len(class_names)} classes have the numbers 0 to"

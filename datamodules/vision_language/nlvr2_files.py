@@ -20,6 +20,7 @@ NAME = "NLVR2"
 
 _NUMBER = "([0-9]{1,9})"
 _IDENTIFIER = re.compile(f"([a-z0-9]+)-{_NUMBER}-{_NUMBER}-{_NUMBER}")  # split, set, pair, sentence
+_NUMBERS = range(10**9)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no UTF-8 has
 _LABELS = {"False": 0, "True": 1}
 
@@ -146,8 +147,7 @@ def _read_line(line: str, split: str) -> dict[str, Any]:
 
 def _directory(row: dict[str, Any]) -> int:
     directory = row.get("directory")
-    is_number = isinstance(directory, int) and not isinstance(directory, bool)
-    if not is_number or not 0 <= directory < 10**9:
+    if isinstance(directory, bool) or not isinstance(directory, int) or directory not in _NUMBERS:
         raise InputError(f"expected the number of the images' directory, found {directory!r}")
     return directory
 

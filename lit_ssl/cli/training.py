@@ -17,6 +17,7 @@ from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.help import with_class_to_help
 from lit_ssl.cli.mistakes.entries import wrong_entry
 from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
+from lit_ssl.cli.nulls import with_whole_nulls
 from lit_ssl.cli.objects import Instantiator, ModuleInstantiator, import_components
 from lit_ssl.cli.output import (
     FirstBatch,
@@ -161,7 +162,8 @@ class LitSSLCLI(LightningCLI):
         try:
             if self.parsed_args is not None:
                 return self.parser.parse_object(self.parsed_args, defaults=defaults)
-            return self.parser.parse_args(with_empty_lists(self.argv), defaults=defaults)
+            words = with_empty_lists(with_whole_nulls(self.argv))
+            return self.parser.parse_args(words, defaults=defaults)
         except (ParseError, UnicodeDecodeError) as error:  # the latter of a config
             raise InputError(self._explain(error, self.parsed_args or self.argv)) from error
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from lit_ssl.cli.composing import kept_options, origin_of, read_entries, with_empty_lists
+from lit_ssl.cli.nulls import with_whole_nulls
 from lit_ssl.cli.recipes import config_name, packaged_config
 
 BASE = ["fit", "--config", "recipe.yaml", "--config", "first.yaml"]
@@ -228,3 +229,13 @@ def test_packaged_recipes_go_by_their_short_name():
     assert config_name(str(packaged_config("msn/mnist5k"))) == "msn/mnist5k.yaml"
     assert config_name("msn/mnist5k.yaml") == "msn/mnist5k.yaml"
     assert config_name("/elsewhere/x.yaml") == "/elsewhere/x.yaml"
+
+
+def test_values_with_a_null_deep_inside_are_written_as_a_mapping():
+    words = ["fit", "--data.data.name", "null", "--model.a.b=[1, null]", "--model.a.c", "1"]
+    assert with_whole_nulls(words) == [
+        "fit", '--data={"data": {"name": null}}', '--model={"a": {"b": [1, null]}}',
+        "--model.a.c", "1",
+    ]  # fmt: skip
+    same = ["fit", "--model.a=null", "--trainer.logger.a.b=null", "--model.a.b=", "--model.a.b"]
+    assert with_whole_nulls(same) == same

@@ -138,3 +138,21 @@ def test_the_baseline_takes_the_place_of_the_circuit_by_its_name(lit_ssl, workdi
     assert done.code == 0, done.err
     net = yaml.safe_load(done.out)["model"]["init_args"]["net"]
     assert net["class_path"].endswith("PerceiverIO")
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["--model.net.kernel.eval_truncation=null"], ["kernel", "eval_truncation"]),
+        (["--model.net.graph_prior", "null"], ["graph_prior"]),
+        (["--model.init_args.net.init_args.layer_scale", "~"], ["layer_scale"]),
+    ],
+)
+def test_a_null_reaches_an_option_of_a_part(lit_ssl, recipe, words, where):
+    net = ["--model.net.kernel.eval_truncation=0.9", "--model.net.layer_scale=0.1"]
+    done = lit_ssl("fit", "--config=nac.yaml", *net, *words, "--print_config")
+    assert done.code == 0, done.err
+    found = yaml.safe_load(done.out)["model"]["init_args"]["net"]["init_args"]
+    for name in where:
+        found = found[name]
+    assert found is None

@@ -31,6 +31,7 @@ GRAPH = {
     "signature_dim": 8, "layer_scale": None, "num_input_modules": 6, "layer_codes": True,
     "graph_prior": {"name": "erdos-renyi", "steps": 20},
     "kernel": {"bandwidth": 0.7, "eval_truncation": 0.9},
+    "read_out_kernel": {"eval_truncation": 0.8, "stochastic": False},
 }  # fmt: skip
 
 
@@ -67,6 +68,7 @@ def test_a_smaller_checkpoint_computes_what_the_pruned_network_does(lit_ssl, wor
     expected = net.prune([0, 1], [0, 2])
     assert net.kernel(0).truncation is None
     assert [small.net.kernel(depth).truncation for depth in range(2)] == [0.9, 0.9]
+    assert small.net.read_out.attention.kernel.truncation == 0.8
     assert (small.net.num_modules, small.net.kept_outputs.tolist()) == (2, [0, 2])
     images = torch.randn(3, 1, 28, 28)
     assert torch.equal(small.net(images).logits, expected(images).logits)
@@ -156,7 +158,7 @@ small.ckpt --modules []
 small.ckpt --modules 0,6
     keep names module 6: there are 6, from 0 to 5
 small.ckpt --modules 1,1
-    keep names a module twice
+    keep names the same module twice
 small.ckpt --modules 0,a
     --modules takes numbers with commas, such as 0,3,4, not 0,a
 small.ckpt --keep 2 --outputs 3

@@ -281,6 +281,11 @@ def test_wrong_classes(toy, classes):
         SomeClassesDataModule(toy(), classes=classes).setup("fit")
 
 
+def test_numbers_of_classes_are_whole(toy):
+    with pytest.raises(InputError, match=r"classes must be whole numbers, got 1\.5"):
+        SomeClassesDataModule(toy(), classes=[0, 1.5]).setup("fit")
+
+
 def test_views_of_some_classes(toy, fit, views):
     seen = fit(SomeClassesDataModule(toy(train_transform=views), classes=[3, 1])).seen
     assert {label for _, labels, _ in seen for label in labels} == {0, 1}

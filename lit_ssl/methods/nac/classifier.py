@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,7 +19,7 @@ from lit_ssl.trainer.weights_once import WeightsOnce
 from lit_ssl.transforms.erasing import RandomErasing
 from lit_ssl.transforms.mixing import BatchMixing
 
-__all__ = ["CircuitClassifier", "is_undecayed", "soft_cross_entropy"]
+__all__ = ["CircuitClassifier", "check_not_negative", "is_undecayed", "soft_cross_entropy"]
 
 
 class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
@@ -273,6 +274,13 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     log_probs = logits.float().log_softmax(dim=1)
     return -(targets * log_probs).sum() / targets.sum().clamp(min=1e-6)
+
+
+def check_not_negative(name: str, **values: float) -> None:
+    """Raise InputError where a rate or length of a method is negative or not finite."""
+    for what, value in values.items():
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} needs a finite {what} >= 0, not {value}")
 
 
 def _checked(name: str, num_classes: int | None, label_smoothing: float) -> int:

@@ -9,7 +9,12 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lit_ssl.errors import InputError, by_name, check_choice
-from lit_ssl.methods.nac.classifier import CircuitClassifier, is_undecayed, soft_cross_entropy
+from lit_ssl.methods.nac.classifier import (
+    CircuitClassifier,
+    check_not_negative,
+    is_undecayed,
+    soft_cross_entropy,
+)
 from lit_ssl.methods.nac.weights import build_circuit, load_circuit
 from lit_ssl.methods.rates import current_lr, mark_scheduled
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
@@ -75,11 +80,9 @@ class NACFewShot(CircuitClassifier):
         optimizer: OptimizerCallable | None = None,
     ) -> None:
         check_choice("adapt", adapt, get_args(Adapted))
-        if not 0 <= momentum < 1 or lr < 0 or weight_decay < 0:
-            raise InputError(
-                "NACFewShot needs momentum in [0, 1), lr >= 0 and weight_decay >= 0, not "
-                f"{momentum}, {lr} and {weight_decay}"
-            )
+        if not 0 <= momentum < 1:
+            raise InputError(f"NACFewShot needs momentum in [0, 1), not {momentum}")
+        check_not_negative("NACFewShot", lr=lr, weight_decay=weight_decay)
         if net is None and pretrained is None:
             raise InputError(
                 "NACFewShot needs a trained network: give pretrained, the checkpoint of a run of "

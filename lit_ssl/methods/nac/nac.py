@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,12 @@ from torch import Tensor
 
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.nac.annealing import KernelAnnealing
-from lit_ssl.methods.nac.classifier import CircuitClassifier, is_undecayed, soft_cross_entropy
+from lit_ssl.methods.nac.classifier import (
+    CircuitClassifier,
+    check_not_negative,
+    is_undecayed,
+    soft_cross_entropy,
+)
 from lit_ssl.methods.nac.module_dropout import DropoutKind, ModuleDropout, distillation_loss
 from lit_ssl.methods.nac.regularisers import WiringLosses, mediator_links
 from lit_ssl.methods.nac.weights import load_circuit
@@ -19,6 +25,7 @@ from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
 from lit_ssl.metrics.circuit import degree_entropy, link_density, mean_link
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.models.nac.graph_priors import GraphPrior
+from lit_ssl.models.nac.signature_fit import UNTRUNCATED
 from lit_ssl.optim import LossWeight, Schedule, decay_groups, set_schedules
 from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.hparams import not_plain
@@ -133,11 +140,22 @@ class NAC(CircuitClassifier):
         anneal_share: float = 0.2,
         pretrained: str | None = None,
     ) -> None:
+        check_not_negative(
+            "NAC", lr=lr, start_lr=start_lr, final_lr=final_lr, warmup_epochs=warmup_epochs,
+            weight_decay=weight_decay,
+        )  # fmt: skip
+        if mixture_components < 1:
+            raise InputError(f"mixture_components must be at least 1, not {mixture_components}")
         super().__init__(net, num_classes, label_smoothing, mixup, cutmix, random_erasing)
         objects: dict[str, Any] = {"net": net, "optimizer": optimizer, "prior": prior}
         weights = {"repulsion": repulsion_weight, "prior": prior_weight, "mixture": mixture_weight}
         objects |= {f"{name}_weight": weight for name, weight in weights.items()}
         self.save_hyperparameters(ignore=not_plain(**objects))
+        rates = {"lr": lr, "start_lr": start_lr, "final_lr": final_lr}
+        rates |= {"warmup_epochs": warmup_epochs, "weight_decay": weight_decay}
+        for name, value in rates.items():
+            if not 0 <= value < math.inf:
+                raise InputError(f"NAC needs {name} >= 0, not {value}")
         self.loss_weights = {name: _weight(name, weight) for name, weight in weights.items()}
         self.lr = lr
         self.start_lr = start_lr
@@ -177,7 +195,14 @@ class NAC(CircuitClassifier):
         report = net.init_signatures()
         if report is not None and net.graph_prior is not None:
             name = f"{type(self).__name__}: signatures fitted to the graph"
-            rank_zero_info(f"{name} {net.graph_prior.name} of {net.num_modules} modules: {report}")
+            options, cut = net.kernel_options, ""
+            if options.truncation is None:
+                cut = " after pruning; training has no truncation and keeps all links"
+                if options.eval_truncation is None:
+                    cut = f" up to a distance of {UNTRUNCATED}; the kernel itself keeps all links"
+            rank_zero_info(
+                f"{name} {net.graph_prior.name} of {net.num_modules} modules: {report}{cut}"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep how far the kernels have got, so that they are the same when it is evaluated."""

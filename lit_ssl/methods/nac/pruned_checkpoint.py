@@ -94,7 +94,7 @@ def prune_checkpoint(
     others = {k: v for k, v in state.items() if not k.startswith(("net.", "wiring."))}
     written = {name: content[name] for name in _KEPT if name in content}
     written["state_dict"] = others | {f"net.{k}": v for k, v in small.state_dict().items()}
-    changed = {name: value for name, value in _AFTERWARDS.items() if name in hparams}
+    changed: dict[str, Any] = {k: v for k, v in _AFTERWARDS.items() if k in hparams}
     if small.num_modules == 1 and "module_dropout" in hparams:
         changed["module_dropout"] = "none"  # else it stays: prefixes of a prefix still do alone
     written["hyper_parameters"] = {**hparams, **changed, "net": _config_of(small, config)}
@@ -133,8 +133,11 @@ def _config_of(small: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         options["num_output_modules"] = len(small.kept_outputs)
     if "graph_prior" in options:
         options["graph_prior"] = None  # of another number of modules; signatures are trained
-    if small.has_graph and (truncation := small.kernel(0).truncation) is not None:
-        options["kernel"] = {**(options.get("kernel") or {}), "truncation": truncation}
+    if small.has_graph:
+        kernels = {"kernel": small.kernel(0), "read_out_kernel": small.read_out.attention.kernel}
+        for name, kernel in kernels.items():
+            if kernel.truncation is not None:
+                options[name] = {**(options.get(name) or {}), "truncation": kernel.truncation}
     changed["init_args"] = options
     return changed
 

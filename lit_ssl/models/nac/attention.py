@@ -194,7 +194,7 @@ class KernelAttention(nn.Module):
             return None
         assert receivers.signatures is not None
         assert senders.signatures is not None
-        batch = len(receivers.states)
+        batch = receivers.states.shape[0]  # not len(), which an export would take for constant
         return self.kernel(receivers.signatures, senders.signatures, batch, uniforms)
 
 

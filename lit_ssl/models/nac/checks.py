@@ -49,11 +49,10 @@ def check_same_size(net: Any, state: Mapping[str, Any], prefix: str, *_: object)
         ValueError: says with which options the network has to be built.
     """
     sizes = {"num_modules": "kept_modules", "num_output_modules": "kept_outputs"}
-    theirs = {option: state.get(prefix + buffer) for option, buffer in sizes.items()}
     wrong = {
-        option: len(theirs[option])
+        option: len(state[prefix + buffer])
         for option, buffer in sizes.items()
-        if theirs[option] is not None and len(theirs[option]) != len(getattr(net, buffer))
+        if prefix + buffer in state and len(state[prefix + buffer]) != len(getattr(net, buffer))
     }
     if wrong:
         own = ", ".join(f"{option} {len(getattr(net, sizes[option]))}" for option in wrong)

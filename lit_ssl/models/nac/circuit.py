@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,17 +15,18 @@ from lit_ssl.models.nac.generator import check_generator
 from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.models.nac.kernel import KernelOptions, SignatureKernel
 from lit_ssl.models.nac.modulated import ModulatedFFN, Modulation
-from lit_ssl.models.nac.pruning import checked_positions, fold_circuit, pruned
-from lit_ssl.models.nac.ranking import rank_modules
+from lit_ssl.models.nac.pruning import checked_positions
 from lit_ssl.models.nac.read_in import ReadIn
 from lit_ssl.models.nac.readout import OutputPooling, SlotHead
-from lit_ssl.models.nac.signature_fit import FitReport, fit_signatures
+from lit_ssl.models.nac.smaller import Smaller
 from lit_ssl.models.nac.states import (
     InitialState,
     StateSeeder,
     check_initial_state,
     noisy_codes,
 )
+from lit_ssl.models.nac.tokenizers.tokens import Tokens, checked_tokens, checked_width
+from lit_ssl.models.nac.wiring import Wiring
 from lit_ssl.precision import kept_wide
 
 __all__ = ["CircuitOutput", "NeuralAttentiveCircuit"]
@@ -47,7 +48,7 @@ class CircuitOutput(NamedTuple):
     states: Tensor
 
 
-class NeuralAttentiveCircuit(nn.Module):
+class NeuralAttentiveCircuit(Wiring, Smaller):
     """Neural Attentive Circuit: modules read tokens, talk along a learned sparse graph, answer.
 
     Each module has a code (what it computes: it scales the channels of shared layers), a signature
@@ -233,9 +234,10 @@ class NeuralAttentiveCircuit(nn.Module):
             seeding = set() if initial_state == "learned" else seeding
             used = {name: size for name, size in used.items() if name in seeding}
         self.codes = _tables(used, code_dim)
-        for tables, is_learned in ((self.signatures, learn_signatures), (self.codes, learn_codes)):
-            if not is_learned:
-                freeze(tables)
+        if not learn_signatures:
+            freeze(self.signatures)
+        if not learn_codes:
+            freeze(self.codes)
         check_generator(generator, tokenizer, self.signatures, self.codes)
         self.seeder = self.states = None
         if initial_state == "seeder":
@@ -269,7 +271,7 @@ class NeuralAttentiveCircuit(nn.Module):
             return Propagator(attend, ffn(drop))
 
         self.read_in = ReadIn(
-            tokenizer.token_dim,  # type: ignore[arg-type]
+            checked_width(tokenizer),
             state_dim,
             code_dim,
             read_in_heads or num_heads,
@@ -316,16 +318,6 @@ class NeuralAttentiveCircuit(nn.Module):
         classifier = self.head.classifier
         return 0 if classifier is None else len(classifier.weight)
 
-    @property
-    def num_modules(self) -> int:
-        """Number U of mediators."""
-        return len(self.kept_modules)
-
-    @property
-    def has_graph(self) -> bool:
-        """Whether signatures decide who is linked."""
-        return "mediator" in self.signatures
-
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one of K classes; 0: none."""
         self.head.reset_classifier(num_classes)
@@ -337,10 +329,6 @@ class NeuralAttentiveCircuit(nn.Module):
         for name in self._code_sizes:
             kind = "mediator" if name.startswith("propagator") else name
             self._code_sizes[name] = sizes.get(kind, self._code_sizes[name])
-
-    def propagator(self, depth: int) -> Propagator:
-        """The propagator of a depth; the same for all where they are shared."""
-        return self.propagators[depth % len(self.propagators)]  # type: ignore[return-value]
 
     def _apply(self, fn: Any, recurse: bool = True) -> NeuralAttentiveCircuit:
         """Convert or move; signatures and kernels, whose steps are small, are never narrowed."""
@@ -381,8 +369,9 @@ class NeuralAttentiveCircuit(nn.Module):
         gates: Tensor | None = None,
     ) -> tuple[CircuitOutput, Tensor]:
         """Output, and the final states of the mediators ``[B, U, D]``."""
-        tokens = self.tokenizer(inputs)
-        batch = len(tokens.values)
+        width = self.read_in.token_norm.normalized_shape[0]
+        tokens = checked_tokens(self.tokenizer, self.tokenizer(inputs), width)
+        batch = tokens.values.shape[0]
         if keep is not None and self.is_folded:
             raise InputError("fold() has set all modules in stone: prune() first, then fold()")
         chosen = None if keep is None else self._chosen(keep)
@@ -418,7 +407,7 @@ class NeuralAttentiveCircuit(nn.Module):
         return CircuitOutput(logits, features, out), states
 
     def _circuit(
-        self, tokens: Any, chosen: Tensor | None
+        self, tokens: Tokens, chosen: Tensor | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Codes and signatures of all tables, for this batch and the modules that take part."""
         codes = dict(self.codes.items())
@@ -429,6 +418,10 @@ class NeuralAttentiveCircuit(nn.Module):
             if name not in codes:
                 codes[name] = tokens.values.new_empty(size, 0)
         if self.generator is not None:
+            if tokens.text is None:
+                raise InputError(
+                    f"a generator needs a text, and {type(self.tokenizer).__name__} gives none"
+                )
             changes = self.generator(*tokens.text)
             for name in codes:
                 known = "mediator" if name.startswith("propagator") else name
@@ -468,138 +461,6 @@ class NeuralAttentiveCircuit(nn.Module):
                 "input_to_output: keep at least one module"
             )
         return chosen.to(device)
-
-    # smaller and faster
-
-    def prune(
-        self, keep: Tensor | Sequence[int], outputs: Tensor | Sequence[int] | None = None
-    ) -> NeuralAttentiveCircuit:
-        """A smaller network of some modules; this one stays as it is.
-
-        It computes what this network computes with ``keep``. Where the kernel has an
-        ``eval_truncation``, that is its truncation from now on, and links beyond it are gone.
-
-        Args:
-            keep: positions of the mediators to keep, at least one; their order does not matter.
-            outputs: positions of the output modules to keep; None: all.
-
-        Returns:
-            A copy; ``kept_modules`` and ``kept_outputs`` tell what its modules were called at
-            first. Its weights load, strictly, into a network that is built with as many modules.
-
-        Raises:
-            ValueError: if a list is empty, out of range or has one twice, or for a network whose
-                circuit is another one for each sample.
-        """
-        return pruned(self, keep, outputs)
-
-    def rank_modules(
-        self, method: str, batches: Iterable[tuple[Any, Tensor]] | None = None
-    ) -> Tensor:
-        """Order the mediators by importance; see :func:`lit_ssl.models.nac.ranking.rank_modules`.
-
-        Args:
-            method: of ranking, such as ``eigenvector`` or ``taylor``.
-            batches: ``(inputs, labels)`` on this device, for the methods that look at a loss.
-
-        Returns:
-            int64 ``[U]`` on the CPU, best first.
-
-        Raises:
-            ValueError: for an unknown method, or without what it needs.
-        """
-        return rank_modules(self, method, batches)
-
-    @property
-    def is_folded(self) -> bool:
-        """Whether :meth:`fold` is in effect."""
-        kernel = self.read_out.attention.kernel
-        return self.read_in.query.folded is not None or (
-            kernel is not None and kernel.folded is not None
-        )
-
-    def fold(self) -> NeuralAttentiveCircuit:
-        """Switch to evaluation and compute once what does not depend on the input.
-
-        These are the factors that codes give and the biases that signatures give. It ends with the
-        next ``train()`` or loading of weights. Nothing is kept where it is another one for each
-        sample or depth.
-
-        Returns:
-            This network.
-        """
-        self.eval()
-        if self.generator is None:
-            fold_circuit(self)
-        return self
-
-    # the graph
-
-    def init_signatures(self) -> FitReport | None:
-        """Fit the signatures of the mediators to ``graph_prior``; None where there is none.
-
-        For the start of a training: seconds, on the CPU, the same for the same seed. Distances
-        keep a margin around the truncation that the kernel has, in training or after pruning.
-        """
-        if self.graph_prior is None:
-            return None
-        prior, options = self.graph_prior, self.kernel_options
-        table = self.signatures["mediator"]
-        fitted, report = fit_signatures(
-            prior.adjacency(self.num_modules),
-            table.shape[1],
-            truncation=options.truncation or options.eval_truncation,
-            margin=prior.margin,
-            steps=prior.steps,
-            lr=prior.lr,
-            seed=prior.seed,
-        )
-        with torch.no_grad():
-            table.copy_(fitted)
-        return report
-
-    def link_probabilities(self, depth: int | None = None) -> Tensor:
-        """P of the mediators as receivers, differentiable, float32 or float64.
-
-        Args:
-            depth: of one propagator; None: of all.
-
-        Returns:
-            ``[U, V]``, or ``[depth, U, V]``; V senders: the mediators, after the input modules in
-            the wiring ``persistent``.
-
-        Raises:
-            ValueError: for a network without a graph.
-        """
-        if not self.has_graph:
-            raise InputError("this network has no graph: every module hears every module")
-        if depth is None:
-            return torch.stack([self.link_probabilities(d) for d in range(self.depth)])
-        mediators = self.signatures["mediator"]
-        senders = mediators
-        if self.wiring == "persistent":
-            senders = torch.cat([self.signatures["input"], mediators])
-        return self.kernel(depth).link_probabilities(mediators, senders)
-
-    def kernel(self, depth: int) -> SignatureKernel:
-        """The kernel of a depth.
-
-        Raises:
-            ValueError: for a network without a graph.
-        """
-        kernel = self.propagator(depth).attention.kernel
-        if kernel is None:
-            raise InputError("this network has no graph: every module hears every module")
-        return kernel
-
-    def bandwidths(self) -> Tensor:
-        """ε of each depth, ``[depth]``."""
-        return torch.stack([self.kernel(depth).bandwidth for depth in range(self.depth)])
-
-    @torch.no_grad()
-    def graph(self, threshold: float = 0.5, depth: int = 0) -> Tensor:
-        """Which mediators are linked: bool ``[U, U]``, P ≥ threshold."""
-        return self.link_probabilities(depth)[:, -self.num_modules :] >= threshold
 
 
 def _tables(sizes: dict[str, int], dim: int) -> nn.ParameterDict:

@@ -197,7 +197,7 @@ class _ReadText(nn.Module):
         tokens = self.text_norm(tokens.to(self.text_norm.weight.dtype))
         key, value = self.key_value(tokens).chunk(2, dim=2)
         key, value = (x.unflatten(-1, heads).transpose(1, 2) for x in (key, value))
-        query = query.expand(len(tokens), -1, -1, -1)  # the same for every text
+        query = query.expand(tokens.shape[0], -1, -1, -1)  # the same for every text
         seen = None if mask is None else with_first_token(mask)[:, None, None]
         read = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return queries + self.out(read.transpose(1, 2).flatten(2))

@@ -84,8 +84,8 @@ class SignatureKernel(nn.Module):
         K_uv = P_uv                                    in evaluation
 
     All of it in float32 or float64, also inside autocast: half precision would lose small
-    distances and let dead links leak. A receiver whose senders all lie beyond the truncation keeps
-    the closest one.
+    distances and let dead links leak. A receiver whose senders all lie beyond the truncation has
+    P = 0 everywhere; where no graph is sampled, it hears the closest one.
 
     Args:
         options: see :class:`KernelOptions`.
@@ -136,8 +136,7 @@ class SignatureKernel(nn.Module):
         if self.options.soft_truncation and self.training:
             beyond = ((distances - self.truncation) / _SOFT_WIDTH).clamp(0, 1)
             return log_links - _SOFT_DEPTH * beyond
-        alive = keep_closest(distances <= self.truncation, distances)
-        return log_links.masked_fill(~alive, -torch.inf)
+        return log_links.masked_fill(distances > self.truncation, -torch.inf)
 
     def sample(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
         """Log of relaxed Bernoulli samples.
@@ -187,10 +186,12 @@ class SignatureKernel(nn.Module):
                 uniforms = torch.rand(shape, device=distances.device, dtype=distances.dtype)
             return self.sample(probabilities, uniforms)
         if mode == "threshold":
-            links = self._probabilities(distances) >= 0.5
-            alive = keep_closest(links, distances)
+            alive = keep_closest(self._probabilities(distances) >= 0.5, distances)
             return torch.zeros_like(distances).masked_fill(~alive, -torch.inf)
-        return self._log_links(distances)
+        if self.truncation is None or (options.soft_truncation and self.training):
+            return self._log_links(distances)
+        alive = keep_closest(distances <= self.truncation, distances)
+        return (-distances / self.bandwidth).masked_fill(~alive, -torch.inf)
 
     @property
     def is_constant(self) -> bool:

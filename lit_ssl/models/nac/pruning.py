@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError
+from lit_ssl.models.nac.kernel import SignatureKernel
 
 __all__ = ["checked_positions", "fold_circuit", "pruned"]
 
@@ -75,10 +76,9 @@ def pruned(
     small.kept_modules = small.kept_modules[positions["mediator"]]
     small.kept_outputs = small.kept_outputs[positions["output"]]
     small.resize_tables({name: len(rows) for name, rows in positions.items()})
-    truncation = net.kernel_options.eval_truncation
-    if net.has_graph and truncation is not None:
-        for propagator in small.propagators:
-            propagator.attention.kernel.truncation = truncation
+    for part in small.modules():
+        if isinstance(part, SignatureKernel) and part.options.eval_truncation is not None:
+            part.truncation = part.options.eval_truncation
     return small
 
 

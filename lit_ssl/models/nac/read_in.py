@@ -90,7 +90,7 @@ class ReadIn(nn.Module):
         """The states after the attention ``[B, U, D]``, before the feed-forward block."""
         tokens = self.token_norm(tokens)
         query = split_heads(self.query(self.state_norm(modules.states), modules.codes), self.heads)
-        query = query.expand(len(tokens), -1, -1, -1)
+        query = query.expand(tokens.shape[0], -1, -1, -1)
         allowed = None if mask is None else mask[:, None]
         if self.key.scale is None:
             heard = self._shared(query, tokens, allowed)

@@ -111,6 +111,8 @@ def test_wrong_options(tiny):
         NACFewShot(noisy(tiny))
     with pytest.raises(InputError, match="momentum"):
         NACFewShot(noisy(tiny), 4, momentum=1.0)
+    with pytest.raises(InputError, match="finite lr >= 0"):
+        NACFewShot(noisy(tiny), 4, lr=float("nan"))
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         NACFewShot(num_classes=4, pretrained="nowhere.ckpt")
     threshold = noisy(tiny, kernel=KernelOptions(eval_mode="threshold"))
@@ -145,3 +147,10 @@ def test_a_file_chooses_no_code(tiny, hparams, match):
     torch.save({"state_dict": {}, "hyper_parameters": hparams}, "foreign.ckpt")
     with pytest.raises(InputError, match=f"names the class {match}, which is not of this package"):
         NACFewShot(num_classes=4, pretrained="foreign.ckpt")
+
+
+def test_half_precision_does_not_narrow_the_signatures(tiny):
+    module = NACFewShot(noisy(tiny), 4, adapt="head+signatures", lr=0.1)
+    fit(tiny, module, precision="bf16-true")
+    assert module.net.signatures["mediator"].dtype == torch.float32
+    assert module.net.codes["mediator"].dtype == torch.bfloat16

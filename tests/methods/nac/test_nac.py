@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from lit_ssl.callbacks import StepSeeder
+from lit_ssl.callbacks import StepSeeder, ViewLogger
 from lit_ssl.datamodules import MNIST5kDataModule
 from lit_ssl.errors import InputError
 from lit_ssl.methods.nac.classifier import is_undecayed, soft_cross_entropy
 from lit_ssl.methods.nac.nac import NAC
-from lit_ssl.models import GraphPrior, KernelOptions, Tokens
+from lit_ssl.models import GraphPrior, KernelOptions, SymbolTokenizer, Tokens
 from lit_ssl.optim import LossWeight, Schedule
 
 
@@ -302,7 +302,8 @@ def test_half_precision_does_not_narrow_the_wiring(tiny):
     module = tiny.nac(tiny.net(graph_prior=prior), lr=1e-3)
     fit(tiny, module, precision="bf16-true")
     assert module.net.signatures["mediator"].dtype == torch.float32
-    assert module.net.kernel(0).log_bandwidth.dtype == torch.float32
+    for kernel in (module.net.kernel(0), module.net.read_out.attention.kernel):
+        assert kernel.log_bandwidth.dtype == torch.float32
     assert module.wiring.matching.targets.dtype == torch.float32
     assert module.net.codes["mediator"].dtype == torch.bfloat16
 
@@ -320,10 +321,18 @@ def test_half_precision_does_not_narrow_the_wiring(tiny):
         ({"repulsion_hinge": 3.0}, "hinge"),
         ({"module_dropout": "neste"}, "module_dropout must be"),
         ({"drop_rate": 1.0}, "drop_rate"),
+        ({"final_lr": -1e-3}, "final_lr >= 0"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs >= 0"),
         ({"start_truncation": 2.0}, "kernels with a truncation"),
         ({"start_bandwidth": 2.0}, "learnable_bandwidth: false"),
         ({"start_temperature": -1.0}, "positive number"),
         ({"anneal_share": 0.0}, "anneal_share"),
+        ({"lr": -1.0}, "finite lr >= 0"),
+        ({"final_lr": -1.0}, "finite final_lr >= 0"),
+        ({"start_lr": math.nan}, "finite start_lr >= 0"),
+        ({"warmup_epochs": -1.0}, "finite warmup_epochs >= 0"),
+        ({"weight_decay": math.inf}, "finite weight_decay >= 0"),
+        ({"mixture_components": 0}, "mixture_components"),
     ],
 )
 def test_wrong_options(tiny, kwargs, match):
@@ -361,3 +370,54 @@ def test_views_and_labels_out_of_range(tiny):
         fit(tiny, tiny.nac(), [torch.randn(2, 1, 8, 8)])
     with pytest.raises(InputError, match="labels from 0 to 3"):
         fit(tiny, tiny.nac(), [(torch.randn(2, 1, 8, 8), torch.tensor([0, 3]))])
+
+
+@pytest.mark.parametrize("learned", [True, False], ids=["learned", "fixed"])
+def test_frozen_codes_and_signatures_stay_and_only_bandwidths_are_matched(tiny, learned):
+    prior = GraphPrior("erdos-renyi", steps=20)
+    net = tiny.net(
+        graph_prior=prior, learn_codes=False, learn_signatures=False,
+        kernel=KernelOptions(learnable_bandwidth=learned),
+    )  # fmt: skip
+    module = tiny.nac(net, mixture_weight=0.1)
+    net.init_signatures()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    seen, _ = fit(tiny, module)
+    for name, value in net.state_dict().items():
+        if name.startswith(("codes.", "signatures.")):
+            assert torch.equal(value, before[name]), name
+    assert ("train/prior" in seen.steps[0]) == learned
+    assert not {"train/repulsion", "train/mixture"} & set(seen.steps[0])
+    assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
+
+
+def test_views_of_what_is_no_image_are_refused(tiny):
+    ids = torch.ones(2, 4, dtype=torch.int64)
+    data = [({"input_ids": ids, "attention_mask": ids}, torch.tensor([0, 1]))]
+    net = tiny.net(tokenizer=SymbolTokenizer(5, 8, 4, max_length=4))
+    trainer = tiny.trainer(callbacks=[ViewLogger()])
+    with pytest.raises(InputError, match="ViewLogger draws images"):
+        trainer.fit(tiny.nac(net), tiny.loader(data))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"truncation": 0.9}, " %"),
+        ({"eval_truncation": 0.9}, "after pruning; training has no truncation and keeps all links"),
+        ({}, "the kernel itself keeps all links"),
+    ],
+)
+def test_what_the_fitted_graph_cuts_is_said(tiny, monkeypatch, options, words):
+    said = []
+    monkeypatch.setattr("lit_ssl.methods.nac.nac.rank_zero_info", said.append)
+    prior = GraphPrior("erdos-renyi", steps=20)
+    tiny.nac(tiny.net(graph_prior=prior, kernel=KernelOptions(**options))).load_start()
+    assert said[0].endswith(words)
+
+
+def test_a_checkpoint_of_another_number_of_modules_is_one_clear_error(tiny):
+    _, trainer = fit(tiny, tiny.nac())
+    trainer.save_checkpoint("run.ckpt")
+    with pytest.raises(InputError, match="with num_modules 6, and this one has num_modules 5"):
+        NAC.load_from_checkpoint("run.ckpt", net=tiny.net(num_modules=5), weights_only=True)

@@ -165,3 +165,19 @@ def test_a_folded_network_is_pruned_to_one_that_is_not():
 def test_what_is_no_list_is_one_clear_error(keep):
     with pytest.raises(InputError, match="must be a list of module numbers"):
         circuit().prune(keep)
+
+
+def test_the_read_out_has_a_truncation_of_its_own_after_pruning():
+    last = KernelOptions(eval_truncation=0.6, stochastic=False)
+    net = circuit(kernel=KernelOptions(eval_truncation=0.9), read_out_kernel=last).eval()
+    small = net.prune(range(7))
+    assert net.read_out.attention.kernel.truncation is None
+    assert small.read_out.attention.kernel.truncation == 0.6
+    assert [small.kernel(depth).truncation for depth in range(2)] == [0.9, 0.9]
+
+
+@pytest.mark.parametrize("wiring", ["from_input", "persistent"])
+def test_a_pruned_and_folded_network_is_exported_by_torch(wiring):
+    small = circuit(wiring=wiring, pooling="gumbel").prune([0, 2, 5]).fold()
+    program = torch.export.export(small, (tokens(),))
+    torch.testing.assert_close(program.module()(tokens()).logits, small(tokens()).logits)

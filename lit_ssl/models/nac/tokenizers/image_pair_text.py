@@ -115,7 +115,7 @@ class ImagePairTextTokenizer(nn.Module):
                 f"attention_mask, got {sorted(map(str, inputs))}"
             )
         check_images(self.encoder, images, 5)
-        if images.shape[1] != 2 or len(images) != len(inputs["input_ids"]):
+        if images.shape[1] != 2 or images.shape[0] != inputs["input_ids"].shape[0]:
             raise InputError(
                 "ImagePairTextTokenizer reads two images for each text, got images "
                 f"{list(images.shape)} and input_ids {list(inputs['input_ids'].shape)}"

@@ -7,11 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, InputTypeError
 
 __all__ = [
     "Tokens",
     "check_positive",
+    "checked_tokens",
+    "checked_width",
     "is_readable",
     "same_noise",
     "with_first_token",
@@ -43,8 +45,60 @@ def with_first_token(mask: Tensor) -> Tensor:
 
 def with_positions(values: Tensor, positions: Tensor) -> Tensor:
     """Append ``[V, P]`` to every sample of ``[B, V, D]``, which gives ``[B, V, D + P]``."""
-    rows = positions.to(values.dtype).expand(len(values), -1, -1)
+    rows = positions.to(values.dtype).expand(values.shape[0], -1, -1)
     return torch.cat([values, rows], dim=2)
+
+
+def checked_width(tokenizer: nn.Module) -> int:
+    """``token_dim`` of a tokenizer.
+
+    Raises:
+        InputError: if it has no such attribute.
+    """
+    width = getattr(tokenizer, "token_dim", None)
+    if not isinstance(width, int) or width < 1:
+        raise InputError(
+            f"the tokenizer {type(tokenizer).__name__} needs an attribute token_dim, the number of "
+            f"channels of its tokens, not {width}"
+        )
+    return width
+
+
+def checked_tokens(tokenizer: nn.Module, tokens: object, width: int) -> Tokens:
+    """What a tokenizer gave, if a circuit can read it.
+
+    Args:
+        tokenizer: who gave it, for messages.
+        tokens: what it gave.
+        width: channels that the circuit was built for.
+
+    Raises:
+        InputError: for another type, shape, or a mask that is not bool or, seen on a CPU only,
+            has a row without tokens.
+    """
+    who = f"the tokenizer {type(tokenizer).__name__}"
+    if not isinstance(tokens, Tokens):
+        raise InputTypeError(
+            f"{who} must give Tokens(values, mask), of lit_ssl.models, not {type(tokens).__name__}"
+        )
+    values, mask = tokens.values, tokens.mask
+    if values.ndim != 3 or values.shape[2] != width:
+        raise InputError(
+            f"{who} must give values [B, V, token_dim] with its token_dim {width}, not "
+            f"{list(values.shape)}"
+        )
+    if mask is None:
+        return tokens
+    if mask.dtype != torch.bool or mask.shape != values.shape[:2]:
+        raise InputError(
+            f"{who} must give a mask of bool {list(values.shape[:2])}, True where a token is, not "
+            f"{mask.dtype} {list(mask.shape)}"
+        )
+    if is_readable(mask) and not mask.any(dim=1).all():
+        raise InputError(
+            f"{who} gave a sample without any token: let the mask be True for one of them"
+        )
+    return tokens
 
 
 def is_readable(values: Tensor) -> bool:
