@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lit_ssl.text.maskers import WholeWordMasker as WholeWordMasker
     from lit_ssl.text.maskers import checked_mask as checked_mask
     from lit_ssl.text.pmi import build_collocations as build_collocations
-    from lit_ssl.text.pmi import write_collocations as write_collocations
+    from lit_ssl.text.pmi_files import write_vocabulary as write_vocabulary
     from lit_ssl.text.pmi_vocabulary import PMIVocabulary as PMIVocabulary
     from lit_ssl.text.rates import ConstantRate as ConstantRate
     from lit_ssl.text.rates import CosineRate as CosineRate

@@ -11,7 +11,7 @@ from lit_ssl.text.unit_sampling import (
     check_rate,
     needed_words,
     rate_column,
-    unit_numbers,
+    unit_heads,
 )
 
 __all__ = [
@@ -98,12 +98,12 @@ def corrupt(
             " vocabulary with a mask token, such as BERT's"
         )
     labels = input_ids.masked_fill(~(mask if predicted is None else predicted & mask), IGNORED)
-    numbers = None if units is None else unit_numbers(units)
+    heads = None if units is None else unit_heads(units)
 
     def coin(probability: float) -> Tensor:
         chances = torch.full(input_ids.shape, probability, device=input_ids.device)
         shown = torch.bernoulli(chances, generator=generator).bool()
-        return shown if numbers is None else shown.gather(1, numbers)
+        return shown if heads is None else shown.gather(1, heads)
 
     hidden = coin(mask_replace_prob) & mask
     ids = input_ids.masked_fill(hidden, mask_id)

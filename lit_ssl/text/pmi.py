@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 
 from lit_ssl.errors import InputError
-from lit_ssl.files import write_file
 from lit_ssl.text.unit_sampling import check_rate
 
-__all__ = ["Collocation", "Collocations", "build_collocations", "write_collocations"]
+__all__ = ["Collocation", "Collocations", "build_collocations"]
 
 _SHARES = {2: 0.5, 3: 0.25, 4: 0.125, 5: 0.125}  # of the list, by number of words
 _LONGEST = max(_SHARES)
@@ -60,7 +58,7 @@ def build_collocations(
                     log( p(w1..wn)^exponent / Π p(part) )
 
     The list is 1/2 bigrams, 1/4 trigrams, 1/8 4-grams and 1/8 5-grams, each the best by score. No
-    collocation runs from one sentence into the next. Memory: about 100 bytes a word of the corpus.
+    collocation runs from one sentence into the next. Memory: about 150 bytes a word of the corpus.
 
     Args:
         sentences: Words of each sentence, split and normalised as the tokenizer does.
@@ -106,21 +104,6 @@ def build_collocations(
     if not entries:
         raise InputError(f"size {size} leaves no collocation: at least 2 make one bigram")
     return Collocations(entries, size, float((needed <= size).mean()), len(tokens))
-
-
-def write_collocations(path: str | Path, entries: Iterable[Collocation]) -> Path:
-    """Write collocations, one a line: words, tab, score, tab, count; all or nothing.
-
-    Args:
-        path: File to write.
-        entries: Collocations.
-    """
-
-    def write(file: TextIO) -> None:
-        for words, score, count in entries:
-            file.write(f"{' '.join(words)}\t{score:.6f}\t{count}\n")
-
-    return write_file(path, write)
 
 
 class _Counted(NamedTuple):

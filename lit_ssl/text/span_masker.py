@@ -14,7 +14,7 @@ from lit_ssl.text.unit_sampling import (
     check_rate,
     needed_words,
     target_tokens,
-    unit_numbers,
+    unit_heads,
 )
 
 __all__ = ["SpanMasker", "span_lengths"]
@@ -80,7 +80,8 @@ class SpanMasker:
         if self.min_masked:
             most = maskable.sum(1, keepdim=True).float()
             budget = torch.minimum(budget.clamp_min(self.min_masked), most)
-        words = unit_numbers(word_ids)
+        places = torch.arange(maskable.shape[1], device=maskable.device)
+        words = (unit_heads(word_ids) == places).cumsum(1)  # numbered from left to right
         parts = (~maskable).cumsum(1)  # equal within a stretch without special tokens
         mask = torch.zeros_like(maskable)
         left = budget

@@ -11,14 +11,14 @@ _ARTICLES_AND_DETERMINERS = """
 _PRONOUNS = """
     i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his
     himself she her hers herself it its itself they them their theirs themselves who whom whose
-    which what someone somebody something anyone anybody anything everyone everybody everything nobody
-    nothing none others
+    which what someone somebody something anyone anybody anything everyone everybody everything
+    nobody nothing none others
 """
 _PREPOSITIONS = """
     about above across after against along amid among amongst around as at before behind below
     beneath beside besides between beyond by down during except for from in inside into like
-    near of off on onto out outside over past per since than through throughout till to toward towards under
-    underneath until up upon via with within without
+    near of off on onto out outside over past per since than through throughout till to
+    toward towards under underneath until up upon via with within without
 """
 _CONJUNCTIONS = """
     and or but nor so yet if because although though unless while whereas whether when where why how

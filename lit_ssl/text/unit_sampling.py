@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ __all__ = [
     "rate_column",
     "sample_units",
     "target_tokens",
-    "unit_numbers",
+    "unit_heads",
 ]
 
 
@@ -98,8 +96,8 @@ def rate_column(rate: float | Tensor, maskable: Tensor) -> Tensor:
     return rate.to(maskable.device, torch.float32).expand(rows).unsqueeze(1)
 
 
-def unit_numbers(ids: Tensor) -> Tensor:
-    """Number the units of each text from 0.
+def unit_heads(ids: Tensor) -> Tensor:
+    """Return the place of the first token of each token's unit.
 
     A unit is a run of equal numbers, so that the words of a second text, which tokenizers number
     from 0 again, are units of their own. A token without a number (−1) is a unit by itself.
@@ -112,7 +110,8 @@ def unit_numbers(ids: Tensor) -> Tensor:
     """
     starts = torch.ones_like(ids, dtype=torch.bool)
     starts[:, 1:] = (ids[:, 1:] != ids[:, :-1]) | (ids[:, 1:] < 0)
-    return starts.cumsum(1) - 1
+    places = torch.arange(ids.shape[1], device=ids.device)
+    return (places * starts).cummax(1).values if ids.shape[1] else ids.clone()
 
 
 def target_tokens(
@@ -133,7 +132,7 @@ def target_tokens(
     rates = rate_column(rate, maskable)
     if sampling == "bernoulli":
         coins = torch.bernoulli(rates.expand(maskable.shape).contiguous(), generator=generator)
-        return (coins * maskable).sum(1, keepdim=True)
+        return (coins.bool() & maskable).sum(1, keepdim=True).float()
     count = maskable.sum(1, keepdim=True).float()
     exact = rates * count
     if sampling == "ceil":
@@ -167,7 +166,7 @@ def sample_units(
     the crossing makes the mean exact for longer units too, and a text's number is within one unit.
 
     Args:
-        units: int64 ``[B, L]``: the unit of each token, as in :func:`unit_numbers`.
+        units: int64 ``[B, L]``: the unit of each token, as in :func:`unit_heads`.
         maskable: bool ``[B, L]``.
         rate: r, in [0, 1]; a number or ``[B]``.
         sampling: "bernoulli" or "budget".
@@ -179,9 +178,10 @@ def sample_units(
     Returns:
         bool ``[B, L]``.
     """
-    numbers = unit_numbers(units)
-    lengths = torch.zeros(units.shape, device=units.device)
-    lengths.scatter_add_(1, numbers, maskable.float())
+    heads = unit_heads(units)
+    # Whole numbers, since torch adds up others on a GPU in an order that is not fixed.
+    lengths = torch.zeros_like(heads)
+    lengths.scatter_add_(1, heads, maskable.long())
     rates = rate_column(rate, maskable)
     coins = None
     if sampling == "bernoulli":
@@ -193,17 +193,17 @@ def sample_units(
         if coins is None:
             target = rates * lengths.sum(1, keepdim=True)
         else:
-            target = (coins * lengths).sum(1, keepdim=True)
+            target = (coins.long() * lengths).sum(1, keepdim=True)
         if first is not None:
             preferred = torch.zeros_like(lengths)
-            preferred.scatter_add_(1, numbers, (first & maskable).float())
-            rank = (preferred == 0).float()
+            preferred.scatter_add_(1, heads, (first & maskable).long())
+            rank = (preferred == 0).long()
             if not fallback:
                 lengths = lengths * (preferred > 0)
         taken = _up_to(target, lengths, rank, generator)
     if min_masked:
         taken = _at_least(min_masked, taken, lengths, rank, generator)
-    return taken.gather(1, numbers) & (lengths > 0).gather(1, numbers) & maskable
+    return taken.gather(1, heads) & (lengths > 0).gather(1, heads) & maskable
 
 
 def fill_up(
@@ -220,7 +220,7 @@ def fill_up(
     Returns:
         bool ``[B, L]``.
     """
-    lengths = maskable.float()
+    lengths = maskable.long()
     return _at_least(least, mask, lengths, torch.zeros_like(lengths), generator) & maskable
 
 
@@ -249,7 +249,7 @@ def _at_least(
     least: int, taken: Tensor, lengths: Tensor, rank: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     """Take more units in random order where those taken have fewer tokens than ``least``."""
-    order = _order(torch.where(taken, torch.full_like(rank, -math.inf), rank), generator)
+    order = _order(rank.masked_fill(taken, -1), generator)
     ordered = lengths.gather(1, order)
     short = ordered.cumsum(1) - ordered < least
     return taken | torch.zeros_like(taken).scatter(1, order, short)
