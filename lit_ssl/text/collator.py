@@ -182,6 +182,9 @@ class MaskingCollator:
                 values = row[name].tolist() if isinstance(row[name], Tensor) else list(row[name])
                 row[name] = [-1 if value is None else value for value in values]
         ids = row["input_ids"]
+        for name in _COLUMNS:
+            if name in row and len(row[name]) != len(ids):
+                raise InputError(f"{name} of an example has {len(row[name])} of {len(ids)} values")
         row.setdefault("attention_mask", [1] * len(ids))
         if "special_tokens_mask" not in row:
             row["special_tokens_mask"] = (
@@ -189,9 +192,6 @@ class MaskingCollator:
                 if "word_ids" in row
                 else self.tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
             )
-        for name in _COLUMNS:
-            if name in row and len(row[name]) != len(ids):
-                raise InputError(f"{name} of an example has {len(row[name])} of {len(ids)} values")
         return row
 
     def _padded(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:

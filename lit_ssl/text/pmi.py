@@ -62,7 +62,7 @@ def build_collocations(
 
     Args:
         sentences: Words of each sentence, split and normalised as the tokenizer does.
-        size: How many collocations; None: as few as cover ``coverage`` of the words.
+        size: How many collocations, >= 2; None: as few as cover ``coverage`` of the words.
         coverage: Share of the corpus's words that should lie in a listed collocation, in [0, 1];
             the paper's list has about half.
         min_count: Rarer n-grams are left out, >= 1.
@@ -74,9 +74,10 @@ def build_collocations(
     Source: PMI-Masking (arXiv 2010.01825, section 3) and the notes of its published lists.
     """
     check_rate("coverage", coverage)
-    for name, value in (("min_count", min_count), ("size", size)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}")
+    if min_count < 1:
+        raise InputError(f"min_count must be at least 1, not {min_count}")
+    if size is not None and size < 2:
+        raise InputError(f"size must be at least 2, which makes one bigram, not {size}")
     if not exponent > 0:
         raise InputError(f"exponent must be above 0, not {exponent}")
     names, tokens, room = _read(sentences)
@@ -101,8 +102,6 @@ def build_collocations(
             entries.append(
                 Collocation(words, float(found[n][index]), int(counted[n].counts[index]))
             )
-    if not entries:
-        raise InputError(f"size {size} leaves no collocation: at least 2 make one bigram")
     return Collocations(entries, size, float((needed <= size).mean()), len(tokens))
 
 
