@@ -8,7 +8,7 @@ work on the device of the batch without a loop over texts, and move nothing to t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from lit_ssl.text.word_tags import ContentWords
 __all__ = [
     "ContentWordMasker",
     "Masker",
+    "MaskerLike",
     "NounVerbMasker",
     "PMIMasker",
     "UniformMasker",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 Sampling = Literal["bernoulli", "budget"]
+# A masker in the signature of what a configuration builds: of a protocol whose calls return tensors
+# jsonargparse believes that it makes tensors.
+MaskerLike = Callable[..., Any]
 Tagger = Callable[[Sequence[str]], Sequence[bool]]
 
 
