@@ -93,6 +93,9 @@ def rate_column(rate: float | Tensor, maskable: Tensor) -> Tensor:
         return torch.full((rows, 1), check_rate("rate", rate), device=maskable.device)
     if rate.shape not in ((), (rows,)):
         raise InputError(f"rate must be a number or [{rows}], got {list(rate.shape)}")
+    # Elsewhere to look at it would make the host wait.
+    if rate.device.type == "cpu" and not bool(((rate >= 0) & (rate <= 1)).all()):
+        raise InputError(f"rates must be numbers from 0 to 1, got {rate.tolist()}")
     return rate.to(maskable.device, torch.float32).expand(rows).unsqueeze(1)
 
 

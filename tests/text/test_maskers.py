@@ -172,6 +172,8 @@ def test_rates_may_differ_between_texts(make_texts):
         assert got[3] == 1
     with pytest.raises(InputError, match=r"rate must be a number or \[4\], got \[3\]"):
         texts.masked(UniformMasker(), rate=torch.ones(3))
+    with pytest.raises(InputError, match="rates must be numbers from 0 to 1, got"):
+        texts.masked(PMIMasker(), rate=torch.tensor([0.1, 15.0, 0.2, 0.3]))
 
 
 @every_masker
