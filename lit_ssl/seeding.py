@@ -56,6 +56,8 @@ class Stream(IntEnum):
     POINTS_CHOSEN = 702  # which points of a cloud
     POINTS_DISTORTED = 703  # and how they are distorted
     SECOND_IMAGE = 704  # the view of the second image of a pair
+    TOKEN_MASKS = 801  # which tokens of a step are masked, and what stands in their place
+    OVERLAPPING_COLLOCATIONS = 802  # which of those that share a word is a unit
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 

@@ -158,6 +158,47 @@ def _nac_prune(words: Sequence[str]) -> None:
     print(f"  lit-ssl test --ckpt_path {shlex.quote(args.out)} --data ...")
 
 
+def _pmi_vocabulary(words: Sequence[str]) -> None:
+    parser = LineParser(
+        "lit-ssl pmi-vocabulary",
+        description="Write the collocations of a text, for masking them as units (PMIMasker).",
+    )
+    parser.add_argument("text", help="file with a sentence or caption a line")
+    parser.add_argument("out", help="file to write: a collocation a line, its score, its count")
+    parser.add_argument(
+        "--tokenizer", help="folder or vocab.txt; its words count (default: those of uncased BERT)"
+    )
+    parser.add_argument("--size", type=int, help="how many; by default as --coverage says")
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        default=0.5,
+        help="share of the words that should lie in a collocation (default: 0.5)",
+    )
+    parser.add_argument(
+        "--min-count", type=int, default=10, help="rarer ones are left out (default: 10)"
+    )
+    parser.add_argument(
+        "--exponent",
+        type=float,
+        default=1.0,
+        help="of the probability in the score: 1, or 2 as in the published lists (default: 1)",
+    )
+    args = parser.parse_args(words)
+    from lit_ssl.text.pmi_files import write_vocabulary
+
+    for line in write_vocabulary(
+        args.text,
+        args.out,
+        args.tokenizer,
+        size=args.size,
+        coverage=args.coverage,
+        min_count=args.min_count,
+        exponent=args.exponent,
+    ):
+        print(line)
+
+
 def _numbers(option: str, text: str) -> list[int]:
     """Numbers with commas between."""
     try:
@@ -202,6 +243,10 @@ WORDS: dict[str, dict[str, Word]] = {
         "nac-prune": Word(
             "write a smaller checkpoint of NAC: lit-ssl nac-prune CKPT OUT.ckpt --keep 8",
             _nac_prune,
+        ),
+        "pmi-vocabulary": Word(
+            "write the collocations of a text, for PMIMasker: lit-ssl pmi-vocabulary TEXT.txt OUT",
+            _pmi_vocabulary,
         ),
         "imagenetx": Word(
             "score files of predictions by kind of image: lit-ssl imagenetx score A.csv [B.csv]",
