@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_ssl.errors import InputError, InputImportError
 from lit_ssl.text.wordpiece import wordpiece_tokenizer
 
-__all__ = ["Tokens", "load_tokenizer", "tokenize"]
+__all__ = ["Tokens", "load_tokenizer", "mask_token_id", "tokenize", "tokenize_words"]
 
 _CHUNK = 4096
 
@@ -26,12 +26,15 @@ class Tokens(NamedTuple):
         types: int8 ``[T]``: which text of a pair; None where the tokenizer does not tell.
         starts: int64 ``[N + 1]``: text ``i`` is ``ids[starts[i]:starts[i + 1]]``.
         padding: The id to fill up with.
+        extra: What else is known of each token, ``[T]`` each, such as ``word_ids``; in a batch
+            integers are filled up with −1, bool with False.
     """
 
     ids: np.ndarray
     types: np.ndarray | None
     starts: np.ndarray
     padding: int
+    extra: Mapping[str, np.ndarray] = {}
 
     def batch(self, rows: np.ndarray, width: int | None = None) -> dict[str, Tensor]:
         """Return the tokens of some texts, filled up on the right.
@@ -41,8 +44,8 @@ class Tokens(NamedTuple):
             width: Length of the result; None takes that of the longest of these texts.
 
         Returns:
-            int64 ``[B, width]`` each: ``input_ids``, ``attention_mask`` and, where there are types,
-            ``token_type_ids``.
+            ``[B, width]`` each: ``input_ids``, ``attention_mask`` and, where there are types,
+            ``token_type_ids``, int64; and what is in ``extra``, int64 or bool.
         """
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts
@@ -55,6 +58,10 @@ class Tokens(NamedTuple):
         if self.types is not None:
             batch["token_type_ids"] = np.zeros(mask.shape, dtype=np.int64)
             batch["token_type_ids"][mask] = self.types[taken]
+        for name, column in self.extra.items():
+            is_flag = column.dtype == bool
+            batch[name] = np.full(mask.shape, *((False, bool) if is_flag else (-1, np.int64)))
+            batch[name][mask] = column[taken]
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
@@ -94,6 +101,25 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
+def mask_token_id(tokenizer: Any, name: str) -> int:
+    """Return the id of [MASK].
+
+    Args:
+        tokenizer: Of transformers.
+        name: What the message calls it, such as its path.
+
+    Raises:
+        InputError: It has none.
+    """
+    if tokenizer.mask_token_id is None:
+        raise InputError(
+            f"The tokenizer {name} has no [MASK], which masked language modelling needs: take one"
+            " that has it, such as that of bert-base-uncased, or add the line [MASK] at the end of"
+            " its vocab.txt before any network is trained on it"
+        )
+    return int(tokenizer.mask_token_id)
+
+
 def tokenize(
     tokenizer: Any, first: Sequence[str], second: Sequence[str] | None, max_length: int
 ) -> Tokens:
@@ -119,3 +145,74 @@ def tokenize(
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     flat = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
     return Tokens(flat, np.concatenate(types) if types else None, starts, tokenizer.pad_token_id)
+
+
+def tokenize_words(
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_length: int,
+    is_candidate: Callable[[Sequence[str]], Sequence[bool]] | None = None,
+) -> Tokens:
+    """Tokenize texts, and say which word each token is of, as maskers need it.
+
+    Args:
+        tokenizer: Of transformers, a fast one.
+        texts: N texts.
+        max_length: Longer ones are cut.
+        is_candidate: Says of the words of a text, in order, which ones a masker prefers; asked once
+            per text, with all of its words that were not cut off.
+
+    Returns:
+        Tokens with ``word_ids`` (the tokenizer's own number of the word in its text; −1 for special
+        tokens) and, with ``is_candidate``, ``candidates`` (bool).
+
+    Raises:
+        InputError: The tokenizer cannot tell words, or ``is_candidate`` says too little.
+    """
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{type(tokenizer).__name__} cannot tell which word a token is of: use the fast"
+            " tokenizer (tokenizer.json) of the same model"
+        )
+    ids: list[np.ndarray] = []
+    words: list[np.ndarray] = []
+    chosen: list[np.ndarray] = []
+    for begin in range(0, len(texts), _CHUNK):
+        part = list(texts[begin : begin + _CHUNK])
+        for text, found in zip(
+            part, tokenizer(part, truncation=True, max_length=max_length).encodings, strict=True
+        ):
+            ids.append(np.array(found.ids, dtype=np.int32))
+            word_ids = np.array(
+                [-1 if word is None else word for word in found.word_ids], dtype=np.int16
+            )
+            words.append(word_ids)
+            if is_candidate is not None:
+                chosen.append(_candidates(text, found.offsets, word_ids, is_candidate))
+    starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    extra = {"word_ids": np.concatenate([np.empty(0, np.int16), *words])}
+    if is_candidate is not None:
+        extra["candidates"] = np.concatenate([np.empty(0, bool), *chosen])
+    flat = np.concatenate([np.empty(0, np.int32), *ids])
+    return Tokens(flat, None, starts, tokenizer.pad_token_id, extra)
+
+
+def _candidates(
+    text: str,
+    offsets: Sequence[tuple[int, int]],
+    word_ids: np.ndarray,
+    is_candidate: Callable[[Sequence[str]], Sequence[bool]],
+) -> np.ndarray:
+    """Which tokens of a text are of a preferred word, bool ``[T]``."""
+    numbers, first, of_token = np.unique(word_ids, return_index=True, return_inverse=True)
+    last = len(word_ids) - 1 - np.unique(word_ids[::-1], return_index=True)[1]
+    real = numbers >= 0
+    words = [text[offsets[a][0] : offsets[b][1]] for a, b in zip(first[real], last[real])]
+    flags = list(is_candidate(words)) if words else []
+    if len(flags) != len(words):
+        raise InputError(
+            f"The tags of {text[:60]!r} are {len(flags)} for its {len(words)} words: give one each"
+        )
+    of_word = np.zeros(len(numbers), dtype=bool)
+    of_word[real] = flags
+    return of_word[of_token]
