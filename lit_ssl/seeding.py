@@ -55,6 +55,12 @@ class Stream(IntEnum):
     POINTS_CHOSEN = 702  # which points of a cloud
     POINTS_DISTORTED = 703  # and how they are distorted
     SECOND_IMAGE = 704  # the view of the second image of a pair
+    SCENE = 851  # scenes of digits: what is in one
+    SCENE_NOISE = 852  # and its noise
+    SCENE_CAPTION = 853  # what is said of it
+    SCENE_FOIL = 854  # and said wrongly
+    SCENE_STATEMENT = 855  # statements on two scenes, and the scenes
+    STATEMENT_NOISE = 856  # and their noise
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 

@@ -207,7 +207,8 @@ def _candidates(
     numbers, first, of_token = np.unique(word_ids, return_index=True, return_inverse=True)
     last = len(word_ids) - 1 - np.unique(word_ids[::-1], return_index=True)[1]
     real = numbers >= 0
-    words = [text[offsets[a][0] : offsets[b][1]] for a, b in zip(first[real], last[real])]
+    ends = zip(first[real], last[real], strict=True)
+    words = [text[offsets[a][0] : offsets[b][1]] for a, b in ends]
     flags = list(is_candidate(words)) if words else []
     if len(flags) != len(words):
         raise InputError(

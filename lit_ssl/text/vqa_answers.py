@@ -26,14 +26,16 @@ _CONTRACTIONS = """
     what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're
     why's won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're
     you've
-""".split()
+"""
 
 
 def _without_one_apostrophe(word: str) -> list[str]:
     return [word[:place] + word[place + 1 :] for place, sign in enumerate(word) if sign == "'"]
 
 
-_MENDED = {lacking: word for word in _CONTRACTIONS for lacking in _without_one_apostrophe(word)}
+_MENDED = {
+    lacking: word for word in _CONTRACTIONS.split() for lacking in _without_one_apostrophe(word)
+}
 _MENDED["somebody'd"] = "somebodyd"  # so it stands in the official table
 
 

@@ -28,7 +28,8 @@ def corpus(seed=0):
 def test_the_same_corpus_gives_the_same_ids():
     texts = corpus()
     pieces = train_wordpiece(texts, 400)
-    assert len(pieces) == 400 and len(set(pieces)) == 400
+    assert len(pieces) == 400
+    assert len(set(pieces)) == 400
     assert pieces[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     for again in (texts[::-1], [text.upper() for text in texts]):
         assert train_wordpiece(again, 400) == pieces
@@ -90,7 +91,8 @@ def test_words_of_tokens():
     ]  # fmt: skip
     assert batch["candidates"].tolist()[0] == [False, False, True, True, True, False, False]
     assert batch["candidates"].sum().item() == 4
-    assert batch["word_ids"].dtype == torch.int64 and batch["candidates"].dtype == torch.bool
+    assert batch["word_ids"].dtype == torch.int64
+    assert batch["candidates"].dtype == torch.bool
     assert asked[:3] == [["a", "Giraffe", "'"], ["DOG"], ["a"] * 5]
     assert batch["input_ids"][0].tolist() == [2, 5, 6, 7, 8, 10, 3]
     assert tokens.batch(np.array([2]), width=5)["word_ids"].tolist() == [[-1, 0, -1, -1, -1]]
@@ -99,6 +101,7 @@ def test_words_of_tokens():
 def test_no_texts_and_wrong_tags():
     tokenizer = tokenizer_of_pieces(PIECES, "mine")
     tokens = tokenize_words(tokenizer, [], 7, lambda words: [True])
-    assert isinstance(tokens, Tokens) and tokens.starts.tolist() == [0]
+    assert isinstance(tokens, Tokens)
+    assert tokens.starts.tolist() == [0]
     with pytest.raises(InputError, match="are 1 for its 2 words"):
         tokenize_words(tokenizer, ["a dog"], 7, lambda words: [True])

@@ -60,7 +60,8 @@ def test_nlvr2_parts(part):
 def test_nlvr2_logits_unknown_labels_and_reset():
     metric = NLVR2Accuracy()
     empty = metric.compute()
-    assert empty.accuracy.isnan() and empty.consistency.isnan()
+    assert empty.accuracy.isnan()
+    assert empty.consistency.isnan()
     logits = torch.tensor([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
     # statement 4 has a row that nobody knows; 9 is right, 11 wrong
     metric.update(logits, torch.tensor([1, 0, -1, 1]), torch.tensor([4, 9, 4, 11]))
@@ -186,9 +187,13 @@ def test_retrieval_by_forward():
 )
 def test_retrieval_mistakes(scores, images, texts, message):
     metric = RetrievalRecall()
-    with pytest.raises(InputError, match=message):
+
+    def measure():
         metric.update(scores, torch.tensor(images), torch.tensor(texts, dtype=torch.int64))
         metric.compute()
+
+    with pytest.raises(InputError, match=message):
+        measure()
 
 
 def test_retrieval_refuses_other_texts():
