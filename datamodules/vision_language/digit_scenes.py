@@ -70,7 +70,7 @@ class DigitScenesDataModule(ImageCaptionModule):
 
     A vocabulary of 73 pieces splits part of the words, so that masking pieces and masking words
     differ: a caption has 8.5 tokens and 6.8 words on average, and 35 % of the content words are
-    split. Candidates are the content words. Source: ours.
+    split. ``candidates`` are the content words. Source: ours.
 
     Args:
         sizes: Scenes of train, val and test. Without val, validation is on the test scenes.
@@ -107,6 +107,7 @@ class DigitScenesDataModule(ImageCaptionModule):
             num_workers=num_workers,
             **kwargs,
         )
+        self.word_columns["candidates"] = is_content
         self.sizes = _by_split(sizes, "scenes")
         self.scene_seed = scene_seed
 
@@ -114,10 +115,6 @@ class DigitScenesDataModule(ImageCaptionModule):
         """Check that the digits can be loaded; train the vocabulary, if one is asked for."""
         MNIST5kDataModule().prepare_data()
         super().prepare_data()
-
-    def is_candidate(self, words: Sequence[str]) -> Sequence[bool]:
-        """Say which words of a caption are content words."""
-        return is_content(words)
 
     def load_rows(self, split: Split) -> Rows | None:
         """Draw the scenes of a split, and what is said of them; None without any."""

@@ -16,7 +16,7 @@ from lit_ssl.datamodules.reading.images import Images
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.vision_language.image_text import BYTES, ImageTextModule
 from lit_ssl.errors import InputError
-from lit_ssl.text.tokens import Tokens, tokenize_words
+from lit_ssl.text.tokens import Tokens, WordColumn, tokenize_words
 
 __all__ = ["CaptionedImages", "ImageCaptionModule"]
 
@@ -98,15 +98,20 @@ class ImageCaptionModule(ImageTextModule):
 
     A data set gives ``load_rows``, whose source is a ``CaptionedImages``, with the columns
     ``image_number`` (int64, equal for captions of one image) and ``label`` (−1). A batch is
-    ``({"images", "input_ids", "attention_mask", "word_ids", "candidates"}, image numbers)``: images
+    ``({"images", "input_ids", "attention_mask", "word_ids"}, image numbers)``: images
     ``[B, C, H, W]``, uint8 from the workers and normalised on the device; the others ``[B, L]``:
     ids, mask (1 where a token is) and the tokenizer's number of the word that a token is of (−1 for
-    special tokens and padding), int64; ``candidates`` bool, the words that content or noun-verb
-    maskers prefer, where the data set tells them; image numbers int64 ``[B]``.
+    special tokens and padding), int64; image numbers int64 ``[B]``. ``candidates`` (bool: words
+    that content or noun-verb maskers prefer), ``unit_ids`` (int64: collocations) and others are
+    there where ``word_columns`` has a function for them.
 
     Args:
         kwargs: Arguments of ``ImageTextModule``; "bytes" are no tokenizer here, since they have
             no [MASK].
+
+    Attributes:
+        word_columns: Name → function from the words of a caption to a bool or an integer from 0 for
+            each; what a data set puts there before ``setup`` is in its batches.
     """
 
     inputs: ClassVar[str] = "captions"
@@ -115,25 +120,16 @@ class ImageCaptionModule(ImageTextModule):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.word_columns: dict[str, WordColumn] = {}
         if self.tokenizer == BYTES:
             raise InputError(
                 f"{type(self).__name__} needs words to mask, which bytes do not tell: give"
                 " tokenizer a folder, a vocab.txt, or a CorpusWordPiece"
             )
 
-    def is_candidate(self, words: Sequence[str]) -> Sequence[bool] | None:
-        """Say which words of a caption some maskers prefer; None where nobody tells."""
-        return None
-
     def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
         """Return the tokens of some captions, longer ones cut, with their words."""
-        tells = self.is_candidate(()) is not None
-        return tokenize_words(
-            self.text_tokenizer,
-            texts,
-            max_length,
-            self.is_candidate if tells else None,  # type: ignore[arg-type]
-        )
+        return tokenize_words(self.text_tokenizer, texts, max_length, self.word_columns)
 
     def served(self, split: Split, training: bool = False) -> Dataset:
         """Return a data set that gives batches (images and tokens, rows)."""

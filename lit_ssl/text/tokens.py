@@ -13,9 +13,10 @@ from torch import Tensor
 from lit_ssl.errors import InputError, InputImportError
 from lit_ssl.text.wordpiece import wordpiece_tokenizer
 
-__all__ = ["Tokens", "load_tokenizer", "mask_token_id", "tokenize", "tokenize_words"]
+__all__ = ["Tokens", "WordColumn", "load_tokenizer", "mask_token_id", "tokenize", "tokenize_words"]
 
 _CHUNK = 4096
+WordColumn = Callable[[Sequence[str]], Sequence[bool | int]]
 
 
 class Tokens(NamedTuple):
@@ -151,7 +152,7 @@ def tokenize_words(
     tokenizer: Any,
     texts: Sequence[str],
     max_length: int,
-    is_candidate: Callable[[Sequence[str]], Sequence[bool]] | None = None,
+    word_columns: Mapping[str, WordColumn] | None = None,
 ) -> Tokens:
     """Tokenize texts, and say which word each token is of, as maskers need it.
 
@@ -159,61 +160,65 @@ def tokenize_words(
         tokenizer: Of transformers, a fast one.
         texts: N texts.
         max_length: Longer ones are cut.
-        is_candidate: Says of the words of a text, in order, which ones a masker prefers; asked once
-            per text, with all of its words that were not cut off.
+        word_columns: What else to know of each word: name → function from the words of a text,
+            normalised as the tokenizer does and without those that were cut off, to a bool or an
+            integer from 0 for each. For maskers: ``candidates`` (bool), the words that some prefer,
+            and ``unit_ids``, the collocation of each.
 
     Returns:
         Tokens with ``word_ids`` (the tokenizer's own number of the word in its text; −1 for special
-        tokens) and, with ``is_candidate``, ``candidates`` (bool).
+        tokens) and these columns (special tokens: False or −1).
 
     Raises:
-        InputError: The tokenizer cannot tell words, or ``is_candidate`` says too little.
+        InputError: The tokenizer cannot tell words, or a function says too little.
     """
     if not tokenizer.is_fast:
         raise InputError(
             f"{type(tokenizer).__name__} cannot tell which word a token is of: use the fast"
             " tokenizer (tokenizer.json) of the same model"
         )
-    ids: list[np.ndarray] = []
-    words: list[np.ndarray] = []
-    chosen: list[np.ndarray] = []
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    normalize = normalizer.normalize_str if normalizer is not None else str
+    functions = dict(word_columns or {})
+    ids: list[np.ndarray] = [np.empty(0, np.int32)]
+    columns: dict[str, list[Any]] = {name: [] for name in ("word_ids", *functions)}
     for begin in range(0, len(texts), _CHUNK):
         part = list(texts[begin : begin + _CHUNK])
-        for text, found in zip(
-            part, tokenizer(part, truncation=True, max_length=max_length).encodings, strict=True
-        ):
-            ids.append(np.array(found.ids, dtype=np.int32))
-            word_ids = np.array(
-                [-1 if word is None else word for word in found.word_ids], dtype=np.int16
-            )
-            words.append(word_ids)
-            if is_candidate is not None:
-                chosen.append(_candidates(text, found.offsets, word_ids, is_candidate))
-    starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    extra = {"word_ids": np.concatenate([np.empty(0, np.int16), *words])}
-    if is_candidate is not None:
-        extra["candidates"] = np.concatenate([np.empty(0, bool), *chosen])
-    flat = np.concatenate([np.empty(0, np.int32), *ids])
-    return Tokens(flat, None, starts, tokenizer.pad_token_id, extra)
+        found = tokenizer(part, truncation=True, max_length=max_length).encodings
+        for text, encoding in zip(part, found, strict=True):
+            ids.append(np.array(encoding.ids, dtype=np.int32))
+            numbers = encoding.word_ids
+            columns["word_ids"] += numbers
+            known, words = _words(text, encoding.offsets, numbers)
+            words = [normalize(word) for word in words]
+            for name, function in functions.items():
+                values = list(function(words))
+                if len(values) != len(words):
+                    raise InputError(
+                        f"{name} of {text[:60]!r}: {len(values)} values for {len(words)} words;"
+                        " give one for each"
+                    )
+                of_word = dict(zip(known, values, strict=True))
+                columns[name] += [of_word.get(number) for number in numbers]
+    starts = np.cumsum([0, *map(len, ids[1:])], dtype=np.int64)
+    extra = {name: _column(values) for name, values in columns.items()}
+    return Tokens(np.concatenate(ids), None, starts, tokenizer.pad_token_id, extra)
 
 
-def _candidates(
-    text: str,
-    offsets: Sequence[tuple[int, int]],
-    word_ids: np.ndarray,
-    is_candidate: Callable[[Sequence[str]], Sequence[bool]],
-) -> np.ndarray:
-    """Which tokens of a text are of a preferred word, bool ``[T]``."""
-    numbers, first, of_token = np.unique(word_ids, return_index=True, return_inverse=True)
-    last = len(word_ids) - 1 - np.unique(word_ids[::-1], return_index=True)[1]
-    real = numbers >= 0
-    ends = zip(first[real], last[real], strict=True)
-    words = [text[offsets[a][0] : offsets[b][1]] for a, b in ends]
-    flags = list(is_candidate(words)) if words else []
-    if len(flags) != len(words):
-        raise InputError(
-            f"The tags of {text[:60]!r} are {len(flags)} for its {len(words)} words: give one each"
-        )
-    of_word = np.zeros(len(numbers), dtype=bool)
-    of_word[real] = flags
-    return of_word[of_token]
+def _column(values: Sequence[bool | int | None]) -> np.ndarray:
+    """Values of tokens, bool or int16 ``[T]``, with False or −1 in place of None."""
+    known = [value for value in values if value is not None]
+    is_flag = len(known) > 0 and all(isinstance(value, bool | np.bool_) for value in known)
+    fill, dtype = (False, bool) if is_flag else (-1, np.int16)
+    return np.array([fill if value is None else value for value in values], dtype=dtype)
+
+
+def _words(
+    text: str, offsets: Sequence[tuple[int, int]], numbers: Sequence[int | None]
+) -> tuple[list[int], list[str]]:
+    """Numbers and texts of the words that tokens are of, in order."""
+    spans: dict[int, tuple[int, int]] = {}
+    for number, (begin, end) in zip(numbers, offsets, strict=True):
+        if number is not None:
+            spans[number] = (spans.get(number, (begin, end))[0], end)
+    return list(spans), [text[begin:end].strip() for begin, end in spans.values()]

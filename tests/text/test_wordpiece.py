@@ -80,10 +80,13 @@ def test_words_of_tokens():
 
     def is_candidate(words):
         asked.append(list(words))
-        return [word in ("Giraffe", "DOG") for word in words]
+        return [word in ("giraffe", "dog") for word in words]
+
+    def unit(words):
+        return range(10, 10 + len(words))
 
     texts = ["a Giraffe's a", "", "DOG", "a a a a a a giraffe"]
-    tokens = tokenize_words(tokenizer, texts, 7, is_candidate)
+    tokens = tokenize_words(tokenizer, texts, 7, {"candidates": is_candidate, "unit_ids": unit})
     batch = tokens.batch(np.array([0, 1, 2]))
     # [CLS] a gir ##af ##fe ' [SEP]: cut at 7 tokens
     assert batch["word_ids"].tolist() == [
@@ -93,15 +96,18 @@ def test_words_of_tokens():
     assert batch["candidates"].sum().item() == 4
     assert batch["word_ids"].dtype == torch.int64
     assert batch["candidates"].dtype == torch.bool
-    assert asked[:3] == [["a", "Giraffe", "'"], ["DOG"], ["a"] * 5]
+    assert asked == [["a", "giraffe", "'"], [], ["dog"], ["a"] * 5]
+    assert batch["unit_ids"].tolist() == [
+        [-1, 10, 11, 11, 11, 12, -1], [-1] * 7, [-1, 10, -1, -1, -1, -1, -1],
+    ]  # fmt: skip
     assert batch["input_ids"][0].tolist() == [2, 5, 6, 7, 8, 10, 3]
     assert tokens.batch(np.array([2]), width=5)["word_ids"].tolist() == [[-1, 0, -1, -1, -1]]
 
 
 def test_no_texts_and_wrong_tags():
     tokenizer = tokenizer_of_pieces(PIECES, "mine")
-    tokens = tokenize_words(tokenizer, [], 7, lambda words: [True])
+    tokens = tokenize_words(tokenizer, [], 7, {"candidates": lambda words: [True]})
     assert isinstance(tokens, Tokens)
     assert tokens.starts.tolist() == [0]
-    with pytest.raises(InputError, match="are 1 for its 2 words"):
-        tokenize_words(tokenizer, ["a dog"], 7, lambda words: [True])
+    with pytest.raises(InputError, match="candidates of 'a dog': 1 values for 2 words"):
+        tokenize_words(tokenizer, ["a dog"], 7, {"candidates": lambda words: [True]})
