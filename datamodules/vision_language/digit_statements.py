@@ -145,8 +145,9 @@ class _Scenes:
         return draw_scene(self.dice, self.split, first, lambda one: not self.matches(one))
 
 
-def _counted(dice: Dice, split: str, left: int, right: int, is_true: bool) -> Pair:
-    return Pair(draw_scene(dice, split, count=left), draw_scene(dice, split, count=right), is_true)
+def _counted(dice: Dice, split: str, counts: tuple[int, int], is_true: bool) -> Pair:
+    left, right = (draw_scene(dice, split, count=count) for count in counts)
+    return Pair(left, right, is_true)
 
 
 def _total(dice: Dice, split: str) -> tuple[str, list[Pair]]:
@@ -155,7 +156,7 @@ def _total(dice: Dice, split: str) -> tuple[str, list[Pair]]:
     right = [pair for pair in counts if sum(pair) == number]
     wrong = [pair for pair in counts if abs(sum(pair) - number) == 1]
     pairs = [
-        _counted(dice, split, *dice.one_of(right if is_true else wrong), is_true)
+        _counted(dice, split, dice.one_of(right if is_true else wrong), is_true)
         for is_true in (True, True, False, False)
     ]
     return f"{spoken(number)} digits in total", pairs
@@ -166,7 +167,5 @@ def _more(dice: Dice, split: str) -> tuple[str, list[Pair]]:
     text = f"more digits in the {_SIDES[side]} image than in the {_SIDES[1 - side]} image"
     more, fewer = ((2, 1), (1, 2)) if side == 0 else ((1, 2), (2, 1))
     equal = dice.one_of(((1, 1), (2, 2)))
-    pairs = [
-        _counted(dice, split, *counts, counts is more) for counts in (more, more, fewer, equal)
-    ]
+    pairs = [_counted(dice, split, counts, counts == more) for counts in (more, more, fewer, equal)]
     return text, pairs
