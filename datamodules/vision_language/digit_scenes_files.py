@@ -52,7 +52,7 @@ def write_nlvr2_layout(
     write_file(folder / "vocab.txt", lambda file: file.write("".join(f"{p}\n" for p in PIECES)))
     # train.json last: where it is, all is there.
     for split in ("test", "val", "train"):
-        _write_split(folder, data, split)  # type: ignore[arg-type]
+        _write_split(folder, data, split)
     return folder
 
 
@@ -91,8 +91,9 @@ def _line(identifier: str, text: str, is_true: bool, directory: int | None) -> d
         "query": "digit0",
         "identifier": identifier,
     }
-    last = {"extra_validations": {}} if directory is None else {"directory": directory}
-    return {**fields, **last}
+    if directory is None:
+        return {**fields, "extra_validations": {}}
+    return {**fields, "directory": directory}
 
 
 def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
