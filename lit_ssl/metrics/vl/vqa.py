@@ -14,6 +14,8 @@ from lit_ssl.text.vqa_answers import score_answer
 
 __all__ = ["VQAScore"]
 
+_MILLION = 1_000_000
+
 
 class VQAScore(Metric):
     """Mean score of the answers: how many of ten annotators agree, 3 of them being worth 0.9.
@@ -45,7 +47,8 @@ class VQAScore(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        # In millionths: sums are exact in any order, and on devices without float64.
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(
@@ -64,7 +67,7 @@ class VQAScore(Metric):
         """
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             worth = _worth(preds, target)
-            self.total += worth.sum()
+            self.total += (worth * _MILLION).round().long().sum()
             self.count += len(worth)
             return
         if isinstance(preds, Tensor | str) or isinstance(target, Tensor | str):
@@ -78,22 +81,23 @@ class VQAScore(Metric):
                 f" {len(preds)} answers and {len(target)} lists, {sum(not one for one in target)}"
                 " of them empty"
             )
-        self.total += sum(map(score_answer, preds, target))
+        scores = map(score_answer, preds, target)
+        self.total += sum(round(score * _MILLION) for score in scores)
         self.count += len(preds)
 
     def compute(self) -> Tensor:
-        """The mean over all processes, in [0, 1]; NaN without answers."""
-        return self.total / self.count
+        """The mean over all processes, float64 in [0, 1], on the CPU; NaN without answers."""
+        return self.total.cpu().double() / (_MILLION * self.count.cpu())
 
 
 def _worth(preds: Tensor, target: Tensor) -> Tensor:
-    """What the answers with the highest logits are worth, float64 ``[B]``."""
+    """What the answers with the highest logits are worth, float32 ``[B]``."""
     if preds.ndim != 2 or preds.shape != target.shape or preds.shape[1] < 1:
         raise InputError(
             f"VQAScore needs logits [B, A] and scores [B, A], got {list(preds.shape)} and"
             f" {list(target.shape)}"
         )
-    worth = target.gather(1, preds.argmax(dim=1, keepdim=True)).double()
+    worth = target.gather(1, preds.argmax(dim=1, keepdim=True)).float()
     if worth.device.type == "cpu" and len(worth) and not 0 <= worth.min() <= worth.max() <= 1:
         raise InputError(f"VQAScore needs scores in [0, 1], got {worth.min():g} to {worth.max():g}")
     return worth

@@ -20,6 +20,7 @@ from lit_ssl.datamodules.vision_language import digit_scenes_text as text
 from lit_ssl.datamodules.vision_language import digit_scenes_world as world
 from lit_ssl.datamodules.vision_language.digit_statements import draw_statement
 from lit_ssl.errors import InputError
+from lit_ssl.metrics import NLVR2Accuracy
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 from lit_ssl.text.wordpiece import tokenizer_of_pieces
 
@@ -353,6 +354,12 @@ def test_statements_as_rows():
     assert module.column("statement", "val").tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert labels.tolist() == module.labels("val")[:3].tolist()
     assert (module.num_classes, module.vocab_size, module.validates_on_test) == (2, 73, False)
+    labels, statements = (torch.from_numpy(module.column(n, "val")) for n in ("label", "statement"))
+    metric = NLVR2Accuracy()
+    wrong = labels.clone()
+    wrong[5] = 1 - wrong[5]
+    metric.update(wrong, labels, statements)
+    assert metric.compute().consistency.item() == pytest.approx(2 / 3)
 
 
 def test_the_official_layout_is_read_back(tmp_path):

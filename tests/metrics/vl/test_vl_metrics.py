@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -208,28 +210,64 @@ def test_retrieval_refuses_other_texts():
 # Three processes with unequal shares, the last without a row
 
 
-def run_rank(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=3)
-    rows, values = nlvr2_rows()
-    share = [slice(0, 1001), slice(1001, None), slice(0, 0)][rank]
-    nlvr2, recall, vqa = NLVR2Accuracy(), RetrievalRecall(), VQAScore()
-    if rank < 2:
-        nlvr2.update(*(t[share] for t in rows))
-        (scores, images, texts), golden = retrieval_rows()
-        part = slice(0, 13) if rank == 0 else slice(13, None)
-        recall.update(scores[part], images[part], texts)
-        vqa.update(torch.eye(3)[: rank + 1], torch.eye(3)[: rank + 1] * 0.3 * (rank + 1))
+def fill(rank, nlvr2, recall, vqa):
+    """Give a process its share."""
+    rows, _ = nlvr2_rows()
+    (scores, images, texts), _ = retrieval_rows()
+    share = [slice(0, 1001), slice(1001, None)][rank]
+    part = [slice(0, 13), slice(13, None)][rank]
+    nlvr2.update(*(t[share] for t in rows))
+    recall.update(scores[part], images[part], texts)
+    vqa.update(torch.eye(3)[: rank + 1], torch.eye(3)[: rank + 1] * 0.3 * (rank + 1))
+
+
+def check_whole(nlvr2, recall, vqa):
+    """Every process has the scores of all rows."""
+    _, values = nlvr2_rows()
     found = nlvr2.compute()
+    assert found.accuracy.item() == pytest.approx(float(values["accuracy"]), abs=1e-12)
     assert found.consistency.item() == pytest.approx(float(values["consistency"]), abs=1e-12)
     assert found.num_rows == 2460
     _, golden = retrieval_rows()
     for name, value in recall.compute().items():
         assert value.item() == pytest.approx(float(golden[name]), abs=1e-7)
     assert vqa.compute().item() == pytest.approx((0.3 + 0.6 + 0.6) / 3)
+
+
+def run_thread(rank, barrier, board):
+    def gather(tensor, group=None):
+        board[rank] = tensor
+        barrier.wait(timeout=20)  # breaks where another one gathers less often
+        found = list(board)
+        barrier.wait(timeout=20)
+        return found
+
+    kinds = (NLVR2Accuracy, RetrievalRecall, VQAScore)
+    options = {"dist_sync_fn": gather, "distributed_available_fn": lambda: True}
+    metrics = [kind(**options) for kind in kinds]
+    if rank < 2:
+        fill(rank, *metrics)
+    check_whole(*metrics)
+
+
+def test_unequal_shares_are_put_together():
+    barrier, board = threading.Barrier(3), [None] * 3
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(run_thread, rank, barrier, board) for rank in range(3)]:
+            done.result()
+
+
+def run_rank(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=3)
+    metrics = NLVR2Accuracy(), RetrievalRecall(), VQAScore()
+    if rank < 2:
+        fill(rank, *metrics)
+    check_whole(*metrics)
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_unequal_shares_of_three_processes(tmp_path):
     mp.spawn(run_rank, (str(tmp_path),), nprocs=3)
