@@ -82,6 +82,21 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.vision_language.digit_scenes import (
+        DigitScenesDataModule as DigitScenesDataModule,
+    )
+    from lit_ssl.datamodules.vision_language.digit_scenes import (
+        DigitScenesNLVR2DataModule as DigitScenesNLVR2DataModule,
+    )
+    from lit_ssl.datamodules.vision_language.digit_scenes_files import (
+        write_nlvr2_layout as write_nlvr2_layout,
+    )
+    from lit_ssl.datamodules.vision_language.image_captions import (
+        CaptionedImages as CaptionedImages,
+    )
+    from lit_ssl.datamodules.vision_language.image_captions import (
+        ImageCaptionModule as ImageCaptionModule,
+    )
     from lit_ssl.datamodules.vision_language.image_pairs import (
         ImagePairTextModule as ImagePairTextModule,
     )

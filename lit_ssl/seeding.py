@@ -58,6 +58,12 @@ class Stream(IntEnum):
     SECOND_IMAGE = 704  # the view of the second image of a pair
     TOKEN_MASKS = 801  # which tokens of a step are masked, and what stands in their place
     OVERLAPPING_COLLOCATIONS = 802  # which of those that share a word is a unit
+    SCENE = 851  # scenes of digits: what is in one
+    SCENE_NOISE = 852  # and its noise
+    SCENE_CAPTION = 853  # what is said of it
+    SCENE_FOIL = 854  # and said wrongly
+    SCENE_STATEMENT = 855  # statements on two scenes, and the scenes
+    STATEMENT_NOISE = 856  # and their noise
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 

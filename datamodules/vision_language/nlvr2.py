@@ -23,6 +23,7 @@ from lit_ssl.datamodules.vision_language.nlvr2_files import (
 )
 from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, listed
 from lit_ssl.files import layout_error
+from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 
 __all__ = ["NLVR2DataModule"]
 
@@ -39,8 +40,8 @@ class NLVR2DataModule(ImagePairTextModule):
 
     Args:
         root: Folder with the files.
-        tokenizer: "bytes", a folder with a tokenizer, or a ``vocab.txt``; see
-            ``ImagePairTextModule``.
+        tokenizer: "bytes", a folder with a tokenizer, a ``vocab.txt``, or a ``CorpusWordPiece``;
+            see ``ImagePairTextModule``.
         evaluate_on: Part of dev and test1: "full"; or "balanced" or "unbalanced", which are the
             files ``balanced/balanced_dev.json`` and so on.
         test_split: "test1" or, where you have its labels or only predict, "test2".
@@ -58,7 +59,7 @@ class NLVR2DataModule(ImagePairTextModule):
         self,
         *,
         root: str,
-        tokenizer: str,
+        tokenizer: str | CorpusWordPiece,
         evaluate_on: Literal["full", "balanced", "unbalanced"] = "full",
         test_split: Literal["test1", "test2"] = "test1",
         val_directories: Sequence[int] = (),

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from lit_ssl.metrics.low_shot import preprocess_rows as preprocess_rows
     from lit_ssl.metrics.soft_nn import soft_nearest_neighbor as soft_nearest_neighbor
     from lit_ssl.metrics.softmax_regression import fit_softmax_regression as fit_softmax_regression
+    from lit_ssl.metrics.vl.nlvr2 import NLVR2Accuracy as NLVR2Accuracy
+    from lit_ssl.metrics.vl.nlvr2 import NLVR2Scores as NLVR2Scores
+    from lit_ssl.metrics.vl.retrieval import RetrievalRecall as RetrievalRecall
+    from lit_ssl.metrics.vl.vqa import VQAScore as VQAScore
     from lit_ssl.models.probes import ProbeHead as ProbeHead
     from lit_ssl.models.probes import ProbeHeads as ProbeHeads
     from lit_ssl.models.probes import probe_losses as probe_losses

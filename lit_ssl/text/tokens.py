@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,10 @@ from torch import Tensor
 from lit_ssl.errors import InputError, InputImportError
 from lit_ssl.text.wordpiece import wordpiece_tokenizer
 
-__all__ = ["Tokens", "load_tokenizer", "tokenize"]
+__all__ = ["Tokens", "WordColumn", "load_tokenizer", "mask_token_id", "tokenize", "tokenize_words"]
 
 _CHUNK = 4096
+WordColumn = Callable[[Sequence[str]], Sequence[bool | int]]
 
 
 class Tokens(NamedTuple):
@@ -26,12 +27,15 @@ class Tokens(NamedTuple):
         types: int8 ``[T]``: which text of a pair; None where the tokenizer does not tell.
         starts: int64 ``[N + 1]``: text ``i`` is ``ids[starts[i]:starts[i + 1]]``.
         padding: The id to fill up with.
+        extra: What else is known of each token, ``[T]`` each, such as ``word_ids``; in a batch
+            integers are filled up with −1, bool with False.
     """
 
     ids: np.ndarray
     types: np.ndarray | None
     starts: np.ndarray
     padding: int
+    extra: Mapping[str, np.ndarray] = {}
 
     def batch(self, rows: np.ndarray, width: int | None = None) -> dict[str, Tensor]:
         """Return the tokens of some texts, filled up on the right.
@@ -41,8 +45,8 @@ class Tokens(NamedTuple):
             width: Length of the result; None takes that of the longest of these texts.
 
         Returns:
-            int64 ``[B, width]`` each: ``input_ids``, ``attention_mask`` and, where there are types,
-            ``token_type_ids``.
+            ``[B, width]`` each: ``input_ids``, ``attention_mask`` and, where there are types,
+            ``token_type_ids``, int64; and what is in ``extra``, int64 or bool.
         """
         starts = self.starts[rows]
         lengths = self.starts[rows + 1] - starts
@@ -55,6 +59,10 @@ class Tokens(NamedTuple):
         if self.types is not None:
             batch["token_type_ids"] = np.zeros(mask.shape, dtype=np.int64)
             batch["token_type_ids"][mask] = self.types[taken]
+        for name, column in self.extra.items():
+            is_flag = column.dtype == bool
+            batch[name] = np.full(mask.shape, *((False, bool) if is_flag else (-1, np.int64)))
+            batch[name][mask] = column[taken]
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
@@ -94,6 +102,25 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
+def mask_token_id(tokenizer: Any, name: str) -> int:
+    """Return the id of [MASK].
+
+    Args:
+        tokenizer: Of transformers.
+        name: What the message calls it, such as its path.
+
+    Raises:
+        InputError: It has none.
+    """
+    if tokenizer.mask_token_id is None:
+        raise InputError(
+            f"The tokenizer {name} has no [MASK], which masked language modelling needs: take one"
+            " that has it, such as that of bert-base-uncased, or add the line [MASK] at the end of"
+            " its vocab.txt before any network is trained on it"
+        )
+    return int(tokenizer.mask_token_id)
+
+
 def tokenize(
     tokenizer: Any, first: Sequence[str], second: Sequence[str] | None, max_length: int
 ) -> Tokens:
@@ -119,3 +146,79 @@ def tokenize(
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     flat = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
     return Tokens(flat, np.concatenate(types) if types else None, starts, tokenizer.pad_token_id)
+
+
+def tokenize_words(
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_length: int,
+    word_columns: Mapping[str, WordColumn] | None = None,
+) -> Tokens:
+    """Tokenize texts, and say which word each token is of, as maskers need it.
+
+    Args:
+        tokenizer: Of transformers, a fast one.
+        texts: N texts.
+        max_length: Longer ones are cut.
+        word_columns: What else to know of each word: name → function from the words of a text,
+            normalised as the tokenizer does and without those that were cut off, to a bool or an
+            integer from 0 for each. For maskers: ``candidates`` (bool), the words that some prefer,
+            and ``unit_ids``, the collocation of each.
+
+    Returns:
+        Tokens with ``word_ids`` (the tokenizer's own number of the word in its text; −1 for special
+        tokens) and these columns (special tokens: False or −1).
+
+    Raises:
+        InputError: The tokenizer cannot tell words, or a function says too little.
+    """
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{type(tokenizer).__name__} cannot tell which word a token is of: use the fast"
+            " tokenizer (tokenizer.json) of the same model"
+        )
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    normalize = normalizer.normalize_str if normalizer is not None else str
+    functions = dict(word_columns or {})
+    ids: list[np.ndarray] = [np.empty(0, np.int32)]
+    columns: dict[str, list[Any]] = {name: [] for name in ("word_ids", *functions)}
+    for begin in range(0, len(texts), _CHUNK):
+        part = list(texts[begin : begin + _CHUNK])
+        found = tokenizer(part, truncation=True, max_length=max_length).encodings
+        for text, encoding in zip(part, found, strict=True):
+            ids.append(np.array(encoding.ids, dtype=np.int32))
+            numbers = encoding.word_ids
+            columns["word_ids"] += numbers
+            known, words = _words(text, encoding.offsets, numbers)
+            words = [normalize(word) for word in words]
+            for name, function in functions.items():
+                values = list(function(words))
+                if len(values) != len(words):
+                    raise InputError(
+                        f"{name} of {text[:60]!r}: {len(values)} values for {len(words)} words;"
+                        " give one for each"
+                    )
+                of_word = dict(zip(known, values, strict=True))
+                columns[name] += [of_word.get(number) for number in numbers]
+    starts = np.cumsum([0, *map(len, ids[1:])], dtype=np.int64)
+    extra = {name: _column(values) for name, values in columns.items()}
+    return Tokens(np.concatenate(ids), None, starts, tokenizer.pad_token_id, extra)
+
+
+def _column(values: Sequence[bool | int | None]) -> np.ndarray:
+    """Values of tokens, bool or int16 ``[T]``, with False or −1 in place of None."""
+    known = [value for value in values if value is not None]
+    is_flag = len(known) > 0 and all(isinstance(value, bool | np.bool_) for value in known)
+    fill, dtype = (False, bool) if is_flag else (-1, np.int16)
+    return np.array([fill if value is None else value for value in values], dtype=dtype)
+
+
+def _words(
+    text: str, offsets: Sequence[tuple[int, int]], numbers: Sequence[int | None]
+) -> tuple[list[int], list[str]]:
+    """Numbers and texts of the words that tokens are of, in order."""
+    spans: dict[int, tuple[int, int]] = {}
+    for number, (begin, end) in zip(numbers, offsets, strict=True):
+        if number is not None:
+            spans[number] = (spans.get(number, (begin, end))[0], end)
+    return list(spans), [text[begin:end].strip() for begin, end in spans.values()]

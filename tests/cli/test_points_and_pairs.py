@@ -131,8 +131,26 @@ def test_pairs_with_a_text(lit_ssl, workdir, model, nlvr2):
     assert lit_ssl("fit", *words, "--data.missing_images=skip").code == 0
 
 
+def test_statements_on_scenes(lit_ssl, workdir, model):
+    model(PAIRS)
+    words = [
+        "--config=model.yaml", "--data=DigitScenesNLVR2DataModule", "--data.sizes=[3,0,1]",
+        "--data.batch_size=4", *QUICK,
+    ]  # fmt: skip
+    result = lit_ssl("fit", *words, "--data.tokenizer.folder=words", "--data.tokenizer.size=200")
+    assert result.code == 0, result.err
+    assert len(list((workdir / "words").glob("wordpiece_200_*.txt"))) == 1
+
+
 @pytest.mark.parametrize(
-    "name", ["MNIST5kPointsDataModule", "ModelNet40DataModule", "NLVR2DataModule"]
+    "name",
+    [
+        "MNIST5kPointsDataModule",
+        "ModelNet40DataModule",
+        "NLVR2DataModule",
+        "DigitScenesDataModule",
+        "DigitScenesNLVR2DataModule",
+    ],
 )
 def test_help(lit_ssl, name):
     result = lit_ssl("fit", "--data", name, "--data.help")

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "text": (),
     "transforms": (),
     "models": ("transforms",),
-    "metrics": ("models",),
+    "metrics": ("models", "text"),
     # what the others agree upon
     "contracts": (),
     "trainer": ("contracts",),

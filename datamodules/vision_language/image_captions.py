@@ -1,0 +1,138 @@
+"""Images with captions: what vision-language models are pretrained and searched on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
+from lit_ssl.datamodules.reading.images import Images
+from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.datamodules.vision_language.image_text import BYTES, ImageTextModule
+from lit_ssl.errors import InputError
+from lit_ssl.text.tokens import Tokens, WordColumn, tokenize_words
+
+__all__ = ["CaptionedImages", "ImageCaptionModule"]
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """Captions of images, a row each: a source of rows.
+
+    Args:
+        images: The images.
+        image_of: int64 ``[N]``: the image of each caption, a row of ``images``; several captions
+            may be of one.
+        texts: N captions; empty once they are tokens.
+        tokens: Their tokens; None before they are made.
+    """
+
+    images: Images
+    image_of: np.ndarray
+    texts: Sequence[str]
+    tokens: Tokens | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_of)
+
+    def name(self, row: int) -> str | None:
+        """Return the name of the image of a row."""
+        return self.images.name(int(self.image_of[row]))
+
+    def select(self, rows: np.ndarray) -> CaptionedImages:
+        """Return the captions at ``rows`` (int64 ``[N]``), in that order; images stay."""
+        if self.tokens is not None:
+            raise NotImplementedError("rows are chosen before their texts are tokenized")
+        return replace(self, image_of=self.image_of[rows], texts=[self.texts[row] for row in rows])
+
+    def read(self, row: int) -> Tensor:
+        """Return the image of a row, uint8 ``[3, H, W]``.
+
+        Raises:
+            CorruptImageError: It cannot be read.
+        """
+        return self.images.read(int(self.image_of[row]))
+
+    def with_tokens(self, tokens: Tokens) -> CaptionedImages:
+        """Return the captions with tokens in place of texts."""
+        return replace(self, texts=(), tokens=tokens)
+
+
+class _CaptionSet(Served):
+    """Captioned images with a transform.
+
+    Args:
+        captions: With tokens.
+        transform: Maps (uint8 ``[3, H, W]``, seed) to uint8 ``[3, h, w]``.
+        width: Tokens per text; None: as many as the longest of a batch has.
+    """
+
+    def __init__(
+        self,
+        captions: CaptionedImages,
+        transform: Callable[[Tensor, int], Tensor],
+        width: int | None,
+    ) -> None:
+        super().__init__(captions)
+        self.transform = transform
+        self.width = width
+
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[dict[str, Tensor], Tensor]:
+        rows, seeds = split_keys(keys)
+        images = [
+            self.transform(self.reader.read(int(row)), int(seed))
+            for row, seed in zip(rows, seeds, strict=True)
+        ]
+        text = self.reader.tokens.batch(rows, self.width)
+        return {"images": torch.stack(images), **text}, torch.from_numpy(rows)
+
+
+class ImageCaptionModule(ImageTextModule):
+    """Images with captions.
+
+    A data set gives ``load_rows``, whose source is a ``CaptionedImages``, with the columns
+    ``image_number`` (int64, equal for captions of one image) and ``label`` (−1). A batch is
+    ``({"images", "input_ids", "attention_mask", "word_ids"}, image numbers)``: images
+    ``[B, C, H, W]``, uint8 from the workers and normalised on the device; the others ``[B, L]``:
+    ids, mask (1 where a token is) and the tokenizer's number of the word that a token is of (−1 for
+    special tokens and padding), int64; image numbers int64 ``[B]``. ``candidates`` (bool: words
+    that content or noun-verb maskers prefer), ``unit_ids`` (int64: collocations) and others are
+    there where ``word_columns`` has a function for them.
+
+    Args:
+        kwargs: Arguments of ``ImageTextModule``; "bytes" are no tokenizer here, since they have
+            no [MASK].
+
+    Attributes:
+        word_columns: Name → function from the words of a caption to a bool or an integer from 0 for
+            each; what a data set puts there before ``setup`` is in its batches.
+    """
+
+    inputs: ClassVar[str] = "captions"
+    carried: ClassVar[tuple[str, ...]] = ("image_number",)
+    class_names: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.word_columns: dict[str, WordColumn] = {}
+        if self.tokenizer == BYTES:
+            raise InputError(
+                f"{type(self).__name__} needs words to mask, which bytes do not tell: give"
+                " tokenizer a folder, a vocab.txt, or a CorpusWordPiece"
+            )
+
+    def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
+        """Return the tokens of some captions, longer ones cut, with their words."""
+        return tokenize_words(self.text_tokenizer, texts, max_length, self.word_columns)
+
+    def served(self, split: Split, training: bool = False) -> Dataset:
+        """Return a data set that gives batches (images and tokens, rows)."""
+        source = self._require(split).source
+        assert isinstance(source, CaptionedImages)
+        return _CaptionSet(source, self.view(training), self.width)

@@ -1,0 +1,259 @@
+"""Images with a text: their tokens, their transforms, and what is done on the device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from lit_ssl.datamodules.loading.rows_module import RowsModule
+from lit_ssl.datamodules.reading.rows import Rows
+from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.datamodules.selection.subset import Subset
+from lit_ssl.errors import InputError, InputTypeError, check_choice
+from lit_ssl.text.byte_tokens import BYTE_VOCABULARY, byte_tokens
+from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
+from lit_ssl.text.tokens import Tokens, load_tokenizer, mask_token_id, tokenize
+from lit_ssl.text.wordpiece import tokenizer_of_pieces
+from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.transforms import EvalTransform, SingleView, normalize
+
+__all__ = ["BYTES", "ImageTextModule", "TextSource", "WithoutSeed"]
+
+BYTES = "bytes"
+_NO_LIMIT = 2**30  # tokens
+_PIECES = "of the pieces that were given"
+
+
+class TextSource(Protocol):
+    """Rows with a text each, besides their images."""
+
+    texts: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def name(self, row: int) -> str | None:
+        """Return the name of a row."""
+
+    def select(self, rows: np.ndarray) -> TextSource:
+        """Return some rows."""
+
+    def with_tokens(self, tokens: Tokens) -> TextSource:
+        """Return the rows with tokens in place of texts."""
+
+
+class WithoutSeed:
+    """An evaluation transform where a seed is given too."""
+
+    def __init__(self, transform: EvalTransform) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Tensor, seed: int) -> Tensor:
+        """Transform an image."""
+        return self.transform(image)
+
+
+class ImageTextModule(RowsModule):
+    """Rows of images with a text.
+
+    A data set gives ``load_rows``, whose source is a ``TextSource``, and ``class_names``; a kind of
+    row gives ``served``. All texts of a split are tokenized once, in ``setup``, and kept in memory.
+
+    Args:
+        tokenizer: "bytes": ids are the bytes of the text, 256 is padding. Else a folder with a
+            pretrained tokenizer (or model) that transformers can read, or a vocabulary of BERT's
+            (``vocab.txt``); nothing is downloaded. Or a ``CorpusWordPiece``: a vocabulary trained
+            on the texts of the official training set, before any hold-out, and kept in its folder.
+            Or the pieces of a vocabulary of BERT's.
+        max_length: Longest text in tokens; longer ones are cut, and a warning says how many.
+        padding: "longest" fills a batch up to its longest text; "max_length" always to
+            ``max_length``, for compiled models.
+        train_transform: Random view of each training image, each by itself; None: none. Texts may
+            speak of left and right, which a horizontal flip falsifies.
+        eval_transform: Transform of all other images. None resizes the shorter side to
+            ``image_size`` and cuts out the centre, as CLIP does.
+        image_size: Height and width of evaluation images.
+        mean: Mean of each channel for images in [0, 1]; ImageNet's, unless given.
+        std: Standard deviation of each channel; ImageNet's, unless given.
+        batch_size: Pairs per batch and process.
+        num_workers: Worker processes per loader.
+        seed: Seed of the order and of the views, the same on all processes. None takes the one of
+            ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
+        pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
+        subset: Train on a part of the training rows only.
+
+    Attributes:
+        num_classes: Number of classes.
+        class_names: Their names, in the order of the labels.
+        vocab_size: Number of different ids, the padding included.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        image_size: Height and width of images after the evaluation transform.
+    """
+
+    inputs: ClassVar[str] = "examples"
+    in_channels = 3
+
+    def __init__(
+        self,
+        *,
+        tokenizer: str | CorpusWordPiece | Sequence[str],
+        max_length: int = 64,
+        padding: Literal["longest", "max_length"] = "longest",
+        train_transform: SingleView | None = None,
+        eval_transform: EvalTransform | None = None,
+        image_size: int = 224,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        batch_size: int = 32,
+        num_workers: int = 4,
+        seed: int | None = None,
+        pin_memory: bool | None = None,
+        drop_last: bool = True,
+        subset: Subset | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            pin_memory=pin_memory,
+            drop_last=drop_last,
+            subset=subset,
+        )
+        self.save_hyperparameters(
+            logger=False,
+            ignore=not_plain(
+                tokenizer=tokenizer,
+                train_transform=train_transform,
+                eval_transform=eval_transform,
+                subset=subset,
+            ),
+        )
+        check_choice("padding", padding, ("longest", "max_length"))
+        if max_length < 1:
+            raise InputError(f"max_length must be at least 1, got {max_length}")
+        if train_transform is not None and not isinstance(train_transform, SingleView):
+            raise InputTypeError(
+                f"{type(self).__name__} makes one view of each image: give train_transform a"
+                f" SingleView, not {type(train_transform).__name__}"
+            )
+        if train_transform is not None and train_transform.crop.hflip > 0:
+            rank_zero_warn(
+                "train_transform flips images (hflip), which makes texts about left and right"
+                " wrong: set hflip to 0 unless there are none"
+            )
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.padding = padding
+        self.train_transform = train_transform
+        self.eval_transform = eval_transform or EvalTransform(image_size)
+        self.image_size = self.eval_transform.size
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def prepare_data(self) -> None:
+        """Train the vocabulary, if one is asked for and not there yet."""
+        if isinstance(self.tokenizer, CorpusWordPiece):
+            self._trained_vocabulary()
+
+    @cached_property
+    def text_tokenizer(self) -> Any:
+        """The tokenizer of transformers; None for bytes. It is read, or trained, on first use."""
+        if isinstance(self.tokenizer, CorpusWordPiece):
+            return load_tokenizer(str(self._trained_vocabulary()))
+        if not isinstance(self.tokenizer, str):
+            return tokenizer_of_pieces(self.tokenizer, _PIECES)
+        if self.tokenizer == BYTES:
+            return None
+        return load_tokenizer(os.path.expanduser(self.tokenizer))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of different ids, the padding included; it reads the tokenizer."""
+        return BYTE_VOCABULARY if self.text_tokenizer is None else len(self.text_tokenizer)
+
+    @property
+    def mask_id(self) -> int:
+        """Id of [MASK]; it reads the tokenizer.
+
+        Raises:
+            InputError: There is none.
+        """
+        if self.text_tokenizer is None:
+            raise InputError(
+                "bytes have no [MASK], which masked language modelling needs: give tokenizer a"
+                " folder, a vocab.txt, or a CorpusWordPiece"
+            )
+        name = self.tokenizer if isinstance(self.tokenizer, str) else _PIECES
+        return mask_token_id(self.text_tokenizer, name)
+
+    def opened(self, rows: Rows, split: Split) -> Rows:
+        """Tokenize the texts of a split."""
+        source = cast(TextSource, rows.source)
+        tokens = self.tokens_of(source.texts, self.max_length)
+        longest = np.flatnonzero(np.diff(tokens.starts) == self.max_length).tolist()
+        whole = self.tokens_of([source.texts[row] for row in longest], _NO_LIMIT)
+        cut = int((np.diff(whole.starts) > self.max_length).sum())
+        if cut:
+            rank_zero_warn(
+                f"{split}: {cut:,} of {len(source):,} texts are longer than max_length ="
+                f" {self.max_length} tokens, and are cut"
+            )
+        # Of single texts, types say nothing.
+        return Rows(source.with_tokens(tokens._replace(types=None)), rows.columns)
+
+    def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
+        """Return the tokens of some texts, longer ones cut."""
+        if self.text_tokenizer is None:
+            return byte_tokens(texts, max_length)
+        return tokenize(self.text_tokenizer, texts, None, max_length)
+
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return any texts as those of a batch: ``[N, L]`` each.
+
+        Args:
+            texts: N texts.
+        """
+        tokens = self.tokens_of(texts, self.max_length)._replace(types=None)
+        return tokens.batch(np.arange(len(texts)), self.width)
+
+    @property
+    def width(self) -> int | None:
+        """Tokens per text of a batch; None: as many as its longest has."""
+        return self.max_length if self.padding == "max_length" else None
+
+    def view(self, training: bool) -> SingleView | WithoutSeed:
+        """Return what is done with each image, a function of the image and a seed."""
+        recipe = self.train_transform if training else None
+        return WithoutSeed(self.eval_transform) if recipe is None else recipe
+
+    def _trained_vocabulary(self) -> Path:
+        assert isinstance(self.tokenizer, CorpusWordPiece)
+        rows = self.load_rows("train")
+        assert rows is not None
+        path = self.tokenizer.vocabulary(cast(TextSource, rows.source).texts)
+        rank_zero_info(f"The vocabulary of the training texts is {path}")
+        return path
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Scale images to [0, 1] and normalise them, if they are uint8.
+
+        Args:
+            batch: (inputs, labels).
+            dataloader_idx: Index of the loader, unused.
+        """
+        inputs, *targets = batch
+        if inputs["images"].dtype != torch.uint8:
+            return batch
+        images = normalize(inputs["images"], self.mean, self.std)
+        if self.trainer is not None:
+            # Lightning has converted the batch already, while it was uint8.
+            images = self.trainer.precision_plugin.convert_input(images)
+        return {**inputs, "images": images}, *targets

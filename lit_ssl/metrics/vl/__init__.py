@@ -1,0 +1,1 @@
+"""Measures of vision-language tasks, as torchmetrics metrics."""
