@@ -124,8 +124,8 @@ def fit_vl_backbone(backbone: nn.Module, weights: VLWeights, path: str | Path) -
         if name.endswith(_WORDS) and other.shape[1] == value.shape[1]:
             raise InputError(
                 f"{path} was trained with a vocabulary of {len(value)} tokens, but the backbone "
-                f"has {len(other)}: give the data the tokenizer of that training, and the backbone its "
-                "vocab_size"
+                f"has {len(other)}: give the data the tokenizer of that training, and the backbone "
+                "its vocab_size"
             )
         if name == _IN_MODEL + _PLACES and other.shape[1] == value.shape[1]:
             raise InputError(

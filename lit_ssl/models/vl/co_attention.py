@@ -146,8 +146,8 @@ class CoAttentionBackbone(nn.Module):
 
     def __init__(
         self,
-        image_encoder: str = "vit_base_patch16_clip_quickgelu_224",
-        text_encoder: str | dict[str, Any] = "roberta-base",
+        image_encoder: str,
+        text_encoder: str | dict[str, Any],
         image_kwargs: dict[str, Any] | None = None,
         hidden_size: int = 768,
         num_layers: int = 6,

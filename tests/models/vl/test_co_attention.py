@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jsonargparse
 import pytest
 import torch
 import torch.nn.functional as F
@@ -141,6 +142,33 @@ def test_images_embedded_once_give_the_same():
     embeds, mask = backbone.embed_images(batch.pop("images"), torch.ones(3, 12, 12))
     again = backbone({**batch, "image_embeds": embeds, "image_mask": mask})
     torch.testing.assert_close(again, whole)
+
+
+def test_half_precision_is_close_and_trains():
+    backbone = small(dropout=0.0).eval()
+    batch = pairs()
+    whole = backbone(batch)
+    backbone.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = backbone(batch)
+    half.pooled.float().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
+    assert whole.pooled.dtype == torch.float32
+    assert half.pooled.isfinite().all()
+
+
+def test_a_configuration_names_the_backbone():
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--backbone", type=torch.nn.Module)
+    options = {
+        "class_path": "lit_ssl.models.CoAttentionBackbone",
+        "init_args": {
+            "image_encoder": "vit_tiny_patch16_224", "text_encoder": BERT, "image_kwargs": VIT,
+            **FUSED,
+        },
+    }  # fmt: skip
+    built = parser.instantiate_classes(parser.parse_object({"backbone": options})).backbone
+    assert built.pooled_size == 48
 
 
 def test_both_streams_see_each_other():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jsonargparse
 import pytest
 import timm
 import torch
@@ -260,6 +261,45 @@ def test_dropout_of_image_tokens_is_drawn_for_each_text():
     twice |= {"image_embeds": embeds.expand(2, -1, -1), "image_mask": mask.expand(2, -1)}
     pooled = backbone(twice).pooled
     assert (pooled[0] - pooled[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_one_pass_over_two_batches_is_two_passes(padded):
+    backbone = small().eval()
+    first, second = pairs(), pairs()
+    for batch in (first, second):
+        if padded:
+            batch["pixel_mask"] = torch.ones(3, 12, 12)
+    second.get("pixel_mask", torch.ones(1, 12))[..., 8:] = 0  # narrower images
+    both = backbone({name: torch.cat([first[name], second[name]]) for name in first})
+    for rows, batch in ((slice(3), first), (slice(3, 6), second)):
+        alone = backbone(batch)
+        real = alone.image_mask
+        torch.testing.assert_close(both.pooled[rows], alone.pooled, **VALUE)
+        torch.testing.assert_close(both.text[rows], alone.text, **VALUE)
+        torch.testing.assert_close(both.image[rows][both.image_mask[rows]], alone.image[real])
+
+
+def test_half_precision_is_close_and_trains():
+    backbone = small()
+    batch = pairs()
+    whole = backbone(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = backbone(batch)
+    torch.testing.assert_close(half.pooled.float(), whole.pooled, rtol=0, atol=0.02)
+    half.pooled.float().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
+    narrow = small().bfloat16()({**batch, "images": batch["images"].bfloat16()})
+    assert narrow.pooled.dtype == torch.bfloat16
+    assert narrow.pooled.isfinite().all()
+
+
+def test_a_configuration_names_the_backbone():
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--backbone", type=torch.nn.Module)
+    options = {"class_path": "lit_ssl.models.ViltBackbone", "init_args": {"config": SMALL}}
+    built = parser.instantiate_classes(parser.parse_object({"backbone": options})).backbone
+    assert built.hidden_size == 24
 
 
 def test_a_second_image_starts_as_the_first():
