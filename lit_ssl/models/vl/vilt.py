@@ -237,10 +237,14 @@ def _transformers() -> Any:
 def _fresh(fields: Mapping[str, Any]) -> Any:
     transformers = _transformers()
     try:
-        return transformers.ViltModel(transformers.ViltConfig(**fields))
+        model = transformers.ViltModel(transformers.ViltConfig(**fields))
     except Exception as error:  # the classes of its checks change with its versions
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"transformers refuses the config of ViltBackbone: {reason}") from error
+    # transformers leaves these at 0, timm's vision transformers draw them
+    for table in (model.embeddings.cls_token, model.embeddings.position_embeddings):
+        nn.init.trunc_normal_(table, std=model.config.initializer_range)
+    return model
 
 
 def _from_folder(path: str, fields: Mapping[str, Any], num_modalities: int) -> Any:

@@ -167,7 +167,9 @@ def test_a_configuration_names_the_backbone():
             **FUSED,
         },
     }  # fmt: skip
-    built = parser.instantiate_classes(parser.parse_object({"backbone": options})).backbone
+    # named `instantiate` since jsonargparse 4.49
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    built = instantiate(parser.parse_object({"backbone": options})).backbone
     assert built.pooled_size == 48
 
 

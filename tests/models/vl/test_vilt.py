@@ -298,7 +298,9 @@ def test_a_configuration_names_the_backbone():
     parser = jsonargparse.ArgumentParser()
     parser.add_argument("--backbone", type=torch.nn.Module)
     options = {"class_path": "lit_ssl.models.ViltBackbone", "init_args": {"config": SMALL}}
-    built = parser.instantiate_classes(parser.parse_object({"backbone": options})).backbone
+    # named `instantiate` since jsonargparse 4.49
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    built = instantiate(parser.parse_object({"backbone": options})).backbone
     assert built.hidden_size == 24
 
 
@@ -334,6 +336,12 @@ def test_a_second_image_starts_as_the_first():
 def test_wrong_batches_are_named(change, message):
     with pytest.raises(InputError, match=message):
         small()({**pairs(), **change})
+
+
+def test_positions_do_not_start_at_zero():
+    embeddings = small().model.embeddings
+    for table in (embeddings.cls_token, embeddings.position_embeddings):
+        assert 0.01 < table.std() < 0.03
 
 
 def test_wrong_fields_are_named():
