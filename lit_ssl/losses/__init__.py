@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from lit_ssl.losses.group_dro import GroupDROLoss as GroupDROLoss
     from lit_ssl.losses.group_dro import GroupDROLossOutput as GroupDROLossOutput
     from lit_ssl.losses.group_dro import group_means as group_means
+    from lit_ssl.losses.matching import Matching as Matching
+    from lit_ssl.losses.matching import draw_in_batch as draw_in_batch
+    from lit_ssl.losses.matching import draw_matching as draw_matching
+    from lit_ssl.losses.matching import matching_loss as matching_loss
+    from lit_ssl.losses.mlm import MaskedLMLoss as MaskedLMLoss
+    from lit_ssl.losses.mlm import gather_masked as gather_masked
     from lit_ssl.losses.msn import MSNLoss as MSNLoss
     from lit_ssl.losses.msn import MSNLossOutput as MSNLossOutput
     from lit_ssl.losses.msn import log_sinkhorn as log_sinkhorn
@@ -27,5 +33,11 @@ if TYPE_CHECKING:
     from lit_ssl.losses.ropaws import ropaws_predictions as ropaws_predictions
     from lit_ssl.losses.suncet import NTXentLoss as NTXentLoss
     from lit_ssl.losses.suncet import SuNCEtLoss as SuNCEtLoss
+    from lit_ssl.losses.vqa import vqa_loss as vqa_loss
+    from lit_ssl.losses.word_patch import WordPatchAlignment as WordPatchAlignment
+    from lit_ssl.losses.word_patch import WordPatchOutput as WordPatchOutput
+    from lit_ssl.losses.word_patch import alignment_cost as alignment_cost
+    from lit_ssl.losses.word_patch import alignment_masks as alignment_masks
+    from lit_ssl.losses.word_patch import transport_plan as transport_plan
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

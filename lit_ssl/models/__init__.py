@@ -52,5 +52,12 @@ if TYPE_CHECKING:
     from lit_ssl.models.nac.tokenizers.sequences import SymbolTokenizer as SymbolTokenizer
     from lit_ssl.models.nac.tokenizers.tokens import Tokens as Tokens
     from lit_ssl.models.probe_features import ProbeFeatures as ProbeFeatures
+    from lit_ssl.models.vl.co_attention import CoAttentionBackbone as CoAttentionBackbone
+    from lit_ssl.models.vl.heads import MatchingHead as MatchingHead
+    from lit_ssl.models.vl.heads import MLMHead as MLMHead
+    from lit_ssl.models.vl.heads import RetrievalHead as RetrievalHead
+    from lit_ssl.models.vl.heads import VLClassifierHead as VLClassifierHead
+    from lit_ssl.models.vl.output import VLOutput as VLOutput
+    from lit_ssl.models.vl.vilt import ViltBackbone as ViltBackbone
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -59,7 +59,7 @@ def tokenizer_of_pieces(pieces: Sequence[str], name: str) -> Any:
         )
     if len(ids) != len(pieces):  # an id would lie beyond the number of pieces
         twice = next(piece for number, piece in enumerate(pieces) if ids[piece] != number)
-        raise InputError(f"{path} has the piece {twice!r} more than once: get the file again")
+        raise InputError(f"{name} has the piece {twice!r} more than once: get the file again")
     special = (piece.startswith("[") and piece.endswith("]") for piece in pieces)
     is_cased = any(
         re.search("[A-Z]", piece) and not is_special

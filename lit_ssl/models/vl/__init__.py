@@ -1,0 +1,1 @@
+"""Networks over an image and a text, and their heads."""
