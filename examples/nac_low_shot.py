@@ -1,6 +1,6 @@
 """Few examples of new classes: adapting a trained circuit, and how much of it to adapt.
 
-    python examples/nac_low_shot.py               # 3 seeds x 5 episodes; half an hour on one core
+    python examples/nac_low_shot.py               # 3 seeds x 5 episodes; 12 minutes on one core
     python examples/nac_low_shot.py --quick       # seconds, and no result
 
 Trains a Neural Attentive Circuit and a Perceiver IO of the same size on six digits, adapts each to

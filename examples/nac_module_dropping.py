@@ -1,6 +1,6 @@
 """Dropping modules of a trained circuit: what it saves on the clock and what it costs.
 
-    python examples/nac_module_dropping.py                  # 3 seeds; half an hour on one core
+    python examples/nac_module_dropping.py                  # 3 seeds; 40 minutes on one core
     python examples/nac_module_dropping.py --quick          # seconds, and no result
 
 Trains Neural Attentive Circuits and Perceiver IOs of the same size on 3,500 digits, in the ordinary
