@@ -100,5 +100,6 @@ def test_presets_leave_nothing_of_the_recipes_data(lit_ssl, preset):
     assert (data["subset"], data["train_transform"], data["val_size"]) == (None, None, 0)
     transform = data["eval_transform"]["init_args"]
     resize = None if preset in CIFAR else 256
-    assert transform == {"size": 224, "resize": resize, "channels": 3}
+    usual = {"interpolation": "bilinear"}
+    assert transform == {"size": 224, "resize": resize, "channels": 3, **usual}
     assert data["mean"] == [0.485, 0.456, 0.406]

@@ -148,7 +148,7 @@ def pool(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("nac_pool")
     runs = {}
     for item in request.session.items:
-        if getattr(item, "originalname", None) != test_two_processes.__name__:
+        if getattr(item, "function", None) is not test_two_processes:
             continue
         name, strategy = (item.callspec.params[key] for key in ("name", "strategy"))
         runs[f"{name} {strategy}"] = [
