@@ -87,6 +87,11 @@ def test_a_smaller_checkpoint_computes_what_the_pruned_network_does(lit_ssl, wor
         assert torch.equal(loaded.kept_modules, module.net.kept_modules)
     Path("circuit.safetensors").unlink()
     # the modules that come first still do alone
+    over = lit_ssl("nac-prune", whole, "small.ckpt", "--keep", 3)
+    assert over.code == 2
+    assert over.err.splitlines()[-1].endswith(
+        "small.ckpt exists: give another name, or remove it first"
+    )
     again = lit_ssl("nac-prune", "small.ckpt", "first.ckpt", "--keep", "1")
     assert "wrote first.ckpt: modules 0, the best by nested\n" in again.out
     Path("first.ckpt").unlink()

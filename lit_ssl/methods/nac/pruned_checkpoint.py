@@ -64,7 +64,7 @@ def prune_checkpoint(
 
     Args:
         checkpoint: of a run of ``lit-ssl fit`` with a circuit as ``net``.
-        out: file to write; not ``checkpoint`` itself.
+        out: file to write; one that exists is not written over.
         keep: positions of the mediators, or how many of the best, ≥ 1.
         outputs: positions of the output modules to keep; None: all.
         method: of :func:`lit_ssl.models.nac.ranking.rank_modules`, where ``keep`` is a number, but
@@ -79,6 +79,8 @@ def prune_checkpoint(
     out = Path(out)
     if out.exists() and os.path.samefile(out, checkpoint):
         raise InputError(f"{out} is the checkpoint itself: give the smaller one another name")
+    if out.exists():
+        raise InputError(f"{out} exists: give another name, or remove it first")
     instead = "load it in Python, and keep net.prune(keep)"
     built, config = build_circuit(checkpoint, instead)
     net: Any = built
