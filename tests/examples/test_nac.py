@@ -159,3 +159,22 @@ def test_intervals_are_those_of_student():
     interval = load("nac_low_shot").interval
     assert interval([1.0, 2.0, 3.0]) == "+2.0 ± 2.5"  # 4.303 · 1 / √3
     assert interval([1.5]) == "+1.5"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", ["nested", "none"])
+def test_only_nested_dropout_lets_a_circuit_do_without_most_modules(dropout):
+    """The direction of the table in docs/nac.md, and its gate: 2 of 32 modules, one seed."""
+    module = load("nac_module_dropping")
+    settings = {"modules": 32, "dim": 48, "depth": 2, "epochs": 10, "batch": 64, "calibration": 100}
+    net = module.train(module.Variant(module.NAC_NAME, dropout), 0, settings)
+    images, labels = module.digits("test")
+    orders = {"nested": ["nested"], "none": ["eigenvector", "taylor"]}[dropout]
+    calibration = [tuple(part[:100] for part in module.digits("val"))]
+    ranks = [net.rank_modules(order, calibration) for order in orders]
+    whole = module.accuracy(net, images, labels)
+    cut = max(module.accuracy(net.prune(order[:2]).fold(), images, labels) for order in ranks)
+    alone = module.accuracy(net, images, labels, keep=[21])
+    assert whole > 80
+    assert whole - alone >= module.GATE
+    assert (whole - cut <= 4) if dropout == "nested" else (whole - cut >= 10), (whole, cut)
