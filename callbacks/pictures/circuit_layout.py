@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import networkx as nx
 import numpy as np
 
 __all__ = ["CircuitLayout", "circuit_layout"]
@@ -39,6 +38,8 @@ def circuit_layout(probabilities: np.ndarray, links: np.ndarray, seed: int = 0) 
         links: bool ``[N, N]``, symmetric, which of them count; the diagonal is ignored.
         seed: of the search; global random numbers are neither used nor changed.
     """
+    import networkx as nx
+
     n = len(links)
     links = links & ~np.eye(n, dtype=bool)
     degree = links.sum(1)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import NamedTuple
-
-import networkx as nx
+from typing import Any, NamedTuple
 
 from lit_ssl.errors import InputError, did_you_mean
 
@@ -23,11 +21,11 @@ class Family(NamedTuple):
 
     Attributes:
         defaults: the arguments for N nodes.
-        draw: a graph of N nodes, from a seed and all arguments.
+        draw: a graph of N nodes, from networkx, N, a seed and all arguments.
     """
 
     defaults: Callable[[int], Arguments]
-    draw: Callable[[int, int, Mapping[str, int | float]], nx.Graph]
+    draw: Callable[[Any, int, int, Mapping[str, int | float]], Any]
 
 
 def _clusters(n: int) -> int:
@@ -41,45 +39,45 @@ def _divisors(n: int) -> list[int]:
 FAMILIES: dict[str, Family] = {
     "watts-strogatz": Family(
         lambda n: {"k": max(2, n // 10), "p": 0.4},
-        lambda n, seed, a: nx.watts_strogatz_graph(n, a["k"], a["p"], seed=seed),
+        lambda nx, n, seed, a: nx.watts_strogatz_graph(n, a["k"], a["p"], seed=seed),
     ),
     "planted-partition": Family(
         lambda n: {"clusters": _clusters(n), "p_in": 0.9, "p_out": 0.2},
-        lambda n, seed, a: nx.planted_partition_graph(
+        lambda nx, n, seed, a: nx.planted_partition_graph(
             a["clusters"], a["cluster_size"], a["p_in"], a["p_out"], seed=seed
         ),
     ),
     "erdos-renyi": Family(
         lambda n: {"p": 0.1},
-        lambda n, seed, a: nx.gnp_random_graph(n, a["p"], seed=seed),
+        lambda nx, n, seed, a: nx.gnp_random_graph(n, a["p"], seed=seed),
     ),
     "barabasi-albert": Family(
         lambda n: {"m": max(2, round(n / 128))},
-        lambda n, seed, a: nx.barabasi_albert_graph(n, a["m"], seed=seed),
+        lambda nx, n, seed, a: nx.barabasi_albert_graph(n, a["m"], seed=seed),
     ),
     "ring-of-cliques": Family(
         lambda n: {"clusters": _clusters(n), "p_in": 0.9, "p_out": 0.05},
-        lambda n, seed, a: nx.ring_of_cliques(a["clusters"], a["cluster_size"]),
+        lambda nx, n, seed, a: nx.ring_of_cliques(a["clusters"], a["cluster_size"]),
     ),
     "complete": Family(
         lambda n: {},
-        lambda n, seed, a: nx.complete_graph(n),
+        lambda nx, n, seed, a: nx.complete_graph(n),
     ),
     "grid": Family(
         lambda n: {"rows": max(d for d in _divisors(n) if d * d <= n)},
-        lambda n, seed, a: nx.grid_2d_graph(a["rows"], n // a["rows"]),
+        lambda nx, n, seed, a: nx.grid_2d_graph(a["rows"], n // a["rows"]),
     ),
     "hypercube": Family(
         lambda n: {},
-        lambda n, seed, a: nx.hypercube_graph(n.bit_length() - 1),
+        lambda nx, n, seed, a: nx.hypercube_graph(n.bit_length() - 1),
     ),
     "barbell": Family(
         lambda n: {"clique_size": max(2, 2 * n // 5)},
-        lambda n, seed, a: nx.barbell_graph(a["clique_size"], n - 2 * a["clique_size"]),
+        lambda nx, n, seed, a: nx.barbell_graph(a["clique_size"], n - 2 * a["clique_size"]),
     ),
     "tree": Family(
         lambda n: {"branching": 2},
-        lambda n, seed, a: nx.full_rary_tree(a["branching"], n),
+        lambda nx, n, seed, a: nx.full_rary_tree(a["branching"], n),
     ),
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor
@@ -89,8 +88,10 @@ class GraphPrior:
         Raises:
             ValueError: if the family has no graph of that size; the message says which it has.
         """
+        import networkx as nx  # a third of a second, which other runs do not need
+
         arguments = resolve(self.name, num_modules, self.arguments)
-        graph = FAMILIES[self.name].draw(num_modules, self.seed, arguments)
+        graph = FAMILIES[self.name].draw(nx, num_modules, self.seed, arguments)
         matrix = nx.to_numpy_array(graph, nodelist=list(graph), dtype=np.int8)
         return torch.from_numpy(matrix != 0)
 
