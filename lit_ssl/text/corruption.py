@@ -87,7 +87,7 @@ def corrupt(
     Raises:
         InputError: There is no [MASK], or a share or shape is wrong.
 
-    Source: section 2.3 of our reading of arXiv 2212.05195; the numbers drawn are those of
+    Source: the collator of dandelin/ViLT; the numbers drawn are those of
     transformers' collator for language modelling.
     """
     check_batch(input_ids, mask, predicted=predicted, units=units)

@@ -114,7 +114,7 @@ class UniformMasker:
         min_masked: Mask at least so many tokens of a text, as far as it has them. Short texts are
             then masked more than the rate says.
 
-    Source: section 2.4 of our reading of arXiv 2212.05195 (ours: ``budget``, ``min_masked``). With
+    Source: a strategy that arXiv 2212.05195 compares (ours: ``budget``, ``min_masked``). With
     one generator, mask and :func:`~lit_ssl.text.corrupt` draw the numbers of transformers'
     collator for language modelling.
     """
@@ -161,7 +161,7 @@ class WholeWordMasker:
             to r · n tokens, see :func:`~lit_ssl.text.unit_sampling.sample_units`.
         min_masked: Mask words until a text has at least so many masked tokens.
 
-    Source: section 2.4 of our reading of arXiv 2212.05195; the rule of transformers 5 with the
+    Source: a strategy that arXiv 2212.05195 compares; the rule of transformers 5 with the
     tokenizer's own words.
     """
 

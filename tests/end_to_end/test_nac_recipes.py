@@ -12,7 +12,7 @@ import yaml
 
 from lit_ssl.cli.recipes import list_configs, packaged_config
 
-# Millions of parameters that published code has with the same options (spec: sections 3 and 4).
+# Millions of parameters that published code has with the same options.
 PUBLISHED = {
     "nac/tiny_imagenet_scale_free.yaml": 26.70,
     "nac/tiny_imagenet_planted_partition.yaml": 26.70,
