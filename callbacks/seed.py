@@ -10,6 +10,7 @@ import torch
 
 from lit_ssl.errors import InputError
 from lit_ssl.seeding import run_seed
+from lit_ssl.trainer.length import finished_batches
 
 
 class StepSeeder(pl.Callback):
@@ -40,9 +41,7 @@ class StepSeeder(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed for this batch."""
-        # Neither the number of the epoch nor that of the step: after some restarts Lightning counts
-        # an epoch or a begun batch twice. Finished batches it counts right after all of them.
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        done = finished_batches(trainer)
         seed_generators(step_seed(run_seed(self.seed), done, trainer.global_rank), pl_module.device)
 
 

@@ -51,11 +51,13 @@ class VLWeights(NamedTuple):
         heads: by name, such as ``mlm_head``, ``itm_head``; in files of ViLT and transformers also
             ``retrieval_head``, ``vqa_head``, ``nlvr2_head``, ``entailment_head``; of a run all its
             other modules.
+        vocabulary: fingerprint of the vocabulary of a run; None where it is not known.
     """
 
     source: str
     backbone: StateDict
     heads: dict[str, StateDict]
+    vocabulary: str | None = None
 
 
 def read_vl_weights(path: str | Path) -> VLWeights:
@@ -74,14 +76,17 @@ def read_vl_weights(path: str | Path) -> VLWeights:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or holds no such network.
     """
-    tensors = all_tensors(read_file(path))
+    content = read_file(path)
+    tensors = all_tensors(content)
     if any(name.startswith(_BACKBONE) for name in tensors):
         parts: dict[str, StateDict] = {}
         for name, value in tensors.items():
             top, _, rest = name.partition(".")
             parts.setdefault(top, {})[rest] = value
         backbone = parts.pop(_BACKBONE.rstrip("."))
-        return VLWeights(f"{path} (checkpoint of a run)", backbone, parts)
+        vocabulary = content.get("vocabulary")
+        known = vocabulary if isinstance(vocabulary, str) else None
+        return VLWeights(f"{path} (checkpoint of a run)", backbone, parts, known)
     if any(name.startswith("transformer.blocks.") for name in tensors):
         core, heads = _of_vilt(tensors, path)
         what = "checkpoint of ViLT"

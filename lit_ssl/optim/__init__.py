@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lit_ssl.optim.param_groups import decay_groups as decay_groups
     from lit_ssl.optim.param_groups import is_bias_or_norm as is_bias_or_norm
     from lit_ssl.optim.param_groups import layer_decay_groups as layer_decay_groups
+    from lit_ssl.optim.schedules import LinearDecay as LinearDecay
     from lit_ssl.optim.schedules import LossWeight as LossWeight
     from lit_ssl.optim.schedules import MultiStep as MultiStep
     from lit_ssl.optim.schedules import Schedule as Schedule

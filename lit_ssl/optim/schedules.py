@@ -10,7 +10,15 @@ from torch.optim import Optimizer
 
 from lit_ssl.errors import InputError
 
-__all__ = ["LossWeight", "MultiStep", "Schedule", "linear", "set_group", "set_schedules"]
+__all__ = [
+    "LinearDecay",
+    "LossWeight",
+    "MultiStep",
+    "Schedule",
+    "linear",
+    "set_group",
+    "set_schedules",
+]
 
 
 class Schedule(NamedTuple):
@@ -37,6 +45,29 @@ class Schedule(NamedTuple):
         progress = (step - self.warmup) / max(1.0, self.total - self.warmup)
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
         return self.final + (self.peak - self.final) * cosine
+
+
+class LinearDecay(NamedTuple):
+    """Linear warm-up from 0, then a straight line to 0; 0 after the end.
+
+    Attributes:
+        peak: value at the end of the warm-up.
+        total: length in optimiser steps, warm-up included.
+        warmup: length of the warm-up in steps.
+
+    Source: transformers' ``get_linear_schedule_with_warmup``, as ViLT and METER use it.
+    """
+
+    peak: float
+    total: float
+    warmup: float = 0.0
+
+    def __call__(self, step: float) -> float:
+        """Value at a step (0 … total)."""
+        if step < self.warmup:
+            return self.peak * step / self.warmup
+        left = (self.total - step) / max(1.0, self.total - self.warmup)
+        return self.peak * min(1.0, max(0.0, left))
 
 
 class MultiStep(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +15,15 @@ from torch import Tensor
 from lit_ssl.errors import InputError, InputImportError
 from lit_ssl.text.wordpiece import wordpiece_tokenizer
 
-__all__ = ["Tokens", "WordColumn", "load_tokenizer", "mask_token_id", "tokenize", "tokenize_words"]
+__all__ = [
+    "Tokens",
+    "WordColumn",
+    "load_tokenizer",
+    "mask_token_id",
+    "tokenize",
+    "tokenize_words",
+    "vocabulary_fingerprint",
+]
 
 _CHUNK = 4096
 WordColumn = Callable[[Sequence[str]], Sequence[bool | int]]
@@ -119,6 +129,17 @@ def mask_token_id(tokenizer: Any, name: str) -> int:
             " its vocab.txt before any network is trained on it"
         )
     return int(tokenizer.mask_token_id)
+
+
+def vocabulary_fingerprint(tokenizer: Any) -> str:
+    """Return a hash of which token has which id, to tell vocabularies of one size apart.
+
+    Args:
+        tokenizer: Of transformers.
+    """
+    entries = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    text = json.dumps(entries, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def tokenize(

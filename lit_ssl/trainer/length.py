@@ -14,7 +14,19 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import is_finding_lr, max_epochs_of
 
-__all__ = ["epochs_to_steps", "total_steps"]
+__all__ = ["epochs_to_steps", "finished_batches", "total_steps"]
+
+
+def finished_batches(trainer: Any) -> int:
+    """Training batches that are done, over all epochs and restarts: what random numbers count by.
+
+    Neither the number of the epoch nor that of the step: after some restarts Lightning counts an
+    epoch or a begun batch twice. Finished batches it counts right after all of them.
+
+    Args:
+        trainer: the running Trainer.
+    """
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
 
 
 def total_steps(trainer: Any) -> int:

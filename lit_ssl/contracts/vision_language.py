@@ -1,0 +1,39 @@
+"""What callbacks ask of a module that is pretrained on images with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+__all__ = ["GuessesWords"]
+
+
+@runtime_checkable
+class GuessesWords(Protocol):
+    """A module that guesses masked words and matches texts with images.
+
+    ``inputs`` is the dictionary of a batch of images with captions; in place of its ``images`` it
+    may hold ``image_embeds`` and ``image_mask``, as ``embed`` gives them, which may be reordered.
+    """
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the inputs with ``image_embeds`` and ``image_mask`` in place of ``images``."""
+
+    def fixed_mask(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the words that an evaluation masks, bool ``[B, L]``: a function of the texts."""
+
+    def guess(self, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Return logits ``[n, V]`` of masked tokens, row after row, each replaced by [MASK].
+
+        Args:
+            inputs: With clean ``input_ids``.
+            mask: bool ``[B, L]`` with n tokens.
+        """
+
+    def match(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the log-odds ``[B]`` that text and image belong together."""
+
+    def align(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the plan of word–patch alignment, ``[B, N, L]``; see its loss."""
