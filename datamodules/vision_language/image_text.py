@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
@@ -17,13 +16,14 @@ from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.subset import Subset
+from lit_ssl.datamodules.vision_language.image_batches import normalize_images
 from lit_ssl.errors import InputError, InputTypeError, check_choice
 from lit_ssl.text.byte_tokens import BYTE_VOCABULARY, byte_tokens
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 from lit_ssl.text.tokens import Tokens, load_tokenizer, mask_token_id, tokenize
 from lit_ssl.text.wordpiece import tokenizer_of_pieces
 from lit_ssl.trainer.hparams import not_plain
-from lit_ssl.transforms import EvalTransform, SingleView, normalize
+from lit_ssl.transforms import EvalTransform, SingleView
 
 __all__ = ["BYTES", "ImageTextModule", "TextSource", "WithoutSeed"]
 
@@ -243,17 +243,17 @@ class ImageTextModule(RowsModule):
         return path
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Scale images to [0, 1] and normalise them, if they are uint8.
+        """Scale images to [0, 1] and normalise them, if they are uint8; padding becomes 0.
 
         Args:
             batch: (inputs, labels).
             dataloader_idx: Index of the loader, unused.
         """
         inputs, *targets = batch
-        if inputs["images"].dtype != torch.uint8:
-            return batch
-        images = normalize(inputs["images"], self.mean, self.std)
-        if self.trainer is not None:
+
+        def convert(images: Tensor) -> Tensor:
             # Lightning has converted the batch already, while it was uint8.
-            images = self.trainer.precision_plugin.convert_input(images)
-        return {**inputs, "images": images}, *targets
+            trainer = self.trainer
+            return images if trainer is None else trainer.precision_plugin.convert_input(images)
+
+        return normalize_images(inputs, self.mean, self.std, convert), *targets
