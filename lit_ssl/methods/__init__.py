@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         VisualEntailmentClassifier as VisualEntailmentClassifier,
     )
     from lit_ssl.methods.vl.nlvr2 import NLVR2Classifier as NLVR2Classifier
+    from lit_ssl.methods.vl.pretraining import VLPretraining as VLPretraining
     from lit_ssl.methods.vl.vqa import VQAClassifier as VQAClassifier
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
