@@ -18,6 +18,7 @@ __all__ = [
     "labelled_batch",
     "labelled_inputs",
     "parts_of",
+    "scored_inputs",
     "split_batch",
     "two_stream_batch",
     "view_major",
@@ -31,7 +32,8 @@ class Batch(NamedTuple):
         inputs: Images ``[B, C, H, W]``, points ``[B, P, 3]``, a list of views
             ``[B, count, C, H, W]``, or a dictionary of tensors.
         labels: int64 ``[B]``, −1 where unknown; None where the batch has none.
-        extra: Groups or image numbers; None where the batch has none.
+        extra: Groups or image numbers, or scores float ``[B, A]`` in place of labels; None where
+            the batch has none.
     """
 
     inputs: Any
@@ -43,8 +45,9 @@ def parts_of(batch: Any) -> Batch:
     """Take a batch of any form apart.
 
     Args:
-        batch: ``inputs``, ``(inputs, labels)`` or ``(inputs, labels, extra)``; or a dictionary
-            whose entry ``unlabelled`` is one of these.
+        batch: ``inputs``, ``(inputs, labels)``, ``(inputs, labels, extra)`` or, with inputs in a
+            dictionary, ``(inputs, scores)``; or a dictionary whose entry ``unlabelled`` is one of
+            these.
 
     Returns:
         Its parts; of another form, inputs of None.
@@ -61,6 +64,8 @@ def parts_of(batch: Any) -> Batch:
             return Batch(list(batch[0]), *batch[1:])
         if all(isinstance(view, Tensor) for view in batch):
             return Batch(list(batch))
+        if _has_scores(batch):
+            return Batch(batch[0], None, batch[1])
     return Batch(None)
 
 
@@ -129,6 +134,36 @@ def labelled_inputs(batch: Any, num_classes: int, look: bool = False) -> tuple[A
         f"tensors, got {describe(batch)}: leave out the data module's train_transform or give it a "
         "SingleView"
     )
+
+
+def scored_inputs(batch: Any, num_classes: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs of a batch, and what each class is worth as an answer, float ``[B, A]``.
+
+    Args:
+        batch: Of any form.
+        num_classes: A.
+
+    Raises:
+        ValueError: If it has no scores, or those of another number of classes.
+    """
+    inputs, labels, scores = parts_of(batch)
+    if labels is not None or scores is None:
+        raise InputError(
+            "needs batches (inputs, scores [B, A]), with inputs a dictionary of tensors, as of"
+            f" VQAv2DataModule, got {describe(batch)}"
+        )
+    if scores.shape[1] != num_classes:
+        raise InputError(
+            f"got scores of {scores.shape[1]:,} answers where num_classes is {num_classes:,}: leave"
+            " num_classes to the data, or give the data the answers of this network"
+        )
+    return inputs, scores
+
+
+def _has_scores(batch: list[Any] | tuple[Any, ...]) -> bool:
+    if len(batch) != 2 or not isinstance(batch[0], dict) or not isinstance(batch[1], Tensor):
+        return False
+    return batch[1].ndim == 2 and batch[1].is_floating_point()
 
 
 def check_labels(
