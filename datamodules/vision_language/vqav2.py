@@ -110,6 +110,7 @@ class VQAv2DataModule(ImageQuestionModule):
         self.test_split = test_split
         self._spellings = Spellings()
         self._annotations: dict[str, Annotations] = {}
+        self._told: set[Split] = set()  # where a vocabulary is trained, rows are loaded twice
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -146,12 +147,10 @@ class VQAv2DataModule(ImageQuestionModule):
 
     def load_rows(self, split: Split) -> Rows | None:
         """Return the questions of a split whose images are there."""
+        if split == "test" and self.test_split is None:
+            return None
         if split == "test":
-            return (
-                None
-                if self.test_split is None
-                else self._rows(self._unanswered(self.test_split), split)
-            )
+            return self._rows(self._unanswered(str(self.test_split)), split)
         if self.val_images == _ALL:
             return self._rows(self._asked(_TRAIN if split == "train" else _VAL), split)
         val = self._asked(_VAL)
@@ -196,21 +195,8 @@ class VQAv2DataModule(ImageQuestionModule):
         return self._annotations[part]
 
     def _rows(self, found: Asked, split: Split) -> Rows:
-        hopeless = (found.answers < 0).all(axis=1)
-        if split == "train" and hopeless.all():
-            raise InputError(
-                f"{NAME}: none of the {len(hopeless):,} training questions has one of the"
-                f" {len(self.vocabulary):,} answers ({listed(self.class_names)}): check the list"
-                " of answers"
-            )
-        if split != "test" and hopeless.any():
-            what = "are left out of the training" if split == "train" else "score 0"
-            rank_zero_info(
-                f"{split}: {int(hopeless.sum()):,} of {len(hopeless):,} questions have none of the"
-                f" {len(self.vocabulary):,} answers, and {what}"
-            )
-            if split == "train":
-                found = found.select(np.flatnonzero(~hopeless))
+        if split != "test":
+            found = self._with_known_answers(found, split)
         identifiers = [
             f"{image}#{number}"
             for image, number in zip(found.images, found.question_ids.tolist(), strict=True)
@@ -223,6 +209,25 @@ class VQAv2DataModule(ImageQuestionModule):
             "question_id": found.question_ids[kept],
         }
         return Rows(source, columns)
+
+    def _with_known_answers(self, found: Asked, split: Split) -> Asked:
+        """The questions of a split but those that nothing can be learnt from."""
+        hopeless = (found.answers < 0).all(axis=1)
+        training = split == "train"
+        if training and hopeless.all():
+            raise InputError(
+                f"{NAME}: none of the {len(hopeless):,} training questions has one of the"
+                f" {len(self.vocabulary):,} answers ({listed(self.class_names)}): check the list"
+                " of answers"
+            )
+        if hopeless.any() and split not in self._told:
+            rank_zero_info(
+                f"{split}: {int(hopeless.sum()):,} of {len(hopeless):,} questions have none of the"
+                f" {len(self.vocabulary):,} answers, and"
+                f" {'are left out of the training' if training else 'score 0'}"
+            )
+            self._told.add(split)
+        return found.select(np.flatnonzero(~hopeless)) if training else found
 
     def _refuse_test(self) -> None:
         if self.test_split is not None:
