@@ -17,6 +17,7 @@ from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.reading.images import FileImages, PackedStrings
 from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_captions import CaptionedImages
 from lit_ssl.datamodules.vision_language.image_text import ImageTextModule
 from lit_ssl.datamodules.vision_language.nlvr2_files import images_there
@@ -99,7 +100,7 @@ class _QuestionSet(Served):
             for row, seed in zip(rows, seeds, strict=True)
         ]
         text = self.reader.tokens.batch(rows, self.width)
-        return {"images": torch.stack(images), **text}, torch.from_numpy(rows)
+        return {**stack_images(images), **text}, torch.from_numpy(rows)
 
 
 class ImageQuestionModule(ImageTextModule):

@@ -136,27 +136,35 @@ def labelled_inputs(batch: Any, num_classes: int, look: bool = False) -> tuple[A
     )
 
 
-def scored_inputs(batch: Any, num_classes: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Inputs of a batch, and what each class is worth as an answer, float ``[B, A]``.
+def scored_inputs(batch: Any, num_classes: int, look: bool = False) -> tuple[Any, Tensor]:
+    """Inputs and scores of all answers of a batch of questions.
 
     Args:
-        batch: Of any form.
-        num_classes: A.
+        batch: ``(inputs, scores)``: a dictionary of tensors, and what each answer is worth, in
+            [0, 1], floats ``[B, num_classes]``.
+        num_classes: Number of answers.
+        look: Check the scores on accelerators, too, where the host has to wait.
 
     Raises:
-        ValueError: If it has no scores, or those of another number of classes.
+        ValueError: If it is of another form, or a score lies outside [0, 1].
     """
-    inputs, labels, scores = parts_of(batch)
-    if labels is not None or scores is None:
+    if not isinstance(batch, list | tuple) or len(batch) < 2 or not isinstance(batch[0], dict):
         raise InputError(
-            "needs batches (inputs, scores [B, A]), with inputs a dictionary of tensors, as of"
-            f" VQAv2DataModule, got {describe(batch)}"
+            "needs batches (inputs, scores [B, num_classes]) with a dictionary of tensors, such as "
+            f"those of VQAv2DataModule, got {describe(batch)}"
         )
-    if scores.shape[1] != num_classes:
+    inputs, scores = batch[:2]
+    of_shape = isinstance(scores, Tensor) and scores.shape[1:] == (num_classes,)
+    if not of_shape or not scores.is_floating_point():
+        kind = f" of {scores.dtype}" if isinstance(scores, Tensor) else ""
         raise InputError(
-            f"got scores of {scores.shape[1]:,} answers where num_classes is {num_classes:,}: leave"
-            " num_classes to the data, or give the data the answers of this network"
+            f"needs what each of {num_classes} answers is worth, floats [B, {num_classes}], got "
+            f"{describe(scores)}{kind}: do the data have num_classes answers?"
         )
+    if len(scores) and (look or scores.device.type == "cpu"):
+        low, high = (float(bound) for bound in scores.aminmax())
+        if not 0 <= low <= high <= 1:
+            raise InputError(f"got scores from {low:g} to {high:g}: they must lie in [0, 1]")
     return inputs, scores
 
 

@@ -330,12 +330,10 @@ def test_batches(make):
     # The one parser of batches knows them, and those who want labels refuse them.
     assert parts_of((on_device, scores)).labels is None
     assert scored_inputs((on_device, scores), 4)[1] is scores
-    with pytest.raises(InputError, match="scores of 4 answers where num_classes is 3,129"):
+    with pytest.raises(InputError, match="do the data have num_classes answers"):
         scored_inputs((on_device, scores), 3129)
     with pytest.raises(InputError, match="needs labelled batches"):
         labelled_inputs((on_device, scores), 4)
-    with pytest.raises(InputError, match=r"needs batches \(inputs, scores"):
-        scored_inputs((on_device, torch.zeros(3, dtype=torch.int64)), 4)
 
 
 def test_what_was_found_is_said(make, caplog):
