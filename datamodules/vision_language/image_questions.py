@@ -48,14 +48,7 @@ class QuestionedImages(CaptionedImages):
 
     def select(self, rows: np.ndarray) -> QuestionedImages:
         """Return the texts at ``rows`` (int64 ``[N]``), in that order; images stay."""
-        if self.tokens is not None:
-            raise NotImplementedError("rows are chosen before their texts are tokenized")
-        return replace(
-            self,
-            image_of=self.image_of[rows],
-            texts=[self.texts[row] for row in rows],
-            identifiers=self.identifiers.select(rows),
-        )
+        return replace(super().select(rows), identifiers=self.identifiers.select(rows))
 
     def read(self, row: int) -> Tensor:
         """Return the image of a row, uint8 ``[3, H, W]``, opened by what is in it.
@@ -110,7 +103,9 @@ class ImageQuestionModule(ImageTextModule):
     makes one), and ``class_names``. A batch is ``({"images", "input_ids", "attention_mask"},
     targets)``: images ``[B, C, H, W]``, uint8 from the workers and normalised on the device, ids
     and mask int64 ``[B, L]``, mask 1 where a token is; targets are the columns that the data set
-    names in ``carried``.
+    names in ``carried``. Where images differ in size, they are padded at the right and at the
+    bottom, with 0 once they are normalised, and ``pixel_mask`` (bool ``[B, H, W]``) is True where
+    one is.
 
     Args:
         root: Folder with the files of the data set.

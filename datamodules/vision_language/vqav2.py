@@ -30,10 +30,10 @@ from lit_ssl.datamodules.vision_language.vqav2_files import (
     read_questions,
 )
 from lit_ssl.datamodules.vision_language.vqav2_rows import (
-    Asked,
-    answered,
-    asked,
+    AnsweredQuestions,
+    answered_questions,
     held_out_images,
+    matched,
 )
 from lit_ssl.errors import InputError, check_choice, listed
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
@@ -171,22 +171,24 @@ class VQAv2DataModule(ImageQuestionModule):
             targets = self.vocabulary.scores(targets)
         return inputs, targets
 
-    def _asked(self, part: str) -> Asked:
+    def _asked(self, part: str) -> AnsweredQuestions:
         """The questions of a part with their answers."""
         path = question_file(self.root, part)
         questions = read_questions(path)
-        annotations = answered(
+        annotations = matched(
             questions, self._read_annotations(part), path, annotation_file(self.root, part)
         )
         names = self.vocabulary  # before the spellings are asked for, which it may add to
         classes = names.classes(self._spellings.known)
-        return asked(questions, part, classes[annotations.answers], classes[annotations.majority])
+        return answered_questions(
+            questions, part, classes[annotations.answers], classes[annotations.majority]
+        )
 
-    def _unanswered(self, part: str) -> Asked:
+    def _unanswered(self, part: str) -> AnsweredQuestions:
         """The questions of a part whose answers are not public."""
         questions = read_questions(question_file(self.root, part))
         unknown = np.full((len(questions.texts), ANNOTATORS), -1, dtype=np.int64)
-        return asked(questions, _TEST_IMAGES, unknown, unknown[:, 0])
+        return answered_questions(questions, _TEST_IMAGES, unknown, unknown[:, 0])
 
     def _read_annotations(self, part: str) -> Annotations:
         if part not in self._annotations:
@@ -194,7 +196,7 @@ class VQAv2DataModule(ImageQuestionModule):
             self._annotations[part] = read_annotations(path, self._spellings)
         return self._annotations[part]
 
-    def _rows(self, found: Asked, split: Split) -> Rows:
+    def _rows(self, found: AnsweredQuestions, split: Split) -> Rows:
         if split != "test":
             found = self._with_known_answers(found, split)
         identifiers = [
@@ -210,7 +212,7 @@ class VQAv2DataModule(ImageQuestionModule):
         }
         return Rows(source, columns)
 
-    def _with_known_answers(self, found: Asked, split: Split) -> Asked:
+    def _with_known_answers(self, found: AnsweredQuestions, split: Split) -> AnsweredQuestions:
         """The questions of a split but those that nothing can be learnt from."""
         hopeless = (found.answers < 0).all(axis=1)
         training = split == "train"

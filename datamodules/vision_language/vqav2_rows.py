@@ -12,12 +12,12 @@ from lit_ssl.datamodules.vision_language.vqav2_files import IMAGE_IDS, Annotatio
 from lit_ssl.errors import InputError, listed
 from lit_ssl.seeding import keyed_permutation
 
-__all__ = ["Asked", "answered", "asked", "held_out_images"]
+__all__ = ["AnsweredQuestions", "answered_questions", "held_out_images", "matched"]
 
 _HOLD_OUT_SEED = 0  # that of a run must not matter, else runs cannot be compared
 
 
-class Asked(NamedTuple):
+class AnsweredQuestions(NamedTuple):
     """Questions with what was answered.
 
     Attributes:
@@ -36,18 +36,18 @@ class Asked(NamedTuple):
     answers: np.ndarray
     majority: np.ndarray
 
-    def select(self, rows: np.ndarray) -> Asked:
+    def select(self, rows: np.ndarray) -> AnsweredQuestions:
         """Return some rows, int64 ``[M]``, in that order."""
         images, texts = ([part[row] for row in rows] for part in (self.images, self.texts))
-        return Asked(images, texts, *(column[rows] for column in self[2:]))
+        return AnsweredQuestions(images, texts, *(column[rows] for column in self[2:]))
 
-    def and_(self, other: Asked) -> Asked:
+    def and_(self, other: AnsweredQuestions) -> AnsweredQuestions:
         """Return these rows and others after them."""
         columns = map(np.concatenate, zip(self[2:], other[2:], strict=True))
-        return Asked(self.images + other.images, self.texts + other.texts, *columns)
+        return AnsweredQuestions(self.images + other.images, self.texts + other.texts, *columns)
 
 
-def answered(
+def matched(
     questions: Questions, annotations: Annotations, question_path: Path, annotation_path: Path
 ) -> Annotations:
     """Return the annotations in the order of the questions.
@@ -80,7 +80,9 @@ def answered(
     return found
 
 
-def asked(questions: Questions, folder: str, answers: np.ndarray, majority: np.ndarray) -> Asked:
+def answered_questions(
+    questions: Questions, folder: str, answers: np.ndarray, majority: np.ndarray
+) -> AnsweredQuestions:
     """Return questions with answers and the paths of their images.
 
     Args:
@@ -92,7 +94,7 @@ def asked(questions: Questions, folder: str, answers: np.ndarray, majority: np.n
     images = [
         f"{folder}/COCO_{folder}_{number:012d}.jpg" for number in questions.image_ids.tolist()
     ]
-    return Asked(
+    return AnsweredQuestions(
         images, questions.texts, questions.question_ids, questions.image_ids, answers, majority
     )
 

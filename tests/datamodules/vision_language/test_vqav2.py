@@ -19,7 +19,7 @@ from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.errors import InputError
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 from lit_ssl.text.vqa_answers import score_answer
-from lit_ssl.transforms import CropSpec, SingleView, normalize
+from lit_ssl.transforms import CropSpec, KeepAspect, SingleView, normalize
 
 # question_id (its image is the thousands), question, what the majority says, what ten people say
 TRAIN = [
@@ -111,7 +111,7 @@ def vqa(tmp_path):
         path = root / image_of(row[0], part)
         path.parent.mkdir(exist_ok=True)
         shade = row[0] // 1000 % 256
-        Image.new("L", (20 + place, 30), shade).save(path, quality=98)
+        Image.new("L", (20 + 5 * place, 30), shade).save(path, quality=98)
     return root
 
 
@@ -475,6 +475,25 @@ def test_images_may_lie_elsewhere(make, vqa, tmp_path):
         make().setup("fit")
     data = make(images_root=str(tmp_path / "coco"))
     assert len(whole(data.bank_dataloader())[1]) == len(ids(data, "train"))
+
+
+def test_images_that_keep_their_form_are_padded(make):
+    data = make(val_images="all", eval_transform=KeepAspect(8, longer=40, multiple=2))
+    data.setup("fit")
+    inputs, scores = data.on_after_batch_transfer(whole(data.bank_dataloader()), 0)
+    mask = inputs["pixel_mask"]
+    assert inputs["images"].shape == (4, 3, *mask.shape[1:])
+    assert len(set(mask.sum((1, 2)).tolist())) > 1
+    padding = inputs["images"].masked_select(~mask[:, None])
+    assert len(padding) > 0
+    assert (padding == 0).all()
+    assert scores.shape == (4, 4)
+    for row in range(4):
+        one = whole(data.bank_dataloader(np.array([row])))
+        alone, _ = data.on_after_batch_transfer(one, 0)
+        assert "pixel_mask" not in alone
+        height, width = alone["images"].shape[-2:]
+        assert torch.equal(inputs["images"][row, :, :height, :width], alone["images"][0])
 
 
 def test_broken_image_is_never_another_row(make, vqa):
