@@ -115,10 +115,10 @@ class VQAv2DataModule(ImageQuestionModule):
     @property
     def class_names(self) -> Sequence[str]:
         """The answers; to find them, the annotations are read."""
-        return self.vocabulary.names
+        return self.answer_vocabulary.names
 
     @cached_property
-    def vocabulary(self) -> AnswerVocabulary:
+    def answer_vocabulary(self) -> AnswerVocabulary:
         """The answers and their classes."""
         if self.answers is not None:
             return listed_answers(self.answers)
@@ -168,7 +168,7 @@ class VQAv2DataModule(ImageQuestionModule):
         """
         inputs, targets = super().on_after_batch_transfer(batch, dataloader_idx)
         if not targets.is_floating_point():
-            targets = self.vocabulary.scores(targets)
+            targets = self.answer_vocabulary.scores(targets)
         return inputs, targets
 
     def _asked(self, part: str) -> AnsweredQuestions:
@@ -178,7 +178,7 @@ class VQAv2DataModule(ImageQuestionModule):
         annotations = matched(
             questions, self._read_annotations(part), path, annotation_file(self.root, part)
         )
-        names = self.vocabulary  # before the spellings are asked for, which it may add to
+        names = self.answer_vocabulary  # before the spellings are asked for, which it may add to
         classes = names.classes(self._spellings.known)
         return answered_questions(
             questions, part, classes[annotations.answers], classes[annotations.majority]
@@ -219,13 +219,13 @@ class VQAv2DataModule(ImageQuestionModule):
         if training and hopeless.all():
             raise InputError(
                 f"{NAME}: none of the {len(hopeless):,} training questions has one of the"
-                f" {len(self.vocabulary):,} answers ({listed(self.class_names)}): check the list"
+                f" {len(self.answer_vocabulary):,} answers ({listed(self.class_names)}): check the list"
                 " of answers"
             )
         if hopeless.any() and split not in self._told:
             rank_zero_info(
                 f"{split}: {int(hopeless.sum()):,} of {len(hopeless):,} questions have none of the"
-                f" {len(self.vocabulary):,} answers, and"
+                f" {len(self.answer_vocabulary):,} answers, and"
                 f" {'are left out of the training' if training else 'score 0'}"
             )
             self._told.add(split)

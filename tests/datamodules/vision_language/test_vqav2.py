@@ -170,9 +170,9 @@ def test_scores_are_those_of_the_evaluation(make):
         assert scores.is_contiguous()
         np.testing.assert_allclose(scores, expected, atol=1e-6)
         assert torch.equal(data.on_after_batch_transfer((inputs, scores), 0)[1], scores)
-        one = data.vocabulary.scores(batch[1][:1])
+        one = data.answer_vocabulary.scores(batch[1][:1])
         assert torch.equal(one, scores[:1])
-    assert data.vocabulary.scores(torch.empty(0, 10, dtype=torch.int64)).shape == (0, 4)
+    assert data.answer_vocabulary.scores(torch.empty(0, 10, dtype=torch.int64)).shape == (0, 4)
 
 
 def test_levels_of_agreement(make):
@@ -180,7 +180,7 @@ def test_levels_of_agreement(make):
     for count in range(5):
         answers[count, 3 : 3 + count] = 2
     answers[5] = torch.tensor([0, 1, 2, 3, 0, 1, 2, 0, 1, 0])
-    scores = make().vocabulary.scores(answers)
+    scores = make().answer_vocabulary.scores(answers)
     np.testing.assert_allclose(scores[:5, 2], [0, 0.3, 0.6, 0.9, 1.0], atol=1e-6)
     assert scores[:5, [0, 1, 3]].abs().max() == 0
     np.testing.assert_allclose(scores[5], [1.0, 0.9, 0.6, 0.3], atol=1e-6)
