@@ -63,7 +63,7 @@ class VLClassifier(VLModule, ABC):
             )
         self.num_classes = num_classes
         head = VLClassifierHead(in_dim, 2 * self.backbone.hidden_size, num_classes)
-        self.add_module(self.heads[0], head)
+        self.add_module(self.heads[0], self.new_head(head))
         self.metrics = nn.ModuleDict({split: self.new_metric() for split in ("val", "test")})
 
     # what a task says
