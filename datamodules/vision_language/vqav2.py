@@ -219,8 +219,8 @@ class VQAv2DataModule(ImageQuestionModule):
         if training and hopeless.all():
             raise InputError(
                 f"{NAME}: none of the {len(hopeless):,} training questions has one of the"
-                f" {len(self.answer_vocabulary):,} answers ({listed(self.class_names)}): check the list"
-                " of answers"
+                f" {len(self.answer_vocabulary):,} answers ({listed(self.class_names)}):"
+                " check the list of answers"
             )
         if hopeless.any() and split not in self._told:
             rank_zero_info(
