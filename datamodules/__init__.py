@@ -100,6 +100,14 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.vision_language.image_pairs import (
         ImagePairTextModule as ImagePairTextModule,
     )
+    from lit_ssl.datamodules.vision_language.image_questions import (
+        ImageQuestionModule as ImageQuestionModule,
+    )
+    from lit_ssl.datamodules.vision_language.image_questions import (
+        QuestionedImages as QuestionedImages,
+    )
     from lit_ssl.datamodules.vision_language.nlvr2 import NLVR2DataModule as NLVR2DataModule
+    from lit_ssl.datamodules.vision_language.snli_ve import SNLIVEDataModule as SNLIVEDataModule
+    from lit_ssl.datamodules.vision_language.vqav2 import VQAv2DataModule as VQAv2DataModule
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
