@@ -15,6 +15,7 @@ __all__ = ["json_items"]
 
 _CHUNK = 2**20  # characters
 _BLANK = re.compile(r"[ \t\r\n]*")
+_BEHIND_A_NUMBER = 3  # characters that tell that it does not go on, as 1 does in 1e+5
 _AT_THE_END = 16  # a value that is cut off is told by its last characters, unless it is a text
 
 
@@ -118,8 +119,7 @@ class _Reader:
                 if self._ended or not cut_off:
                     raise _Broken(error.msg, self._before + error.pos) from error
             else:
-                # At the edge a number may go on.
-                if end < len(self._text) or self._ended:
+                if end + _BEHIND_A_NUMBER <= len(self._text) or self._ended:
                     self._at = end
                     return value
             self._more()
