@@ -18,8 +18,10 @@ from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
 from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_text import BYTES, ImageTextModule
 from lit_ssl.errors import InputError
+from lit_ssl.seeding import Stream, sample_seeds, uniform
 from lit_ssl.text.pmi_vocabulary import PMIVocabulary
 from lit_ssl.text.tokens import Tokens, WordColumn, tokenize_words
 from lit_ssl.text.word_tags import word_flags
@@ -63,7 +65,7 @@ class CaptionedImages:
         return replace(self, image_of=self.image_of[rows], texts=chosen)
 
     def outline(self) -> CaptionedImages:
-        """Return the captions without texts and tokens, as which they still have names."""
+        """Return the captions without texts and tokens: their images still have names."""
         return replace(self, texts=(), tokens=None)
 
     def read(self, row: int) -> Tensor:
@@ -86,6 +88,7 @@ class _CaptionSet(Served):
         captions: With tokens.
         transform: Maps (uint8 ``[3, H, W]``, seed) to uint8 ``[3, h, w]``.
         width: Tokens per text; None: as many as the longest of a batch has.
+        with_others: Draw another image for each row.
     """
 
     def __init__(
@@ -93,19 +96,38 @@ class _CaptionSet(Served):
         captions: CaptionedImages,
         transform: Callable[[Tensor, int], Tensor],
         width: int | None,
+        with_others: bool = False,
     ) -> None:
         super().__init__(captions)
         self.transform = transform
         self.width = width
+        self.with_others = with_others
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[dict[str, Tensor], Tensor]:
         rows, seeds = split_keys(keys)
-        images = [
+        images = self._images(rows, seeds)
+        if self.with_others:
+            images += self._images(*_other_images(seeds, len(self)))
+        stacked = stack_images(images)
+        inputs = {name: values[: len(rows)] for name, values in stacked.items()}
+        if self.with_others:
+            inputs |= {f"other_{name}": values[len(rows) :] for name, values in stacked.items()}
+        return {**inputs, **self.reader.tokens.batch(rows, self.width)}, torch.from_numpy(rows)
+
+    def _images(self, rows: np.ndarray, seeds: np.ndarray) -> list[Tensor]:
+        return [
             self.transform(self.reader.read(int(row)), int(seed))
             for row, seed in zip(rows, seeds, strict=True)
         ]
-        text = self.reader.tokens.batch(rows, self.width)
-        return {"images": torch.stack(images), **text}, torch.from_numpy(rows)
+
+
+def _other_images(seeds: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are drawn for samples, uniformly from ``size``, and the seeds of their views.
+
+    They depend on the seeds of the samples alone, which are functions of (seed, epoch, row).
+    """
+    rows = uniform(Stream.OTHER_IMAGE, seeds, 0) * size
+    return rows.astype(np.int64), sample_seeds(Stream.OTHER_IMAGE, seeds, 1)
 
 
 class ImageCaptionModule(ImageTextModule):
@@ -120,6 +142,9 @@ class ImageCaptionModule(ImageTextModule):
     that content or noun-verb maskers prefer), ``unit_ids`` (int64: collocations) and others are
     there where ``word_columns`` has a function for them.
 
+    Where the images of a batch differ in size, they are padded at the right and at the bottom, with
+    0 once they are normalised, and ``pixel_mask`` (bool ``[B, H, W]``) is True where one is.
+
     Args:
         val_size: Training images held out, with all their captions, as validation split. 0: the
             data set's own validation split, or its test split where it has none.
@@ -128,6 +153,10 @@ class ImageCaptionModule(ImageTextModule):
             prefers, such as ``lit_ssl.text.ContentWords``; batches then have ``candidates``.
         pmi_vocabulary: File of collocations that ``lit-ssl pmi-vocabulary`` wrote with this
             tokenizer; batches then have ``unit_ids``.
+        other_images: Give each row of a training batch a second image, ``other_images`` of the form
+            of ``images`` (and ``other_pixel_mask``, wherever there is a ``pixel_mask``): that of a
+            row that is drawn uniformly from the split, for matching images with texts as ViLT does.
+            It may be the row's own, by chance; it is a function of (seed, epoch, row).
         kwargs: Arguments of ``ImageTextModule``; "bytes" are no tokenizer here, since they have
             no [MASK]. ``subset`` chooses images, with all their captions.
 
@@ -146,6 +175,7 @@ class ImageCaptionModule(ImageTextModule):
     def __init__(
         self,
         *,
+        other_images: bool = False,
         val_size: int = 0,
         val_file: str | None = None,
         tagger: Callable[[Sequence[str]], Sequence[bool]] | None = None,
@@ -154,6 +184,7 @@ class ImageCaptionModule(ImageTextModule):
     ) -> None:
         super().__init__(**kwargs)
         self.hold_out(val_size, val_file)
+        self.other_images = other_images
         self.pmi_vocabulary = pmi_vocabulary
         self.word_columns: dict[str, WordColumn] = {}
         if tagger is not None:
@@ -171,24 +202,24 @@ class ImageCaptionModule(ImageTextModule):
         return tokenize_words(self.text_tokenizer, texts, max_length, self.word_columns)
 
     def opened(self, rows: Rows, split: Split) -> Rows:
-        """Tokenize the captions of a split; warn where what was given marks no word of them."""
+        """Tokenize a split; warn where no word of the training captions is marked."""
         rows = super().opened(rows, split)
         assert isinstance(rows.source, CaptionedImages)
         tokens = rows.source.tokens
-        if tokens is None or not len(rows):
+        if split != "train" or tokens is None:
             return rows
         extra = tokens.extra
         if "candidates" in extra and not np.any(extra["candidates"] == 1):
             rank_zero_warn(
-                f"{split}: no word of {len(rows):,} captions is a candidate, so that maskers of"
+                f"no word of {len(rows):,} training captions is a candidate, so that maskers of"
                 " nouns, verbs or content words mask any words: give another tagger"
             )
         if self.pmi_vocabulary is not None and (
             _runs(extra["unit_ids"]) == _runs(extra["word_ids"])
         ):
             rank_zero_warn(
-                f"{split}: no collocation of {self.pmi_vocabulary} occurs in {len(rows):,}"
-                " captions, so that PMI masking masks single words: write the file with this"
+                f"no collocation of {self.pmi_vocabulary} occurs in {len(rows):,}"
+                " training captions, so that PMI masking masks single words: write the file with this"
                 " tokenizer, from such captions"
             )
         return rows
@@ -205,7 +236,8 @@ class ImageCaptionModule(ImageTextModule):
         """Return a data set that gives batches (images and tokens, rows)."""
         source = self._require(split).source
         assert isinstance(source, CaptionedImages)
-        return _CaptionSet(source, self.view(training), self.width)
+        with_others = training and self.other_images
+        return _CaptionSet(source, self.view(training), self.width, with_others)
 
 
 def _runs(numbers: np.ndarray) -> int:

@@ -270,9 +270,9 @@ class Tags:
 def test_word_columns_that_mark_nothing_are_told(make, tmp_path):
     path = tmp_path / "pmi.txt"
     path.write_text("no such\n")
-    with pytest.warns(UserWarning, match="train: no collocation of .* occurs in 7 captions"):
+    with pytest.warns(UserWarning, match="no collocation of .* occurs in 7 training captions"):
         make(("vg",), pmi_vocabulary=str(path)).setup("fit")
-    with pytest.warns(UserWarning, match="train: no word of 7 captions is a candidate"):
+    with pytest.warns(UserWarning, match="no word of 7 training captions is a candidate"):
         make(("vg",), tagger=Silent()).setup("fit")
     with pytest.raises(InputError, match="the tagger must return bools"):
         make(("vg",), tagger=Tags()).setup("fit")
