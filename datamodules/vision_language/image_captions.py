@@ -219,8 +219,8 @@ class ImageCaptionModule(ImageTextModule):
         ):
             rank_zero_warn(
                 f"no collocation of {self.pmi_vocabulary} occurs in {len(rows):,}"
-                " training captions, so that PMI masking masks single words: write the file with this"
-                " tokenizer, from such captions"
+                " training captions, so that PMI masking masks single words: write the file with"
+                " this tokenizer, from such captions"
             )
         return rows
 
