@@ -148,8 +148,8 @@ def _by_source(weights: Sequence[float] | Mapping[str, float], names: Sequence[s
         weights = [weights[name] for name in names]
     if len(weights) != len(names):
         raise InputError(
-            f"weights has {len(weights)} values for {len(names)} sources ({listed(names, 20)}):"
-            " give one for each"
+            f"weights needs a value for each of {len(names)} sources ({listed(names, 20)}), got"
+            f" {len(weights)}"
         )
     if wrong := [weight for weight in weights if not 0 < weight < math.inf]:
         raise InputError(
