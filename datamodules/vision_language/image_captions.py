@@ -20,7 +20,7 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_text import BYTES, ImageTextModule
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, InputTypeError
 from lit_ssl.seeding import Stream, sample_seeds, uniform
 from lit_ssl.text.pmi_vocabulary import PMIVocabulary
 from lit_ssl.text.tokens import Tokens, WordColumn, tokenize_words
@@ -187,6 +187,11 @@ class ImageCaptionModule(ImageTextModule):
         self.other_images = other_images
         self.pmi_vocabulary = pmi_vocabulary
         self.word_columns: dict[str, WordColumn] = {}
+        if isinstance(tagger, type):
+            raise InputTypeError(
+                f"tagger is the class {tagger.__name__}: give an object of it (class_path and"
+                " init_args)"
+            )
         if tagger is not None:
             self.word_columns["candidates"] = partial(word_flags, tagger)
         if pmi_vocabulary is not None:

@@ -287,6 +287,63 @@ def test_a_tagger_replaces_that_of_digit_scenes():
     assert "tagger" not in data.hparams
 
 
+CONFIG = """
+seed_everything: 0
+model:
+  class_path: VLPretraining
+  init_args:
+    backbone:
+      class_path: lit_ssl.models.ViltBackbone
+      init_args:
+        config:
+          {vocab_size: 200, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
+           intermediate_size: 16, image_size: 32, patch_size: 16, max_position_embeddings: 24}
+    masker: {class_path: lit_ssl.text.NounVerbMasker, init_args: {rate: 0.6}}
+data:
+  class_path: VLPretrainDataModule
+  init_args:
+    sources:
+      - {class_path: CocoCaptions, init_args: {root: ROOT/coco}}
+      - {class_path: VisualGenomeRegions, init_args: {root: ROOT/vg, missing_images: skip}}
+      - {class_path: PairList, init_args: {path: ROOT/mine.csv}}
+    weights: {COCO: 2, Visual Genome: 1, mine: 1}
+    tokenizer: {folder: FOLDER, size: 200}
+    tagger: {class_path: lit_ssl.text.ContentWords}
+    max_length: 24
+    image_size: 32
+    batch_size: 4
+    num_workers: 0
+trainer: {max_epochs: 1, accelerator: cpu, logger: false, default_root_dir: FOLDER}
+"""
+
+
+def test_from_the_command_line(root, tmp_path):
+    layouts.write_image(root / "a.jpg", 3)
+    (root / "mine.csv").write_text("image,caption\na.jpg,a lake\n")
+    config = tmp_path / "run.yaml"
+    config.write_text(CONFIG.replace("ROOT", str(root)).replace("FOLDER", str(tmp_path)))
+
+    def run(*options):
+        command = [sys.executable, "-m", "lit_ssl", "fit", "--config", str(config), *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+    done = run()
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = done.stdout + done.stderr
+    assert "train: mine, 1 images with 1 captions (7.7%), drawn as 25.0% of an epoch" in said
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    saved = torch.load(checkpoint, weights_only=True)["datamodule_hyper_parameters"]
+    assert [item["class_path"].split(".")[-1] for item in saved["sources"]][2] == "PairList"
+    done = run("--data.weights", "[1, 1]")
+    assert done.returncode == 2
+    assert "error: weights needs a value for each of 3 sources" in done.stdout + done.stderr
+
+
+def test_a_class_is_no_tagger(make):
+    with pytest.raises(InputError, match="tagger is the class ContentWords: give an object"):
+        make(tagger=ContentWords)
+
+
 # Runs
 
 
