@@ -91,6 +91,9 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.vision_language.digit_scenes_files import (
         write_nlvr2_layout as write_nlvr2_layout,
     )
+    from lit_ssl.datamodules.vision_language.digit_scenes_retrieval import (
+        DigitScenesRetrievalDataModule as DigitScenesRetrievalDataModule,
+    )
     from lit_ssl.datamodules.vision_language.image_captions import (
         CaptionedImages as CaptionedImages,
     )
@@ -101,5 +104,8 @@ if TYPE_CHECKING:
         ImagePairTextModule as ImagePairTextModule,
     )
     from lit_ssl.datamodules.vision_language.nlvr2 import NLVR2DataModule as NLVR2DataModule
+    from lit_ssl.datamodules.vision_language.retrieval import (
+        RetrievalDataModule as RetrievalDataModule,
+    )
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
