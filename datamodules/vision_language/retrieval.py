@@ -150,15 +150,15 @@ class RetrievalModule(ImageCaptionModule):
             keep_workers: Let workers live between passes.
 
         Raises:
-            InputError: There are fewer images than processes.
+            InputError: There are no images, or fewer than processes.
         """
-        rows, (processes, _) = self._images(split), self.shard()
-        if len(rows) < processes:
+        images = _ImagesAlone(self.served(split), self._images(split))
+        processes, _ = self.shard()
+        if len(images) < processes:
             raise InputError(
-                f"{split}: {len(rows)} images cannot be shared out to {processes} processes: use at"
-                f" most {len(rows)}"
+                f"{split}: {len(images)} images cannot be shared out to {processes} processes: use"
+                f" at most {len(images)}"
             )
-        images = _ImagesAlone(self.served(split), rows)
         return self.loader_in_order(images, partial(self._image_targets, split), keep_workers)
 
     def retrieval_texts(self, split: Split) -> RetrievalTexts:

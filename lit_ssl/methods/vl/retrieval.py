@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
@@ -156,15 +157,11 @@ class ImageTextRetrieval(VLModule):
 
     def on_validation_start(self) -> None:
         """Bring all texts to the device."""
-        trainer = self.trainer
-        limit, batches = trainer.limit_val_batches, trainer.num_val_batches
-        self._begin("val", limit, batches, trainer.val_dataloaders)
+        self._begin("val", self.trainer.num_val_batches, self.trainer.val_dataloaders)
 
     def on_test_start(self) -> None:
         """Bring all texts to the device."""
-        trainer = self.trainer
-        limit, batches = trainer.limit_test_batches, trainer.num_test_batches
-        self._begin("test", limit, batches, trainer.test_dataloaders)
+        self._begin("test", self.trainer.num_test_batches, self.trainer.test_dataloaders)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Score images with all texts; returns scores ``[b, T]`` and the numbers of the images."""
@@ -200,15 +197,15 @@ class ImageTextRetrieval(VLModule):
         return bool(self.trainer.sanity_checking or is_fast_dev_run(self.trainer))
 
     @by_name
-    def _begin(self, split: str, limit: float, batches: Any, loaders: Any) -> None:
+    def _begin(self, split: str, batches: Any, loaders: Any) -> None:
         if isinstance(loaders, list | tuple) and len(loaders) != 1:
             raise InputError(f"needs one loader of images to evaluate on, got {len(loaders)}")
         loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
-        is_limited = limit != 1.0 and sum(batches) < len(loader)
-        if is_limited and not self._is_a_trial:
+        count = sized_len(loader)
+        if count is not None and sum(batches) < count and not self._is_a_trial:
             fewer = ", and give the data max_images" if split == "val" else ""
             raise InputError(
-                f"needs all {len(loader)} batches of images for a recall, not {sum(batches)}: leave"
+                f"needs all {count} batches of images for a recall, not {sum(batches)}: leave"
                 f" out limit_{split}_batches{fewer}"
             )
         if split not in self._found:
