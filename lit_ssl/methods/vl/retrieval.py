@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -29,7 +29,6 @@ from lit_ssl.metrics.vl.retrieval import RetrievalRecall
 from lit_ssl.models.vl.heads import RetrievalHead
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.run import is_fast_dev_run
-from lit_ssl.trainer.unequal_batches import hold_buffers
 
 __all__ = ["ImageTextRetrieval"]
 
@@ -77,7 +76,6 @@ class ImageTextRetrieval(VLModule):
         self.recall = RetrievalRecall()
         self._found: dict[str, RetrievalTexts] = {}  # by split
         self._texts: TextsByLength | None = None  # while evaluating
-        self._release: Callable[[], None] = _nothing
 
     def score(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """How well texts and images go together: float32 ``[B]``, any real number.
@@ -117,8 +115,8 @@ class ImageTextRetrieval(VLModule):
         """
         if super().load_head(name, weights):
             return True
-        matching = weights.heads.get(_MATCHING)
-        if matching is not None:
+        matching = weights.heads.get(_MATCHING, {})
+        if {"weight", "bias"} <= matching.keys():
             self.retrieval_head.start_from_(matching["weight"], matching["bias"])
             rank_zero_info(f"{name} starts as the row of a match of {_MATCHING}")
             return True
@@ -212,7 +210,6 @@ class ImageTextRetrieval(VLModule):
             self._found[split] = to_be_searched(self.trainer, split)
         self._texts = TextsByLength(self._found[split].inputs, self.device)
         self.recall.to(self.device).reset()
-        self._release = hold_buffers(self.trainer)
 
     @by_name
     def _compare(self, split: str, batch: Any) -> dict[str, Tensor]:
@@ -239,12 +236,8 @@ class ImageTextRetrieval(VLModule):
             )
 
     def _end(self) -> None:
-        self._release()
         self.recall.reset()
         self._texts = None
-
-
-def _nothing() -> None: ...
 
 
 def _own_first(inputs: Mapping[str, Tensor], name: str) -> Tensor:
