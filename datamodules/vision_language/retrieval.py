@@ -105,6 +105,11 @@ class RetrievalModule(ImageCaptionModule):
             raise InputError(f"num_negatives must be at least 1, got {num_negatives}")
         if max_images is not None and max_images < 1:
             raise InputError(f"max_images must be at least 1, or null, got {max_images}")
+        if self.other_images:
+            raise InputError(
+                f"{type(self).__name__} compares images with other texts, not texts with other"
+                " images: leave out other_images"
+            )
         self.num_negatives = num_negatives
         self.max_images = max_images
 
@@ -113,7 +118,7 @@ class RetrievalModule(ImageCaptionModule):
         super().setup(stage)
         if stage in ("fit", None):
             _ = self._negatives()
-        if stage != "test" and self.rows("val"):
+        if stage in ("fit", "validate", None) and self.rows("val"):
             all_images, chosen = len(np.unique(self._numbers("val"))), len(self._images("val"))
             if chosen < all_images:
                 rank_zero_info(
@@ -126,10 +131,7 @@ class RetrievalModule(ImageCaptionModule):
         pairs = super().served(split, training)
         if not training:
             return pairs
-        source = self._require(split).source
-        assert isinstance(source, CaptionedImages)
-        assert source.tokens is not None
-        return _WithNegatives(pairs, source.tokens, self._negatives(), self.width)
+        return _WithNegatives(pairs, self._tokens(split), self._negatives(), self.width)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the images to search; an empty list if there are no rows for it."""
@@ -176,7 +178,7 @@ class RetrievalModule(ImageCaptionModule):
         if not len(rows):
             nothing = torch.empty(0, 0, dtype=torch.int64)
             return RetrievalTexts(dict.fromkeys(_TEXT, nothing), torch.empty(0, dtype=torch.int64))
-        tokens = self._require(split).source.tokens.batch(rows, self.width)
+        tokens = self._tokens(split).batch(rows, self.width)
         return RetrievalTexts({k: tokens[k] for k in _TEXT}, torch.from_numpy(numbers[rows]))
 
     def _images(self, split: Split) -> np.ndarray:
@@ -190,6 +192,12 @@ class RetrievalModule(ImageCaptionModule):
 
     def _image_targets(self, split: Split) -> tuple[np.ndarray, ...]:
         return (self._numbers(split)[self._images(split)],)
+
+    def _tokens(self, split: Split) -> Tokens:
+        source = self._require(split).source
+        assert isinstance(source, CaptionedImages)
+        assert source.tokens is not None
+        return source.tokens
 
     def _numbers(self, split: Split) -> np.ndarray:
         return cast(np.ndarray, self.column("image_number", split))

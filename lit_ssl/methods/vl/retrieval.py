@@ -24,6 +24,7 @@ from lit_ssl.contracts.retrieval import (
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.rates import current_lr
 from lit_ssl.methods.vl.base import VLModule
+from lit_ssl.methods.vl.pairs import with_images
 from lit_ssl.methods.vl.scoring import TextsByLength
 from lit_ssl.metrics.vl.retrieval import RetrievalRecall
 from lit_ssl.models.vl.heads import RetrievalHead
@@ -72,7 +73,7 @@ class ImageTextRetrieval(VLModule):
             raise InputError(f"chunk_size must be at least 1, not {chunk_size}")
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
         self.chunk_size = chunk_size
-        self.retrieval_head = RetrievalHead(self.backbone.pooled_size)
+        self.retrieval_head = self.new_head(RetrievalHead(self.backbone.pooled_size))
         self.recall = RetrievalRecall()
         self._found: dict[str, RetrievalTexts] = {}  # by split
         self._texts: TextsByLength | None = None  # while evaluating
@@ -135,13 +136,10 @@ class ImageTextRetrieval(VLModule):
         inputs = texts_with_negatives(batch)
         ids, mask = (_own_first(inputs, name) for name in ("input_ids", "attention_mask"))
         rows, count, _ = ids.shape
-        embeds, image_mask = self.backbone.embed_images(inputs["images"], inputs.get("pixel_mask"))
-        pairs = {
-            "input_ids": ids.flatten(0, 1),
-            "attention_mask": mask.flatten(0, 1),
-            "image_embeds": embeds.repeat_interleave(count, dim=0),
-            "image_mask": image_mask.repeat_interleave(count, dim=0),
-        }
+        images = self.backbone.embed_images(inputs["images"], inputs.get("pixel_mask"))
+        texts = {"input_ids": ids.flatten(0, 1), "attention_mask": mask.flatten(0, 1)}
+        sources = torch.arange(rows, device=ids.device).repeat_interleave(count)
+        pairs = with_images(texts, images, sources, rows)
         scores = self.score(pairs).view(rows, count)
         target = torch.zeros(rows, dtype=torch.int64, device=scores.device)
         loss = F.cross_entropy(scores, target)

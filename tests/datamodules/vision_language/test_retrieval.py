@@ -209,6 +209,8 @@ def test_mistakes(monkeypatch):
         make(num_negatives=0)
     with pytest.raises(InputError, match="max_images must be at least 1, or null, got 0"):
         make(max_images=0)
+    with pytest.raises(InputError, match="leave out other_images"):
+        make(other_images=True)
     with pytest.raises(InputError, match="num_negatives is 15, but of 12 training captions of 8 i"):
         make(num_negatives=15).setup("fit")
     make(num_negatives=15).setup("test")

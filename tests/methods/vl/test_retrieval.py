@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -18,11 +20,13 @@ from lit_ssl.datamodules import (
     RetrievalDataModule,
     Rows,
 )
+from lit_ssl.datamodules.reading.images import Images
 from lit_ssl.datamodules.vision_language.caption_source import CaptionSource
 from lit_ssl.errors import InputError
 from lit_ssl.methods import ImageTextRetrieval
 from lit_ssl.metrics.vl.retrieval import RetrievalRecall
 from lit_ssl.models import CoAttentionBackbone, MatchingHead, ViltBackbone
+from lit_ssl.transforms import KeepAspect
 
 pytest.importorskip("transformers")
 
@@ -332,6 +336,57 @@ def test_images_of_several_sizes():
     wanted = one_by_one(module.eval(), data.images, data.texts.inputs)
     found = torch.stack([scores.found[number] for number in range(5)])
     torch.testing.assert_close(found, wanted, **EXACT)
+
+
+class Sizes(Images):
+    """Noise of several sizes in memory."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        self.pixels = [
+            torch.randint(256, (3, 8 + 4 * (i % 3), 16 - 4 * (i % 3)), generator=generator)
+            for i in range(10)
+        ]
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def read(self, index, max_side=None):
+        return self.pixels[index].to(torch.uint8)
+
+    def name(self, row):
+        return None
+
+    def select(self, rows):
+        raise NotImplementedError
+
+
+class SizedLetters(Letters):
+    def load_rows(self, split):
+        rows = super().load_rows(split)
+        return rows and Rows(replace(rows.source, images=Sizes()), rows.columns)
+
+
+def test_images_that_keep_their_form():
+    """Padded in training and in evaluation, where some batches are and some are not."""
+    options = {"tokenizer": PIECES, "num_workers": 0, "max_length": 9, "num_negatives": 3}
+    transform = KeepAspect(8, 16, multiple=4)
+    data = RetrievalDataModule(
+        SizedLetters(), batch_size=2, eval_transform=transform, seed=0, **options
+    )
+    module, scores = make(lr=1e-2), Scores()
+    run = trainer(callbacks=[scores])
+    run.fit(module, datamodule=data)
+    run.test(module, datamodule=data, verbose=False)
+    masked = ["pixel_mask" in inputs for inputs, _ in data.test_dataloader()]
+    assert sorted(set(masked)) == [False, True]
+    single = RetrievalDataModule(SizedLetters(), batch_size=1, eval_transform=transform, **options)
+    single.setup("test")
+    texts = single.retrieval_texts("test").inputs
+    for inputs, numbers in single.test_dataloader():
+        images = single.on_after_batch_transfer((inputs, numbers), 0)[0]["images"]
+        wanted = one_by_one(module.eval(), images, texts)
+        torch.testing.assert_close(scores.found[int(numbers)], wanted[0], **EXACT)
 
 
 def test_two_streams():
