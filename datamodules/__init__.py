@@ -92,6 +92,9 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.vision_language.digit_scenes_files import (
         write_nlvr2_layout as write_nlvr2_layout,
     )
+    from lit_ssl.datamodules.vision_language.digit_scenes_retrieval import (
+        DigitScenesRetrievalDataModule as DigitScenesRetrievalDataModule,
+    )
     from lit_ssl.datamodules.vision_language.image_captions import (
         CaptionedImages as CaptionedImages,
     )
@@ -123,6 +126,8 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.vision_language.pair_list import PairList as PairList
     from lit_ssl.datamodules.vision_language.visual_genome import (
         VisualGenomeRegions as VisualGenomeRegions,
+    from lit_ssl.datamodules.vision_language.retrieval import (
+        RetrievalDataModule as RetrievalDataModule,
     )
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
