@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-__all__ = ["GuessesWords"]
+from lit_ssl.errors import InputAttributeError
+
+__all__ = ["GuessesWords", "guesses_words", "texts_of"]
+
+_ASKED = ("embed", "fixed_mask", "guess", "match", "align")
 
 
 @runtime_checkable
@@ -37,3 +41,24 @@ class GuessesWords(Protocol):
 
     def align(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the plan of word–patch alignment, ``[B, N, L]``; see its loss."""
+
+
+def guesses_words(module: Any) -> GuessesWords:
+    """Return a module that has to be one which guesses words.
+
+    Raises:
+        InputAttributeError: It lacks one of the methods.
+    """
+    for name in _ASKED:
+        if not callable(getattr(module, name, None)):
+            raise InputAttributeError(
+                "needs a module that guesses masked words, such as VLPretraining, and "
+                f"{type(module).__name__} has no {name}(): remove the callback"
+            )
+    return module
+
+
+def texts_of(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what the inputs of a batch say of the captions, all of it ``[B, L]``: no images."""
+    shape = inputs["input_ids"].shape
+    return {name: value for name, value in inputs.items() if value.shape == shape}
