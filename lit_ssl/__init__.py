@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lit_ssl.methods.pmsn import PMSN as PMSN
     from lit_ssl.methods.ropaws import RoPAWS as RoPAWS
     from lit_ssl.methods.suncet import SuNCEt as SuNCEt
+    from lit_ssl.methods.vl.pretraining import VLPretraining as VLPretraining
     from lit_ssl.strategies.diloco import DiLoCoStrategy as DiLoCoStrategy
     from lit_ssl.strategies.local_sgd import LocalSGDStrategy as LocalSGDStrategy
     from lit_ssl.strategies.slow_momentum import SlowMomentumStrategy as SlowMomentumStrategy

@@ -27,5 +27,6 @@ if TYPE_CHECKING:
     from lit_ssl.methods.pmsn import PMSN as PMSN
     from lit_ssl.methods.ropaws import RoPAWS as RoPAWS
     from lit_ssl.methods.suncet import SuNCEt as SuNCEt
+    from lit_ssl.methods.vl.pretraining import VLPretraining as VLPretraining
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
