@@ -15,7 +15,7 @@ from lit_ssl.callbacks.evaluators.other_images import OtherImages
 from lit_ssl.contracts.batches import describe, parts_of
 from lit_ssl.contracts.data import data_source
 from lit_ssl.contracts.evaluation_sets import evaluation_sets
-from lit_ssl.contracts.vision_language import GuessesWords, guesses_words, texts_of
+from lit_ssl.contracts.vision_language import GuessesWords, can_match, guesses_words, texts_of
 from lit_ssl.distributed import gather_stack
 from lit_ssl.errors import InputError, InputTypeError, by_name
 from lit_ssl.trainer.private import validate_the_end
@@ -43,7 +43,7 @@ class Grounding(pl.Callback):
       that the batch calls ``candidates`` (content words), where it brings them;
     - ``itm_true``: share of captions that are said to belong to their image; ``itm_rolled``: share
       that are said not to belong to another one. A module that gives the same answer to all has
-      1 and 0.
+      1 in one of them and 0 in the other; one without a head for matching has neither.
 
     The other image is that of the nearest earlier caption of another image (of the first captions:
     the first other one that comes), so it does not depend on the batch size. Each process takes it
@@ -65,6 +65,7 @@ class Grounding(pl.Callback):
 
     def __init__(self) -> None:
         self._streams: list[OtherImages] = []  # of each set
+        self._rows: list[int] = []  # captions of each set
         self._counts = torch.zeros(0)  # int64 [sets, kinds, 3]: of how many, right, right rolled
 
     @by_name
@@ -127,26 +128,28 @@ class Grounding(pl.Callback):
 
     def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         sets = len(evaluation_sets(data_source(trainer), split))
-        self._streams = [OtherImages() for _ in range(sets)]
+        self._streams, self._rows = [OtherImages() for _ in range(sets)], [0] * sets
         shape = (sets, len(_KINDS), 3)
         self._counts = torch.zeros(shape, dtype=torch.int64, device=pl_module.device)
 
     def _count(
         self, module: GuessesWords, inputs: Mapping[str, Tensor], numbers: Tensor, place: int
     ) -> None:
+        self._rows[place] += len(numbers)
         embedded = module.embed(inputs)
         images = {name: embedded[name] for name in _IMAGES}
         texts, chosen = texts_of(inputs), module.fixed_mask(inputs)
         own = {**texts, **images}
-        matches = module.match(own) > 0
+        nothing = torch.zeros_like(numbers)
+        matches = module.match(own) > 0 if can_match(module) else nothing
         rows = {**texts, _CHOSEN: chosen}
-        rows[_OF] = _by_kind(chosen, texts, torch.ones_like(numbers))
+        rows[_OF] = _by_kind(chosen, texts, nothing + can_match(module))
         rows[_RIGHT] = _by_kind(_guessed(module, own, chosen), texts, matches)
         for texts, others in self._streams[place].add(rows, images, numbers):
             chosen, of, right = (texts.pop(name) for name in (_CHOSEN, _OF, _RIGHT))
             rolled = {**texts, **others}
             # neither 0 nor NaN is a right answer twice
-            apart = module.match(rolled) <= 0
+            apart = module.match(rolled) <= 0 if can_match(module) else right[:, 2]
             right_rolled = _by_kind(_guessed(module, rolled, chosen), texts, apart)
             found = torch.stack([of, right, right_rolled], dim=2).sum(dim=0)
             self._counts[place] += found
@@ -154,38 +157,41 @@ class Grounding(pl.Callback):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         if trainer.sanity_checking:
             return
-        waiting = [stream.num_waiting for stream in self._streams]
-        left_out = gather_stack(torch.tensor(waiting, device=pl_module.device)).sum(dim=0)
-        counts = gather_stack(self._counts).sum(dim=0)
+        captions = [
+            (rows, s.num_waiting) for rows, s in zip(self._rows, self._streams, strict=True)
+        ]
+        seen = gather_stack(torch.tensor(captions, device=pl_module.device)).sum(dim=0).tolist()
+        counts = gather_stack(self._counts).sum(dim=0).tolist()
         self._streams = []
         for place, one in enumerate(evaluation_sets(data_source(trainer), split)):
+            _tell(f"{split} set {one.name}".rstrip(), *seen[place], words=counts[place][0][0])
             name = f"{one.name}_" if one.name else ""
-            if not self._tell(split, one.name, counts[place], int(left_out[place])):
-                continue
-            for key, value in _values(counts[place].tolist()).items():
+            for key, value in _values(counts[place]).items():
                 # All processes hold equal values; syncing them again only keeps Lightning from
                 # warning.
                 shown = key == "grounding"
                 pl_module.log(f"{split}/{name}{key}", value, prog_bar=shown, sync_dist=True)
 
-    @staticmethod
-    def _tell(split: str, name: str, counts: Tensor, left_out: int) -> bool:
-        """Say what is not measured; returns whether anything is."""
-        pairs, words = int(counts[_KINDS.index("itm"), 0]), int(counts[0, 0])
-        what = f"{split} set {name}".rstrip()
-        if left_out:
-            rank_zero_warn(
-                f"Grounding leaves out {left_out:,} of {pairs + left_out:,} captions of the {what}:"
-                " all that their process has are of one image, and no other can take its place"
-            )
-        elif not pairs:
-            rank_zero_warn(f"Grounding measures nothing: the {what} is empty")
-        elif not words:
-            rank_zero_warn(
-                f"Grounding measures no words: the fixed mask chooses none in the {pairs:,} "
-                f"captions of the {what}"
-            )
-        return pairs > 0
+
+def _tell(what: str, rows: int, left_out: int, words: int) -> None:
+    """Say what is not measured.
+
+    Args:
+        what: The set is called.
+        rows: Its captions.
+        left_out: How many of them have no other image.
+        words: Masked tokens of the others.
+    """
+    if left_out:
+        rank_zero_warn(
+            f"Grounding leaves out {left_out:,} of {rows:,} captions of the {what}: all that their "
+            "process has are of one image, and no other can take its place"
+        )
+    if rows > left_out and not words:
+        rank_zero_warn(
+            f"Grounding measures no words: the fixed mask chooses none in the {rows - left_out:,} "
+            f"captions of the {what}"
+        )
 
 
 def _guessed(module: GuessesWords, inputs: Mapping[str, Tensor], chosen: Tensor) -> Tensor:

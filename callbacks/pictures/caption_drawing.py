@@ -13,7 +13,7 @@ from lit_ssl.callbacks.pictures.text_block import Colour, TextBlock
 __all__ = ["CaptionPicture", "Guess", "WordMap", "draw_captions", "fitted", "tinted"]
 
 _GAP = 12
-_IMAGE, _OTHER, _MAP = 224, 104, 160  # longest edge, pixels
+_IMAGE, _OTHER, _MAP = 224, 104, 192  # longest edge, pixels
 _TEXT = 470
 _LINE = 22
 _MOST_WORDS = 10  # masked words of a caption in the table
@@ -61,7 +61,8 @@ class CaptionPicture(NamedTuple):
         words: Of the caption.
         guesses: For each word the guesses with the image and with the other one; None for words
             that are not masked. Without another image the second is None.
-        matches: Probabilities that the caption belongs to the image, and to the other one.
+        matches: Probabilities that the caption belongs to the image, and to the other one; without
+            another image the second is None. None of a model that does not tell.
         maps: Of some words.
     """
 
@@ -69,7 +70,7 @@ class CaptionPicture(NamedTuple):
     other: np.ndarray | None
     words: Sequence[str]
     guesses: Sequence[tuple[Guess, Guess | None] | None]
-    matches: tuple[float, float | None]
+    matches: tuple[float, float | None] | None = None
     maps: Sequence[WordMap] = ()
 
 
@@ -168,7 +169,7 @@ def _images(picture: CaptionPicture) -> Image.Image:
 def _map(pixels: np.ndarray, each: WordMap, most: float) -> Image.Image:
     label = TextBlock(_MAP)
     largest = float(np.nan_to_num(each.shares).max())
-    label.line([(each.word, _BLACK), (f"at most {largest:.1f} ×", _GREY)], 12)
+    label.line([(each.word, _BLACK), (f"up to {largest:.1f} ×", _GREY)], 12)
     drawn = tinted(fitted(pixels, _MAP), each.shares, most)
     above = label.drawn()
     canvas = Image.new("RGB", (_MAP, above.height + drawn.height), "white")
@@ -181,18 +182,19 @@ def _text(picture: CaptionPicture) -> Image.Image:
     block = TextBlock(_TEXT)
     is_masked = [guess is not None for guess in picture.guesses]
     block.wrapped(picture.words, _BLACK, 16, is_masked)
-    own, apart = picture.matches
-    line = [("belongs to its image:", _GREY), (f"{own:.2f}", _match_colour(own > 0.5))]
-    if apart is not None:
-        line += [("to the other one:", _GREY), (f"{apart:.2f}", _match_colour(apart <= 0.5))]
-    block.line(line, 13)
+    if picture.matches is not None:
+        own, apart = picture.matches
+        line = [("belongs to its image:", _GREY), (f"{own:.2f}", _colour(own > 0.5))]
+        if apart is not None:
+            line += [("to the other one:", _GREY), (f"{apart:.2f}", _colour(apart <= 0.5))]
+        block.line(line, 13)
     masked = [
         (word, guess)
         for word, guess in zip(picture.words, picture.guesses, strict=True)
         if guess is not None
     ]
-    with_other = apart is not None
-    headers = ["masked", "with its image", "with the other image"][: 3 if with_other else 2]
+    columns = 2 if picture.other is None else 3
+    headers = ["masked", "with its image", "with the other image"][:columns]
     block.cells([[(header, _GREY)] for header in headers], 12)
     for word, (guess, other) in masked[:_MOST_WORDS]:
         row = [[(word, _BLACK)], _guessed(guess)]
@@ -203,9 +205,9 @@ def _text(picture: CaptionPicture) -> Image.Image:
 
 
 def _guessed(guess: Guess) -> list[tuple[str, Colour]]:
-    colour = _match_colour(guess.is_right)
+    colour = _colour(guess.is_right)
     return [(f"{guess.probability:.2f}", _GREY), (guess.word, colour)]
 
 
-def _match_colour(is_right: bool) -> Colour:
+def _colour(is_right: bool) -> Colour:
     return _RIGHT if is_right else _WRONG

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_ssl.callbacks.pictures.caption_drawing import CaptionPicture, Guess, WordMap
-from lit_ssl.contracts.vision_language import GuessesWords, texts_of
+from lit_ssl.contracts.vision_language import GuessesWords, can_match, texts_of
 
 __all__ = ["CaptionSample", "caption_picture", "patch_grid", "take_samples"]
 
@@ -37,6 +37,8 @@ def take_samples(
 ) -> Iterator[CaptionSample]:
     """Go through the rows of a batch that have a masked word, one for each new image.
 
+    Where the batch brings ``candidates``, it is one of these.
+
     Args:
         inputs: Of a batch of images with captions.
         numbers: int64 ``[B]``, equal for captions of one image.
@@ -44,7 +46,8 @@ def take_samples(
         known: Numbers of images that are not wanted again.
     """
     seen = set(known)
-    has_words = mask.any(dim=1).tolist()
+    content = inputs.get("candidates")
+    has_words = (mask if content is None else mask & content.bool()).any(dim=1).tolist()
     for row, number in enumerate(numbers.tolist()):
         if not has_words[row] or number in seen:
             continue
@@ -78,13 +81,16 @@ def caption_picture(
     texts = texts_of(sample.inputs)
     words = _words(sample)
     inputs = [sample.inputs] if other is None else [sample.inputs, other.inputs]
-    guesses, matches = [], []
+    guesses: list[list[Guess | None]] = []
+    matches: list[float] = []
     for image in inputs:
         pair = {**texts, "images": image["images"]}
         logits = module.guess(pair, sample.mask).float()
         guesses.append(_guesses(sample, words, logits, tokenizer))
-        matches.append(float(module.match(pair).float().sigmoid()))
+        if can_match(module):
+            matches.append(float(module.match(pair).float().sigmoid()))
     own, apart = guesses[0], guesses[1] if other is not None else [None] * len(words)
+    with_other = matches[1] if len(matches) > 1 else None
     ids = texts["input_ids"][0].tolist()
     names = [_decoded(tokenizer, [ids[i] for i in places]) for places in words]
     plan = module.align(sample.inputs)[0].float()
@@ -93,7 +99,7 @@ def caption_picture(
         other=None if other is None else pixels_of(other.inputs["images"]),
         words=names,
         guesses=[None if g is None else (g, o) for g, o in zip(own, apart, strict=True)],
-        matches=(matches[0], matches[1] if other is not None else None),
+        matches=(matches[0], with_other) if matches else None,
         maps=_maps(sample, words, names, plan),
     )
 
@@ -157,12 +163,12 @@ def _maps(
     maps = []
     for number in sorted(longest):
         column = plan[1:, words[number]].sum(dim=1)
-        if float(column.mean()) > 0:
-            shares = (column / column.mean()).reshape(grid)
-            maps.append(WordMap(names[number], shares.cpu().numpy()))
+        shares = (column / column.mean()).reshape(grid)
+        maps.append(WordMap(names[number], shares.cpu().numpy()))
     return maps
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
     """The pieces of a word as one word."""
-    return tokenizer.decode(list(ids), clean_up_tokenization_spaces=False).strip()
+    text = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False).strip()
+    return text.replace(" ##", "")  # tokenizers made of a list of pieces do not join them

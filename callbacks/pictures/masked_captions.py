@@ -50,7 +50,8 @@ class MaskedCaptions(pl.Callback):
       share. Left out, with a warning, where the tokens of the image are not a class token and a
       grid of square patches.
 
-    Captions without a masked word, and further captions of one image, are passed over. The picture
+    Captions without a masked word (content word where the batch brings ``candidates``), and further
+    captions of one image, are passed over. The picture
     is written to ``masked_captions/step_NNNNNNNN.png`` in the run's folder and shown in every
     logger that takes images (TensorBoard, Weights & Biases); ``trainer.validate`` and
     ``trainer.test`` write ``validate.png`` and ``test.png``. Letters that the font of matplotlib

@@ -63,6 +63,21 @@ class CaptionData(pl.LightningDataModule):
     train_dataloader = test_dataloader = val_dataloader
 
 
+class Pieces:
+    """Token n is the piece "##n" within a word if it is 80 to 99, else the word "n"."""
+
+    def decode(self, ids, clean_up_tokenization_spaces):
+        assert not clean_up_tokenization_spaces
+        return " " + " ".join(f"##{n}" if 80 <= n < 100 else str(n) for n in ids)
+
+
+class WrittenCaptions(CaptionData):
+    """With what pictures need besides."""
+
+    text_tokenizer = Pieces()
+    mean, std = (0.0,), (0.1,)
+
+
 def is_chosen(ids):
     """The fixed mask."""
     return (ids > 0) & (ids % 5 < 2)
@@ -102,6 +117,8 @@ class CaptionModule(pl.LightningModule):
         return {**rest, "image_embeds": embeds, "image_mask": mask}
 
     def number(self, inputs):
+        if "images" in inputs:
+            inputs = self.embed(inputs)
         mask = inputs["image_mask"]
         return (inputs["image_embeds"][:, :, 0] * mask).sum(1).div(mask.sum(1)).round().long()
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import caption_toys
 import toys
 
-from lit_ssl.callbacks import Grounding
+from lit_ssl.callbacks import Grounding, MaskedCaptions
 
 
 def main(out, runs):
@@ -26,10 +26,10 @@ def main(out, runs):
             Path(out).parent,
             devices=devices,
             strategy="ddp_fork",
-            callbacks=[Grounding()],
+            callbacks=[Grounding(), MaskedCaptions()],
             use_distributed_sampler=False,
         )
-        data = caption_toys.CaptionData(2, numbers)
+        data = caption_toys.WrittenCaptions(2, numbers)
         trainer.validate(caption_toys.CaptionModule(), data, verbose=False)
         logged = trainer.callback_metrics.items()
         found.append({name.removeprefix("val/"): value.item() for name, value in logged})

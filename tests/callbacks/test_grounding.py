@@ -178,6 +178,8 @@ def runs(tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    pictures = list(out.parent.rglob("masked_captions/validate.png"))
+    assert len(pictures) == len(RUNS)  # one each, by one process
     return json.loads(out.read_text()), done.stderr
 
 
