@@ -127,9 +127,13 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         weights = read_vl_weights(self.pretrained)
         if self.vocabulary and weights.vocabulary and weights.vocabulary != self.vocabulary:
             raise InputError(_ANOTHER.format(source=self.pretrained))
-        fit_vl_backbone(self.backbone, weights, self.pretrained)
+        self.load_backbone(weights)
         found = {name: self.load_head(name, weights) for name in self.heads}
         say_start(self, weights.source, {"backbone": True, **found})
+
+    def load_backbone(self, weights: VLWeights) -> None:
+        """Load the backbone."""
+        fit_vl_backbone(self.backbone, weights, self.pretrained or "")
 
     def load_head(self, name: str, weights: VLWeights) -> bool:
         """Load one of the ``heads``, where the file has it; returns whether it has."""

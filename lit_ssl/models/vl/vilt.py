@@ -58,6 +58,7 @@ class ViltBackbone(nn.Module):
         hidden_size: D of the states.
         pooled_size: P of the pooled vector, equal to D.
         vocab_size, max_text_len: ids and tokens that texts may have.
+        num_modalities: rows of the table of modalities.
         image_size, patch_size: of the grid of positions, ``(height, width)``.
         start: where the weights come from, in words.
         cross_modal_prefixes: names of parameters that only join both streams; none here.
@@ -113,6 +114,7 @@ class ViltBackbone(nn.Module):
         self.pooled_size: int = known.hidden_size
         self.vocab_size: int = known.vocab_size
         self.max_text_len: int = known.max_position_embeddings
+        self.num_modalities: int = known.modality_type_vocab_size
         self.image_size, self.patch_size = _pair(known.image_size), _pair(known.patch_size)
 
     @property
@@ -127,9 +129,9 @@ class ViltBackbone(nn.Module):
         Raises:
             ValueError: if the table has no row for it.
         """
-        table = self.model.embeddings.token_type_embeddings.weight
-        if len(table) < 3:
+        if self.num_modalities < 3:
             raise InputError("two images need num_modalities: 3 in ViltBackbone")
+        table = self.model.embeddings.token_type_embeddings.weight
         table[2] = table[1]
 
     def embed_images(self, images: Tensor, pixel_mask: Tensor | None = None) -> EmbeddedImages:
@@ -186,7 +188,7 @@ class ViltBackbone(nn.Module):
         Raises:
             ValueError: if the batch is of another form.
         """
-        if not 1 <= image_type < self.model.config.modality_type_vocab_size:
+        if not 1 <= image_type < self.num_modalities:
             raise InputError(f"image_type {image_type} needs num_modalities: {image_type + 1}")
         images = embedded_images(self, batch)
         check_text(batch, len(images.embeds), self.max_text_len)
