@@ -164,7 +164,8 @@ class Grounding(pl.Callback):
         counts = gather_stack(self._counts).sum(dim=0).tolist()
         self._streams = []
         for place, one in enumerate(evaluation_sets(data_source(trainer), split)):
-            _tell(f"{split} set {one.name}".rstrip(), *seen[place], words=counts[place][0][0])
+            rows, left_out = seen[place]
+            _tell(f"{split} set {one.name}".rstrip(), rows, left_out, words=counts[place][0][0])
             name = f"{one.name}_" if one.name else ""
             for key, value in _values(counts[place]).items():
                 # All processes hold equal values; syncing them again only keeps Lightning from
