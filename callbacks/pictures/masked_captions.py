@@ -47,8 +47,8 @@ class MaskedCaptions(pl.Callback):
       matter;
     - for up to three words (content words where the batch brings ``candidates``, the longest of
       them) the patches that the plan of word–patch alignment sends them to, as multiples of an even
-      share. Left out, with a warning, where the tokens of the image are not a class token and a
-      grid of square patches.
+      share. Only the alignment loss (``wpa_weight`` of VLPretraining) trains it. Left out, with a
+      warning, where the tokens of the image are not a class token and a grid of square patches.
 
     Captions without a masked word (content word where the batch brings ``candidates``), and further
     captions of one image, are passed over. The picture
