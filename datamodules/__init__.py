@@ -82,6 +82,9 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.vision_language.caption_shards import (
+        CaptionShardsDataModule as CaptionShardsDataModule,
+    )
     from lit_ssl.datamodules.vision_language.digit_scenes import (
         DigitScenesDataModule as DigitScenesDataModule,
     )
@@ -101,5 +104,7 @@ if TYPE_CHECKING:
         ImagePairTextModule as ImagePairTextModule,
     )
     from lit_ssl.datamodules.vision_language.nlvr2 import NLVR2DataModule as NLVR2DataModule
+    from lit_ssl.datamodules.vision_language.shard_sets import ShardSet as ShardSet
+    from lit_ssl.datamodules.vision_language.tar_pairs import TarPairs as TarPairs
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
