@@ -69,6 +69,7 @@ def shard_pairs(shard: str, caption: str, left_out: LeftOut) -> Iterator[Pair]:
         ) from error
     try:
         yield from read_pairs(file, shard, caption, left_out, with_images=True)
+        _exit_status(file)  # let it end by itself
     except CorruptShardError as error:
         if status := _exit_status(file):
             meaning = f", {_CURL[status]}" if "curl" in str(file) and status in _CURL else ""
