@@ -58,6 +58,8 @@ class Stream(IntEnum):
     SECOND_IMAGE = 704  # the view of the second image of a pair
     TOKEN_MASKS = 801  # which tokens of a step are masked, and what stands in their place
     OVERLAPPING_COLLOCATIONS = 802  # which of those that share a word is a unit
+    EVALUATION_MASK = 803  # which words of a text an evaluation masks
+    OTHER_IMAGE = 831  # images that texts are matched with: which, and its view
     SCENE = 851  # scenes of digits: what is in one
     SCENE_NOISE = 852  # and its noise
     SCENE_CAPTION = 853  # what is said of it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -162,7 +162,8 @@ class DigitScenesNLVR2DataModule(ImagePairTextModule):
     "a red digit in the left image", "two digits in total", … Each statement stands with four pairs,
     two of which it is true of; it nearly holds of the others. In training its colour and digit are
     seen together, in the other splits they are a held-out combination. The column ``statement``
-    (int64, equal for rows with the same statement) serves the consistency metric. Source: ours.
+    (int64, equal for rows with the same statement), which batches carry after the labels, serves
+    the consistency metric. Source: ours.
 
     Args:
         sizes: Statements of train, val and test, four rows each. Without val, validation is on the
@@ -177,6 +178,7 @@ class DigitScenesNLVR2DataModule(ImagePairTextModule):
         kwargs: Arguments of ``ImagePairTextModule``.
     """
 
+    carried: ClassVar[tuple[str, ...]] = ("label", "statement")
     class_names = ("False", "True")
 
     def __init__(

@@ -14,8 +14,10 @@ from torch.utils.data import Dataset
 from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
 from lit_ssl.datamodules.reading.images import Images
 from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_text import BYTES, ImageTextModule
 from lit_ssl.errors import InputError
+from lit_ssl.seeding import Stream, sample_seeds, uniform
 from lit_ssl.text.tokens import Tokens, WordColumn, tokenize_words
 
 __all__ = ["CaptionedImages", "ImageCaptionModule"]
@@ -71,6 +73,7 @@ class _CaptionSet(Served):
         captions: With tokens.
         transform: Maps (uint8 ``[3, H, W]``, seed) to uint8 ``[3, h, w]``.
         width: Tokens per text; None: as many as the longest of a batch has.
+        with_others: Draw another image for each row.
     """
 
     def __init__(
@@ -78,19 +81,38 @@ class _CaptionSet(Served):
         captions: CaptionedImages,
         transform: Callable[[Tensor, int], Tensor],
         width: int | None,
+        with_others: bool = False,
     ) -> None:
         super().__init__(captions)
         self.transform = transform
         self.width = width
+        self.with_others = with_others
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[dict[str, Tensor], Tensor]:
         rows, seeds = split_keys(keys)
-        images = [
+        images = self._images(rows, seeds)
+        if self.with_others:
+            images += self._images(*_other_images(seeds, len(self)))
+        stacked = stack_images(images)
+        inputs = {name: values[: len(rows)] for name, values in stacked.items()}
+        if self.with_others:
+            inputs |= {f"other_{name}": values[len(rows) :] for name, values in stacked.items()}
+        return {**inputs, **self.reader.tokens.batch(rows, self.width)}, torch.from_numpy(rows)
+
+    def _images(self, rows: np.ndarray, seeds: np.ndarray) -> list[Tensor]:
+        return [
             self.transform(self.reader.read(int(row)), int(seed))
             for row, seed in zip(rows, seeds, strict=True)
         ]
-        text = self.reader.tokens.batch(rows, self.width)
-        return {"images": torch.stack(images), **text}, torch.from_numpy(rows)
+
+
+def _other_images(seeds: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are drawn for samples, uniformly from ``size``, and the seeds of their views.
+
+    They depend on the seeds of the samples alone, which are functions of (seed, epoch, row).
+    """
+    rows = uniform(Stream.OTHER_IMAGE, seeds, 0) * size
+    return rows.astype(np.int64), sample_seeds(Stream.OTHER_IMAGE, seeds, 1)
 
 
 class ImageCaptionModule(ImageTextModule):
@@ -105,7 +127,14 @@ class ImageCaptionModule(ImageTextModule):
     that content or noun-verb maskers prefer), ``unit_ids`` (int64: collocations) and others are
     there where ``word_columns`` has a function for them.
 
+    Where the images of a batch differ in size, they are padded at the right and at the bottom, with
+    0 once they are normalised, and ``pixel_mask`` (bool ``[B, H, W]``) is True where one is.
+
     Args:
+        other_images: Give each row of a training batch a second image, ``other_images`` of the form
+            of ``images`` (and ``other_pixel_mask``, wherever there is a ``pixel_mask``): that of a
+            row that is drawn uniformly from the split, for matching images with texts as ViLT does.
+            It may be the row's own, by chance; it is a function of (seed, epoch, row).
         kwargs: Arguments of ``ImageTextModule``; "bytes" are no tokenizer here, since they have
             no [MASK].
 
@@ -118,8 +147,9 @@ class ImageCaptionModule(ImageTextModule):
     carried: ClassVar[tuple[str, ...]] = ("image_number",)
     class_names: ClassVar[Sequence[str]] = ()
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, other_images: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.other_images = other_images
         self.word_columns: dict[str, WordColumn] = {}
         if self.tokenizer == BYTES:
             raise InputError(
@@ -135,4 +165,5 @@ class ImageCaptionModule(ImageTextModule):
         """Return a data set that gives batches (images and tokens, rows)."""
         source = self._require(split).source
         assert isinstance(source, CaptionedImages)
-        return _CaptionSet(source, self.view(training), self.width)
+        with_others = training and self.other_images
+        return _CaptionSet(source, self.view(training), self.width, with_others)

@@ -16,6 +16,7 @@ from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
 from lit_ssl.datamodules.reading.decoding import CorruptImageError, read_image
 from lit_ssl.datamodules.reading.images import PackedStrings
 from lit_ssl.datamodules.selection.partition import Split
+from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_text import ImageTextModule
 from lit_ssl.seeding import Stream, sample_seeds
 from lit_ssl.text.tokens import Tokens
@@ -146,9 +147,11 @@ class _PairSet(Served):
         # Each image of a pair is distorted by itself, as two photographs would differ.
         for row, *both in zip(rows, seeds, sample_seeds(Stream.SECOND_IMAGE, seeds), strict=True):
             pair = zip(self.reader.read(int(row)), both, strict=True)
-            images.append(torch.stack([self.transform(image, int(seed)) for image, seed in pair]))
+            images += [self.transform(image, int(seed)) for image, seed in pair]
+        stacked = stack_images(images)
+        pairs = {name: values.unflatten(0, (len(rows), 2)) for name, values in stacked.items()}
         text = self.reader.tokens.batch(rows, self.width)
-        return {"images": torch.stack(images), **text}, torch.from_numpy(rows)
+        return {**pairs, **text}, torch.from_numpy(rows)
 
 
 class ImagePairTextModule(ImageTextModule):
@@ -157,7 +160,9 @@ class ImagePairTextModule(ImageTextModule):
     A data set gives ``load_rows``, whose source is an ``ImagePairs`` or ``ArrayPairs``, and
     ``class_names``. A batch is ``({"images", "input_ids", "attention_mask"}, labels)``: images
     ``[B, 2, C, H, W]``, uint8 from the workers and normalised on the device, ids and mask int64
-    ``[B, L]``, mask 1 where a token is.
+    ``[B, L]``, mask 1 where a token is. Where the images of a batch differ in size, they are padded
+    at the right and at the bottom, with 0 once they are normalised, and ``pixel_mask`` (bool
+    ``[B, 2, H, W]``) is True where one is.
 
     Args:
         kwargs: Arguments of ``ImageTextModule``.

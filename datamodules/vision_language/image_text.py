@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
@@ -17,15 +16,22 @@ from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.subset import Subset
-from lit_ssl.errors import InputError, InputTypeError, check_choice
+from lit_ssl.datamodules.vision_language.image_batches import normalize_images
+from lit_ssl.datamodules.vision_language.image_views import (
+    View,
+    WithoutSeed,
+    check_view,
+    evaluation_transform,
+)
+from lit_ssl.errors import InputError, check_choice
 from lit_ssl.text.byte_tokens import BYTE_VOCABULARY, byte_tokens
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 from lit_ssl.text.tokens import Tokens, load_tokenizer, mask_token_id, tokenize
 from lit_ssl.text.wordpiece import tokenizer_of_pieces
 from lit_ssl.trainer.hparams import not_plain
-from lit_ssl.transforms import EvalTransform, SingleView, normalize
+from lit_ssl.transforms import EvalTransform, ImageView, KeepAspect, SingleView
 
-__all__ = ["BYTES", "ImageTextModule", "TextSource", "WithoutSeed"]
+__all__ = ["BYTES", "ImageTextModule", "TextSource"]
 
 BYTES = "bytes"
 _NO_LIMIT = 2**30  # tokens
@@ -49,17 +55,6 @@ class TextSource(Protocol):
         """Return the rows with tokens in place of texts."""
 
 
-class WithoutSeed:
-    """An evaluation transform where a seed is given too."""
-
-    def __init__(self, transform: EvalTransform) -> None:
-        self.transform = transform
-
-    def __call__(self, image: Tensor, seed: int) -> Tensor:
-        """Transform an image."""
-        return self.transform(image)
-
-
 class ImageTextModule(RowsModule):
     """Rows of images with a text.
 
@@ -75,11 +70,15 @@ class ImageTextModule(RowsModule):
         max_length: Longest text in tokens; longer ones are cut, and a warning says how many.
         padding: "longest" fills a batch up to its longest text; "max_length" always to
             ``max_length``, for compiled models.
-        train_transform: Random view of each training image, each by itself; None: none. Texts may
-            speak of left and right, which a horizontal flip falsifies.
-        eval_transform: Transform of all other images. None resizes the shorter side to
-            ``image_size`` and cuts out the centre, as CLIP does.
-        image_size: Height and width of evaluation images.
+        train_transform: View of each training image, each by itself: ``KeepAspectRandAugment``
+            (ViLT), ``CenterCropRandAugment`` (METER), ``SingleView``, or any function of an image
+            and a seed; None: as ``eval_transform``. Texts may speak of left and right, which a
+            horizontal flip falsifies, and of colours: a warning says so.
+        eval_transform: Transform of all other images: ``EvalTransform``, or ``KeepAspect`` for
+            networks that read padding, such as ViLT. None: what ``train_transform`` resizes
+            images by, where it is one of the first two; else the shorter side is resized to
+            ``image_size`` and the centre cut out, as CLIP does.
+        image_size: Height and width of evaluation images, where ``eval_transform`` comes from it.
         mean: Mean of each channel for images in [0, 1]; ImageNet's, unless given.
         std: Standard deviation of each channel; ImageNet's, unless given.
         batch_size: Pairs per batch and process.
@@ -96,7 +95,8 @@ class ImageTextModule(RowsModule):
         vocab_size: Number of different ids, the padding included.
         mean: Mean of each channel.
         std: Standard deviation of each channel.
-        image_size: Height and width of images after the evaluation transform.
+        image_size: Height and width of images after the evaluation transform; the shorter one,
+            where images keep their form.
     """
 
     inputs: ClassVar[str] = "examples"
@@ -108,8 +108,8 @@ class ImageTextModule(RowsModule):
         tokenizer: str | CorpusWordPiece | Sequence[str],
         max_length: int = 64,
         padding: Literal["longest", "max_length"] = "longest",
-        train_transform: SingleView | None = None,
-        eval_transform: EvalTransform | None = None,
+        train_transform: SingleView | ImageView | None = None,
+        eval_transform: EvalTransform | KeepAspect | None = None,
         image_size: int = 224,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
@@ -140,21 +140,13 @@ class ImageTextModule(RowsModule):
         check_choice("padding", padding, ("longest", "max_length"))
         if max_length < 1:
             raise InputError(f"max_length must be at least 1, got {max_length}")
-        if train_transform is not None and not isinstance(train_transform, SingleView):
-            raise InputTypeError(
-                f"{type(self).__name__} makes one view of each image: give train_transform a"
-                f" SingleView, not {type(train_transform).__name__}"
-            )
-        if train_transform is not None and train_transform.crop.hflip > 0:
-            rank_zero_warn(
-                "train_transform flips images (hflip), which makes texts about left and right"
-                " wrong: set hflip to 0 unless there are none"
-            )
+        if train_transform is not None:
+            check_view(train_transform, type(self).__name__)
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.padding = padding
         self.train_transform = train_transform
-        self.eval_transform = eval_transform or EvalTransform(image_size)
+        self.eval_transform = evaluation_transform(eval_transform, train_transform, image_size)
         self.image_size = self.eval_transform.size
         self.mean, self.std = tuple(mean), tuple(std)
 
@@ -229,7 +221,7 @@ class ImageTextModule(RowsModule):
         """Tokens per text of a batch; None: as many as its longest has."""
         return self.max_length if self.padding == "max_length" else None
 
-    def view(self, training: bool) -> SingleView | WithoutSeed:
+    def view(self, training: bool) -> View:
         """Return what is done with each image, a function of the image and a seed."""
         recipe = self.train_transform if training else None
         return WithoutSeed(self.eval_transform) if recipe is None else recipe
@@ -243,17 +235,17 @@ class ImageTextModule(RowsModule):
         return path
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Scale images to [0, 1] and normalise them, if they are uint8.
+        """Scale images to [0, 1] and normalise them, if they are uint8; padding becomes 0.
 
         Args:
             batch: (inputs, labels).
             dataloader_idx: Index of the loader, unused.
         """
         inputs, *targets = batch
-        if inputs["images"].dtype != torch.uint8:
-            return batch
-        images = normalize(inputs["images"], self.mean, self.std)
-        if self.trainer is not None:
+
+        def convert(images: Tensor) -> Tensor:
             # Lightning has converted the batch already, while it was uint8.
-            images = self.trainer.precision_plugin.convert_input(images)
-        return {**inputs, "images": images}, *targets
+            trainer = self.trainer
+            return images if trainer is None else trainer.precision_plugin.convert_input(images)
+
+        return normalize_images(inputs, self.mean, self.std, convert), *targets

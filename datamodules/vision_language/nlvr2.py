@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -35,8 +35,9 @@ class NLVR2DataModule(ImagePairTextModule):
     in ``root`` or its folder ``data/``, and the images below ``images/`` or ``root`` itself:
     ``train/<directory>/train-10171-0-img0.png``, ``dev/dev-0-0-img0.png``, …; img0 is the left one.
     Validation is on dev, the test on the public test1. Most statements stand with several pairs;
-    the column ``statement`` (int64, equal for rows with the same statement) and ``identifiers``
-    serve the consistency metric: a statement counts where all its rows are right.
+    the column ``statement`` (int64, equal for rows with the same statement), which batches carry
+    after the labels, and ``identifiers`` serve the consistency metric: a statement counts where all
+    its rows are right.
 
     Args:
         root: Folder with the files.
@@ -53,6 +54,7 @@ class NLVR2DataModule(ImagePairTextModule):
         kwargs: Arguments of ``ImagePairTextModule``.
     """
 
+    carried: ClassVar[tuple[str, ...]] = ("label", "statement")
     class_names = ("False", "True")
 
     def __init__(

@@ -23,6 +23,7 @@ _IN_MODEL = "model."  # where ViltBackbone keeps transformers' model
 _TABLE = "embeddings.token_type_embeddings.weight"
 _WORDS = ("embeddings.text_embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight")
 _PLACES = "embeddings.text_embeddings.position_embeddings.weight"
+_SECOND_IMAGE = 2  # its row in the table
 _GRID = "embeddings.position_embeddings"
 # buffers that older versions of transformers and the released code saved
 _COUNTERS = ("position_ids", "token_type_ids")
@@ -52,12 +53,17 @@ class VLWeights(NamedTuple):
             ``retrieval_head``, ``vqa_head``, ``nlvr2_head``, ``entailment_head``; of a run all its
             other modules.
         vocabulary: fingerprint of the vocabulary of a run; None where it is not known.
+        answers: fingerprint of the answers that ``vqa_head`` gives; None where it is not known.
+        knows_second_image: whether the modality of a second image was trained. A run has a row for
+            it whatever it was trained on; the others only where they were trained on pairs.
     """
 
     source: str
     backbone: StateDict
     heads: dict[str, StateDict]
     vocabulary: str | None = None
+    answers: str | None = None
+    knows_second_image: bool = False
 
 
 def read_vl_weights(path: str | Path) -> VLWeights:
@@ -84,9 +90,12 @@ def read_vl_weights(path: str | Path) -> VLWeights:
             top, _, rest = name.partition(".")
             parts.setdefault(top, {})[rest] = value
         backbone = parts.pop(_BACKBONE.rstrip("."))
-        vocabulary = content.get("vocabulary")
-        known = vocabulary if isinstance(vocabulary, str) else None
-        return VLWeights(f"{path} (checkpoint of a run)", backbone, parts, known)
+        vocabulary, answers = (
+            value if isinstance(value := content.get(name), str) else None
+            for name in ("vocabulary", "answers")
+        )
+        source = f"{path} (checkpoint of a run)"
+        return VLWeights(source, backbone, parts, vocabulary, answers, "nlvr2_head" in parts)
     if any(name.startswith("transformer.blocks.") for name in tensors):
         core, heads = _of_vilt(tensors, path)
         what = "checkpoint of ViLT"
@@ -100,7 +109,8 @@ def read_vl_weights(path: str | Path) -> VLWeights:
             f"{listed(sorted({name.partition('.')[0] for name in tensors}))}"
         )
     renamed = {_IN_MODEL + name: value for name, value in core.items()}
-    return VLWeights(f"{path} ({what})", renamed, heads)
+    knows_second = _TABLE in core and len(core[_TABLE]) > _SECOND_IMAGE
+    return VLWeights(f"{path} ({what})", renamed, heads, knows_second_image=knows_second)
 
 
 def fit_vl_backbone(backbone: nn.Module, weights: VLWeights, path: str | Path) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "labelled_batch",
     "labelled_inputs",
     "parts_of",
+    "scored_inputs",
     "split_batch",
     "two_stream_batch",
     "view_major",
@@ -129,6 +130,38 @@ def labelled_inputs(batch: Any, num_classes: int, look: bool = False) -> tuple[A
         f"tensors, got {describe(batch)}: leave out the data module's train_transform or give it a "
         "SingleView"
     )
+
+
+def scored_inputs(batch: Any, num_classes: int, look: bool = False) -> tuple[Any, Tensor]:
+    """Inputs and scores of all answers of a batch of questions.
+
+    Args:
+        batch: ``(inputs, scores)``: a dictionary of tensors, and what each answer is worth, in
+            [0, 1], floats ``[B, num_classes]``.
+        num_classes: Number of answers.
+        look: Check the scores on accelerators, too, where the host has to wait.
+
+    Raises:
+        ValueError: If it is of another form, or a score lies outside [0, 1].
+    """
+    if not isinstance(batch, list | tuple) or len(batch) < 2 or not isinstance(batch[0], dict):
+        raise InputError(
+            "needs batches (inputs, scores [B, num_classes]) with a dictionary of tensors, such as "
+            f"those of VQAv2DataModule, got {describe(batch)}"
+        )
+    inputs, scores = batch[:2]
+    of_shape = isinstance(scores, Tensor) and scores.shape[1:] == (num_classes,)
+    if not of_shape or not scores.is_floating_point():
+        kind = f" of {scores.dtype}" if isinstance(scores, Tensor) else ""
+        raise InputError(
+            f"needs what each of {num_classes} answers is worth, floats [B, {num_classes}], got "
+            f"{describe(scores)}{kind}: do the data have num_classes answers?"
+        )
+    if len(scores) and (look or scores.device.type == "cpu"):
+        low, high = (float(bound) for bound in scores.aminmax())
+        if not 0 <= low <= high <= 1:
+            raise InputError(f"got scores from {low:g} to {high:g}: they must lie in [0, 1]")
+    return inputs, scores
 
 
 def check_labels(

@@ -27,5 +27,11 @@ if TYPE_CHECKING:
     from lit_ssl.methods.pmsn import PMSN as PMSN
     from lit_ssl.methods.ropaws import RoPAWS as RoPAWS
     from lit_ssl.methods.suncet import SuNCEt as SuNCEt
+    from lit_ssl.methods.vl.entailment import (
+        VisualEntailmentClassifier as VisualEntailmentClassifier,
+    )
+    from lit_ssl.methods.vl.nlvr2 import NLVR2Classifier as NLVR2Classifier
+    from lit_ssl.methods.vl.pretraining import VLPretraining as VLPretraining
+    from lit_ssl.methods.vl.vqa import VQAClassifier as VQAClassifier
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

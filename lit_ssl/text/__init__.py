@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_ssl.text.corruption import corrupt as corrupt
     from lit_ssl.text.corruption import prediction_subset as prediction_subset
     from lit_ssl.text.corruption import replacement_units as replacement_units
+    from lit_ssl.text.fixed_mask import fixed_word_mask as fixed_word_mask
     from lit_ssl.text.maskers import ContentWordMasker as ContentWordMasker
     from lit_ssl.text.maskers import Masker as Masker
     from lit_ssl.text.maskers import NounVerbMasker as NounVerbMasker

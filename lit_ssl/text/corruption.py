@@ -101,7 +101,7 @@ def corrupt(
     heads = None if units is None else unit_heads(units)
 
     def coin(probability: float) -> Tensor:
-        chances = torch.full(input_ids.shape, probability, device=input_ids.device)
+        chances = torch.full(input_ids.shape, float(probability), device=input_ids.device)
         shown = torch.bernoulli(chances, generator=generator).bool()
         return shown if heads is None else shown.gather(1, heads)
 

@@ -21,7 +21,7 @@ from lit_ssl.transforms.rand_augment_batched import MOVES, Operation, apply_oper
 from lit_ssl.transforms.views.multicrop import SingleView
 from lit_ssl.transforms.views.spec import CropSpec
 
-__all__ = ["RandAugmentView"]
+__all__ = ["RandAugmentView", "seeded"]
 
 _FILL = (124, 116, 104)  # ImageNet's mean colour
 
@@ -56,6 +56,11 @@ class RandAugmentView(SingleView):
             if operation.name.startswith("Posterize"):
                 operation.aug_fn = _posterize
 
+    @property
+    def inverts(self) -> bool:
+        """Whether the policy may invert an image, so that its colours are others."""
+        return any(operation.name == "Invert" for operation in self._augment.ops)
+
     def __call__(self, image: Tensor, seed: int) -> Tensor:
         """Makes the view of one image, in a worker.
 
@@ -71,7 +76,7 @@ class RandAugmentView(SingleView):
         """
         _check_channels(len(image))
         view = to_pil_image(super().__call__(image, seed))
-        with _seeded(seed):
+        with seeded(seed):
             return pil_to_tensor(self._augment(view))
 
     def batched(
@@ -101,7 +106,7 @@ class RandAugmentView(SingleView):
         if images.ndim == 4:
             _check_channels(images.shape[1])
         views = super().batched(images, sizes, generator)
-        with _seeded(int(torch.randint(2**32, (), generator=generator))):
+        with seeded(int(torch.randint(2**32, (), generator=generator))):
             drawn = [self._draw() for _ in range(len(views))]
         return apply_operations(views, list(zip(*drawn, strict=True)), _FILL)
 
@@ -142,8 +147,12 @@ def _record(name: str, image: None, *values: float, resample: Any, fillcolor: An
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the generators that timm draws from, and give them their state back."""
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators that timm draws from, and give them their state back.
+
+    Args:
+        seed: >= 0.
+    """
     state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002

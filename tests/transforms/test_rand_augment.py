@@ -13,7 +13,7 @@ from timm.data.auto_augment import NAME_TO_OP, rand_augment_choices
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from lit_ssl.transforms import CropSpec, SingleView
-from lit_ssl.transforms.rand_augment import RandAugmentView, _seeded
+from lit_ssl.transforms.rand_augment import RandAugmentView, seeded
 from lit_ssl.transforms.rand_augment_batched import MOVES, Operation, apply_operations
 
 IMAGE = torch.randint(
@@ -111,7 +111,7 @@ def test_what_is_done_to_an_image_is_drawn_as_in_a_worker(policy):
     compared = 0
     for seed in range(60):
         worker = recipe(IMAGE, seed)
-        with _seeded(seed):
+        with seeded(seed):
             steps = recipe._draw()
         view = SingleView(recipe.crop)(IMAGE, seed)
         if any(step is not None and step.smooth for step in steps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -21,6 +21,7 @@ from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputError
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import set_rates
+from lit_ssl.models.vl.initial import draw_small_network_
 from lit_ssl.models.vl.output import VLOutput
 from lit_ssl.optim import LinearDecay, decay_groups, set_schedules
 from lit_ssl.text.tokens import vocabulary_fingerprint
@@ -29,6 +30,7 @@ from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["VLModule"]
 
+_Head = TypeVar("_Head", bound=nn.Module)
 _VOCABULARY = "vocabulary"  # key in checkpoints
 _ANOTHER = (
     "{source} was trained with another vocabulary than that of the data (their fingerprints differ)"
@@ -104,6 +106,12 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Final states and pooled vectors of pairs; see the backbone."""
         return self.backbone(inputs)
 
+    def new_head(self, head: _Head) -> _Head:
+        """Draw the weights of a head as those of the backbone were drawn; returns the head."""
+        if getattr(self.backbone, "initialization", "bert") == "fan_in":
+            head.apply(draw_small_network_)
+        return head
+
     # weights
 
     def setup(self, stage: str) -> None:
@@ -119,9 +127,13 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         weights = read_vl_weights(self.pretrained)
         if self.vocabulary and weights.vocabulary and weights.vocabulary != self.vocabulary:
             raise InputError(_ANOTHER.format(source=self.pretrained))
-        fit_vl_backbone(self.backbone, weights, self.pretrained)
+        self.load_backbone(weights)
         found = {name: self.load_head(name, weights) for name in self.heads}
         say_start(self, weights.source, {"backbone": True, **found})
+
+    def load_backbone(self, weights: VLWeights) -> None:
+        """Load the backbone."""
+        fit_vl_backbone(self.backbone, weights, self.pretrained or "")
 
     def load_head(self, name: str, weights: VLWeights) -> bool:
         """Load one of the ``heads``, where the file has it; returns whether it has."""

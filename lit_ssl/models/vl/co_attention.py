@@ -130,6 +130,7 @@ class CoAttentionBackbone(nn.Module):
         hidden_size: D of the states.
         pooled_size: P of the pooled vector, 2 D.
         vocab_size, max_text_len: ids and tokens that texts may have.
+        num_modalities: rows of the table of modalities.
         start: where the weights come from, in words.
         cross_modal_prefixes: what the names of parameters that join the streams begin with; METER
             trains these at five times the learning rate.
@@ -166,6 +167,7 @@ class CoAttentionBackbone(nn.Module):
         self.text_encoder = TextStream(text_encoder)
         self.image_projection = nn.Linear(self.image_encoder.width, hidden_size)
         self.text_projection = nn.Linear(self.text_encoder.width, hidden_size)
+        self.num_modalities = num_modalities
         self.modalities = nn.Embedding(num_modalities, hidden_size)
         for module in (self.image_projection, self.text_projection, self.modalities):
             init_vl_weights_(module)
@@ -186,7 +188,7 @@ class CoAttentionBackbone(nn.Module):
         Raises:
             ValueError: if the table has no row for it.
         """
-        if len(self.modalities.weight) < 3:
+        if self.num_modalities < 3:
             raise InputError("two images need num_modalities: 3 in CoAttentionBackbone")
         self.modalities.weight[2] = self.modalities.weight[1]
 
@@ -222,7 +224,7 @@ class CoAttentionBackbone(nn.Module):
         Raises:
             ValueError: if the batch is of another form.
         """
-        if not 1 <= image_type < self.modalities.num_embeddings:
+        if not 1 <= image_type < self.num_modalities:
             raise InputError(f"image_type {image_type} needs num_modalities: {image_type + 1}")
         image, image_mask = embedded_images(self, batch)
         check_text(batch, len(image), self.max_text_len)

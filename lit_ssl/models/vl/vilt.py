@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError, did_you_mean
+from lit_ssl.errors import (
+    InputError,
+    InputFileNotFoundError,
+    InputImportError,
+    check_choice,
+    did_you_mean,
+)
 from lit_ssl.models.backbones.fetching import do_weights_follow
 from lit_ssl.models.vl.image_tokens import image_sizes, kept_tokens, position_grid
+from lit_ssl.models.vl.initial import draw_small_network_
 from lit_ssl.models.vl.output import EmbeddedImages, VLOutput, check_text, embedded_images
 from lit_ssl.models.vl.vit_start import vit_start
 
@@ -43,11 +50,15 @@ class ViltBackbone(nn.Module):
             from ``config``). The rest starts afresh.
         num_modalities: rows of the table of modalities, ≥ 2: text, image, and for NLVR2 the second
             image.
+        initialization: of random weights: ``bert``: N(0, ``initializer_range``²) as transformers
+            draws them; ``fan_in``: larger ones, for networks of 64 or 128 instead of 768 features,
+            also in the heads that methods put on it.
 
     Attributes:
         hidden_size: D of the states.
         pooled_size: P of the pooled vector, equal to D.
         vocab_size, max_text_len: ids and tokens that texts may have.
+        num_modalities: rows of the table of modalities.
         image_size, patch_size: of the grid of positions, ``(height, width)``.
         start: where the weights come from, in words.
         cross_modal_prefixes: names of parameters that only join both streams; none here.
@@ -68,8 +79,14 @@ class ViltBackbone(nn.Module):
         pretrained: str | None = None,
         vit_weights: str | None = None,
         num_modalities: int = 3,
+        initialization: Literal["bert", "fan_in"] = "bert",
     ) -> None:
         super().__init__()
+        check_choice("initialization", initialization, ("bert", "fan_in"))
+        if initialization != "bert" and (pretrained or vit_weights):
+            raise InputError(
+                "initialization is for random weights: leave it out with pretrained or vit_weights"
+            )
         if pretrained is not None and vit_weights is not None:
             raise InputError("ViltBackbone takes pretrained or vit_weights, not both")
         if num_modalities < 2:
@@ -77,6 +94,7 @@ class ViltBackbone(nn.Module):
         fields = dict(config or {})
         _check_fields(fields)
         self.start = "random weights"
+        self.initialization = initialization
         self.model: Any
         if pretrained is not None:
             self.model = _from_folder(pretrained, fields, num_modalities)
@@ -89,11 +107,14 @@ class ViltBackbone(nn.Module):
             self.start = f"{vit_weights} (vision transformer)"
         else:
             self.model = _fresh({**fields, _MODALITIES: num_modalities})
+            if initialization == "fan_in":
+                _draw_large_(self.model)
         known = self.model.config
         self.hidden_size: int = known.hidden_size
         self.pooled_size: int = known.hidden_size
         self.vocab_size: int = known.vocab_size
         self.max_text_len: int = known.max_position_embeddings
+        self.num_modalities: int = known.modality_type_vocab_size
         self.image_size, self.patch_size = _pair(known.image_size), _pair(known.patch_size)
 
     @property
@@ -108,9 +129,9 @@ class ViltBackbone(nn.Module):
         Raises:
             ValueError: if the table has no row for it.
         """
-        table = self.model.embeddings.token_type_embeddings.weight
-        if len(table) < 3:
+        if self.num_modalities < 3:
             raise InputError("two images need num_modalities: 3 in ViltBackbone")
+        table = self.model.embeddings.token_type_embeddings.weight
         table[2] = table[1]
 
     def embed_images(self, images: Tensor, pixel_mask: Tensor | None = None) -> EmbeddedImages:
@@ -167,7 +188,7 @@ class ViltBackbone(nn.Module):
         Raises:
             ValueError: if the batch is of another form.
         """
-        if not 1 <= image_type < self.model.config.modality_type_vocab_size:
+        if not 1 <= image_type < self.num_modalities:
             raise InputError(f"image_type {image_type} needs num_modalities: {image_type + 1}")
         images = embedded_images(self, batch)
         check_text(batch, len(images.embeds), self.max_text_len)
@@ -245,6 +266,14 @@ def _fresh(fields: Mapping[str, Any]) -> Any:
     for table in (model.embeddings.cls_token, model.embeddings.position_embeddings):
         nn.init.trunc_normal_(table, std=model.config.initializer_range)
     return model
+
+
+@torch.no_grad()
+def _draw_large_(model: Any) -> None:
+    model.apply(draw_small_network_)
+    # positions must tell patches apart from the start
+    for table in (model.embeddings.cls_token, model.embeddings.position_embeddings):
+        nn.init.normal_(table, std=0.5)
 
 
 def _from_folder(path: str, fields: Mapping[str, Any], num_modalities: int) -> Any:

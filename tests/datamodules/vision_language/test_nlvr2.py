@@ -14,7 +14,14 @@ from PIL import Image
 from lit_ssl.datamodules import NLVR2DataModule, Subset
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.errors import InputError
-from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop, SingleView, normalize
+from lit_ssl.transforms import (
+    CropSpec,
+    EvalTransform,
+    KeepAspectRandAugment,
+    MultiCrop,
+    SingleView,
+    normalize,
+)
 
 # set, pair, sentence, directory, label, text
 TRAIN = [
@@ -335,7 +342,10 @@ def test_labels_may_be_json_booleans(make, nlvr2):
         ({"test_split": "test3"}, "test_split must be 'test1' or 'test2'"),
         ({"padding": "none"}, "padding must be"),
         ({"max_length": 0}, "max_length must be at least 1"),
-        ({"train_transform": MultiCrop([CropSpec(size=8)])}, "a SingleView, not MultiCrop"),
+        ({"train_transform": MultiCrop([CropSpec(size=8)])}, "makes one view .* not MultiCrop"),
+        ({"train_transform": EvalTransform(8)}, "of an image and a seed, not EvalTransform"),
+        ({"train_transform": 8}, "of an image and a seed, not int"),
+        ({"eval_transform": KeepAspectRandAugment()}, "must be an EvalTransform or a KeepAspect"),
     ],
 )
 def test_wrong_options(make, options, message):

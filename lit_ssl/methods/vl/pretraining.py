@@ -1,0 +1,370 @@
+"""Pretraining on images with captions: masked words, matching, word–patch alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor, nn
+
+from lit_ssl.contracts.data import data_source
+from lit_ssl.errors import InputError, InputTypeError, by_name
+from lit_ssl.losses import (
+    MaskedLMLoss,
+    WordPatchAlignment,
+    draw_in_batch,
+    draw_matching,
+    gather_masked,
+    matching_loss,
+)
+from lit_ssl.losses.matching import Matching
+from lit_ssl.losses.mlm import IGNORED
+from lit_ssl.methods.rates import current_lr
+from lit_ssl.methods.vl.base import VLModule
+from lit_ssl.methods.vl.pairs import exchanged, joined, pair_inputs, with_images, with_others
+from lit_ssl.models.vl.heads import MatchingHead, MLMHead
+from lit_ssl.models.vl.output import EmbeddedImages, embedded_images
+from lit_ssl.seeding import run_seed
+from lit_ssl.text.corruption import (
+    check_replacement,
+    corrupt,
+    prediction_subset,
+    replacement_units,
+)
+from lit_ssl.text.fixed_mask import fixed_word_mask
+from lit_ssl.text.maskers import MaskerLike, checked_mask
+from lit_ssl.text.rates import RateSchedule
+from lit_ssl.text.step_generator import step_generator
+from lit_ssl.text.unit_sampling import check_rate
+from lit_ssl.trainer.hparams import not_plain
+from lit_ssl.trainer.length import finished_batches, total_steps
+from lit_ssl.trainer.run import is_logged
+
+__all__ = ["VLPretraining"]
+
+
+class VLPretraining(VLModule):
+    """Learns images and captions from masked words and from which of them belong together.
+
+    Of a batch of B pairs, ::
+
+        masked, labels = corrupt(text, masker(text))
+        y = a random half ones;  image' = image where y, else another one
+        loss = mlm_weight · CE(mlm_head(net(masked, image)), labels)       # masked tokens only
+             + itm_weight · CE(itm_head(net(text, image').pooled), y)
+             + wpa_weight · (Σ distance(y = 1) − Σ distance(y = 0)) / B
+
+    Both passes are one of 2B rows, images are embedded once, and only masked positions meet the
+    vocabulary: the same losses in less time. Text is masked for the first loss only.
+
+    Batches are ``(inputs, image numbers)`` with ``images``, ``input_ids``, ``attention_mask`` and
+    ``word_ids``; see docs/design.md. Where batches bring ``other_images``, these are the other ones
+    (ViLT draws them from all of the data); else images are exchanged within the batch, never among
+    captions of one image. Masks are made on the device, from the seed of the run, the process and
+    the number of the batch: the same ones after a resume and with any number of workers.
+
+    Validation masks 15 % of the words, the same ones each time, whatever the training does:
+    ``val/mlm_acc``, ``val/mlm_loss``; each text with its image and with that of the next row:
+    ``val/itm_acc``, ``val/itm_loss``.
+
+    Args:
+        backbone: see :class:`VLModule`.
+        masker: which tokens are masked: a masker of :mod:`lit_ssl.text`, with its rate, or a
+            function of yours like them.
+        rate_schedule: masking rate by the share of the run that is done, in place of the masker's:
+            :class:`lit_ssl.text.LinearRate`, …
+        prediction_rate: share of the tokens that is predicted, at most the masking rate; None: all
+            that are masked.
+        mask_replace_prob: share of the masked tokens that becomes [MASK].
+        random_replace_prob: share that becomes a random token; the rest stays.
+        replace_per_unit: one such draw for all tokens of a span, collocation or word.
+        mlm_weight: weight of masked language modelling, ≥ 0.
+        itm_weight: weight of image–text matching, ≥ 0.
+        wpa_weight: weight of word–patch alignment, ≥ 0; METER has none.
+        tie_mlm_decoder: let the last layer of the MLM head share the word embeddings.
+        global_mlm_mean: divide the MLM loss by the masked tokens of all processes.
+        mask_id: id of [MASK]; None: what the data module says (``mask_id``).
+        kwargs: arguments of :class:`VLModule`.
+
+    Raises:
+        InputError: for values outside their ranges, or that do not go together.
+
+    Source: arXiv 2212.05195 (strategies and rates), 2102.03334 (losses; dandelin/ViLT),
+    2111.02387 (two streams).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        masker: MaskerLike,
+        rate_schedule: RateSchedule | None = None,
+        prediction_rate: float | None = None,
+        mask_replace_prob: float = 0.8,
+        random_replace_prob: float = 0.1,
+        replace_per_unit: bool = False,
+        mlm_weight: float = 1.0,
+        itm_weight: float = 1.0,
+        wpa_weight: float = 0.1,
+        tie_mlm_decoder: bool = False,
+        global_mlm_mean: bool = True,
+        mask_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone, **kwargs)
+        self.save_hyperparameters(
+            ignore=not_plain(backbone=backbone, masker=masker, rate_schedule=rate_schedule)
+        )
+        weights = {"mlm_weight": mlm_weight, "itm_weight": itm_weight, "wpa_weight": wpa_weight}
+        for name, weight in weights.items():
+            if not 0 <= weight < float("inf"):
+                raise InputError(f"{name} must be finite and >= 0, not {weight}")
+        if not (mlm_weight or itm_weight):
+            raise InputError("mlm_weight and itm_weight are both 0: nothing is learned")
+        if wpa_weight and not itm_weight:
+            raise InputError(
+                "wpa_weight needs the pass of matching: set itm_weight, or wpa_weight: 0"
+            )
+        check_replacement(mask_replace_prob, random_replace_prob)
+        if prediction_rate is not None:
+            check_rate("prediction_rate", prediction_rate)
+            if rate_schedule is None and not hasattr(masker, "rate"):
+                raise InputError(
+                    f"prediction_rate needs to know the masking rate, which "
+                    f"{type(masker).__name__} has no attribute for: give rate_schedule"
+                )
+            if rate_schedule is None and prediction_rate > masker.rate:  # type: ignore[attr-defined]
+                raise InputError(
+                    f"prediction_rate is {prediction_rate}, but only a share of "
+                    f"{masker.rate} is masked"  # type: ignore[attr-defined]
+                )
+        self.masker = masker
+        self.rate_schedule = rate_schedule
+        self.prediction_rate = prediction_rate
+        self.mask_replace_prob = mask_replace_prob
+        self.random_replace_prob = random_replace_prob
+        self.replace_per_unit = replace_per_unit
+        self.mlm_weight, self.itm_weight, self.wpa_weight = mlm_weight, itm_weight, wpa_weight
+        self.heads = ()  # without its loss a head would have no gradient, which DDP stops at
+        if mlm_weight:
+            tied = self.backbone.word_embeddings if tie_mlm_decoder else None
+            head = MLMHead(self.backbone.hidden_size, self.backbone.vocab_size, tied)
+            self.mlm_head = self.new_head(head)
+            self.heads += ("mlm_head",)
+        if itm_weight:
+            self.itm_head = self.new_head(MatchingHead(self.backbone.pooled_size))
+            self.heads += ("itm_head",)
+        self.mlm_loss = MaskedLMLoss(global_mlm_mean)
+        self.local_mlm_loss = MaskedLMLoss(global_mean=False)
+        self.alignment = WordPatchAlignment()
+        self.mask_id = mask_id
+        self.token_count = self.backbone.vocab_size  # ids that a random token may have
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the vector of a pair."""
+        return self.backbone.pooled_size
+
+    def setup(self, stage: str) -> None:
+        """Load weights; ask the data module for the id of [MASK]."""
+        super().setup(stage)
+        data = data_source(self.trainer)
+        if self.mask_id is None and self.mlm_weight:
+            self.mask_id = getattr(data, "mask_id", None)
+            if self.mask_id is None:
+                raise InputError(
+                    f"{type(data).__name__} does not say which id [MASK] has (mask_id): give the "
+                    "model mask_id"
+                )
+        self.token_count = getattr(data, "vocab_size", None) or self.token_count
+        if stage == "fit":
+            rank_zero_info(self._in_words())
+
+    def _in_words(self) -> str:
+        rate = self.rate_schedule or getattr(self.masker, "rate", "its own")
+        masks = f"{type(self.masker).__name__} masks at the rate {rate}"
+        if self.prediction_rate is not None:
+            masks += f" and {self.prediction_rate} is predicted"
+        return f"{type(self).__name__}: {masks}" if self.mlm_weight else f"{type(self).__name__}"
+
+    # training
+
+    @by_name
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """One step; returns loss and features (pooled vectors of the pairs)."""
+        inputs, numbers = pair_inputs(batch)
+        size = len(inputs["input_ids"])
+        generator = step_generator(
+            run_seed(None), self.global_rank, finished_batches(self.trainer), self.device
+        )
+        passes: list[dict[str, Tensor]] = []
+        labels, matching = None, None
+        if self.mlm_weight:
+            mask, ids, labels = self._masked(inputs, generator, look=batch_idx == 0)
+        if self.itm_weight:
+            matching = self._matching(inputs, numbers, generator)
+        images, sources = self._images(inputs, matching)
+        if labels is not None:
+            passes.append(with_images({**inputs, "input_ids": ids}, images, None, size))
+        if matching is not None:
+            passes.append(with_images(inputs, images, sources, size))
+        out = self.backbone(joined(passes))
+        loss = torch.zeros((), device=self.device)
+        seen: dict[str, Tensor] = {}
+        if labels is not None:
+            states, targets = gather_masked(out.text[:size], labels)
+            logits = self.mlm_head(states)
+            seen["mlm_loss"] = self.mlm_loss(logits, targets)
+            loss = loss + self.mlm_weight * seen["mlm_loss"]
+            seen["mlm_acc"] = (logits.argmax(dim=1) == targets).sum() / max(len(targets), 1)
+            maskable = (inputs["word_ids"] >= 0).sum()
+            seen["mask_rate"] = mask.sum() / maskable.clamp(min=1)
+            seen["num_predictions"] = torch.tensor(float(len(targets)))
+        if matching is not None:
+            pooled = out.pooled[-size:]
+            seen["itm_loss"] = matching_loss(self.itm_head(pooled), matching.labels)
+            loss = loss + self.itm_weight * seen["itm_loss"]
+            if self.wpa_weight:
+                rows = slice(-size, None)
+                text_mask, image_mask = inputs["attention_mask"], out.image_mask[rows]
+                seen["wpa_loss"] = self.alignment(
+                    out.text[rows], out.image[rows], text_mask, image_mask, matching.labels
+                ).loss
+                loss = loss + self.wpa_weight * seen["wpa_loss"]
+        else:  # the pooler stays in the graph, since DDP waits for all gradients
+            loss = loss + 0 * out.pooled.float().sum()
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        if is_logged(self.trainer):
+            logged = {f"train/{name}": value.detach() for name, value in seen.items()}
+            self.log_dict({**logged, "train/lr": current_lr(self.trainer)}, batch_size=size)
+        return {"loss": loss, "features": out.pooled[-size:].detach()}
+
+    def _masked(
+        self, inputs: Mapping[str, Tensor], generator: torch.Generator, look: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask ``[B, L]``, corrupted ids and labels of a batch."""
+        ids, words = inputs["input_ids"], inputs["word_ids"]
+        rate = None
+        if self.rate_schedule is not None:
+            rate = self.rate_schedule(self.trainer.global_step / total_steps(self.trainer))
+        maskable, units = words >= 0, inputs.get("unit_ids")
+        mask = self.masker(ids, maskable, words, rate, generator, units, inputs.get("candidates"))
+        if look or ids.device.type == "cpu":  # an accelerator would have to wait
+            mask = checked_mask(mask, maskable)
+        predicted = None
+        if self.prediction_rate is not None:
+            known = self.masker.rate if rate is None else rate  # type: ignore[attr-defined]
+            predicted = prediction_subset(mask, known, self.prediction_rate, generator)
+        shared = (
+            replacement_units(self.masker, mask, words, units) if self.replace_per_unit else None
+        )
+        corrupted, labels = corrupt(
+            ids, mask, self.mask_id, self.token_count, self.mask_replace_prob,
+            self.random_replace_prob, generator, predicted=predicted, units=shared,
+        )  # fmt: skip
+        return mask, corrupted, labels
+
+    def _matching(
+        self, inputs: Mapping[str, Tensor], numbers: Tensor | None, generator: torch.Generator
+    ) -> Matching:
+        size = len(inputs["input_ids"])
+        if "other_images" in inputs:
+            return draw_matching(size, generator)
+        if numbers is None:
+            raise InputTypeError(
+                "matching exchanges images within a batch, and must know which captions are of one "
+                "image: batches are (inputs, image numbers)"
+            )
+        return draw_in_batch(numbers, generator)
+
+    def _images(
+        self, inputs: Mapping[str, Tensor], matching: Matching | None
+    ) -> tuple[EmbeddedImages, Tensor | None]:
+        """Embedded images, each once, and the rows of those that texts get in matching."""
+        if matching is None:
+            return embedded_images(self.backbone, inputs), None
+        if "other_images" in inputs:
+            both, sources = with_others(inputs, matching)
+            return embedded_images(self.backbone, both), sources
+        return embedded_images(self.backbone, inputs), matching.sources
+
+    # evaluation
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log losses and accuracies of a validation batch."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Log losses and accuracies of a test batch."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Pooled vectors ``[B, embed_dim]`` of pairs."""
+        return self(pair_inputs(batch)[0]).pooled
+
+    @by_name
+    def _evaluate(self, split: str, batch: Any) -> None:
+        inputs, numbers = pair_inputs(batch)
+        inputs = self.embed(inputs)
+        if self.mlm_weight:
+            mask = self.fixed_mask(inputs)
+            logits, targets = self.guess(inputs, mask), inputs["input_ids"][mask]
+            count = len(targets)
+            loss = self.local_mlm_loss(logits, targets)
+            hits = (logits.argmax(dim=1) == targets).sum() / max(count, 1)
+            self._log(split, count, mlm_loss=loss, mlm_acc=hits)
+        if self.itm_weight:
+            pairs, labels = exchanged(inputs, numbers)
+            logits = self.itm_head(self.backbone(pairs).pooled)
+            count = int((labels != IGNORED).sum())
+            hits = (logits.argmax(dim=1) == labels).sum() / max(count, 1)
+            self._log(split, count, itm_loss=matching_loss(logits, labels), itm_acc=hits)
+
+    def _log(self, split: str, count: int, **values: Tensor) -> None:
+        """Log means over ``count`` things, exact over batches and processes."""
+        for name, value in values.items():
+            bar = name.endswith("acc")
+            self.log(f"{split}/{name}", value, batch_size=count, sync_dist=True, prog_bar=bar)
+
+    # what callbacks ask for: lit_ssl.contracts.vision_language.GuessesWords
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs with ``image_embeds`` and ``image_mask`` in place of images."""
+        images = embedded_images(self.backbone, inputs)
+        text = {k: v for k, v in inputs.items() if "image" not in k and "pixel" not in k}
+        return {**text, "image_embeds": images.embeds, "image_mask": images.mask}
+
+    def fixed_mask(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """15 % of the words, a function of the texts: bool ``[B, L]``."""
+        return fixed_word_mask(inputs["input_ids"], inputs["word_ids"])
+
+    def guess(self, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Logits ``[n, V]`` of the masked tokens, each replaced by [MASK]; see the contract.
+
+        Raises:
+            InputError: if the module has no MLM head.
+        """
+        if not self.mlm_weight:
+            raise InputError("this module has no head for masked words, since mlm_weight is 0")
+        ids = inputs["input_ids"].masked_fill(mask, self.mask_id)
+        return self.mlm_head(self.backbone({**inputs, "input_ids": ids}).text[mask])
+
+    def match(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Log-odds ``[B]`` that text and image belong together.
+
+        Raises:
+            InputError: if the module has no matching head.
+        """
+        if not self.itm_weight:
+            raise InputError("this module has no head for matching, since itm_weight is 0")
+        logits = self.itm_head(self.backbone(inputs).pooled).float()
+        return logits[:, 1] - logits[:, 0]
+
+    def align(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Plan ``[B, N, L]`` of word–patch alignment."""
+        out = self.backbone(inputs)
+        matches = torch.ones(len(out.text), dtype=torch.long, device=out.text.device)
+        return self.alignment(
+            out.text, out.image, inputs["attention_mask"], out.image_mask, matches
+        ).plan
