@@ -28,7 +28,7 @@ from lit_ssl.datamodules.vision_language.shard_opening import check_shards_open
 from lit_ssl.datamodules.vision_language.shard_sets import ShardSet, as_sets, stated_pairs
 from lit_ssl.datamodules.vision_language.shard_stream import StreamKeys
 from lit_ssl.datamodules.vision_language.stream_tally import UNREADABLE, Tally
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.errors import InputError
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 from lit_ssl.trainer.hparams import not_plain
 
@@ -92,8 +92,9 @@ class CaptionShardsDataModule(ImageCaptionModule):
         num_workers: int = 4,
         **kwargs: Any,
     ) -> None:
-        super().__init__(tokenizer=tokenizer, num_workers=num_workers, **kwargs)
-        check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
+        super().__init__(
+            tokenizer=tokenizer, num_workers=num_workers, on_corrupt=on_corrupt, **kwargs
+        )
         if isinstance(tokenizer, CorpusWordPiece):
             raise InputError(
                 "a CorpusWordPiece is trained on texts that are all there before the start, and"
@@ -102,6 +103,13 @@ class CaptionShardsDataModule(ImageCaptionModule):
             )
         if self.subset is not None:
             raise InputError("a stream has no rows to choose a subset from: name fewer shards")
+        if self.val_size or kwargs.get("val_file") is not None:
+            raise InputError("a stream holds no rows out (val_size, val_file): set val_shards")
+        if self.other_images:
+            raise InputError(
+                "a stream cannot draw images from all of a corpus (other_images): leave it out, and"
+                " texts are matched with other images of their batch"
+            )
         for name, value in (("epoch_samples", epoch_samples), ("streams", streams)):
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
@@ -122,7 +130,6 @@ class CaptionShardsDataModule(ImageCaptionModule):
         self.streams = streams or max(1, num_workers)
         self.shuffle_buffer = shuffle_buffer
         self.allow_pipe = allow_pipe
-        self.on_corrupt = on_corrupt
         self.tally = Tally(max(self.streams, num_workers, 1), on_corrupt == "skip")
 
     # What there is

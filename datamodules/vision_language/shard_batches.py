@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 from lit_ssl.datamodules.reading.decoding import CorruptImageError, decode_image
+from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.shard_sets import ShardSet
 from lit_ssl.datamodules.vision_language.shard_stream import (
     Sample,
@@ -77,10 +78,10 @@ class PairDecoder:
         if refill and len(readable) < len(images):
             after = np.searchsorted(readable, np.arange(len(images))) % len(readable)
             kept = [readable[place] for place in after]
-        stacked = torch.stack([image for place in kept if (image := images[place]) is not None])
+        stacked = stack_images([image for place in kept if (image := images[place]) is not None])
         text = self._text([samples[place] for place in kept], row)
         numbers = torch.tensor([samples[place].number for place in kept], dtype=torch.int64)
-        return {"images": stacked, **text}, numbers
+        return {**stacked, **text}, numbers
 
     def _image(self, sample: Sample, seed: int, row: int) -> Tensor | None:
         try:

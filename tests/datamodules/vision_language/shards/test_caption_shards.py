@@ -573,6 +573,7 @@ def test_more_streams_than_shards(shards, make, tmp_path, monkeypatch):
         ({"streams": 3, "num_workers": 2}, "multiple of num_workers"),
         ({"shuffle_buffer": 0}, "shuffle_buffer must be at least 1"),
         ({"on_corrupt": "ignore"}, "on_corrupt must be"),
+        ({"other_images": True}, "texts are matched with other images of their batch"),
         ({"subset": Subset(per_class=1)}, "no rows to choose a subset from"),
     ],
 )

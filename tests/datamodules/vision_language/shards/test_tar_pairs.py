@@ -371,6 +371,25 @@ def test_an_image_that_cannot_be_decoded(tar, members, tmp_path):
         rows.source.read(1)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_whose_image_cannot_be_decoded(tar, members, tmp_path, vocabulary, numbers, workers):
+    bad = members(1)
+    tar(tmp_path / "0.tar", [*members(0), (bad[0][0], bad[0][1][:40]), *bad[1:], *members(2)])
+    options = {"tokenizer": vocabulary, "num_workers": workers, "batch_size": 3}
+    source = TarPairs(str(tmp_path), val_shards=str(tmp_path))
+    with pytest.raises(CorruptImageError, match=r"0\.tar/000000001 .*set on_corrupt: skip"):
+        list(Module(source, **options).val_dataloader())
+    data = Module(source, on_corrupt="skip", other_images=True, **options)
+    ((inputs, image_numbers),) = data.val_dataloader()
+    # Never a caption with another image: the next row, with all that is its own.
+    assert numbers(inputs) == [0, 2, 2]
+    assert image_numbers.tolist() == [0, 2, 2]
+    assert data.num_corrupt == 1
+    ((inputs, image_numbers),) = data.train_dataloader()
+    assert numbers(inputs) == image_numbers.tolist()
+    assert set(inputs["other_images"][:, 0].float().mean((1, 2)).round().tolist()) <= {0, 2}
+
+
 def test_a_tar_that_shrinks_while_it_is_used(shards, tmp_path):
     rows = TarPairs(str(shards(tmp_path, [2]))).load_rows("train")
     (tmp_path / "00000.tar").write_bytes(b"")
