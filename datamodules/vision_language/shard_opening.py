@@ -13,7 +13,7 @@ from lit_ssl.datamodules.vision_language.shard_names import PIPE, is_remote
 from lit_ssl.datamodules.vision_language.tar_members import (
     CorruptShardError,
     LeftOut,
-    Pair,
+    TarPair,
     read_pairs,
 )
 from lit_ssl.errors import InputError, InputImportError
@@ -49,7 +49,7 @@ def check_shards_open(shards: Sequence[str], allow_pipe: bool) -> None:
             raise InputError(f"shards: {scheme}:// is fetched by curl, which is not installed")
 
 
-def shard_pairs(shard: str, caption: str, left_out: LeftOut) -> Iterator[Pair]:
+def shard_pairs(shard: str, caption: str, left_out: LeftOut) -> Iterator[TarPair]:
     """Read the pairs of a shard, in order; see ``read_pairs``.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lit_ssl.errors import InputError
 
-__all__ = ["LEFT_OUT", "NO_TEXT", "TXT", "CorruptShardError", "LeftOut", "Pair", "read_pairs"]
+__all__ = ["LEFT_OUT", "NO_TEXT", "TXT", "CorruptShardError", "LeftOut", "TarPair", "read_pairs"]
 
 TXT = "txt"
 NO_IMAGE = "samples without an image"
@@ -33,7 +33,7 @@ class CorruptShardError(InputError, RuntimeError):
     """A tar that is cut short, or none at all, or cannot be fetched."""
 
 
-class Pair(NamedTuple):
+class TarPair(NamedTuple):
     """An image with its caption.
 
     Attributes:
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
 
 def read_pairs(
     file: Any, name: str, caption: str, left_out: LeftOut, with_images: bool
-) -> Iterator[Pair]:
+) -> Iterator[TarPair]:
     """Read the samples of a tar, in order: members that follow each other under one key.
 
     Nothing is written to disk, so a member's name is never more than a name.
@@ -110,7 +110,7 @@ class _Sample:
         except (ValueError, RecursionError):
             self.text, self.is_text = "", False
 
-    def pair(self, left_out: LeftOut) -> Iterator[Pair]:
+    def pair(self, left_out: LeftOut) -> Iterator[TarPair]:
         if self.is_doubled and not self.is_again:
             left_out(MEMBER_TWICE, self.key)
         if self.is_again:
@@ -122,7 +122,7 @@ class _Sample:
         elif not self.text:
             left_out(NO_CAPTION, self.key)
         else:
-            yield Pair(self.key, *self.image, caption=self.text)
+            yield TarPair(self.key, *self.image, caption=self.text)
 
 
 def _text(content: bytes, caption: str) -> str:
