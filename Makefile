@@ -6,7 +6,7 @@ RUN_DIR ?= runs/demo
 # Processes that run tests, each a file at a time; many tests start two or three more of their own.
 JOBS ?= 2
 
-.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x clean
+.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,7 +47,7 @@ typecheck: $(VENV)/.dev
 		ln -s "$(CURDIR)/$$folder" build/types/lit_ssl/; done
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lit_ssl
 
-bench: bench-msn bench-paws bench-linear bench-nac
+bench: bench-msn bench-paws bench-linear bench-nac bench-vl
 
 bench-msn: $(VENV)/.dev
 	$(BIN)/python benchmarks/msn_step.py
@@ -61,6 +61,9 @@ bench-linear: $(VENV)/.dev
 
 bench-nac: $(VENV)/.dev
 	$(BIN)/python benchmarks/nac_circuit.py
+
+bench-vl: $(VENV)/.dev
+	$(BIN)/python benchmarks/vl_step.py
 
 # Beside the official package where it is installed: pip install 'lit-ssl[imagenet-x]'.
 bench-imagenet-x: $(VENV)/.dev

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from lit_ssl.methods.vl.nlvr2 import NLVR2Classifier as NLVR2Classifier
     from lit_ssl.methods.vl.pretraining import VLPretraining as VLPretraining
+    from lit_ssl.methods.vl.retrieval import ImageTextRetrieval as ImageTextRetrieval
     from lit_ssl.methods.vl.vqa import VQAClassifier as VQAClassifier
     from lit_ssl.strategies.diloco import DiLoCoStrategy as DiLoCoStrategy
     from lit_ssl.strategies.local_sgd import LocalSGDStrategy as LocalSGDStrategy

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from gzip import BadGzipFile
 from lzma import LZMAError
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = [
     "layout_error",
     "read_text",
     "text_encoding",
+    "text_lines",
     "write_csv",
     "write_file",
     "write_json",
@@ -57,6 +58,31 @@ def read_text(path: str | Path, opener: Callable[..., Any] = open) -> str:
     if "\0" in text:
         raise _no_text(path, "it holds zero bytes")
     return text
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that are not blank, reading it in pieces.
+
+    Args:
+        path: The file, in UTF-8, or in UTF-16 with a byte-order mark. Lines end in LF or CR LF.
+
+    Yields:
+        The number of a line in the file, from 1, and the line without its end.
+
+    Raises:
+        InputError: It is no such text.
+    """
+    with path.open("rb") as file:
+        encoding = text_encoding(file.read(4))
+    try:
+        with path.open(encoding=encoding, newline="\n") as text:
+            for number, line in enumerate(text, start=1):
+                if "\0" in line:
+                    raise _no_text(path, f"line {number} holds zero bytes")
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise _no_text(path, str(error)) from error
 
 
 def _no_text(path: str | Path, why: str) -> InputError:

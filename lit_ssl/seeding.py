@@ -58,6 +58,9 @@ class Stream(IntEnum):
     SECOND_IMAGE = 704  # the view of the second image of a pair
     TOKEN_MASKS = 801  # which tokens of a step are masked, and what stands in their place
     OVERLAPPING_COLLOCATIONS = 802  # which of those that share a word is a unit
+    MIXTURE_PASS = 841  # mixtures of sources: the order of a pass over one
+    MIXTURE_ORDER = 842  # and that of an epoch
+    NEGATIVE_TEXTS = 861  # retrieval: which texts of other images a row is compared with
     EVALUATION_MASK = 803  # which words of a text an evaluation masks
     OTHER_IMAGE = 831  # images that texts are matched with: which, and its view
     SCENE = 851  # scenes of digits: what is in one

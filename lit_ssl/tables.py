@@ -12,7 +12,7 @@ import numpy as np
 from lit_ssl.errors import InputError, did_you_mean, listed
 from lit_ssl.files import layout_error, text_encoding
 
-__all__ = ["Line", "Table", "csv_lines", "pick_columns", "read_table"]
+__all__ = ["Line", "Table", "columns_of_lines", "csv_lines", "pick_columns", "read_table"]
 
 _SHORT = 16
 
@@ -149,6 +149,31 @@ def pick_columns(
         InputError: A column is missing or comes twice, a row is shorter or longer than the header,
             or there are no rows.
     """
+    columns: list[list[str]] = [[] for _ in wanted]
+    numbers: list[int] = []
+    shared: dict[str, str] = {}  # short values repeat; one copy of each saves most of the memory
+    for number, values in columns_of_lines(path, header, lines, wanted, data_set):
+        for column, value in zip(columns, values, strict=True):
+            column.append(value if len(value) > _SHORT else shared.setdefault(value, value))
+        numbers.append(number)
+    if not numbers:
+        raise InputError(f"{data_set}: {path} has no rows below its header; get the file again")
+    return Table(path, dict(zip(wanted, columns, strict=True)), np.array(numbers, dtype=np.int64))
+
+
+def columns_of_lines(
+    path: Path,
+    header: Sequence[str],
+    lines: Iterable[Line],
+    wanted: Sequence[str],
+    data_set: str,
+) -> Iterator[Line]:
+    """Yield number and some columns, stripped, of each line; arguments as of ``pick_columns``.
+
+    Raises:
+        InputError: A column is missing or comes twice, or a row is shorter or longer than the
+            header.
+    """
     header = [name.strip() for name in header]
     if missing := [column for column in wanted if column not in header]:
         raise InputError(
@@ -162,9 +187,6 @@ def pick_columns(
             " one of them"
         )
     places = [header.index(column) for column in wanted]
-    columns: list[list[str]] = [[] for _ in wanted]
-    numbers: list[int] = []
-    shared: dict[str, str] = {}  # short values repeat; one copy of each saves most of the memory
     for number, fields in lines:
         if len(fields) < len(header):
             raise InputError(
@@ -176,13 +198,7 @@ def pick_columns(
                 f"{data_set}: line {number} of {path} has {len(fields)} columns, its header"
                 f" {len(header)}: a value with the separator in it needs quotes"
             )
-        for column, place in zip(columns, places, strict=True):
-            value = fields[place].strip()
-            column.append(value if len(value) > _SHORT else shared.setdefault(value, value))
-        numbers.append(number)
-    if not numbers:
-        raise InputError(f"{data_set}: {path} has no rows below its header; get the file again")
-    return Table(path, dict(zip(wanted, columns, strict=True)), np.array(numbers, dtype=np.int64))
+        yield number, [fields[place].strip() for place in places]
 
 
 def _is_number(value: str) -> bool:

@@ -49,6 +49,8 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     carried: ClassVar[tuple[str, ...]] = ("label",)  # columns that batches carry
     inputs: ClassVar[str] = "images"  # what rows are, for messages
     reported: ClassVar[Split] = "test"  # the data set's own split that papers report
+    # A column, and what has one value of it: rows of one value are chosen and held out together.
+    chosen_by: ClassVar[tuple[str, str] | None] = None
 
     def __init__(
         self,
@@ -69,16 +71,26 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.drop_last = drop_last
         self.subset = subset
-        self.val_size = val_size
         self._said: set[Split] = set()
+        self.hold_out(val_size, val_file)
+
+    def hold_out(self, val_size: int = 0, val_file: str | None = None) -> None:
+        """Say which training rows are held out for validation, before any row is read.
+
+        Args:
+            val_size: As the argument of the same name.
+            val_file: As the argument of the same name.
+        """
+        self.val_size = val_size
         self._splits = Partition(
             self.load_rows,
             self.opened,
             val_size=val_size,
             val_file=val_file,
-            subset=subset,
+            subset=self.subset,
             class_name=self._class_name,
             inputs=self.inputs,
+            chosen_by=self.chosen_by,
         )
 
     # What a data set gives

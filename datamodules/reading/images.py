@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -16,26 +18,54 @@ from lit_ssl.errors import InputError
 
 __all__ = ["ArrayImages", "FileImages", "Images", "PackedStrings"]
 
+_CHUNK = 100_000
 
-class PackedStrings:
+
+class PackedStrings(Sequence[str]):
     """An immutable list of strings in two arrays.
 
     A Python list of a million paths is copied into each worker bit by bit, because reading an
     element changes its reference count and so its memory page; arrays stay shared.
 
     Args:
-        strings: The strings.
+        strings: The strings; they are taken one by one, and never all held.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
-        encoded = [os.fsencode(string) for string in strings]
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([len(item) for item in encoded], dtype=np.int64)
+        content, ends = bytearray(), array("q")
+        for string in strings:
+            content += os.fsencode(string)
+            ends.append(len(content))
+        self._bytes = np.frombuffer(content, dtype=np.uint8)
+        self._ends = np.array(ends, dtype=np.int64)
+
+    @classmethod
+    def joined(cls, parts: Sequence[PackedStrings]) -> PackedStrings:
+        """Return the strings of several lists, one list after the other."""
+        lengths = [np.diff(part._ends, prepend=0) for part in parts]
+        return cls._of(
+            np.concatenate([np.empty(0, dtype=np.uint8), *(part._bytes for part in parts)]),
+            np.concatenate([np.empty(0, dtype=np.int64), *lengths]),
+        )
+
+    @classmethod
+    def _of(cls, content: np.ndarray, lengths: np.ndarray) -> PackedStrings:
+        strings = cls(())
+        strings._bytes, strings._ends = content, np.cumsum(lengths, dtype=np.int64)
+        return strings
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> str:
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(f"Index {index} is outside of 0 ... {len(self) - 1}.")
         start = int(self._ends[index - 1]) if index else 0
@@ -43,7 +73,15 @@ class PackedStrings:
 
     def select(self, indices: np.ndarray) -> PackedStrings:
         """Return the strings at ``indices`` (int64 ``[N]``), in that order."""
-        return PackedStrings(self[int(index)] for index in indices)
+        ends = self._ends[indices]
+        lengths = np.diff(self._ends, prepend=0)[indices]
+        parts = [np.empty(0, dtype=np.uint8)]
+        # In pieces: the place of each byte takes eight.
+        for begin in range(0, len(indices), _CHUNK):
+            sizes = lengths[begin : begin + _CHUNK]
+            first = ends[begin : begin + _CHUNK] - np.cumsum(sizes)
+            parts.append(self._bytes[np.repeat(first, sizes) + np.arange(int(sizes.sum()))])
+        return self._of(np.concatenate(parts), lengths)
 
 
 class Images(ABC):

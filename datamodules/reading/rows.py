@@ -67,10 +67,13 @@ class Rows:
         return Rows(self.source.select(rows), columns)
 
     def outline(self) -> Rows:
-        """Return names and labels alone, to choose from; inputs in memory are let go."""
+        """Return names and labels alone, to choose from; inputs in memory are let go.
+
+        A source that holds more than names says in a method ``outline()`` what is left of it.
+        """
         named = len(self) > 0 and self.name(0) is not None
-        source = self.source if named else _Nameless(len(self))
-        return Rows(source, {"label": self.labels})
+        source = getattr(self.source, "outline", lambda: self.source)()
+        return Rows(source if named else _Nameless(len(self)), {"label": self.labels})
 
 
 class _Nameless:

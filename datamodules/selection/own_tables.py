@@ -11,11 +11,11 @@ from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, listed
 from lit_ssl.tables import Table
 
-__all__ = ["UNKNOWN", "numbered", "rows_of_split", "split_codes"]
+__all__ = ["SPLIT_NUMBERS", "UNKNOWN", "numbered", "rows_of_split", "split_codes"]
 
 _MOST_WITHOUT_ROWS = 1000  # classes, of which most may have no row in a small file
 UNKNOWN = {"": -1, "-1": -1}
-_SPLITS = {
+SPLIT_NUMBERS = {
     "train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "0": 0, "1": 1, "2": 2,
 }  # fmt: skip
 
@@ -26,7 +26,7 @@ def split_codes(table: Table, column: str) -> np.ndarray:
     Raises:
         InputError: A value is none of these names or numbers.
     """
-    return table.codes(column, _SPLITS, "train, val or test, or 0, 1 or 2")
+    return table.codes(column, SPLIT_NUMBERS, "train, val or test, or 0, 1 or 2")
 
 
 def rows_of_split(table: Table, column: str, splits: np.ndarray, split: Split) -> np.ndarray | None:
@@ -44,7 +44,7 @@ def rows_of_split(table: Table, column: str, splits: np.ndarray, split: Split) -
     Raises:
         InputError: There is no training row.
     """
-    rows = np.flatnonzero(splits == _SPLITS[split])
+    rows = np.flatnonzero(splits == SPLIT_NUMBERS[split])
     if len(rows):
         return rows
     if split == "train":
@@ -52,7 +52,7 @@ def rows_of_split(table: Table, column: str, splits: np.ndarray, split: Split) -
             f"{table.path} has no training row: expected 'train' or 0 in column {column!r}"
         )
     other: Split = "test" if split == "val" else "val"
-    if _SPLITS[other] in splits:
+    if SPLIT_NUMBERS[other] in splits:
         rank_zero_warn(
             f"{table.path} has no {split} row: the {other} rows take their place,"
             " so that the test is on the rows that choose the checkpoint. Add"

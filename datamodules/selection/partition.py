@@ -11,6 +11,7 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.lists import find_listed
 from lit_ssl.datamodules.selection.stratified_split import stratified_split
 from lit_ssl.datamodules.selection.subset import Subset
+from lit_ssl.datamodules.selection.units import Units
 from lit_ssl.errors import InputError
 
 __all__ = ["Partition", "Split", "splits_of_stage"]
@@ -50,6 +51,9 @@ class Partition:
         subset: Part of the remaining training rows to use.
         class_name: Name of a class, for messages.
         inputs: What rows are, for messages.
+        chosen_by: Column, and what has one value of it, such as ("image_number", "images"): rows
+            of one value are never divided, and ``val_size``, ``val_file`` and ``subset`` count
+            values. None: each row by itself.
 
     Raises:
         ValueError: Both ``val_size`` and ``val_file`` are given.
@@ -65,10 +69,12 @@ class Partition:
         subset: Subset | None = None,
         class_name: Callable[[int], str] = str,
         inputs: str = "images",
+        chosen_by: tuple[str, str] | None = None,
     ) -> None:
+        column, units = chosen_by or (None, inputs)
         if val_file is not None and val_size:
             raise InputError(
-                f"val_file holds out the {inputs} of {val_file}: set val_size to 0, not {val_size}"
+                f"val_file holds out the {units} of {val_file}: set val_size to 0, not {val_size}"
             )
         self._load = load
         self._opened = opened
@@ -77,9 +83,11 @@ class Partition:
         self._subset = subset
         self._class_name = class_name
         self._inputs = inputs
+        self._column, self._unit_name = column, units
         self._own: dict[Split, Rows | None] = {}
         self._divided: tuple[Rows, Rows | None] | None = None
-        self._official: Rows
+        self._units: Units
+        self._used_units: np.ndarray
         self._used: np.ndarray
 
     def __getitem__(self, split: Split) -> Rows | None:
@@ -108,15 +116,15 @@ class Partition:
     def positions(self, subset: Subset) -> np.ndarray:
         """Return the positions in the training split, as it is used, of the rows of a subset."""
         self._divide()
-        chosen = subset.select(self._official, self._used, self._class_name, self._inputs)
-        return np.searchsorted(self._used, chosen)
+        chosen = self._chosen(subset, self._used_units)
+        return np.searchsorted(self._used, self._units.rows_of(chosen))
 
     def size_before(self, split: Split) -> int:
         """Return how many rows a split was chosen from: all that the data set has of it."""
         from_train = split == "train" or (
             split == "val" and bool(self._val_size or self._val_file is not None)
         )
-        return len(self._official) if from_train else len(self[split] or ())
+        return self._units.num_rows if from_train else len(self[split] or ())
 
     @property
     def read_so_far(self) -> list[Rows]:
@@ -139,19 +147,25 @@ class Partition:
             rows = self._load("train")
             if not rows:
                 raise InputError(f"The training split has no {self._inputs}")
-            rest, held_out = self._hold_out(rows)
+            self._units = Units.of(rows, self._column)
+            rest, held_out = self._hold_out(self._units.outline)
             if self._subset is not None:
-                rest = self._subset.select(rows, rest, self._class_name, self._inputs)
+                rest = self._chosen(self._subset, rest)
+            self._used_units, self._used = rest, self._units.rows_of(rest)
             # Selecting copies; the common case of all rows should not.
-            train = rows if len(rest) == len(rows) else rows.select(rest)
-            self._official, self._used = rows.outline(), rest
-            val = self._opened(rows.select(held_out), "val") if len(held_out) else None
+            train = rows if len(self._used) == len(rows) else rows.select(self._used)
+            val = None
+            if len(held_out):
+                val = self._opened(rows.select(self._units.rows_of(held_out)), "val")
             self._divided = self._opened(train, "train"), val
         return self._divided
 
-    def _hold_out(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the rows that are not held out for validation, and of those that are."""
+    def _chosen(self, subset: Subset, allowed: np.ndarray) -> np.ndarray:
+        return subset.select(self._units.outline, allowed, self._class_name, self._unit_name)
+
+    def _hold_out(self, outline: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of what is not held out for validation, and of what is."""
         if self._val_file is None:
-            return stratified_split(rows.labels, self._val_size, _SPLIT_SEED, self._inputs)
-        listed = find_listed(self._val_file, rows, self._inputs)
-        return np.setdiff1d(np.arange(len(rows)), listed), listed
+            return stratified_split(outline.labels, self._val_size, _SPLIT_SEED, self._unit_name)
+        listed = find_listed(self._val_file, outline, self._unit_name)
+        return np.setdiff1d(np.arange(len(outline)), listed), listed

@@ -70,7 +70,7 @@ class DigitScenesDataModule(ImageCaptionModule):
 
     A vocabulary of 73 pieces splits part of the words, so that masking pieces and masking words
     differ: a caption has 8.5 tokens and 6.8 words on average, and 35 % of the content words are
-    split. ``candidates`` are the content words. Source: ours.
+    split. ``candidates`` are the content words, unless there is a ``tagger``. Source: ours.
 
     Args:
         sizes: Scenes of train, val and test. Without val, validation is on the test scenes.
@@ -107,7 +107,7 @@ class DigitScenesDataModule(ImageCaptionModule):
             num_workers=num_workers,
             **kwargs,
         )
-        self.word_columns["candidates"] = is_content
+        self.word_columns.setdefault("candidates", is_content)
         self.sizes = _by_split(sizes, "scenes")
         self.scene_seed = scene_seed
 

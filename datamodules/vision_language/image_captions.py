@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
-from lit_ssl.datamodules.reading.images import Images
+from lit_ssl.datamodules.reading.images import Images, PackedStrings
+from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ReadableRows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_text import BYTES, ImageTextModule
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.errors import InputError, InputTypeError, check_choice
 from lit_ssl.seeding import Stream, sample_seeds, uniform
+from lit_ssl.text.pmi_vocabulary import PMIVocabulary
 from lit_ssl.text.tokens import Tokens, WordColumn, tokenize_words
+from lit_ssl.text.word_tags import word_flags
 
 __all__ = ["CaptionedImages", "ImageCaptionModule"]
 
@@ -53,7 +59,16 @@ class CaptionedImages:
         """Return the captions at ``rows`` (int64 ``[N]``), in that order; images stay."""
         if self.tokens is not None:
             raise NotImplementedError("rows are chosen before their texts are tokenized")
-        return replace(self, image_of=self.image_of[rows], texts=[self.texts[row] for row in rows])
+        texts = self.texts
+        if isinstance(texts, PackedStrings):
+            chosen: Sequence[str] = texts.select(rows)
+        else:
+            chosen = [texts[row] for row in rows] if texts else ()
+        return replace(self, image_of=self.image_of[rows], texts=chosen)
+
+    def outline(self) -> CaptionedImages:
+        """Return the captions without texts and tokens: their images still have names."""
+        return replace(self, texts=(), tokens=None)
 
     def read(self, row: int) -> Tensor:
         """Return the image of a row, uint8 ``[3, H, W]``.
@@ -138,6 +153,13 @@ class ImageCaptionModule(ImageTextModule):
     0 once they are normalised, and ``pixel_mask`` (bool ``[B, H, W]``) is True where one is.
 
     Args:
+        val_size: Training images held out, with all their captions, as validation split. 0: the
+            data set's own validation split, or its test split where it has none.
+        val_file: List of the training images held out, in place of ``val_size``.
+        tagger: Says of the words of a caption, normalised as the tokenizer does, which a masker
+            prefers, such as ``lit_ssl.text.ContentWords``; batches then have ``candidates``.
+        pmi_vocabulary: File of collocations that ``lit-ssl pmi-vocabulary`` wrote with this
+            tokenizer; batches then have ``unit_ids``.
         other_images: Give each row of a training batch a second image, ``other_images`` of the form
             of ``images`` (and ``other_pixel_mask``, wherever there is a ``pixel_mask``): that of a
             row that is drawn uniformly from the split, for matching images with texts as ViLT does.
@@ -145,7 +167,7 @@ class ImageCaptionModule(ImageTextModule):
         on_corrupt: "raise" stops at an image that cannot be read; "skip" takes the next caption of
             the split whose image can be, with that image, and warns once per caption.
         kwargs: Arguments of ``ImageTextModule``; "bytes" are no tokenizer here, since they have
-            no [MASK].
+            no [MASK]. ``subset`` chooses images, with all their captions.
 
     Attributes:
         word_columns: Name → function from the words of a caption to a bool or an integer from 0 for
@@ -155,20 +177,38 @@ class ImageCaptionModule(ImageTextModule):
     inputs: ClassVar[str] = "captions"
     carried: ClassVar[tuple[str, ...]] = ("image_number",)
     class_names: ClassVar[Sequence[str]] = ()
+    # Captions of one image on both sides would make a validation of what was trained on.
+    chosen_by: ClassVar[tuple[str, str] | None] = ("image_number", "images")
+    objects: ClassVar[tuple[str, ...]] = ("tagger",)
 
     def __init__(
         self,
         *,
         other_images: bool = False,
         on_corrupt: Literal["raise", "skip"] = "raise",
+        val_size: int = 0,
+        val_file: str | None = None,
+        tagger: Callable[[Sequence[str]], Sequence[bool]] | None = None,
+        pmi_vocabulary: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
+        self.hold_out(val_size, val_file)
         self.other_images = other_images
         self.on_corrupt = on_corrupt
         self._readable: dict[Split, ReadableRows] = {}
+        self.pmi_vocabulary = pmi_vocabulary
         self.word_columns: dict[str, WordColumn] = {}
+        if isinstance(tagger, type):
+            raise InputTypeError(
+                f"tagger is the class {tagger.__name__}: give an object of it (class_path and"
+                " init_args)"
+            )
+        if tagger is not None:
+            self.word_columns["candidates"] = partial(word_flags, tagger)
+        if pmi_vocabulary is not None:
+            self.word_columns["unit_ids"] = self._collocations_of
         if self.tokenizer == BYTES:
             raise InputError(
                 f"{type(self).__name__} needs words to mask, which bytes do not tell: give"
@@ -178,6 +218,37 @@ class ImageCaptionModule(ImageTextModule):
     def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
         """Return the tokens of some captions, longer ones cut, with their words."""
         return tokenize_words(self.text_tokenizer, texts, max_length, self.word_columns)
+
+    def opened(self, rows: Rows, split: Split) -> Rows:
+        """Tokenize a split; warn where no word of the training captions is marked."""
+        rows = super().opened(rows, split)
+        assert isinstance(rows.source, CaptionedImages)
+        tokens = rows.source.tokens
+        if split != "train" or tokens is None:
+            return rows
+        extra = tokens.extra
+        if "candidates" in extra and not np.any(extra["candidates"] == 1):
+            rank_zero_warn(
+                f"no word of {len(rows):,} training captions is a candidate, so that maskers of"
+                " nouns, verbs or content words mask any words: give another tagger"
+            )
+        if self.pmi_vocabulary is not None and (
+            _runs(extra["unit_ids"]) == _runs(extra["word_ids"])
+        ):
+            rank_zero_warn(
+                f"no collocation of {self.pmi_vocabulary} occurs in {len(rows):,}"
+                " training captions, so that PMI masking masks single words: write the file with"
+                " this tokenizer, from such captions"
+            )
+        return rows
+
+    def _collocations_of(self, words: Sequence[str]) -> list[int]:
+        return self._collocations.segment(words)
+
+    @cached_property
+    def _collocations(self) -> PMIVocabulary:
+        assert self.pmi_vocabulary is not None
+        return PMIVocabulary.load(Path(self.pmi_vocabulary).expanduser())
 
     def served(self, split: Split, training: bool = False) -> Dataset:
         """Return a data set that gives batches (images and tokens, rows)."""
@@ -198,3 +269,9 @@ class ImageCaptionModule(ImageTextModule):
     def num_corrupt(self) -> int:
         """Captions whose image this process has found unreadable so far (``on_corrupt: skip``)."""
         return sum(int(readable.corrupt.sum()) for readable in self._readable.values())
+
+
+def _runs(numbers: np.ndarray) -> int:
+    """How many runs of one number, of numbers from 0, there are."""
+    begins = np.diff(numbers, prepend=-1) != 0
+    return int((begins & (numbers >= 0)).sum())

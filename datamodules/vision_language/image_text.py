@@ -101,6 +101,8 @@ class ImageTextModule(RowsModule):
 
     inputs: ClassVar[str] = "examples"
     in_channels = 3
+    # Arguments of a subclass that are objects, which no checkpoint can hold.
+    objects: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -135,6 +137,7 @@ class ImageTextModule(RowsModule):
                 train_transform=train_transform,
                 eval_transform=eval_transform,
                 subset=subset,
+                **dict.fromkeys(self.objects, self),
             ),
         )
         check_choice("padding", padding, ("longest", "max_length"))
@@ -153,13 +156,13 @@ class ImageTextModule(RowsModule):
     def prepare_data(self) -> None:
         """Train the vocabulary, if one is asked for and not there yet."""
         if isinstance(self.tokenizer, CorpusWordPiece):
-            self._trained_vocabulary()
+            _ = self._trained_vocabulary
 
     @cached_property
     def text_tokenizer(self) -> Any:
         """The tokenizer of transformers; None for bytes. It is read, or trained, on first use."""
         if isinstance(self.tokenizer, CorpusWordPiece):
-            return load_tokenizer(str(self._trained_vocabulary()))
+            return load_tokenizer(str(self._trained_vocabulary))
         if not isinstance(self.tokenizer, str):
             return tokenizer_of_pieces(self.tokenizer, _PIECES)
         if self.tokenizer == BYTES:
@@ -226,7 +229,9 @@ class ImageTextModule(RowsModule):
         recipe = self.train_transform if training else None
         return WithoutSeed(self.eval_transform) if recipe is None else recipe
 
+    @cached_property
     def _trained_vocabulary(self) -> Path:
+        # Kept: the texts may take minutes to read.
         assert isinstance(self.tokenizer, CorpusWordPiece)
         rows = self.load_rows("train")
         assert rows is not None

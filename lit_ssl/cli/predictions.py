@@ -91,10 +91,11 @@ def _known(trainer: pl.Trainer, count: int) -> _Known:
     rows = trainer.global_rank + trainer.world_size * np.arange(count, dtype=np.int64)
     loader = trainer.predict_dataloaders
     reader = getattr(getattr(loader, "dataset", None), "reader", None)
-    labels = None
+    labels = name = None
     if isinstance(loader, RowsLoader) and loader.targets is not None:
-        labels = loader.targets()[0][rows]
-    name = getattr(reader, "name", None) if labels is not None else None
+        name = getattr(reader, "name", None)
+        known = loader.targets()[0][rows]
+        labels = known if known.ndim == 1 else None  # answers of several people are no label
     files = ["" if name is None else name(int(row)) or "" for row in rows]
     corrupt = getattr(reader, "corrupt", None)
     readable = np.ones(count, dtype=bool) if corrupt is None else ~corrupt[rows]

@@ -32,7 +32,8 @@ class Batch(NamedTuple):
         inputs: Images ``[B, C, H, W]``, points ``[B, P, 3]``, a list of views
             ``[B, count, C, H, W]``, or a dictionary of tensors.
         labels: int64 ``[B]``, −1 where unknown; None where the batch has none.
-        extra: Groups or image numbers; None where the batch has none.
+        extra: Groups or image numbers, or scores float ``[B, A]`` in place of labels; None where
+            the batch has none.
     """
 
     inputs: Any
@@ -44,8 +45,9 @@ def parts_of(batch: Any) -> Batch:
     """Take a batch of any form apart.
 
     Args:
-        batch: ``inputs``, ``(inputs, labels)`` or ``(inputs, labels, extra)``; or a dictionary
-            whose entry ``unlabelled`` is one of these.
+        batch: ``inputs``, ``(inputs, labels)``, ``(inputs, labels, extra)`` or, with inputs in a
+            dictionary, ``(inputs, scores)``; or a dictionary whose entry ``unlabelled`` is one of
+            these.
 
     Returns:
         Its parts; of another form, inputs of None.
@@ -62,6 +64,8 @@ def parts_of(batch: Any) -> Batch:
             return Batch(list(batch[0]), *batch[1:])
         if all(isinstance(view, Tensor) for view in batch):
             return Batch(list(batch))
+        if _has_scores(batch):
+            return Batch(batch[0], None, batch[1])
     return Batch(None)
 
 
@@ -162,6 +166,12 @@ def scored_inputs(batch: Any, num_classes: int, look: bool = False) -> tuple[Any
         if not 0 <= low <= high <= 1:
             raise InputError(f"got scores from {low:g} to {high:g}: they must lie in [0, 1]")
     return inputs, scores
+
+
+def _has_scores(batch: list[Any] | tuple[Any, ...]) -> bool:
+    if len(batch) != 2 or not isinstance(batch[0], dict) or not isinstance(batch[1], Tensor):
+        return False
+    return batch[1].ndim == 2 and batch[1].is_floating_point()
 
 
 def check_labels(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from lit_ssl.methods.vl.nlvr2 import NLVR2Classifier as NLVR2Classifier
     from lit_ssl.methods.vl.pretraining import VLPretraining as VLPretraining
+    from lit_ssl.methods.vl.retrieval import ImageTextRetrieval as ImageTextRetrieval
     from lit_ssl.methods.vl.vqa import VQAClassifier as VQAClassifier
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -202,36 +202,57 @@ def tokenize_words(
     normalize = normalizer.normalize_str if normalizer is not None else str
     functions = dict(word_columns or {})
     ids: list[np.ndarray] = [np.empty(0, np.int32)]
-    columns: dict[str, list[Any]] = {name: [] for name in ("word_ids", *functions)}
+    lengths: list[np.ndarray] = [np.zeros(1, np.int64)]
+    columns = {name: _Column() for name in ("word_ids", *functions)}
     for begin in range(0, len(texts), _CHUNK):
         part = list(texts[begin : begin + _CHUNK])
         found = tokenizer(part, truncation=True, max_length=max_length).encodings
+        values: dict[str, list[Any]] = {name: [] for name in columns}
         for text, encoding in zip(part, found, strict=True):
-            ids.append(np.array(encoding.ids, dtype=np.int32))
             numbers = encoding.word_ids
-            columns["word_ids"] += numbers
+            values["word_ids"] += numbers
+            if not functions:
+                continue
             known, words = _words(text, encoding.offsets, numbers)
             words = [normalize(word) for word in words]
             for name, function in functions.items():
-                values = list(function(words))
-                if len(values) != len(words):
+                told = list(function(words))
+                if len(told) != len(words):
                     raise InputError(
-                        f"{name} of {text[:60]!r}: {len(values)} values for {len(words)} words;"
+                        f"{name} of {text[:60]!r}: {len(told)} values for {len(words)} words;"
                         " give one for each"
                     )
-                of_word = dict(zip(known, values, strict=True))
-                columns[name] += [of_word.get(number) for number in numbers]
-    starts = np.cumsum([0, *map(len, ids[1:])], dtype=np.int64)
-    extra = {name: _column(values) for name, values in columns.items()}
+                of_word = dict(zip(known, told, strict=True))
+                values[name] += [of_word.get(number) for number in numbers]
+        # Arrays at once: lists of all tokens would need several times their memory.
+        ids.append(np.array([id for encoding in found for id in encoding.ids], dtype=np.int32))
+        lengths.append(np.array([len(encoding.ids) for encoding in found], dtype=np.int64))
+        for name, column in columns.items():
+            column.add(values[name])
+    starts = np.cumsum(np.concatenate(lengths), dtype=np.int64)
+    extra = {name: column.array() for name, column in columns.items()}
     return Tokens(np.concatenate(ids), None, starts, tokenizer.pad_token_id, extra)
 
 
-def _column(values: Sequence[bool | int | None]) -> np.ndarray:
+class _Column:
     """Values of tokens, bool or int16 ``[T]``, with False or −1 in place of None."""
-    known = [value for value in values if value is not None]
-    is_flag = len(known) > 0 and all(isinstance(value, bool | np.bool_) for value in known)
-    fill, dtype = (False, bool) if is_flag else (-1, np.int16)
-    return np.array([fill if value is None else value for value in values], dtype=dtype)
+
+    def __init__(self) -> None:
+        self._parts = [np.empty(0, dtype=np.int16)]
+        self._are_flags: bool | None = None  # None: no value is known so far
+
+    def add(self, values: Sequence[bool | int | None]) -> None:
+        """Take the values of further tokens."""
+        known = [value for value in values if value is not None]
+        if known:
+            flags = all(isinstance(value, bool | np.bool_) for value in known)
+            self._are_flags = flags and self._are_flags is not False
+        self._parts.append(np.array([-1 if v is None else v for v in values], dtype=np.int16))
+
+    def array(self) -> np.ndarray:
+        """Return all values."""
+        values = np.concatenate(self._parts)
+        return values == 1 if self._are_flags else values
 
 
 def _words(

@@ -131,6 +131,40 @@ def test_pairs_with_a_text(lit_ssl, workdir, model, nlvr2):
     assert lit_ssl("fit", *words, "--data.missing_images=skip").code == 0
 
 
+def test_views_of_pairs_from_a_file(lit_ssl, workdir, model, nlvr2):
+    model(PAIRS)
+    view = {"class_path": "lit_ssl.transforms.CenterCropRandAugment", "init_args": {"size": 32}}
+
+    def fit(train, **options):
+        (workdir / "views.yaml").write_text(
+            yaml.safe_dump({"data": {"init_args": {"train_transform": train, **options}}})
+        )
+        return lit_ssl(
+            "fit", "--config=model.yaml", "--data=NLVR2DataModule", "--data.root=.",
+            "--data.tokenizer=bytes", "--data.batch_size=2", "--data.num_workers=1",
+            "--config=views.yaml", *QUICK,
+        )  # fmt: skip
+
+    result = fit(view)  # evaluation images are 32 pixels wide, too
+    assert result.code == 0, result.err
+    view["init_args"]["magnitud"] = 9
+    wrong = fit(view)
+    assert wrong.code == 2
+    (line,) = [text for text in wrong.err.splitlines() if text.startswith("error")]
+    assert "magnitud" in line
+    assert "magnitude" in line.replace("magnitud'", "")
+    wide = Image.fromarray(np.full((40, 70, 3), 9, dtype=np.uint8))
+    wide.save(workdir / "images/train/3/train-1-0-img1.png")
+    keeps = {"class_path": "KeepAspectRandAugment", "init_args": {"shorter": 32, "multiple": 8}}
+    padded = fit(keeps, eval_transform={"size": 32})
+    assert padded.code == 2
+    assert "ImagePairTextTokenizer reads images without padding" in padded.err
+    assert "Traceback" not in padded.err
+    refused = fit({"class_path": "MultiCrop", "init_args": {"crops": [{"size": 8}]}})
+    assert refused.code == 2
+    assert refused.err.count("error:") == 1
+
+
 def test_statements_on_scenes(lit_ssl, workdir, model):
     model(PAIRS)
     words = [

@@ -90,8 +90,8 @@ class VLClassifier(VLModule, ABC):
         total = F.cross_entropy(logits.float(), targets, ignore_index=-1, reduction="sum")
         return total / (targets != -1).sum().clamp(min=1)
 
-    def num_known(self, targets: Tensor) -> Tensor | int:
-        """How many targets the loss is a mean of."""
+    def num_known(self, targets: Tensor) -> Tensor:
+        """How many targets the loss is a mean of, an integer."""
         return (targets != -1).sum()
 
     def share_right(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -174,7 +174,9 @@ class VLClassifier(VLModule, ABC):
         parts = self.read(batch)
         logits = self._answers(parts)
         self.count_answers(self._metric(split), logits, parts)
-        known: Any = self.num_known(parts.targets)  # the host does not wait
+        # A float, since Lightning takes the mean of these numbers over the processes, and would cut
+        # that of integers off; a tensor, since the host then does not wait.
+        known: Any = self.num_known(parts.targets).float()
         loss = self.loss(logits, parts.targets)
         self.log(f"{split}/loss", loss, batch_size=known, sync_dist=True)
         return {"logits": logits, "labels": parts.targets}

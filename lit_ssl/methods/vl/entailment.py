@@ -22,8 +22,8 @@ class VisualEntailmentClassifier(VLClassifier):
     Batches are ``(inputs, labels)``: ``images`` ``[B, C, H, W]``, ``input_ids`` and
     ``attention_mask`` ``[B, L]``; labels int64 ``[B]``, 0 contradiction, 1 neutral, 2 entailment,
     −1 unknown, which does not count. The loss is cross-entropy. Logged are ``val/acc1`` and
-    ``test/acc1``. METER fine-tunes with ``lr: 2.0e-6`` and ``lr_mult_head: 10``, 5 epochs of
-    batches of 64, and tests the epoch that is best on dev.
+    ``test/acc1``. METER fine-tunes with ``lr: 2.0e-6``, ``lr_mult_head: 10`` and
+    ``lr_mult_cross_modal: 5``, 5 epochs of batches of 64, and tests the epoch that is best on dev.
 
     Args:
         backbone: see :class:`lit_ssl.methods.vl.base.VLModule`.

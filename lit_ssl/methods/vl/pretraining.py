@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -42,7 +42,19 @@ from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import finished_batches, total_steps
 from lit_ssl.trainer.run import is_logged
 
-__all__ = ["VLPretraining"]
+__all__ = ["MaskedWords", "VLPretraining"]
+
+
+class MaskedWords(NamedTuple):
+    """Text of a batch as the network sees it, and what it has to say.
+
+    Attributes:
+        ids: int64 ``[B, L]``.
+        labels: int64 ``[B, L]``, −100 where nothing is to be predicted.
+    """
+
+    ids: Tensor
+    labels: Tensor
 
 
 class VLPretraining(VLModule):
@@ -198,47 +210,63 @@ class VLPretraining(VLModule):
         generator = step_generator(
             run_seed(None), self.global_rank, finished_batches(self.trainer), self.device
         )
-        passes: list[dict[str, Tensor]] = []
-        labels, matching = None, None
+        words, matching, seen = None, None, {}
         if self.mlm_weight:
             mask, ids, labels = self._masked(inputs, generator, look=batch_idx == 0)
+            words = MaskedWords(ids, labels)
+            seen["mask_rate"] = mask.sum() / (inputs["word_ids"] >= 0).sum().clamp(min=1)
         if self.itm_weight:
             matching = self._matching(inputs, numbers, generator)
+        loss, parts, pooled = self.compute_loss(inputs, words, matching)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        if is_logged(self.trainer):
+            seen = {f"train/{name}": value.detach() for name, value in (seen | parts).items()}
+            self.log_dict({**seen, "train/lr": current_lr(self.trainer)}, batch_size=size)
+        return {"loss": loss, "features": pooled.detach()}
+
+    def compute_loss(
+        self, inputs: Mapping[str, Tensor], words: MaskedWords | None, matching: Matching | None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The losses of a batch of B pairs, both passes at once.
+
+        Args:
+            inputs: of the batch, with clean text.
+            words: what is masked; None: no loss of words.
+            matching: which texts get another image; None: no loss of matching.
+
+        Returns:
+            The weighted sum, its parts by name, and pooled vectors ``[B, P]`` of clean texts (or of
+            masked ones, where there is no matching).
+        """
+        size = len(inputs["input_ids"])
         images, sources = self._images(inputs, matching)
-        if labels is not None:
-            passes.append(with_images({**inputs, "input_ids": ids}, images, None, size))
+        passes = []
+        if words is not None:
+            passes.append(with_images({**inputs, "input_ids": words.ids}, images, None, size))
         if matching is not None:
             passes.append(with_images(inputs, images, sources, size))
         out = self.backbone(joined(passes))
-        loss = torch.zeros((), device=self.device)
-        seen: dict[str, Tensor] = {}
-        if labels is not None:
-            states, targets = gather_masked(out.text[:size], labels)
+        pooled = out.pooled[-size:]
+        loss, parts = torch.zeros((), device=pooled.device), {}
+        if words is not None:
+            states, targets = gather_masked(out.text[:size], words.labels)
             logits = self.mlm_head(states)
-            seen["mlm_loss"] = self.mlm_loss(logits, targets)
-            loss = loss + self.mlm_weight * seen["mlm_loss"]
-            seen["mlm_acc"] = (logits.argmax(dim=1) == targets).sum() / max(len(targets), 1)
-            maskable = (inputs["word_ids"] >= 0).sum()
-            seen["mask_rate"] = mask.sum() / maskable.clamp(min=1)
-            seen["num_predictions"] = torch.tensor(float(len(targets)))
-        if matching is not None:
-            pooled = out.pooled[-size:]
-            seen["itm_loss"] = matching_loss(self.itm_head(pooled), matching.labels)
-            loss = loss + self.itm_weight * seen["itm_loss"]
-            if self.wpa_weight:
-                rows = slice(-size, None)
-                text_mask, image_mask = inputs["attention_mask"], out.image_mask[rows]
-                seen["wpa_loss"] = self.alignment(
-                    out.text[rows], out.image[rows], text_mask, image_mask, matching.labels
-                ).loss
-                loss = loss + self.wpa_weight * seen["wpa_loss"]
-        else:  # the pooler stays in the graph, since DDP waits for all gradients
-            loss = loss + 0 * out.pooled.float().sum()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        if is_logged(self.trainer):
-            logged = {f"train/{name}": value.detach() for name, value in seen.items()}
-            self.log_dict({**logged, "train/lr": current_lr(self.trainer)}, batch_size=size)
-        return {"loss": loss, "features": out.pooled[-size:].detach()}
+            parts["mlm_loss"] = self.mlm_loss(logits, targets)
+            loss = loss + self.mlm_weight * parts["mlm_loss"]
+            parts["mlm_acc"] = (logits.argmax(dim=1) == targets).sum() / max(len(targets), 1)
+            parts["num_predictions"] = torch.tensor(float(len(targets)))
+        if matching is None:  # the pooler stays in the graph, since DDP waits for all gradients
+            return loss + 0 * pooled.float().sum(), parts, pooled
+        parts["itm_loss"] = matching_loss(self.itm_head(pooled), matching.labels)
+        loss = loss + self.itm_weight * parts["itm_loss"]
+        if self.wpa_weight:
+            text, image, image_mask = (x[-size:] for x in (out.text, out.image, out.image_mask))
+            aligned = self.alignment(
+                text, image, inputs["attention_mask"], image_mask, matching.labels
+            )
+            parts["wpa_loss"] = aligned.loss
+            loss = loss + self.wpa_weight * parts["wpa_loss"]
+        return loss, parts, pooled
 
     def _masked(
         self, inputs: Mapping[str, Tensor], generator: torch.Generator, look: bool

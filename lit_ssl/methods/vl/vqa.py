@@ -76,9 +76,9 @@ class VQAClassifier(VLClassifier):
         """Binary cross-entropy, mean over questions and summed over answers."""
         return vqa_loss(logits, targets)
 
-    def num_known(self, targets: Tensor) -> int:
+    def num_known(self, targets: Tensor) -> Tensor:
         """How many questions there are: without a known answer they count, too."""
-        return len(targets)
+        return torch.tensor(len(targets), device=targets.device)
 
     def share_right(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean worth of the best answers."""

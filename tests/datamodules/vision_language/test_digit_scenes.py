@@ -257,7 +257,7 @@ class Recorder(pl.LightningModule):
         self.seen = []
 
     def training_step(self, batch, batch_idx):
-        inputs, numbers = batch
+        inputs, numbers, *_ = batch
         self.seen.append((numbers.tolist(), *(inputs[name].tolist() for name in sorted(inputs))))
         return self.weight * inputs["images"].mean()
 
@@ -347,7 +347,8 @@ def test_from_yaml(tokenizer, tmp_path):
 def test_statements_as_rows():
     module = DigitScenesNLVR2DataModule(sizes=(5, 3, 2), batch_size=3)
     module.setup()
-    (inputs, labels), *_ = module.val_dataloader()
+    (inputs, labels, statements), *_ = module.val_dataloader()
+    assert statements.tolist() == [0, 0, 0]
     assert inputs["images"].shape == (3, 2, 3, 32, 32)
     assert set(inputs) == {"images", "input_ids", "attention_mask"}
     assert module.labels("train").tolist().count(1) == 10
@@ -375,7 +376,7 @@ def test_the_official_layout_is_read_back(tmp_path):
         same = np.equal.outer(*[read.column("statement", split)] * 2)
         assert np.array_equal(same, np.equal.outer(*[drawn.column("statement", split)] * 2))
         loaders = [module.evaluation_loader(split) for module in (read, drawn)]
-        for (mine, _), (theirs, _) in zip(*loaders, strict=True):
+        for (mine, *_), (theirs, *_) in zip(*loaders, strict=True):
             assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert read.identifiers("val")[5] == "dev-1-1-0"
     held_out = NLVR2DataModule(

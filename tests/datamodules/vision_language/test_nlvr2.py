@@ -126,7 +126,8 @@ def test_batches(make):
     data = make()
     data.setup()
     assert (data.num_classes, list(data.class_names)) == (2, ["False", "True"])
-    inputs, labels = whole(data.bank_dataloader())
+    inputs, labels, statements = whole(data.bank_dataloader())
+    assert statements.tolist() == data.column("statement", "train").tolist()
     assert set(inputs) == {"images", "input_ids", "attention_mask"}
     assert inputs["images"].shape == (7, 2, 3, 8, 8)
     assert inputs["images"].dtype == torch.uint8
@@ -151,7 +152,7 @@ def test_splits(make):
     assert data.labels("test").tolist() == [0, 1]
     assert not data.validates_on_test
     batches = list(data.val_dataloader())
-    assert [len(labels) for _, labels in batches] == [4, 1]
+    assert [len(labels) for _, labels, _ in batches] == [4, 1]
     assert batches[-1][0]["images"].shape == (1, 2, 3, 8, 8)
     assert data.identifiers("val") == [
         "dev-0-0-0",
@@ -231,7 +232,7 @@ def test_subset_by_identifiers(make, tmp_path):
     (tmp_path / "list.txt").write_text("train-77-1-0\ntrain-10171-0-1\n")
     data = make(subset=Subset(file=str(tmp_path / "list.txt")))
     assert data.identifiers("train") == ["train-10171-0-1", "train-77-1-0"]
-    inputs, _ = whole(data.bank_dataloader())
+    inputs, *_ = whole(data.bank_dataloader())
     assert bytes(inputs["input_ids"][0, :5].tolist()) == b"There"
 
 
@@ -251,7 +252,7 @@ def test_missing_images_stop_or_take_their_rows_along(make, nlvr2):
     assert data.identifiers("train") == [
         "train-10171-1-0", "train-10172-0-0", "train-77-0-0", "train-77-1-0",
     ]  # fmt: skip
-    inputs, labels = whole(data.bank_dataloader())
+    inputs, labels, _ = whole(data.bank_dataloader())
     assert labels.tolist() == [0, 1, 1, 0]
     assert inputs["images"][:, 0, 0].float().mean((1, 2)).round().tolist() == pytest.approx(
         [10, 20, 30, 40], abs=3
@@ -381,7 +382,7 @@ def test_vocabulary_file_and_folder_give_the_same_ids(make, vocabulary, tmp_path
 
 def test_a_cased_vocabulary_keeps_capitals(make, vocabulary):
     vocabulary.write_text("\n".join([*WORDS, "A"]))
-    inputs, _ = whole(make(tokenizer=str(vocabulary)).test_dataloader())
+    inputs, *_ = whole(make(tokenizer=str(vocabulary)).test_dataloader())
     assert inputs["input_ids"].tolist() == [[2, len(WORDS), 5, 8, 3]] * 2
 
 
@@ -399,7 +400,7 @@ def test_a_file_that_is_no_vocabulary(make, vocabulary):
 def test_cut_texts_are_counted(make):
     data = make(max_length=7, padding="max_length")
     with pytest.warns(UserWarning, match="train: 5 of 7 texts are longer than max_length = 7"):
-        inputs, _ = whole(data.bank_dataloader())
+        inputs, *_ = whole(data.bank_dataloader())
     assert inputs["input_ids"].shape == (7, 7)
     assert bytes(inputs["input_ids"][1].tolist()) == b"There a"
     assert inputs["attention_mask"][6].tolist() == [1] * 6 + [0]
@@ -418,7 +419,7 @@ class Recorder(pl.LightningModule):
         self.seen = []
 
     def training_step(self, batch, batch_idx):
-        inputs, labels = batch
+        inputs, labels, _ = batch
         self.seen.append((labels, inputs))
         return self.weight * inputs["images"].mean()
 
@@ -470,16 +471,16 @@ def test_views_of_a_pair_are_drawn_one_by_one(make, nlvr2):
         for side in (0, 1):
             Image.fromarray(pixels).save(str(path).replace("img0", f"img{side}"))
     data = make(batch_size=7, train_transform=VIEW)
-    inputs, _ = next(iter(data.train_dataloader()))
+    inputs, *_ = next(iter(data.train_dataloader()))
     assert (inputs["images"][:, 0] != inputs["images"][:, 1]).flatten(1).any(1).all()
-    plain, _ = next(iter(make(batch_size=7).train_dataloader()))
+    plain, *_ = next(iter(make(batch_size=7).train_dataloader()))
     assert torch.equal(plain["images"][:, 0], plain["images"][:, 1])
 
 
 def test_images_are_normalised_on_the_device(make):
     options = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
     seen = fit(make(batch_size=7, **options), precision="bf16-true")
-    raw, _ = next(iter(make(batch_size=7).train_dataloader()))
+    raw, *_ = next(iter(make(batch_size=7).train_dataloader()))
     _, inputs = seen[0]
     assert inputs["images"].dtype == torch.bfloat16
     expected = normalize(raw["images"], *options.values()).bfloat16()
@@ -505,7 +506,7 @@ def test_three_shards_cover_each_row_once(make, monkeypatch):
         monkeypatch.setattr(data, "shard", lambda rank=rank: (3, rank))
         rows += [
             bytes(ids[ids < 256].tolist()).decode()
-            for inputs, _ in data.bank_dataloader()
+            for inputs, *_ in data.bank_dataloader()
             for ids in inputs["input_ids"]
         ]
     assert sorted(rows) == sorted(row[-1] for row in TRAIN)

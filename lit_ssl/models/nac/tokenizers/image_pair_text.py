@@ -114,6 +114,11 @@ class ImagePairTextTokenizer(nn.Module):
                 "ImagePairTextTokenizer reads dictionaries with images, input_ids and "
                 f"attention_mask, got {sorted(map(str, inputs))}"
             )
+        if "pixel_mask" in inputs:
+            raise InputError(
+                "ImagePairTextTokenizer reads images without padding: let the data resize them to "
+                "one size, such as by EvalTransform"
+            )
         check_images(self.encoder, images, 5)
         if images.shape[1] != 2 or images.shape[0] != inputs["input_ids"].shape[0]:
             raise InputError(

@@ -13,7 +13,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lit_ssl.datamodules import CorruptImageError, ImageCaptionModule, Subset, TarPairs
+from lit_ssl.datamodules import (
+    CorruptImageError,
+    ImageCaptionModule,
+    Subset,
+    TarPairs,
+    VLPretrainDataModule,
+)
 from lit_ssl.datamodules.vision_language import tar_pairs
 from lit_ssl.datamodules.vision_language.tar_index import index_path
 from lit_ssl.datamodules.vision_language.tar_members import CorruptShardError
@@ -421,6 +427,19 @@ def test_batches_with_workers(shards, tmp_path, vocabulary, numbers):
     batches = list(data.val_dataloader())
     assert [len(image_numbers) for _, image_numbers in batches] == [3, 3, 3, 1]
     assert [number for inputs, _ in batches for number in numbers(inputs)] == list(range(10))
+
+
+def test_mixed_with_another_source(shards, tmp_path, vocabulary, numbers):
+    first = TarPairs(str(shards(tmp_path / "a", [3, 2])))
+    second = TarPairs(str(shards(tmp_path / "b", [4], first=50)), val_shards=str(tmp_path / "a"))
+    options = {"tokenizer": vocabulary, "num_workers": 0, "batch_size": 4, "image_size": 8}
+    data = VLPretrainDataModule(sources=[first, second], weights={"a": 1, "b": 3}, **options)
+    data.setup("fit")
+    assert data.rows("train").name(4) == "a/00001.tar/000000004"
+    seen = [number for inputs, _ in data.train_dataloader() for number in numbers(inputs)]
+    assert sum(number >= 50 for number in seen) == 6
+    inputs, image_numbers = next(iter(data.val_dataloader()))
+    assert numbers(inputs) == image_numbers.tolist() == [0, 1, 2, 3]
 
 
 def test_forked_workers_share_no_position(shards, tmp_path):

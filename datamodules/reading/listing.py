@@ -1,0 +1,47 @@
+"""Which files lie below a folder, asked of many names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lit_ssl.errors import InputError
+
+__all__ = ["FolderListing"]
+
+
+class FolderListing:
+    """Files below a folder. Each folder inside it is listed once, when it is first asked about.
+
+    Millions of files are not looked at one by one, which takes hours on network storage.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._names: dict[str, frozenset[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a path below the folder, with ``/``, is there."""
+        parent, _, file = name.rpartition("/")
+        return file in self.names(parent)
+
+    def names(self, parent: str = "") -> frozenset[str]:
+        """Return what lies in a folder inside; nothing where there is none.
+
+        Args:
+            parent: Its path below the folder, with ``/``.
+        """
+        if parent not in self._names:
+            try:
+                self._names[parent] = frozenset(os.listdir(self.folder / parent))
+            except (FileNotFoundError, NotADirectoryError):
+                self._names[parent] = frozenset()
+            except OSError as error:
+                raise InputError(
+                    f"cannot list the folder {self.folder / parent} ({error.strerror or error}):"
+                    " make it readable"
+                ) from error
+        return self._names[parent]
