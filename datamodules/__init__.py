@@ -110,9 +110,6 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.vision_language.image_questions import (
         QuestionedImages as QuestionedImages,
     )
-    from lit_ssl.datamodules.vision_language.nlvr2 import NLVR2DataModule as NLVR2DataModule
-    from lit_ssl.datamodules.vision_language.snli_ve import SNLIVEDataModule as SNLIVEDataModule
-    from lit_ssl.datamodules.vision_language.vqav2 import VQAv2DataModule as VQAv2DataModule
     from lit_ssl.datamodules.vision_language.karpathy import CocoCaptions as CocoCaptions
     from lit_ssl.datamodules.vision_language.karpathy import Flickr30kCaptions as Flickr30kCaptions
     from lit_ssl.datamodules.vision_language.listed_captions import (
@@ -124,10 +121,13 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.vision_language.nlvr2 import NLVR2DataModule as NLVR2DataModule
     from lit_ssl.datamodules.vision_language.pair_list import PairList as PairList
-    from lit_ssl.datamodules.vision_language.visual_genome import (
-        VisualGenomeRegions as VisualGenomeRegions,
     from lit_ssl.datamodules.vision_language.retrieval import (
         RetrievalDataModule as RetrievalDataModule,
     )
+    from lit_ssl.datamodules.vision_language.snli_ve import SNLIVEDataModule as SNLIVEDataModule
+    from lit_ssl.datamodules.vision_language.visual_genome import (
+        VisualGenomeRegions as VisualGenomeRegions,
+    )
+    from lit_ssl.datamodules.vision_language.vqav2 import VQAv2DataModule as VQAv2DataModule
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
