@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lit_ssl.errors import InputError
 from lit_ssl.files import read_text
@@ -46,7 +46,7 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(f"{path} is empty: expected a JSON object with {what} in each line")
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether a value is a text that says something, without halves of characters (surrogates)."""
     if not isinstance(value, str) or not value.strip():
         return False

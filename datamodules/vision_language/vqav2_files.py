@@ -183,9 +183,9 @@ def _ids(row: Any) -> tuple[int, int] | None:
 def _texts(answers: Any) -> list[str]:
     """The texts of a list of answers; none where one of them has none."""
     entries = answers if isinstance(answers, list) else []
-    texts = [entry.get("answer") for entry in entries if isinstance(entry, dict)]
-    all_said = len(texts) == len(entries) and all(isinstance(text, str) for text in texts)
-    return texts if all_said else []
+    said = [entry.get("answer") for entry in entries if isinstance(entry, dict)]
+    texts = [text for text in said if isinstance(text, str)]
+    return texts if len(texts) == len(entries) else []
 
 
 def _columns(numbers: Sequence[tuple[int, int]], path: Path) -> np.ndarray:
