@@ -247,7 +247,9 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         features = self(images)
         logits = self.classifier(features)
         accuracy.update(logits, labels)
-        known: Any = (labels != -1).sum()  # the loss is their mean; the host does not wait
+        # How many the loss is the mean of. A float, since Lightning takes the mean of these numbers
+        # over the processes, and would cut that of integers off; the host does not wait.
+        known: Any = (labels != -1).sum().float()
         self.log(f"{split}/acc1", accuracy, prog_bar=True, batch_size=known)
         self.log(f"{split}/loss", self._loss(logits, labels), batch_size=known, sync_dist=True)
         return {"features": features, "labels": labels}

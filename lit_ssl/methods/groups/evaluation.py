@@ -87,7 +87,9 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
         logits = self.classifier(features).float()
         metric.update(logits, labels, groups)
         total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
-        known: Any = (labels != -1).sum()  # stays on the device
+        # A float, since Lightning takes the mean of these numbers over the processes, and would cut
+        # that of integers off; a tensor, which stays on the device.
+        known: Any = (labels != -1).sum().float()
         loss = total / known.clamp(min=1)
         self.log(f"{split}/loss", loss, batch_size=known, sync_dist=True)
         return {"features": features, "labels": labels}

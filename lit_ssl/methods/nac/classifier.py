@@ -193,7 +193,9 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         one = self.scores[split][dataloader_idx]
         one.update(out.logits, labels, look=batch_idx == 0)
         if one.set.classes is None:
-            known: Any = (labels != -1).sum()  # the loss is their mean; the host does not wait
+            # How many the loss is the mean of; the host does not wait. A float, since Lightning
+            # takes the mean of these numbers over processes, and would cut that of integers off.
+            known: Any = (labels != -1).sum().float()
             loss = soft_cross_entropy(out.logits, self._soft_targets(labels))
             self.log(
                 f"{split}/{one.prefix}loss",
