@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from lit_ssl.callbacks.monitors.sync_advice import wait_for
-from lit_ssl.contracts.batches import first_view, split_batch
+from lit_ssl.contracts.batches import num_samples, split_batch
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.run import logging_interval
 
@@ -20,7 +20,7 @@ class SpeedMonitor(pl.Callback):
     The device is waited for only when values are logged and around validation, so the training is
     not slowed down. Time spent in validation does not count. Logged:
 
-    - ``perf/images_per_second``: samples (not views), all processes together;
+    - ``perf/images_per_second``: samples of any kind (not views), all processes together;
     - ``perf/step_seconds``: wall time per batch, everything included;
     - ``perf/data_seconds``: of this, the time between the end of a batch and the start of the
       next: waiting for the loader, moving the batch;
@@ -82,7 +82,7 @@ class SpeedMonitor(pl.Callback):
                 self._restart(device)
             return
         self._batches += 1
-        self._images += len(first_view(split_batch(batch)[0]))
+        self._images += num_samples(split_batch(batch)[0])
         self._last_end = time.perf_counter()
         every = self.every_n_batches or logging_interval(trainer) * trainer.accumulate_grad_batches
         if self._batches < every:

@@ -17,6 +17,7 @@ __all__ = [
     "inputs_of",
     "labelled_batch",
     "labelled_inputs",
+    "num_samples",
     "parts_of",
     "scored_inputs",
     "split_batch",
@@ -250,6 +251,16 @@ def first_view(inputs: Tensor | list[Tensor]) -> Tensor:
     """The images, or the first view of each sample, ``[B, C, H, W]``."""
     first = inputs if isinstance(inputs, Tensor) else inputs[0]
     return first[:, 0] if first.ndim == 5 else first
+
+
+def num_samples(inputs: Any) -> int:
+    """B of the inputs of a batch: a tensor, a list of views, or a dictionary of tensors."""
+    first = inputs
+    if isinstance(inputs, dict):
+        first = next(iter(inputs.values()))
+    elif not isinstance(inputs, Tensor):
+        first = inputs[0]
+    return len(first)
 
 
 def describe(value: Any) -> str:

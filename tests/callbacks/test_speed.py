@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import lightning.pytorch as pl
 import pytest
 
 from lit_ssl.callbacks import SpeedMonitor
 from lit_ssl.callbacks.monitors import speed
+
+sys.path.insert(0, str(Path(__file__).parent))
+import caption_toys
 
 
 class Clock:
@@ -74,6 +80,17 @@ def test_samples_not_views_are_counted(toys, clock, make_trainer):
     trainer.fit(timed_module(toys, clock, step=1.0), timed_data(toys, clock, 0.0)(views=True))
     rate = trainer.logged_metrics["perf/images_per_second"].item()
     assert rate == pytest.approx(16 / 11)
+
+
+def test_samples_of_dictionaries_are_counted(clock, make_trainer):
+    class Reads(caption_toys.CaptionModule):
+        def training_step(self, batch, batch_idx):
+            clock.now += 1.0
+            return super().training_step(batch, batch_idx)
+
+    trainer = make_trainer(callbacks=[SpeedMonitor(every_n_batches=2, skip=0)], max_steps=2)
+    trainer.fit(Reads(), caption_toys.CaptionData(batch_size=5))
+    assert trainer.logged_metrics["perf/images_per_second"].item() == pytest.approx(5.0)
 
 
 def test_window_defaults_to_the_logging_interval_in_batches(toys, clock, make_trainer):
