@@ -16,7 +16,7 @@ from lit_ssl.errors import InputError, listed
 from lit_ssl.models.vl.vilt import grown_modalities
 from lit_ssl.models.vl.vit_names import vit_to_vilt
 
-__all__ = ["VLWeights", "fit_vl_backbone", "fit_vl_head", "read_vl_weights"]
+__all__ = ["VLWeights", "fit_vl_backbone", "fit_vl_head", "has_own_decoder", "read_vl_weights"]
 
 _BACKBONE = "backbone."
 _IN_MODEL = "model."  # where ViltBackbone keeps transformers' model
@@ -184,6 +184,14 @@ def fit_vl_head(head: nn.Module, name: str, weights: VLWeights, path: str | Path
         return False
     fit_weights(head, state, path, what=name, mend="give the module the settings of that training")
     return True
+
+
+def has_own_decoder(weights: VLWeights) -> bool:
+    """Whether the last layer of the MLM head was trained apart from the word embeddings."""
+    decoder = weights.heads.get("mlm_head", {}).get("decoder.weight")
+    tables = (value for name, value in weights.backbone.items() if name.endswith(_WORDS))
+    words = next(tables, None)
+    return decoder is not None and words is not None and not words.equal(decoder)
 
 
 def _of_vilt(

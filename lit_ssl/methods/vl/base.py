@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -23,7 +23,7 @@ from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import set_rates
 from lit_ssl.models.vl.initial import draw_small_network_
 from lit_ssl.models.vl.output import VLOutput
-from lit_ssl.optim import LinearDecay, decay_groups, set_schedules
+from lit_ssl.optim import LinearDecay, decay_groups, is_bias_or_norm, set_schedules
 from lit_ssl.text.tokens import vocabulary_fingerprint
 from lit_ssl.trainer.length import total_steps
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
@@ -32,6 +32,7 @@ __all__ = ["VLModule"]
 
 _Head = TypeVar("_Head", bound=nn.Module)
 _VOCABULARY = "vocabulary"  # key in checkpoints
+_COMPILED = "_orig_mod"  # where torch.compile keeps a network, and what its names begin with
 _ANOTHER = (
     "{source} was trained with another vocabulary than that of the data (their fingerprints differ)"
     ": its weights mean other words. Give the data the tokenizer of that training"
@@ -54,7 +55,7 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         pretrained: file or folder with weights to start from: a checkpoint of another run, of
             ViLT, or a ViLT of transformers, with the heads that it has.
         lr: peak learning rate.
-        weight_decay: of all parameters but biases and norms.
+        weight_decay: of all parameters but norms and biases, Swin's of relative positions, too.
         betas: of AdamW.
         warmup_ratio: part of the run in which the rates rise, in [0, 1].
         warmup_steps: number of such steps, in place of the part.
@@ -67,7 +68,7 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
     Source: optimizer and rates of dandelin/ViLT and zdou0830/METER.
     """
 
-    heads: ClassVar[tuple[str, ...]] = ()  # attributes that a file of weights may have, too
+    heads: tuple[str, ...] = ()  # attributes that a file of weights may have, too
 
     def __init__(
         self,
@@ -134,7 +135,8 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def load_backbone(self, weights: VLWeights) -> None:
         """Load the backbone."""
-        fit_vl_backbone(self.backbone, weights, self.pretrained or "")
+        plain = getattr(self.backbone, _COMPILED, self.backbone)
+        fit_vl_backbone(plain, weights, self.pretrained or "")
 
     def load_head(self, name: str, weights: VLWeights) -> bool:
         """Load one of the ``heads``, where the file has it; returns whether it has."""
@@ -190,7 +192,7 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.schedule(0)  # a run of unknown length is refused now
         groups = []
         for part, factor, named in self._parts():
-            for group in decay_groups(named, self.weight_decay):
+            for group in decay_groups(named, self.weight_decay, _is_undecayed):
                 groups.append({**group, "name": f"{part}_{group['name']}", "lr_scale": factor})
         optimizer = torch.optim.AdamW(
             groups, lr=self.lr, betas=self.betas, eps=1e-8, weight_decay=self.weight_decay
@@ -202,7 +204,8 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Name, factor of the rate, and parameters of each part."""
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {}
         joining = tuple(f"backbone.{prefix}" for prefix in self.backbone.cross_modal_prefixes)
-        for name, parameter in self.named_parameters():
+        for full_name, parameter in self.named_parameters():
+            name = full_name.replace(f"{_COMPILED}.", "")
             if name.startswith(joining):
                 part = "cross_modal"
             else:
@@ -219,3 +222,8 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         rate = self.schedule(self.trainer.global_step)
         set_rates(self.trainer, optimizer, rate, self.weight_decay)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+
+def _is_undecayed(name: str, parameter: nn.Parameter) -> bool:
+    # the released codes go by this word, so that Swin's tables are biases, too
+    return is_bias_or_norm(name, parameter) or "bias" in name

@@ -52,7 +52,7 @@ class VLClassifier(VLModule, ABC):
     Source: the fine-tuned tasks of dandelin/ViLT and zdou0830/METER.
     """
 
-    heads: ClassVar[tuple[str, ...]]  # one
+    heads: tuple[str, ...]  # one
     training_score: ClassVar[str] = "acc1"
 
     def __init__(self, backbone: nn.Module, num_classes: int, in_dim: int, **kwargs: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -35,7 +35,7 @@ class VisualEntailmentClassifier(VLClassifier):
     Source: arXiv 1901.06706 (task), zdou0830/METER (head, order of the labels).
     """
 
-    heads: ClassVar[tuple[str, ...]] = ("entailment_head",)
+    heads: tuple[str, ...] = ("entailment_head",)
 
     def __init__(self, backbone: nn.Module, **kwargs: Any) -> None:
         pooled_size: Any = backbone.pooled_size

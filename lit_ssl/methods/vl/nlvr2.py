@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -55,7 +55,7 @@ class NLVR2Classifier(VLClassifier):
     Source: arXiv 1811.00491 (task, metrics), 2102.03334 (the pair scheme; dandelin/ViLT).
     """
 
-    heads: ClassVar[tuple[str, ...]] = ("nlvr2_head",)
+    heads: tuple[str, ...] = ("nlvr2_head",)
 
     def __init__(self, backbone: nn.Module, **kwargs: Any) -> None:
         size: Any = backbone.pooled_size

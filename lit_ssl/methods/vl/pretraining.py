@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
+from lit_ssl.checkpoints.vision_language import VLWeights, has_own_decoder
 from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputError, InputTypeError, by_name
 from lit_ssl.losses import (
@@ -130,6 +131,11 @@ class VLPretraining(VLModule):
         self.save_hyperparameters(
             ignore=not_plain(backbone=backbone, masker=masker, rate_schedule=rate_schedule)
         )
+        if not callable(masker):
+            raise InputError(
+                "masker must be a masker of lit_ssl.text, such as UniformMasker(0.6), or a function"
+                f" like them, not {masker!r}"
+            )
         weights = {"mlm_weight": mlm_weight, "itm_weight": itm_weight, "wpa_weight": wpa_weight}
         for name, weight in weights.items():
             if not 0 <= weight < float("inf"):
@@ -159,6 +165,7 @@ class VLPretraining(VLModule):
         self.mask_replace_prob = mask_replace_prob
         self.random_replace_prob = random_replace_prob
         self.replace_per_unit = replace_per_unit
+        self.tie_mlm_decoder = tie_mlm_decoder
         self.mlm_weight, self.itm_weight, self.wpa_weight = mlm_weight, itm_weight, wpa_weight
         if mlm_weight:  # without its loss a head would have no gradient, which DDP stops at
             tied = self.backbone.word_embeddings if tie_mlm_decoder else None
@@ -166,6 +173,8 @@ class VLPretraining(VLModule):
             self.mlm_head = self.new_head(head)
         if itm_weight:
             self.itm_head = self.new_head(MatchingHead(self.backbone.pooled_size))
+        # callbacks ask which there are: lit_ssl.contracts.vision_language
+        self.heads = tuple(name for name in type(self).heads if hasattr(self, name))
         self.mlm_loss = MaskedLMLoss(global_mlm_mean)
         self.local_mlm_loss = MaskedLMLoss(global_mean=False)
         self.alignment = WordPatchAlignment()
@@ -191,6 +200,15 @@ class VLPretraining(VLModule):
         self.token_count = getattr(data, "vocab_size", None) or self.token_count
         if stage == "fit":
             rank_zero_info(self._in_words())
+
+    def load_head(self, name: str, weights: VLWeights) -> bool:
+        """Load a head; a tied decoder must not put another one in place of the word embeddings."""
+        if name == "mlm_head" and self.tie_mlm_decoder and has_own_decoder(weights):
+            raise InputError(
+                f"the {name} of {self.pretrained} has a decoder of its own, which a tied one would "
+                "put in place of the word embeddings: leave out tie_mlm_decoder"
+            )
+        return super().load_head(name, weights)
 
     def _in_words(self) -> str:
         own: Any = getattr(self.masker, "rate", "its own")
@@ -357,6 +375,23 @@ class VLPretraining(VLModule):
         for name, value in values.items():
             shown = name.endswith("acc")
             self.log(f"{split}/{name}", value, batch_size=weight, sync_dist=True, prog_bar=shown)
+
+    def on_validation_end(self) -> None:
+        """Say what could not be measured."""
+        self._tell_no_words("val")
+
+    def on_test_end(self) -> None:
+        """Say what could not be measured."""
+        self._tell_no_words("test")
+
+    def _tell_no_words(self, split: str) -> None:
+        found = self.trainer.callback_metrics.get(f"{split}/mlm_acc")
+        # a share of right guesses is NaN only where it is one of none
+        if found is not None and found.isnan() and not self.trainer.sanity_checking:
+            rank_zero_warn(
+                f"{split}/mlm_loss and {split}/mlm_acc are NaN: the fixed mask, 15 % of the words, "
+                "chooses none in all of the captions; evaluate on more of them"
+            )
 
     # what callbacks ask for: lit_ssl.contracts.vision_language.GuessesWords
 

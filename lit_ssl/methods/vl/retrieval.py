@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ class ImageTextRetrieval(VLModule):
     Source: arXiv 2102.03334, dandelin/ViLT.
     """
 
-    heads: ClassVar[tuple[str, ...]] = ("retrieval_head",)
+    heads: tuple[str, ...] = ("retrieval_head",)
 
     def __init__(self, backbone: nn.Module, chunk_size: int = 256, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)

@@ -53,7 +53,7 @@ class VQAClassifier(VLClassifier):
     Source: arXiv 1505.00468 (score), 2102.03334 (dandelin/ViLT).
     """
 
-    heads: ClassVar[tuple[str, ...]] = ("vqa_head",)
+    heads: tuple[str, ...] = ("vqa_head",)
     training_score: ClassVar[str] = "vqa_score"
 
     def __init__(self, backbone: nn.Module, num_classes: int | None = None, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lit_ssl.callbacks import StepSeeder
-from lit_ssl.contracts.vision_language import GuessesWords
+from lit_ssl.contracts.vision_language import GuessesWords, can_match, guesses_words
 from lit_ssl.datamodules import DigitScenesDataModule
 from lit_ssl.errors import InputError
 from lit_ssl.losses.matching import Matching
@@ -365,6 +365,24 @@ def test_validation_on_three_processes_is_that_of_one(tmp_path, monkeypatch):
         assert three[name] == pytest.approx(one[name], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("weights", "words", "matches"),
+    [
+        ({}, True, True),
+        ({"mlm_weight": 0}, False, True),
+        ({"itm_weight": 0, "wpa_weight": 0}, True, False),
+    ],
+)
+def test_callbacks_are_told_which_heads_there_are(weights, words, matches):
+    found = module(**weights)
+    assert can_match(found) == matches
+    if words:
+        assert guesses_words(found) is found
+    else:
+        with pytest.raises(InputError, match="has no head for them: give it an mlm_weight"):
+            guesses_words(found)
+
+
 def test_it_is_what_callbacks_ask_for():
     found = module(mask_id=4).eval()
     assert isinstance(found, GuessesWords)
@@ -519,3 +537,116 @@ def test_batches_of_another_form():
 def test_data_that_do_not_say_what_mask_is():
     with pytest.raises(InputError, match="mask_id"):
         trainer().fit(module(), Listed([pairs()]))
+
+
+def test_a_tied_decoder_never_takes_the_place_of_the_word_embeddings(tmp_path):
+    path = str(tmp_path / "apart.ckpt")
+    run = trainer(max_steps=1)
+    run.fit(module(), datamodule=scenes())
+    run.save_checkpoint(path)
+    tied = module(pretrained=path, tie_mlm_decoder=True)
+    with pytest.raises(InputError, match=r"decoder of its own.*leave out tie_mlm_decoder"):
+        trainer(max_steps=1).fit(tied, datamodule=scenes())
+
+
+def test_a_tied_run_starts_tied_and_other_ones(tmp_path):
+    path = str(tmp_path / "tied.ckpt")
+    first = module(tie_mlm_decoder=True)
+    run = trainer(max_steps=1)
+    run.fit(first, datamodule=scenes())
+    run.save_checkpoint(path)
+    for tie in (True, False):
+        found = module(pretrained=path, tie_mlm_decoder=tie, lr=0.0)
+        trainer(max_steps=1).fit(found, datamodule=scenes())
+        assert torch.equal(found.mlm_head.decoder.weight, first.backbone.word_embeddings.weight)
+
+
+def two_streams():
+    return CoAttentionBackbone(
+        "vit_tiny_patch16_224",
+        {
+            "model_type": "bert", "vocab_size": 73, "hidden_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 24,
+        },
+        image_kwargs={
+            "img_size": 32, "patch_size": 16, "embed_dim": 12, "depth": 1, "num_heads": 2,
+        },
+        hidden_size=16, num_layers=1, num_heads=2,
+    )  # fmt: skip
+
+
+def test_a_compiled_backbone_has_the_rates_of_its_parts_and_takes_weights(tmp_path):
+    run = trainer(max_steps=1)
+    plain = module(net=two_streams(), wpa_weight=0)
+    run.fit(plain, datamodule=scenes())
+    run.save_checkpoint(tmp_path / "plain.ckpt")
+    compiled = VLPretraining(
+        torch.compile(two_streams(), backend="eager"), UniformMasker(0.6), wpa_weight=0, lr=0.0,
+        pretrained=str(tmp_path / "plain.ckpt"), lr_mult_cross_modal=5.0,
+    )  # fmt: skip
+    run = trainer(max_steps=1)
+    run.fit(compiled, datamodule=scenes())
+    groups = {g["name"]: (g["lr_scale"], len(g["params"])) for g in run.optimizers[0].param_groups}
+    wanted = {"cross_modal_decay": 5.0, "backbone_decay": 1.0, "heads_decay": 1.0}
+    assert wanted.items() <= {name: scale for name, (scale, _) in groups.items()}.items()
+    joining = ("text_projection.", "image_projection.", "fusion.")
+    names = [n for n, _ in plain.backbone.named_parameters() if n.startswith(joining)]
+    assert sum(n for name, (_, n) in groups.items() if name.startswith("cross")) == len(names)
+    state = compiled.state_dict()
+    for name, value in plain.backbone.state_dict().items():
+        assert torch.equal(state[f"backbone._orig_mod.{name}"], value), name
+
+
+def test_an_evaluation_without_masked_words_says_so():
+    inputs, numbers = pairs(rows=2)
+    inputs["word_ids"] = torch.full_like(inputs["word_ids"], -1)
+    with pytest.warns(UserWarning, match="val/mlm_loss and val/mlm_acc are NaN: the fixed mask"):
+        trainer().validate(module(mask_id=4), Listed([(inputs, numbers)]), verbose=False)
+
+
+def test_what_is_no_masker():
+    with pytest.raises(InputError, match="masker must be a masker of"):
+        VLPretraining(backbone(), "uniform")
+
+
+def test_batches_of_one_step_have_masks_of_their_own():
+    """The same pairs again: only the masks can differ."""
+    batch = pairs(rows=6)
+    seen = Seen()
+    masks = []
+    masker = UniformMasker(0.6)
+
+    def watched(*args):
+        masks.append(masker(*args))
+        return masks[-1]
+
+    found = module(watched, mask_id=4, lr=0.0)
+    trainer(accumulate_grad_batches=3, callbacks=[seen]).fit(found, Listed([batch] * 6))
+    assert len(masks) == 6
+    assert len(seen.gradients) == 2
+    assert not any(torch.equal(a, b) for k, a in enumerate(masks) for b in masks[k + 1 :])
+
+
+def test_tables_of_relative_positions_are_biases_without_decay():
+    text = {
+        "model_type": "bert", "vocab_size": 73, "hidden_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 24,
+    }  # fmt: skip
+    swin = {
+        "img_size": 32, "patch_size": 4, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2),
+        "window_size": 4,
+    }  # fmt: skip
+    net = CoAttentionBackbone(
+        "swin_tiny_patch4_window7_224", text, swin, hidden_size=16, num_layers=1, num_heads=2
+    )
+    found = module(net=net, wpa_weight=0)
+    run = trainer(max_steps=1)
+    run.fit(found, datamodule=scenes())
+    names = {id(parameter): name for name, parameter in found.named_parameters()}
+    without = set()
+    for group in run.optimizers[0].param_groups:
+        if not group["weight_decay"]:
+            without |= {names[id(parameter)] for parameter in group["params"]}
+    assert any("relative_position_bias_table" in name for name in without)
+    trained = {name for name, p in found.named_parameters() if p.requires_grad}
+    assert without == {n for n in trained if found.get_parameter(n).ndim == 1 or "bias" in n}
