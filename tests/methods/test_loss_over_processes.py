@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -15,7 +18,15 @@ from lit_ssl.models import NeuralAttentiveCircuit, PatchTokenizer, SmallCNN
 class Shards(pl.LightningDataModule):
     """Twenty rows: three processes have 7, 7 and 6."""
 
-    num_classes, num_attributes = 2, 2
+    num_classes, num_attributes, num_groups = 2, 2, 4
+    group_names: ClassVar = ("a", "b", "c", "d")
+    eval_group_names: ClassVar = ()
+
+    def group_array(self, split):
+        return np.arange(20) % 4
+
+    true_group_array = soft_group_array = set_groups = set_sampling = group_array
+    bank_dataloader = None
 
     def collate(self, rows):
         generator = torch.Generator().manual_seed(0)
@@ -48,9 +59,9 @@ def circuit():
 
 
 BUILD = {
-    "ImageClassifier": lambda: ImageClassifier(SmallCNN(2), num_classes=2),
+    "ImageClassifier": lambda: ImageClassifier(SmallCNN(3), num_classes=2),
     "GroupRobustClassifier": lambda: GroupRobustClassifier(
-        SmallCNN(2), num_classes=2, num_attributes=2
+        SmallCNN(3), num_classes=2, num_attributes=2
     ),
     "NAC": lambda: NAC(circuit(), num_classes=2),
 }
