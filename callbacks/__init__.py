@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator as RepresentationEvaluator
     from lit_ssl.callbacks.evaluators.features import Features as Features
     from lit_ssl.callbacks.evaluators.features import extract_features as extract_features
+    from lit_ssl.callbacks.evaluators.grounding import Grounding as Grounding
     from lit_ssl.callbacks.evaluators.knn import KNNEvaluator as KNNEvaluator
     from lit_ssl.callbacks.evaluators.linear_probe import (
         LinearProbeEvaluator as LinearProbeEvaluator,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.monitors.speed import SpeedMonitor as SpeedMonitor
     from lit_ssl.callbacks.monitors.sync import SyncMonitor as SyncMonitor
     from lit_ssl.callbacks.pictures.circuit_graph import CircuitGraph as CircuitGraph
+    from lit_ssl.callbacks.pictures.masked_captions import MaskedCaptions as MaskedCaptions
     from lit_ssl.callbacks.pictures.views import ViewLogger as ViewLogger
     from lit_ssl.callbacks.reports.factors import FactorReport as FactorReport
     from lit_ssl.callbacks.reports.groups import GroupReport as GroupReport

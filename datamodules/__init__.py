@@ -82,6 +82,9 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.vision_language.caption_shards import (
+        CaptionShardsDataModule as CaptionShardsDataModule,
+    )
     from lit_ssl.datamodules.vision_language.caption_source import CaptionSource as CaptionSource
     from lit_ssl.datamodules.vision_language.digit_scenes import (
         DigitScenesDataModule as DigitScenesDataModule,
@@ -124,7 +127,9 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.vision_language.retrieval import (
         RetrievalDataModule as RetrievalDataModule,
     )
+    from lit_ssl.datamodules.vision_language.shard_sets import ShardSet as ShardSet
     from lit_ssl.datamodules.vision_language.snli_ve import SNLIVEDataModule as SNLIVEDataModule
+    from lit_ssl.datamodules.vision_language.tar_pairs import TarPairs as TarPairs
     from lit_ssl.datamodules.vision_language.visual_genome import (
         VisualGenomeRegions as VisualGenomeRegions,
     )

@@ -69,6 +69,10 @@ class Stream(IntEnum):
     SCENE_FOIL = 854  # and said wrongly
     SCENE_STATEMENT = 855  # statements on two scenes, and the scenes
     STATEMENT_NOISE = 856  # and their noise
+    SHARD_ORDER = 871  # streamed shards: their order
+    SHARD_SHUFFLE = 872  # which sample of the buffer is next
+    SHARD_SET = 873  # which set of a mixture it is of
+    SHARD_VIEW = 874  # and its view
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,6 +87,21 @@ def view_grid(columns: Sequence[tuple[str, Tensor]], min_cell: int = 84) -> Tens
             canvas.paste(Image.fromarray(pixels), (left, top))
         left += width
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
+
+
+def unnormalised(images: Tensor, source: Any) -> Tensor:
+    """Bring images back to [0, 1].
+
+    Args:
+        images: ``[N, C, H, W]``.
+        source: Data module whose ``mean`` and ``std`` they have; without, they are stretched.
+    """
+    mean, std = getattr(source, "mean", None), getattr(source, "std", None)
+    if mean is None or std is None:
+        low, high = images.min(), images.max()
+        return (images - low) / (high - low).clamp(min=1e-6)
+    mean, std = (torch.as_tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
+    return (images * std + mean).clamp(0, 1)
 
 
 def _to_uint8(images: Tensor, factor: int) -> np.ndarray:

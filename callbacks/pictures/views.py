@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from lit_ssl.callbacks.pictures.view_grid import draw_dropped, view_grid
+from lit_ssl.callbacks.pictures.view_grid import draw_dropped, unnormalised, view_grid
 from lit_ssl.contracts.batches import split_batch
 from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputError
@@ -86,7 +85,7 @@ class ViewLogger(pl.Callback):
         size = len(groups[0])
         shown = min(size, self.num_samples)
         views = [
-            _unnormalise(view[:shown].detach().float().cpu(), data_source(trainer))
+            unnormalised(view[:shown].detach().float().cpu(), data_source(trainer))
             for group in groups
             for view in (group.unbind(dim=1) if group.ndim == 5 else [group])
         ]
@@ -121,13 +120,3 @@ def _masked_columns(
         columns.append((f"masked {number}" if len(masks) > 1 else "masked", drawn))
     rest = views[first + len(masks) :]
     return columns + [(f"focal {number}", view) for number, view in enumerate(rest, start=1)]
-
-
-def _unnormalise(images: Tensor, source: Any) -> Tensor:
-    """Back to [0, 1] with the data module's ``mean`` and ``std``; stretched if it has none."""
-    mean, std = getattr(source, "mean", None), getattr(source, "std", None)
-    if mean is None or std is None:
-        low, high = images.min(), images.max()
-        return (images - low) / (high - low).clamp(min=1e-6)
-    mean, std = (torch.as_tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
-    return (images * std + mean).clamp(0, 1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from lit_ssl.datamodules.reading.deep_pixels import (
 )
 from lit_ssl.errors import InputError
 
-__all__ = ["AS_USUAL", "CorruptImageError", "Decoding", "read_image"]
+__all__ = ["AS_USUAL", "CorruptImageError", "Decoding", "decode_image", "read_image"]
 
 _DECODE_ERRORS = (
     OSError,
@@ -81,18 +83,42 @@ def read_image(path: str, max_side: int | None = None, decoding: Decoding = AS_U
     Raises:
         CorruptImageError: The file cannot be decoded; the message names it and says why.
     """
+    return _decoded(path, path, max_side, decoding)
+
+
+def decode_image(
+    content: bytes, name: str, max_side: int | None = None, decoding: Decoding = AS_USUAL
+) -> Tensor:
+    """Decode an image in memory to RGB, as ``read_image`` does a file.
+
+    Args:
+        content: What such a file holds.
+        name: What messages call it.
+        max_side: See there.
+        decoding: See there.
+
+    Returns:
+        uint8 ``[3, H, W]``.
+
+    Raises:
+        CorruptImageError: It cannot be decoded.
+    """
+    return _decoded(io.BytesIO(content), name, max_side, decoding)
+
+
+def _decoded(file: str | BinaryIO, name: str, max_side: int | None, decoding: Decoding) -> Tensor:
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             if max_side is not None and max(image.size) > max_side:
                 rgb = _shrunk(image, max_side, decoding)
             else:
                 rgb = _to_rgb(image, decoding)
             pixels = np.array(rgb, dtype=np.uint8)
     except RangeError as error:
-        raise CorruptImageError(f"Cannot read the image {path}: {error}") from error
+        raise CorruptImageError(f"Cannot read the image {name}: {error}") from error
     except _DECODE_ERRORS as error:
         raise CorruptImageError(
-            f"Cannot read the image {path} ({type(error).__name__}: {error}). Repair or remove the"
+            f"Cannot read the image {name} ({type(error).__name__}: {error}). Repair or remove the"
             " file, or set on_corrupt: skip to use the next readable image in its place"
         ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
+from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
+from lit_ssl.datamodules.reading.skip_corrupt import ReadableRows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_text import BYTES, ImageTextModule
-from lit_ssl.errors import InputError, InputTypeError
+from lit_ssl.errors import InputError, InputTypeError, check_choice
 from lit_ssl.seeding import Stream, sample_seeds, uniform
 from lit_ssl.text.pmi_vocabulary import PMIVocabulary
 from lit_ssl.text.tokens import Tokens, WordColumn, tokenize_words
@@ -89,6 +91,7 @@ class _CaptionSet(Served):
         transform: Maps (uint8 ``[3, H, W]``, seed) to uint8 ``[3, h, w]``.
         width: Tokens per text; None: as many as the longest of a batch has.
         with_others: Draw another image for each row.
+        readable: What is read in the place of rows whose image cannot be.
     """
 
     def __init__(
@@ -96,29 +99,33 @@ class _CaptionSet(Served):
         captions: CaptionedImages,
         transform: Callable[[Tensor, int], Tensor],
         width: int | None,
-        with_others: bool = False,
+        with_others: bool,
+        readable: ReadableRows,
     ) -> None:
         super().__init__(captions)
+        self.readable = readable
         self.transform = transform
         self.width = width
         self.with_others = with_others
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[dict[str, Tensor], Tensor]:
         rows, seeds = split_keys(keys)
-        images = self._images(rows, seeds)
+        images, rows = self._images(rows, seeds)
         if self.with_others:
-            images += self._images(*_other_images(seeds, len(self)))
+            images += self._images(*_other_images(seeds, len(self)))[0]
         stacked = stack_images(images)
         inputs = {name: values[: len(rows)] for name, values in stacked.items()}
         if self.with_others:
             inputs |= {f"other_{name}": values[len(rows) :] for name, values in stacked.items()}
         return {**inputs, **self.reader.tokens.batch(rows, self.width)}, torch.from_numpy(rows)
 
-    def _images(self, rows: np.ndarray, seeds: np.ndarray) -> list[Tensor]:
-        return [
-            self.transform(self.reader.read(int(row)), int(seed))
-            for row, seed in zip(rows, seeds, strict=True)
+    def _images(self, rows: np.ndarray, seeds: np.ndarray) -> tuple[list[Tensor], np.ndarray]:
+        """Views, and the rows that they are of."""
+        read = [self.readable.read(int(row), self.reader.read, self.reader.name) for row in rows]
+        views = [
+            self.transform(image, int(seed)) for (image, _), seed in zip(read, seeds, strict=True)
         ]
+        return views, np.array([row for _, row in read], dtype=np.int64)
 
 
 def _other_images(seeds: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +164,8 @@ class ImageCaptionModule(ImageTextModule):
             of ``images`` (and ``other_pixel_mask``, wherever there is a ``pixel_mask``): that of a
             row that is drawn uniformly from the split, for matching images with texts as ViLT does.
             It may be the row's own, by chance; it is a function of (seed, epoch, row).
+        on_corrupt: "raise" stops at an image that cannot be read; "skip" takes the next caption of
+            the split whose image can be, with that image, and warns once per caption.
         kwargs: Arguments of ``ImageTextModule``; "bytes" are no tokenizer here, since they have
             no [MASK]. ``subset`` chooses images, with all their captions.
 
@@ -176,6 +185,7 @@ class ImageCaptionModule(ImageTextModule):
         self,
         *,
         other_images: bool = False,
+        on_corrupt: Literal["raise", "skip"] = "raise",
         val_size: int = 0,
         val_file: str | None = None,
         tagger: Callable[[Sequence[str]], Sequence[bool]] | None = None,
@@ -183,8 +193,11 @@ class ImageCaptionModule(ImageTextModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
         self.hold_out(val_size, val_file)
         self.other_images = other_images
+        self.on_corrupt = on_corrupt
+        self._readable: dict[Split, ReadableRows] = {}
         self.pmi_vocabulary = pmi_vocabulary
         self.word_columns: dict[str, WordColumn] = {}
         if isinstance(tagger, type):
@@ -241,8 +254,21 @@ class ImageCaptionModule(ImageTextModule):
         """Return a data set that gives batches (images and tokens, rows)."""
         source = self._require(split).source
         assert isinstance(source, CaptionedImages)
-        with_others = training and self.other_images
-        return _CaptionSet(source, self.view(training), self.width, with_others)
+        if split not in self._readable:
+            skip = self.on_corrupt == "skip"
+            self._readable[split] = ReadableRows(len(source), "captions", CorruptImageError, skip)
+        return _CaptionSet(
+            source,
+            self.view(training),
+            self.width,
+            with_others=training and self.other_images,
+            readable=self._readable[split],
+        )
+
+    @property
+    def num_corrupt(self) -> int:
+        """Captions whose image this process has found unreadable so far (``on_corrupt: skip``)."""
+        return sum(int(readable.corrupt.sum()) for readable in self._readable.values())
 
 
 def _runs(numbers: np.ndarray) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -48,7 +48,9 @@ class QuestionedImages(CaptionedImages):
 
     def select(self, rows: np.ndarray) -> QuestionedImages:
         """Return the texts at ``rows`` (int64 ``[N]``), in that order; images stay."""
-        return replace(super().select(rows), identifiers=self.identifiers.select(rows))
+        chosen = super().select(rows)
+        names = self.identifiers.select(rows)
+        return QuestionedImages(chosen.images, chosen.image_of, chosen.texts, identifiers=names)
 
     def read(self, row: int) -> Tensor:
         """Return the image of a row, uint8 ``[3, H, W]``, opened by what is in it.
@@ -115,7 +117,7 @@ class ImageQuestionModule(ImageTextModule):
         kwargs: Arguments of ``ImageTextModule``.
     """
 
-    data_set: str  # its name, for messages
+    data_set: ClassVar[str]  # its name, for messages
 
     def __init__(
         self,
@@ -175,8 +177,8 @@ class ImageQuestionModule(ImageTextModule):
         source = QuestionedImages(
             FileImages(folder, names),
             image_of[kept],
-            [texts[row] for row in kept],
-            identifiers=PackedStrings(identifiers[row] for row in kept),
+            [texts[row] for row in kept.tolist()],
+            identifiers=PackedStrings(identifiers[row] for row in kept.tolist()),
         )
         return source, kept
 

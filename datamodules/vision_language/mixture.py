@@ -106,8 +106,9 @@ class VLPretrainDataModule(ImageCaptionModule):
         for number, name in enumerate(self.names):
             own = source_of == number
             if count := int(own.sum()):
-                text = f"{name}, {len(np.unique(images[own])):,} images with {count:,} captions"
-                rank_zero_info(f"{split}: {text}{self._share(split, number, count)}")
+                shown = len(np.unique(images[own]))
+                text = f"{_counted(shown, 'image')} with {_counted(count, 'caption')}"
+                rank_zero_info(f"{split}: {name}, {text}{self._share(split, number, count)}")
 
     def _share(self, split: Split, number: int, count: int) -> str:
         total = len(self.column("source", split))
@@ -133,6 +134,10 @@ class VLPretrainDataModule(ImageCaptionModule):
         return MixedEpochSampler(
             dataset, source_of, self.weights, *self.shard(), seed=seed, drop_last=drop_last
         )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _by_source(weights: Sequence[float] | Mapping[str, float], names: Sequence[str]) -> list[float]:

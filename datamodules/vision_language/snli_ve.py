@@ -43,7 +43,7 @@ class SNLIVEDataModule(ImageQuestionModule):
         kwargs: Arguments of ``ImageQuestionModule`` and ``ImageTextModule``.
     """
 
-    data_set = _NAME
+    data_set: ClassVar[str] = _NAME
     inputs: ClassVar[str] = "hypotheses"
     class_names = _CLASSES
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lit_ssl.datamodules.reading.folders import find_file
-from lit_ssl.datamodules.vision_language.json_entries import is_text, json_entries, short
+from lit_ssl.datamodules.reading.json_stream import json_items
+from lit_ssl.datamodules.vision_language.json_entries import is_text, short
 from lit_ssl.errors import InputError, listed
 from lit_ssl.text.vqa_answers import normalize_answer
 
@@ -77,7 +78,7 @@ class Spellings:
 
     def __init__(self) -> None:
         self.known: dict[str, int] = {}
-        self._of_answer: dict[str, int] = {}  # as they stand in the files: few are different
+        self._of_answer: dict[str, int] = {}  # as they stand in the files: of millions few differ
 
     def number(self, answer: str) -> int:
         """Return the number of an answer, a new one where its spelling is new."""
@@ -114,17 +115,17 @@ def read_questions(path: Path) -> Questions:
     """
     texts: list[str] = []
     numbers: list[tuple[int, int]] = []
-    for place, row in enumerate(json_entries(path, "questions"), start=1):
+    for place, row in json_items(path, "questions"):
         text = row.get("question") if isinstance(row, dict) else None
         ids = _ids(row)
         if ids is None or not is_text(text):
             raise InputError(
-                f"{path}: the question number {place} is no object with a question, a question_id"
-                f" and an image_id, but {short(row)}. {_MEND}"
+                f"{path}: the question number {place + 1} is no object with a question, a"
+                f" question_id and an image_id, but {short(row)}. {_MEND}"
             )
         texts.append(text)
         numbers.append(ids)
-    question_ids, image_ids = _columns(numbers)
+    question_ids, image_ids = _columns(numbers, path)
     _check_once(question_ids, path, "question")
     return Questions(texts, question_ids, image_ids)
 
@@ -139,29 +140,19 @@ def read_annotations(path: Path, spellings: Spellings) -> Annotations:
     Raises:
         InputError: It is none; the message says which annotation is wrong.
     """
-    shared: dict[str, str] = {}
-
-    def lean(entry: dict[str, Any]) -> Any:
-        """One answer of millions is only its text, which most share with others."""
-        answer = entry.get("answer")
-        if isinstance(answer, str) and "question_id" not in entry:
-            return shared.setdefault(answer, answer)
-        return entry
-
     numbers: list[tuple[int, int]] = []
     majority: list[int] = []
     answers: list[list[int]] = []
-    for place, row in enumerate(json_entries(path, "annotations", lean), start=1):
+    for place, row in json_items(path, "annotations"):
         ids = _ids(row)
         chosen = row.get("multiple_choice_answer") if isinstance(row, dict) else None
         if ids is None or not isinstance(chosen, str):
             raise InputError(
-                f"{path}: the annotation number {place} is no object with a question_id, an"
+                f"{path}: the annotation number {place + 1} is no object with a question_id, an"
                 f" image_id, a multiple_choice_answer and answers, but {short(row)}. {_MEND}"
             )
-        given = row.get("answers")
-        texts = [text for text in given if isinstance(text, str)] if isinstance(given, list) else []
-        if not isinstance(given, list) or not len(texts) == len(given) == ANNOTATORS:
+        texts = _texts(row.get("answers"))
+        if len(texts) != ANNOTATORS:
             raise InputError(
                 f"{path}: the question {ids[0]} has {len(texts)} answers in place of {ANNOTATORS},"
                 f" each an object with a text `answer`, by which answers are scored. {_MEND}"
@@ -169,7 +160,7 @@ def read_annotations(path: Path, spellings: Spellings) -> Annotations:
         numbers.append(ids)
         majority.append(spellings.number(chosen))
         answers.append([spellings.number(text) for text in texts])
-    question_ids, image_ids = _columns(numbers)
+    question_ids, image_ids = _columns(numbers, path)
     _check_once(question_ids, path, "annotation")
     return Annotations(
         question_ids,
@@ -189,9 +180,19 @@ def _ids(row: Any) -> tuple[int, int] | None:
     return (question, image) if question in _QUESTIONS and image in IMAGE_IDS else None
 
 
-def _columns(numbers: Sequence[tuple[int, int]]) -> np.ndarray:
+def _texts(answers: Any) -> list[str]:
+    """The texts of a list of answers; none where one of them has none."""
+    entries = answers if isinstance(answers, list) else []
+    said = [entry.get("answer") for entry in entries if isinstance(entry, dict)]
+    texts = [text for text in said if isinstance(text, str)]
+    return texts if len(texts) == len(entries) else []
+
+
+def _columns(numbers: Sequence[tuple[int, int]], path: Path) -> np.ndarray:
     """Numbers of questions and of images, int64 ``[2, N]``."""
-    return np.array(numbers, dtype=np.int64).reshape(-1, 2).T.copy()
+    if not numbers:
+        raise InputError(f"{path}: its list is empty. {_MEND}")
+    return np.array(numbers, dtype=np.int64).T.copy()
 
 
 def _check_once(question_ids: np.ndarray, path: Path, what: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lit_ssl.datamodules.selection.lists import read_lines
 from lit_ssl.datamodules.vision_language.vqav2_files import IMAGE_IDS, Annotations, Questions
-from lit_ssl.errors import InputError, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed
 from lit_ssl.seeding import keyed_permutation
 
 __all__ = ["AnsweredQuestions", "answered_questions", "held_out_images", "matched"]
@@ -126,6 +126,11 @@ def held_out_images(image_ids: np.ndarray, which: int | str, path: Path) -> np.n
 
 
 def _listed_images(which: str, images: np.ndarray, path: Path) -> np.ndarray:
+    if not Path(which).expanduser().is_file():
+        raise InputFileNotFoundError(
+            f"val_images: there is no file {which}: give a number of images, a file with theirs, or"
+            " all"
+        )
     lines = read_lines(which)
     if wrong := [line for line in lines if not line.isdecimal() or int(line) not in IMAGE_IDS]:
         raise InputError(

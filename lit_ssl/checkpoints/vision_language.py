@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -90,12 +90,14 @@ def read_vl_weights(path: str | Path) -> VLWeights:
             top, _, rest = name.partition(".")
             parts.setdefault(top, {})[rest] = value
         backbone = parts.pop(_BACKBONE.rstrip("."))
-        vocabulary, answers = (
-            value if isinstance(value := content.get(name), str) else None
-            for name in ("vocabulary", "answers")
+        return VLWeights(
+            f"{path} (checkpoint of a run)",
+            backbone,
+            parts,
+            _fingerprint(content, "vocabulary"),
+            _fingerprint(content, "answers"),
+            knows_second_image="nlvr2_head" in parts,
         )
-        source = f"{path} (checkpoint of a run)"
-        return VLWeights(source, backbone, parts, vocabulary, answers, "nlvr2_head" in parts)
     if any(name.startswith("transformer.blocks.") for name in tensors):
         core, heads = _of_vilt(tensors, path)
         what = "checkpoint of ViLT"
@@ -111,6 +113,11 @@ def read_vl_weights(path: str | Path) -> VLWeights:
     renamed = {_IN_MODEL + name: value for name, value in core.items()}
     knows_second = _TABLE in core and len(core[_TABLE]) > _SECOND_IMAGE
     return VLWeights(f"{path} ({what})", renamed, heads, knows_second_image=knows_second)
+
+
+def _fingerprint(content: Mapping[str, Any], name: str) -> str | None:
+    found = content.get(name)
+    return found if isinstance(found, str) else None
 
 
 def fit_vl_backbone(backbone: nn.Module, weights: VLWeights, path: str | Path) -> None:

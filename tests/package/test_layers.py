@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 PLAIN = ("groups", "imagenet_x", "losses", "metrics", "models", "optim", "text", "transforms")
 HEAVY = ("transformers", "sklearn", "matplotlib", "mlxtend", "kornia", "av", "torchcodec",
-         "h5py", "networkx")  # fmt: skip
+         "fsspec", "h5py", "networkx", "webdataset")  # fmt: skip
 # The only file that knows private names of Lightning and torch, so that a new release of theirs is
 # checked in one place.
 PRIVATE = "lit_ssl.trainer.private"

@@ -135,9 +135,10 @@ class VLClassifier(VLModule, ABC):
         logits = self._answers(parts)
         loss = self.loss(logits, parts.targets)
         score = self.share_right(logits.detach(), parts.targets)
-        values = {f"train/{self.training_score}": score, "train/lr": current_lr(self.trainer)}
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(logits))
-        self.log_dict(values, batch_size=len(logits))
+        size = len(logits)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        self.log(f"train/{self.training_score}", score, batch_size=size)
+        self.log("train/lr", current_lr(self.trainer), batch_size=size)
         return {"loss": loss}
 
     def on_validation_start(self) -> None:

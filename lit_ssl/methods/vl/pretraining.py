@@ -338,22 +338,25 @@ class VLPretraining(VLModule):
         if self.mlm_weight:
             mask = self.fixed_mask(inputs)
             logits, targets = self.guess(inputs, mask), inputs["input_ids"][mask]
-            count = len(targets)
+            count = mask.sum()
             loss = self.local_mlm_loss(logits, targets)
-            hits = (logits.argmax(dim=1) == targets).sum() / max(count, 1)
+            hits = (logits.argmax(dim=1) == targets).sum() / count.clamp(min=1)
             self._log(split, count, mlm_loss=loss, mlm_acc=hits)
         if self.itm_weight:
             pairs, labels = exchanged(inputs, numbers)
             logits = self.itm_head(self.backbone(pairs).pooled)
-            count = int((labels != IGNORED).sum())
-            hits = (logits.argmax(dim=1) == labels).sum() / max(count, 1)
+            count = (labels != IGNORED).sum()
+            hits = (logits.argmax(dim=1) == labels).sum() / count.clamp(min=1)
             self._log(split, count, itm_loss=matching_loss(logits, labels), itm_acc=hits)
 
-    def _log(self, split: str, count: int, **values: Tensor) -> None:
+    def _log(self, split: str, count: Tensor, **values: Tensor) -> None:
         """Log means over ``count`` things, exact over batches and processes."""
+        # a float, since Lightning takes the mean of these numbers over the processes, and would cut
+        # that of integers off
+        weight: Any = count.float()
         for name, value in values.items():
-            bar = name.endswith("acc")
-            self.log(f"{split}/{name}", value, batch_size=count, sync_dist=True, prog_bar=bar)
+            shown = name.endswith("acc")
+            self.log(f"{split}/{name}", value, batch_size=weight, sync_dist=True, prog_bar=shown)
 
     # what callbacks ask for: lit_ssl.contracts.vision_language.GuessesWords
 

@@ -378,9 +378,9 @@ def test_pairs_are_padded_to_one_size(nlvr2):
     )
     backbone = ViltBackbone({**VILT, "vocab_size": 257}).eval()
     batches = on_device(data, data.bank_dataloader())
-    assert [len(labels) for _, labels in batches] == [3, 1]
+    assert [len(labels) for _, labels, *_ in batches] == [3, 1]
     row = 0
-    for inputs, labels in batches:
+    for inputs, labels, *_ in batches:
         mask = inputs["pixel_mask"]
         images = inputs["images"]
         assert mask.shape == (len(labels), 2, *images.shape[3:])

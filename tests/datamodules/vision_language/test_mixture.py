@@ -127,7 +127,7 @@ def test_what_is_there_is_said(make, caplog, capsys):
     assert "train: COCO, 3 images with 5 captions (19.2%), drawn as 50.0% of an epoch" in said
     assert "each 2.60 times" in said
     assert "train: SBU, 4 images with 4 captions (15.4%), drawn as 25.0%" in said
-    assert "val: Flickr30k, 1 images with 5 captions (62.5%)\n" in said
+    assert "val: Flickr30k, 1 image with 5 captions (62.5%)\n" in said
 
 
 def test_texts_are_let_go_once_they_are_tokens(make):
@@ -330,7 +330,7 @@ def test_from_the_command_line(root, tmp_path):
     done = run()
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout + done.stderr
-    assert "train: mine, 1 images with 1 captions (7.7%), drawn as 25.0% of an epoch" in said
+    assert "train: mine, 1 image with 1 caption (7.7%), drawn as 25.0% of an epoch" in said
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     saved = torch.load(checkpoint, weights_only=True)["datamodule_hyper_parameters"]
     assert [item["class_path"].split(".")[-1] for item in saved["sources"]][2] == "PairList"

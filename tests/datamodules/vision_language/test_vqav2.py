@@ -295,7 +295,9 @@ def test_held_out_images_of_a_list(make, tmp_path):
     path.write_text("73\nCOCO_val2014_000000000042.jpg\n")
     with pytest.raises(InputError, match="lines that are no numbers of images: COCO_val2014"):
         make(val_images=str(path)).setup("fit")
-    with pytest.raises(FileNotFoundError, match="There is no list file"):
+    with pytest.raises(
+        FileNotFoundError, match="val_images: there is no file al: give a number of"
+    ):
         make(val_images="al").setup("fit")
 
 
@@ -527,9 +529,13 @@ ANSWER = {"answer": "yes", "answer_id": 1}
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
-        ("questions", lambda c: c["questions"], "expected an object with a list 'questions'"),
-        ("questions", lambda c: {"questions": []}, "with a list 'questions', found an object with"),
-        ("questions", lambda c: {"a": 3}, "list 'questions', found an object with a"),
+        (
+            "questions",
+            lambda c: c["questions"],
+            r"is not the JSON that was expected: expected '\{'",
+        ),
+        ("questions", lambda c: {"questions": []}, "its list is empty"),
+        ("questions", lambda c: {"a": 3}, "expected the list 'questions', found 'a'"),
         ("questions", spoil("questions", 1, question="  "), NO_QUESTION),
         ("questions", spoil("questions", 1, question="a \ud800"), NO_QUESTION),
         ("questions", spoil("questions", 1, question_id="7"), NO_QUESTION),
@@ -573,7 +579,7 @@ def test_wrong_files_name_the_entry(make, vqa, kind, change, message):
 def test_files_that_are_cut_short(make, vqa, text):
     path = path_of(vqa, "annotations", "train2014")
     path.write_text(text)
-    with pytest.raises(InputError, match=r"annotations\.json is no JSON, or is cut short"):
+    with pytest.raises(InputError, match=r"annotations\.json is not the JSON that was expected"):
         make().setup("fit")
     path.write_bytes(b"\xff\xff")
     with pytest.raises(InputError, match=r"annotations\.json is no text in UTF-8"):

@@ -100,6 +100,16 @@ class Seen(pl.Callback):
         self.gradients.append({k: p.grad.clone() for k, p in named if p.grad is not None})
 
 
+class Keep(pl.Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        gradients = {k: p.grad for k, p in pl_module.named_parameters()}
+        torch.save(gradients, f"{trainer.world_size}_{trainer.global_rank}.pt")
+
+    def teardown(self, trainer, pl_module, stage):
+        if trainer.world_size > 1:  # gloo's threads could abort a process that ends
+            torch.distributed.destroy_process_group()
+
+
 # ------------------------------------------------------------- the reference
 
 
@@ -333,6 +343,28 @@ def test_validation_does_not_depend_on_batches():
         assert found[3][name] == pytest.approx(found[11][name], abs=1e-5)
 
 
+class Scores(pl.Callback):
+    def on_validation_end(self, trainer, pl_module):
+        scores = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        torch.save(scores, f"scores_{trainer.world_size}_{trainer.global_rank}.pt")
+
+    teardown = Keep.teardown
+
+
+@pytest.mark.distributed
+def test_validation_on_three_processes_is_that_of_one(tmp_path, monkeypatch):
+    """Eleven captions: processes have 4, 4 and 3, with different numbers of masked tokens."""
+    monkeypatch.chdir(tmp_path)
+    for devices in (1, 3):
+        run = trainer(
+            devices=devices, strategy="ddp_spawn" if devices > 1 else "auto", callbacks=[Scores()]
+        )
+        run.validate(module(), datamodule=scenes(batch_size=3), verbose=False)
+    one, three = (torch.load(tmp_path / name) for name in ("scores_1_0.pt", "scores_3_2.pt"))
+    for name in ("val/mlm_loss", "val/mlm_acc"):
+        assert three[name] == pytest.approx(one[name], abs=1e-5)
+
+
 def test_it_is_what_callbacks_ask_for():
     found = module(mask_id=4).eval()
     assert isinstance(found, GuessesWords)
@@ -400,16 +432,6 @@ class Parts(Dataset):
 def every_second(ids, maskable, *args):
     """A mask of different size in both parts."""
     return maskable & (ids % 3 == 0)
-
-
-class Keep(pl.Callback):
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        gradients = {k: p.grad for k, p in pl_module.named_parameters()}
-        torch.save(gradients, f"{trainer.world_size}_{trainer.global_rank}.pt")
-
-    def teardown(self, trainer, pl_module, stage):
-        if trainer.world_size > 1:  # gloo's threads could abort a process that ends
-            torch.distributed.destroy_process_group()
 
 
 @pytest.mark.distributed

@@ -1,0 +1,106 @@
+"""Words in lines, in colours and boxes, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["Colour", "TextBlock"]
+
+Colour = tuple[int, int, int]
+_BOX, _EDGE = (228, 232, 240), (120, 130, 160)
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+class TextBlock:
+    """Lines of coloured words, drawn once all are there.
+
+    Args:
+        width: Of the picture, pixels.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._top = 0
+        self._words: list[tuple[int, int, str, Colour, int, bool]] = []
+
+    def wrapped(
+        self,
+        words: Sequence[str],
+        colour: Colour,
+        size: int,
+        boxed: Sequence[bool] | None = None,
+    ) -> None:
+        """Set words one after the other, some in boxes, on as many lines as they need."""
+        left, line = 0, _line(size)
+        for word, has_box in zip(words, boxed or [False] * len(words), strict=True):
+            shown = _shortened(word, size, self.width - 8)
+            length = _length(shown, size) + (8 if has_box else 0)
+            if left and left + length > self.width:
+                left, self._top = 0, self._top + line
+            self._words.append((left + (4 if has_box else 0), self._top, shown, colour, size,
+                                has_box))  # fmt: skip
+            left += length + size // 3
+        self._top += line
+
+    def line(self, words: Sequence[tuple[str, Colour]], size: int) -> None:
+        """Set one line; what does not fit is cut."""
+        self._set(words, size, 0, self.width)
+        self._top += _line(size)
+
+    def cells(self, cells: Sequence[Sequence[tuple[str, Colour]]], size: int) -> None:
+        """Set one line of columns of equal width."""
+        width = self.width // 3
+        for number, words in enumerate(cells):
+            self._set(words, size, number * width, (number + 1) * width - 8)
+        self._top += _line(size)
+
+    def _set(self, words: Sequence[tuple[str, Colour]], size: int, left: int, end: int) -> None:
+        for word, colour in words:
+            shown = _shortened(word, size, end - left)
+            self._words.append((left, self._top, shown, colour, size, False))
+            left += _length(shown, size) + 6
+
+    def drawn(self) -> Image.Image:
+        """Return the picture, as high as its lines."""
+        canvas = Image.new("RGB", (self.width, self._top + 2), "white")
+        pen = ImageDraw.Draw(canvas)
+        for left, top, word, colour, size, has_box in self._words:
+            if has_box:
+                corners = (left - 3, top, left + _length(word, size) + 3, top + _line(size) - 4)
+                pen.rectangle(corners, fill=_BOX, outline=_EDGE)
+            pen.text((left, top + 1), word, fill=colour, font=_font(size))
+        return canvas
+
+
+def _line(size: int) -> int:
+    return round(size * 1.5)
+
+
+def _shortened(word: str, size: int, width: int) -> str:
+    """One line of a word that is not wider than so many pixels."""
+    word = " ".join(word.encode(errors="replace").decode().split()) or "–"
+    if _length(word, size) <= width:
+        return word
+    while word and _length(word + "…", size) > width:
+        word = word[:-1]
+    return word + "…"
+
+
+def _length(word: str, size: int) -> int:
+    return int(-(-_font(size).getlength(word) // 1))
+
+
+@cache
+def _font(size: int) -> _Font:
+    """The font of matplotlib, if it is there: it has Greek and Cyrillic letters, Pillow's not."""
+    found = find_spec("matplotlib")
+    if found is not None and found.origin is not None:
+        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)
