@@ -202,9 +202,11 @@ class CaptionShardsDataModule(ImageCaptionModule):
 
     def load_rows(self, split: Split) -> Rows | None:
         """Return None: a stream has no rows."""
+        return None
 
     def rows(self, split: Split) -> Rows | None:
         """Return None: a stream has no rows."""
+        return None
 
     # Loaders
 

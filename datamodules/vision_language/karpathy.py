@@ -133,7 +133,7 @@ def _texts(image: dict[str, Any]) -> list[str]:
     sentences = image.get("sentences")
     if not isinstance(sentences, list) or not sentences:
         raise InputError(f"expected sentences, found {sentences!r:.80}")
-    texts = [item.get("raw") if isinstance(item, dict) else None for item in sentences]
+    texts: list[Any] = [item.get("raw") if isinstance(item, dict) else None for item in sentences]
     if None in texts:
         raise InputError(f"expected a text 'raw' in each sentence, found {sentences!r:.80}")
     return texts

@@ -166,7 +166,9 @@ def _by_source(weights: Sequence[float] | Mapping[str, float], names: Sequence[s
 def _joined(found: Mapping[int, Rows], names: Sequence[str]) -> Rows:
     """Captions of several sources, one source after the other."""
     images: dict[str, Images] = {}
-    image_of, numbers, texts = [], [], []
+    image_of: list[np.ndarray] = []
+    numbers: list[np.ndarray] = []
+    texts: list[PackedStrings] = []
     for number, rows in found.items():
         captions = rows.source
         assert isinstance(captions, CaptionedImages)

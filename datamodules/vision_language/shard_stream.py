@@ -113,8 +113,9 @@ def _endless(
     dealt = keyed_permutation(len(shards), Stream.SHARD_ORDER, *base)[keys.stream :: keys.streams]
     for turn in count():
         of_turn = (*base, keys.stream, turn)
-        order = keyed_permutation(len(dealt), Stream.SHARD_ORDER, *of_turn) if turn else ...
-        own = [shards[shard] for shard in dealt[order]]
+        if turn:
+            dealt = dealt[keyed_permutation(len(dealt), Stream.SHARD_ORDER, *of_turn)]
+        own = [shards[shard] for shard in dealt]
         found = False
         draws = _draws(Stream.SHARD_SHUFFLE, *of_turn)
         for sample in _shuffled(in_order(own, caption, report), keys.buffer, draws):

@@ -8,7 +8,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -116,15 +116,19 @@ def index_tar(tar: Path, caption: str, path: Path) -> TarIndex:
         broken,
     )
     about = json.dumps({"stamp": stamp, "left_out": left_out, "broken": broken})
-    arrays = {
-        "about": np.frombuffer(about.encode(), dtype=np.uint8),
-        "keys": _packed(index.keys),
-        "captions": _packed(index.captions),
-        "offsets": index.offsets,
-        "sizes": index.sizes,
-    }
+
+    def write(file: Any) -> None:
+        np.savez(
+            file,
+            about=np.frombuffer(about.encode(), dtype=np.uint8),
+            keys=_packed(index.keys),
+            captions=_packed(index.captions),
+            offsets=index.offsets,
+            sizes=index.sizes,
+        )
+
     try:
-        write_file(path, lambda file: np.savez(file, **arrays), binary=True)
+        write_file(path, write, binary=True)
     except OSError as error:
         raise InputError(
             f"The index of {tar} cannot be written to {path} ({error.strerror or error}): set"

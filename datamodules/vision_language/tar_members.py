@@ -193,7 +193,7 @@ class _Forward:
 def _members(file: _Forward, name: str) -> Iterator[tuple[str, str, int, int]]:
     """Key, suffix, offset and size of the regular files that have a suffix."""
     try:
-        tar = tarfile.TarFile(fileobj=file, encoding="utf-8")  # type: ignore[arg-type]
+        tar: Any = tarfile.TarFile(fileobj=file, encoding="utf-8")  # type: ignore[arg-type]
         while (entry := tar.next()) is not None:
             tar.members.clear()  # else it keeps all
             path = entry.name.removeprefix("./")

@@ -214,7 +214,7 @@ class VQAv2DataModule(ImageQuestionModule):
 
     def _with_known_answers(self, found: AnsweredQuestions, split: Split) -> AnsweredQuestions:
         """The questions of a split but those that nothing can be learnt from."""
-        hopeless: np.ndarray = (found.answers < 0).all(axis=1)
+        hopeless = np.all(found.answers < 0, axis=1)
         training = split == "train"
         if training and hopeless.all():
             raise InputError(

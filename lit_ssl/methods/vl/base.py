@@ -128,7 +128,8 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         if self.vocabulary and weights.vocabulary and weights.vocabulary != self.vocabulary:
             raise InputError(_ANOTHER.format(source=self.pretrained))
         self.load_backbone(weights)
-        found = {name: self.load_head(name, weights) for name in self.heads}
+        own = [name for name in self.heads if hasattr(self, name)]
+        found = {name: self.load_head(name, weights) for name in own}
         say_start(self, weights.source, {"backbone": True, **found})
 
     def load_backbone(self, weights: VLWeights) -> None:

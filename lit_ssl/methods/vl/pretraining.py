@@ -107,6 +107,8 @@ class VLPretraining(VLModule):
     2111.02387 (two streams).
     """
 
+    heads = ("mlm_head", "itm_head")
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -158,15 +160,12 @@ class VLPretraining(VLModule):
         self.random_replace_prob = random_replace_prob
         self.replace_per_unit = replace_per_unit
         self.mlm_weight, self.itm_weight, self.wpa_weight = mlm_weight, itm_weight, wpa_weight
-        self.heads = ()  # without its loss a head would have no gradient, which DDP stops at
-        if mlm_weight:
+        if mlm_weight:  # without its loss a head would have no gradient, which DDP stops at
             tied = self.backbone.word_embeddings if tie_mlm_decoder else None
             head = MLMHead(self.backbone.hidden_size, self.backbone.vocab_size, tied)
             self.mlm_head = self.new_head(head)
-            self.heads += ("mlm_head",)
         if itm_weight:
             self.itm_head = self.new_head(MatchingHead(self.backbone.pooled_size))
-            self.heads += ("itm_head",)
         self.mlm_loss = MaskedLMLoss(global_mlm_mean)
         self.local_mlm_loss = MaskedLMLoss(global_mean=False)
         self.alignment = WordPatchAlignment()
@@ -194,7 +193,8 @@ class VLPretraining(VLModule):
             rank_zero_info(self._in_words())
 
     def _in_words(self) -> str:
-        rate = self.rate_schedule or getattr(self.masker, "rate", "its own")
+        own: Any = getattr(self.masker, "rate", "its own")
+        rate = own if self.rate_schedule is None else self.rate_schedule
         masks = f"{type(self.masker).__name__} masks at the rate {rate}"
         if self.prediction_rate is not None:
             masks += f" and {self.prediction_rate} is predicted"
@@ -378,6 +378,7 @@ class VLPretraining(VLModule):
         """
         if not self.mlm_weight:
             raise InputError("this module has no head for masked words, since mlm_weight is 0")
+        assert self.mask_id is not None  # asked for in setup
         ids = inputs["input_ids"].masked_fill(mask, self.mask_id)
         return self.mlm_head(self.backbone({**inputs, "input_ids": ids}).text[mask])
 
