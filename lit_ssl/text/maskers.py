@@ -299,7 +299,8 @@ class NounVerbMasker:
         if candidates is None:
             raise InputError(
                 f"{type(self).__name__} needs candidates, a bool for each token, in the batch: give"
-                " it a tagger, such as lit_ssl.text.SpacyTagger or a function of your own"
+                " the data module, or the masker of a MaskingCollator, a tagger, such as"
+                " lit_ssl.text.SpacyTagger or a function of your own"
             )
         word_ids = needed_words(self, word_ids)
         check_batch(input_ids, maskable, word_ids=word_ids, candidates=candidates)

@@ -400,7 +400,7 @@ def test_files_that_are_not_there(refused):
 WITHOUT_PATH = {
     "SpanMasker": " Write it with its path: lit_ssl.text.SpanMasker",
     "SpanMaskre": " Did you mean lit_ssl.text.SpanMasker?",
-    "xyz": " Functions, and classes that are called like one, are written module.name.",
+    "None_of_these_names_is_near": " Functions, and classes that are called like one, are written module.name.",
 }
 
 

@@ -91,7 +91,8 @@ def path_of_function(hint: Any, value: Any) -> str:
     home = import_module(_FUNCTIONS)
     if value in home.__all__:
         return f" Write it with its path: {_FUNCTIONS}.{value}"
-    near = did_you_mean(f"{_FUNCTIONS}.{value}", [f"{_FUNCTIONS}.{name}" for name in home.__all__])
+    public = [f"{_FUNCTIONS}.{name}" for name in home.__all__]
+    near = did_you_mean(f"{_FUNCTIONS}.{value}", public, list_up_to=0)
     return near or " Functions, and classes that are called like one, are written module.name."
 
 
