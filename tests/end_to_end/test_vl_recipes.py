@@ -399,8 +399,8 @@ def test_files_that_are_not_there(refused):
 
 WITHOUT_PATH = {
     "SpanMasker": " Write it with its path: lit_ssl.text.SpanMasker",
-    "SpanMaskre": " Did you mean lit_ssl.text.SpanMasker?",
-    "None_of_these_names_is_near": " Functions, and classes that are called like one, are written module.name.",
+    "SpanMaskre": " Did you mean SpanMasker? Functions, and classes called like one, are written",
+    "qqqqqqqq": " Functions, and classes called like one, are written lit_ssl.text.NAME.",
 }
 
 

@@ -91,9 +91,8 @@ def path_of_function(hint: Any, value: Any) -> str:
     home = import_module(_FUNCTIONS)
     if value in home.__all__:
         return f" Write it with its path: {_FUNCTIONS}.{value}"
-    public = [f"{_FUNCTIONS}.{name}" for name in home.__all__]
-    near = did_you_mean(f"{_FUNCTIONS}.{value}", public, list_up_to=0)
-    return near or " Functions, and classes that are called like one, are written module.name."
+    near = did_you_mean(value, list(home.__all__), list_up_to=0)
+    return f"{near} Functions, and classes called like one, are written {_FUNCTIONS}.NAME."
 
 
 def class_called(name: str, bases: Collection[type]) -> type | None:
