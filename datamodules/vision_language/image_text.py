@@ -34,7 +34,6 @@ from lit_ssl.transforms import EvalTransform, ImageView, KeepAspect, SingleView
 __all__ = ["BYTES", "ImageTextModule", "TextSource"]
 
 BYTES = "bytes"
-_NO_LIMIT = 2**30  # tokens
 _PIECES = "of the pieces that were given"
 
 
@@ -160,7 +159,21 @@ class ImageTextModule(RowsModule):
 
     @cached_property
     def text_tokenizer(self) -> Any:
-        """The tokenizer of transformers; None for bytes. It is read, or trained, on first use."""
+        """The tokenizer of transformers; None for bytes. It is read, or trained, on first use.
+
+        Raises:
+            InputError: There is none, or no word fits beside its special tokens.
+        """
+        tokenizer = self._found_tokenizer()
+        special = 0 if tokenizer is None else tokenizer.num_special_tokens_to_add()
+        if self.max_length <= special:
+            raise InputError(
+                f"max_length is {self.max_length} tokens, but the tokenizer adds {special} special"
+                " ones to each text, so that no word is left: set it higher"
+            )
+        return tokenizer
+
+    def _found_tokenizer(self) -> Any:
         if isinstance(self.tokenizer, CorpusWordPiece):
             return load_tokenizer(str(self._trained_vocabulary))
         if not isinstance(self.tokenizer, str):
@@ -194,7 +207,8 @@ class ImageTextModule(RowsModule):
         source = cast(TextSource, rows.source)
         tokens = self.tokens_of(source.texts, self.max_length)
         longest = np.flatnonzero(np.diff(tokens.starts) == self.max_length).tolist()
-        whole = self.tokens_of([source.texts[row] for row in longest], _NO_LIMIT)
+        # One token more tells, of a text however long.
+        whole = self.tokens_of([source.texts[row] for row in longest], self.max_length + 1)
         cut = int((np.diff(whole.starts) > self.max_length).sum())
         if cut:
             rank_zero_warn(
@@ -234,7 +248,11 @@ class ImageTextModule(RowsModule):
         # Kept: the texts may take minutes to read.
         assert isinstance(self.tokenizer, CorpusWordPiece)
         rows = self.load_rows("train")
-        assert rows is not None
+        if not rows:
+            raise InputError(
+                f"The training split has no {self.inputs}, and a CorpusWordPiece is trained on its"
+                " texts"
+            )
         path = self.tokenizer.vocabulary(cast(TextSource, rows.source).texts)
         rank_zero_info(f"The vocabulary of the training texts is {path}")
         return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -54,7 +54,8 @@ class _WithNegatives(Served):
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[dict[str, Tensor], Tensor]:
         inputs, rows = self.pairs.__getitems__(keys)
-        drawn = self.negatives.draw(*split_keys(keys))
+        # Of the rows that were read, which on_corrupt may have put in the place of others.
+        drawn = self.negatives.draw(rows.numpy(), split_keys(keys)[1])
         texts = self.tokens.batch(drawn.flatten(), self.width)
         others = {f"negative_{name}": texts[name].unflatten(0, drawn.shape) for name in _TEXT}
         return {**inputs, **others}, rows
@@ -233,3 +234,7 @@ class RetrievalDataModule(RetrievalModule):
     def load_rows(self, split: Split) -> Rows | None:
         """Return the captions of a split of the source; None if it has no such split."""
         return self.source.load_rows(split)
+
+    def what_is_there(self, split: Split) -> Iterable[str]:
+        """Say what the source has."""
+        return [f"{self.source.name}, {found}" for found in super().what_is_there(split)]
