@@ -30,7 +30,7 @@ def describe_rows(rows: Rows, class_names: Sequence[str], inputs: str, total: in
     if folder is None:
         return None
     count = f"{len(rows):,}" if len(rows) == total else f"{len(rows):,} of {total:,}"
-    text = f"{count} {inputs if total != 1 else inputs.removesuffix('s')}"
+    text = f"{count} {inputs if total != 1 else _one(inputs)}"
     present = np.unique(rows.labels[rows.labels >= 0])
     unknown = int((rows.labels < 0).sum())
     if not len(present):
@@ -83,3 +83,7 @@ def images_with_captions(image_numbers: np.ndarray) -> str:
     """
     images, captions = len(np.unique(image_numbers)), len(image_numbers)
     return f"{images:,} image{'s' * (images != 1)} with {captions:,} caption{'s' * (captions != 1)}"
+
+
+def _one(inputs: str) -> str:
+    return "hypothesis" if inputs == "hypotheses" else inputs.removesuffix("s")

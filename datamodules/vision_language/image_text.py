@@ -12,6 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lit_ssl.datamodules.loading.resumable import RowsLoader
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
@@ -217,6 +218,29 @@ class ImageTextModule(RowsModule):
             )
         # Of single texts, types say nothing.
         return Rows(source.with_tokens(tokens._replace(types=None)), rows.columns)
+
+    def evaluation_loader(
+        self, split: Split, keep_workers: bool = False, positions: np.ndarray | None = None
+    ) -> RowsLoader:
+        """Return a loader of a split, or of some of its rows, in order, over all processes.
+
+        Args:
+            split: Which.
+            keep_workers: Let workers live between passes.
+            positions: int64, the rows to serve; None: all.
+
+        Raises:
+            InputError: There are fewer rows than processes; one without any would let the others
+                wait for what it has to log.
+        """
+        processes, _ = self.shard()
+        count = len(self._require(split) if positions is None else positions)
+        if count < processes:
+            raise InputError(
+                f"{split}: {count} {self.inputs} cannot be shared out to {processes} processes: use"
+                f" at most {count}"
+            )
+        return super().evaluation_loader(split, keep_workers, positions)
 
     def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
         """Return the tokens of some texts, longer ones cut."""

@@ -79,7 +79,7 @@ data:
   class_path: RetrievalDataModule
   init_args:
     source: {class_path: lit_ssl.datamodules.Flickr30kCaptions, init_args: {root: flickr}}
-    tokenizer: {class_path: lit_ssl.text.CorpusWordPiece, init_args: {folder: ., size: 73}}
+    tokenizer: {class_path: lit_ssl.text.CorpusWordPiece, init_args: {folder: ., size: 200}}
     eval_transform:
       class_path: lit_ssl.transforms.KeepAspect
       init_args: {shorter: 32, multiple: 16}
@@ -106,6 +106,7 @@ def test_files_of_flickr30k(lit_ssl, workdir, caplog):
     words = QUICK[3:]
     (workdir / "flickr.yaml").write_text(CONTENT)
     model = yaml.safe_load(packaged_config(RECIPE).read_text())["model"]
+    model["init_args"]["backbone"]["init_args"]["config"]["vocab_size"] = 200
     (workdir / "model.yaml").write_text(yaml.safe_dump({"model": model}))
     done = lit_ssl("fit", "--config=model.yaml", "--config=flickr.yaml", *words, "--then=test")
     assert done.code == 0, done.err

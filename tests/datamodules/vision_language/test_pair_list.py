@@ -158,7 +158,7 @@ def test_wrong_rows(folder, row, message):
         ("p.csv", "image,caption,Split\na.jpg,a,test\n", "has 'Split': set split_column to it"),
         ("p.jsonl", '{"image": "a.jpg", "caption": "a", "split": null}', "line 1: .* found 'None'"),
         ("p.jsonl", '{"image": "a.jpg", "caption": "a"}\n'
-         '{"image": "a.jpg", "caption": "b", "split": "test"}', "line 2: there is a 'split', which"),
+         '{"image": "a.jpg", "caption": "b", "split": "test"}', "line 2: there is a 'split'"),
     ],
 )  # fmt: skip
 def test_broken_files(folder, name, content, message):
@@ -190,7 +190,7 @@ def test_a_folder_with_the_name_of_an_image_is_none(folder):
     with pytest.raises(FileNotFoundError, match=r"such as d\.jpg\. Found: .* holds"):
         PairList(path).load_rows("train")
     path = write_csv(folder / "round.csv", rows=[("round/a.jpg", "a", "train")])
-    with pytest.raises(InputError, match="cannot list the folder .*round"):
+    with pytest.raises(InputError, match=r"cannot list the folder .*round"):
         PairList(path).load_rows("train")
 
 
