@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from lit_ssl.contracts.retrieval import RetrievalTexts
 from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
 from lit_ssl.datamodules.loading.resumable import RowsLoader
+from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.vision_language.caption_source import CaptionSource
@@ -79,7 +80,14 @@ class _ImagesAlone(Served):
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[dict[str, Tensor], Tensor]:
         places, _ = split_keys(keys)
-        inputs, _ = self.pairs.__getitems__(self.rows[places].tolist())
+        wanted = self.rows[places]
+        inputs, read = self.pairs.__getitems__(wanted.tolist())
+        if len(other := wanted[read.numpy() != wanted]):
+            raise CorruptImageError(
+                f"The image {self.reader.name(int(other[0]))} cannot be read, and no other one can"
+                " be searched in its place (on_corrupt: skip is for training): fetch it again, or"
+                " leave out its captions"
+            )
         return {k: inputs[k] for k in _OF_IMAGES if k in inputs}, torch.from_numpy(places)
 
 
@@ -95,7 +103,8 @@ class RetrievalModule(ImageCaptionModule):
         num_negatives: K, captions of other images per training row.
         max_images: Validate on so many images and their captions only, the same in every run; None:
             all. Recall is higher among fewer.
-        kwargs: Arguments of ``ImageCaptionModule``.
+        kwargs: Arguments of ``ImageCaptionModule``. An image that cannot be read stops an
+            evaluation even where ``on_corrupt`` is "skip".
     """
 
     def __init__(

@@ -211,8 +211,8 @@ def test_missing_images_are_listed_folder_by_folder(folder, monkeypatch):
     import os
 
     looked = []
-    listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda name: looked.append(Path(name).name) or listdir(name))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda name: looked.append(Path(name).name) or scandir(name))
     with pytest.warns(UserWarning, match="6 of 7 images"):
         assert len(PairList(path, missing_images="skip").load_rows("train")) == 1
     assert sorted(looked) == ["b", "img"]

@@ -103,6 +103,25 @@ def test_negatives_are_not_of_the_image_that_stands_in(caplog):
     assert not (image_told == numbers[:, None]).any()
 
 
+def test_no_other_image_is_searched_in_the_place_of_one():
+    data = make(on_corrupt="skip")
+    data.setup("test")
+    images = data.rows("test").source.images
+    read = images.read
+
+    def fails(index, max_side=None):
+        if index == 5:
+            raise CorruptImageError("broken")
+        return read(index, max_side)
+
+    images.read = fails
+    with (
+        pytest.warns(UserWarning, match="Skipped: broken"),
+        pytest.raises(CorruptImageError, match="no other one can be searched in its place"),
+    ):
+        list(data.test_dataloader())
+
+
 def test_negatives_are_equally_likely():
     numbers = np.array([0, 1, 1, 2, 3, 3, 3])
     negatives = NegativeTexts(numbers, 3)

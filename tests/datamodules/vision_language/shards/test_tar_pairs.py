@@ -24,6 +24,7 @@ from lit_ssl.datamodules.vision_language import tar_members, tar_pairs
 from lit_ssl.datamodules.vision_language.tar_index import index_path
 from lit_ssl.datamodules.vision_language.tar_members import CorruptShardError
 from lit_ssl.errors import InputError
+from lit_ssl.files import write_file
 
 
 class Module(ImageCaptionModule):
@@ -272,6 +273,18 @@ def test_a_failing_disk_leaves_no_index(shards, tmp_path, monkeypatch):
         with pytest.raises(CorruptShardError, match="Input/output error"):
             TarPairs(str(folder)).load_rows("train")
     assert len(TarPairs(str(folder)).load_rows("train")) == 2
+
+
+def test_two_machines_write_one_file_at_once(tmp_path):
+    """In containers, processes on several machines may have one number."""
+
+    def write(file):
+        file.write("outer")
+        write_file(tmp_path / "index", lambda inner: inner.write("inner"))
+
+    write_file(tmp_path / "index", write)
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    assert (tmp_path / "index").read_text() == "outer"
 
 
 def test_names_of_folders(shards, tmp_path, monkeypatch):
