@@ -233,8 +233,9 @@ class PMIMasker:
         """Choose whole units, see :class:`Masker`."""
         if unit_ids is None:
             raise InputError(
-                "PMIMasker needs unit_ids, the collocation of each token, in the batch: give it a"
-                " vocabulary, the file that `lit-ssl pmi-vocabulary TEXT.txt OUT` writes"
+                "PMIMasker needs unit_ids, the collocation of each token, in the batch: give the"
+                " data module pmi_vocabulary, or the masker of a MaskingCollator vocabulary, the"
+                " file that `lit-ssl pmi-vocabulary TEXT.txt OUT` writes"
             )
         check_batch(input_ids, maskable, unit_ids=unit_ids)
         rate = self.rate if rate is None else rate
@@ -298,7 +299,8 @@ class NounVerbMasker:
         if candidates is None:
             raise InputError(
                 f"{type(self).__name__} needs candidates, a bool for each token, in the batch: give"
-                " it a tagger, such as lit_ssl.text.SpacyTagger or a function of your own"
+                " the data module, or the masker of a MaskingCollator, a tagger, such as"
+                " lit_ssl.text.SpacyTagger or a function of your own"
             )
         word_ids = needed_words(self, word_ids)
         check_batch(input_ids, maskable, word_ids=word_ids, candidates=candidates)

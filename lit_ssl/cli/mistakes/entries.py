@@ -16,7 +16,14 @@ from typing import Any, NoReturn
 
 import yaml
 
-from lit_ssl.cli.mistakes.types import accepts, class_called, in_words, item_type, kinds
+from lit_ssl.cli.mistakes.types import (
+    accepts,
+    class_called,
+    in_words,
+    item_type,
+    kinds,
+    path_of_function,
+)
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.recipes import config_name
 from lit_ssl.errors import InputError, did_you_mean, listed
@@ -275,6 +282,7 @@ class _Search:
         names = sorted(dict.fromkeys(in_words(hint)), key=lambda name: name == "null")
         words = [name.strip("'") for name in names if name[0] == "'"]
         near = did_you_mean(str(value), words, list_up_to=0)
+        near = near or path_of_function(hint, value)
         self.fail(f"{self.shown(path)}: expected {' or '.join(names)}, got {str(value)!r}.{near}")
 
     def required(self, linked: Sequence[str]) -> None:
