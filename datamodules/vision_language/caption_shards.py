@@ -188,7 +188,13 @@ class CaptionShardsDataModule(ImageCaptionModule):
         """Pairs of an epoch, over all processes."""
         if self.epoch_samples is not None:
             return self.epoch_samples
-        return sum(stated_pairs(shard) for names in self.train_shards for shard in names)
+        pairs = sum(stated_pairs(shard) for names in self.train_shards for shard in names)
+        if pairs < 1:
+            raise InputError(
+                "the files <shard>_stats.json count no pair in all shards: fetch the images, or set"
+                " epoch_samples"
+            )
+        return pairs
 
     @property
     def num_corrupt(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lit_ssl.datamodules.loading.resumable import RowsLoader
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
@@ -34,7 +35,6 @@ from lit_ssl.transforms import EvalTransform, ImageView, KeepAspect, SingleView
 __all__ = ["BYTES", "ImageTextModule", "TextSource"]
 
 BYTES = "bytes"
-_NO_LIMIT = 2**30  # tokens
 _PIECES = "of the pieces that were given"
 
 
@@ -160,7 +160,21 @@ class ImageTextModule(RowsModule):
 
     @cached_property
     def text_tokenizer(self) -> Any:
-        """The tokenizer of transformers; None for bytes. It is read, or trained, on first use."""
+        """The tokenizer of transformers; None for bytes. It is read, or trained, on first use.
+
+        Raises:
+            InputError: There is none, or no word fits beside its special tokens.
+        """
+        tokenizer = self._found_tokenizer()
+        special = 0 if tokenizer is None else tokenizer.num_special_tokens_to_add()
+        if self.max_length <= special:
+            raise InputError(
+                f"max_length is {self.max_length} tokens, but the tokenizer adds {special} special"
+                " ones to each text, so that no word is left: set it higher"
+            )
+        return tokenizer
+
+    def _found_tokenizer(self) -> Any:
         if isinstance(self.tokenizer, CorpusWordPiece):
             return load_tokenizer(str(self._trained_vocabulary))
         if not isinstance(self.tokenizer, str):
@@ -194,7 +208,8 @@ class ImageTextModule(RowsModule):
         source = cast(TextSource, rows.source)
         tokens = self.tokens_of(source.texts, self.max_length)
         longest = np.flatnonzero(np.diff(tokens.starts) == self.max_length).tolist()
-        whole = self.tokens_of([source.texts[row] for row in longest], _NO_LIMIT)
+        # One token more tells, of a text however long.
+        whole = self.tokens_of([source.texts[row] for row in longest], self.max_length + 1)
         cut = int((np.diff(whole.starts) > self.max_length).sum())
         if cut:
             rank_zero_warn(
@@ -203,6 +218,29 @@ class ImageTextModule(RowsModule):
             )
         # Of single texts, types say nothing.
         return Rows(source.with_tokens(tokens._replace(types=None)), rows.columns)
+
+    def evaluation_loader(
+        self, split: Split, keep_workers: bool = False, positions: np.ndarray | None = None
+    ) -> RowsLoader:
+        """Return a loader of a split, or of some of its rows, in order, over all processes.
+
+        Args:
+            split: Which.
+            keep_workers: Let workers live between passes.
+            positions: int64, the rows to serve; None: all.
+
+        Raises:
+            InputError: There are fewer rows than processes; one without any would let the others
+                wait for what it has to log.
+        """
+        processes, _ = self.shard()
+        count = len(self._require(split) if positions is None else positions)
+        if count < processes:
+            raise InputError(
+                f"{split}: {count} {self.inputs} cannot be shared out to {processes} processes: use"
+                f" at most {count}"
+            )
+        return super().evaluation_loader(split, keep_workers, positions)
 
     def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
         """Return the tokens of some texts, longer ones cut."""
@@ -234,7 +272,11 @@ class ImageTextModule(RowsModule):
         # Kept: the texts may take minutes to read.
         assert isinstance(self.tokenizer, CorpusWordPiece)
         rows = self.load_rows("train")
-        assert rows is not None
+        if not rows:
+            raise InputError(
+                f"The training split has no {self.inputs}, and a CorpusWordPiece is trained on its"
+                " texts"
+            )
         path = self.tokenizer.vocabulary(cast(TextSource, rows.source).texts)
         rank_zero_info(f"The vocabulary of the training texts is {path}")
         return path

@@ -153,6 +153,12 @@ def test_wrong_rows(folder, row, message):
         ("p.csv", "image,caption\na.jpg,a,b\n", "line 2 .* 3 columns, its header 2"),
         ("p.csv", "image,caption,image\na.jpg,a,b\n", "has 2 columns 'image'"),
         ("p.csv", b"image,caption\n\xff,a", "is no text with comma-separated values"),
+        ("p.csv", 'image,caption\na.jpg,"a\na.jpg,b\n', "unexpected end of data"),
+        ("p.tsv", 'image\tcaption\na.jpg\t"a" b\n', "'\t' expected after '\"'"),
+        ("p.csv", "image,caption,Split\na.jpg,a,test\n", "has 'Split': set split_column to it"),
+        ("p.jsonl", '{"image": "a.jpg", "caption": "a", "split": null}', "line 1: .* found 'None'"),
+        ("p.jsonl", '{"image": "a.jpg", "caption": "a"}\n'
+         '{"image": "a.jpg", "caption": "b", "split": "test"}', "line 2: there is a 'split'"),
     ],
 )  # fmt: skip
 def test_broken_files(folder, name, content, message):
@@ -161,6 +167,31 @@ def test_broken_files(folder, name, content, message):
     with pytest.raises(InputError, match=message) as caught:
         PairList(str(path)).load_rows("train")
     assert "\n" not in str(caught.value)
+
+
+def test_captions_over_several_lines_are_told(folder, recwarn):
+    """A quotation mark that another one closes, lines later, cannot be told from a long caption."""
+    path = folder / "pairs.csv"
+    path.write_text('image,caption\na.jpg,"a lake\nimg/c,a dog"\nimg/c,x\n')
+    assert len(PairList(str(path)).load_rows("train")) == 2
+    said = [str(warning.message) for warning in recwarn]
+    assert any("1 captions of" in text and "up to line 3" in text for text in said), said
+
+
+def test_a_folder_with_the_name_of_an_image_is_none(folder):
+    (folder / "d.jpg").mkdir()
+    (folder / "round").symlink_to("round")
+    rows = [("a.jpg", "a", "train"), ("d.jpg", "b", "train")]
+    path = write_csv(folder / "pairs.csv", rows=rows)
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images .* are not in .*\(d\.jpg\)"):
+        PairList(path).load_rows("train")
+    path = write_csv(folder / "none.csv", rows=rows[1:])
+    # the message lists the folder, and a link that goes round in a circle with it
+    with pytest.raises(FileNotFoundError, match=r"such as d\.jpg\. Found: .* holds"):
+        PairList(path).load_rows("train")
+    path = write_csv(folder / "round.csv", rows=[("round/a.jpg", "a", "train")])
+    with pytest.raises(InputError, match=r"cannot list the folder .*round"):
+        PairList(path).load_rows("train")
 
 
 def test_no_file_and_another_kind(folder):
@@ -180,8 +211,8 @@ def test_missing_images_are_listed_folder_by_folder(folder, monkeypatch):
     import os
 
     looked = []
-    listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda name: looked.append(Path(name).name) or listdir(name))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda name: looked.append(Path(name).name) or scandir(name))
     with pytest.warns(UserWarning, match="6 of 7 images"):
         assert len(PairList(path, missing_images="skip").load_rows("train")) == 1
     assert sorted(looked) == ["b", "img"]
