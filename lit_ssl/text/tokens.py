@@ -100,9 +100,9 @@ def load_tokenizer(path: str) -> Any:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"No tokenizer at {path!r}: expected a folder with the files of a pretrained one (such"
-            " as tokenizer.json, or vocab.txt, with config.json), for example that of"
-            f" bert-base-uncased. transformers says: {reason}"
+            f"No tokenizer at {path!r}: expected the file of a vocabulary (vocab.txt), or a folder"
+            " with the files of a pretrained tokenizer (such as tokenizer.json, or vocab.txt, with"
+            f" config.json), for example that of bert-base-uncased. transformers says: {reason}"
         ) from error
     if tokenizer.pad_token_id is None:
         raise InputError(

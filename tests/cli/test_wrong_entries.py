@@ -272,12 +272,37 @@ VALID = r"""
 --data.class_path=CIFAR10DataModule --data.init_args.root=x --print_config --seed_everything true
 --model ImageClassifier --model.help MSN --config {trainer:\ {max_epochs:\ 1}} --weights_only=false
 --model FineTuning --model.dict_kwargs.other=1
+--model VLPretraining --model.masker lit_ssl.text.SpanMasker --model.masker.sampling=ceil
+--model VLPretraining --model.masker=lit_ssl.text.corrupt --model.rate_schedule=math.sqrt
+--model VLPretraining --model.masker={class_path:\ lit_ssl.text.PMIMasker,init_args:\ {rate:\ 0.4}}
 """
 
 
 @pytest.mark.parametrize("words", VALID.strip().splitlines())
 def test_nothing_is_wrong_with_what_the_parser_takes(options, words):
     assert wrong_entry(options, shlex.split(words), linked=["model.num_classes"]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model.masker.rat=0.2", "model.masker: UniformMasker has no option 'rat'. Did you mean"),
+        ("--model.masker.rate=x", "model.masker.rate: expected float, got 'x'."),
+        ("--model.masker=lit_ssl.text.UniformMaskr", "lit_ssl.text has no class 'UniformMaskr'."),
+        ("--model.masker=nowhere.mask", "model.masker: no module named 'nowhere'."),
+        ("--model.masker=3", "model.masker: expected Callable[..., Any], got '3'."),
+        # options of a right one are not blamed for what is wrong behind them
+        ("--model.masker.rate=0.2 --model.lr=x", "model.lr: expected float, got 'x'."),
+        (
+            "--model.rate_schedule=lit_ssl.text.LinearRate --model.rate_schedule.start=0.6",
+            "model.rate_schedule: LinearRate needs end.",
+        ),
+    ],
+)
+def test_what_stands_for_a_function(options, words, message):
+    recipe = ["--config", str(packaged_config("vl/digit_scenes.yaml"))]
+    line = wrong_entry(options, [*recipe, *words.split()], linked=["model.num_classes"])
+    assert message in line
 
 
 def test_module_with_a_syntax_error(lit_ssl, workdir, monkeypatch):

@@ -16,7 +16,14 @@ from typing import Any, NoReturn
 
 import yaml
 
-from lit_ssl.cli.mistakes.types import accepts, class_called, in_words, item_type, kinds
+from lit_ssl.cli.mistakes.types import (
+    accepts,
+    class_called,
+    in_words,
+    item_type,
+    kinds,
+    takes_functions,
+)
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.recipes import config_name
 from lit_ssl.errors import InputError, did_you_mean, listed
@@ -178,7 +185,9 @@ class _Search:
         of_objects = items is not None and bool(kinds(items))
         if self.typed and value is None:  # the word after it is missing
             return
-        if self.typed and isinstance(value, str) and (valid or of_objects) and value[:1] in "{[":
+        functions = takes_functions(hint)
+        is_object = valid or of_objects or functions
+        if self.typed and isinstance(value, str) and is_object and value[:1] in "{[":
             with suppress(yaml.YAMLError):
                 value = yaml.safe_load(value)
         if of_objects:
@@ -195,8 +204,21 @@ class _Search:
             except InputError:
                 if not accepts(hint, value):  # the type may allow other strings and mappings too
                     raise
+        elif functions and self.function(value, path):
+            return
         elif not accepts(hint, value) and not (append and accepts(items, value)):
             self.wrong_type(value, hint, path)
+
+    def function(self, value: Any, path: str) -> bool:
+        """What stands for a function: its path, or an object; returns whether it is looked at."""
+        entry = {"class_path": value} if isinstance(value, str) else value
+        if not isinstance(entry, Mapping):
+            return False
+        name = entry.get("class_path")
+        if "." not in name if isinstance(name, str) else path not in self.objects:
+            return False  # jsonargparse finds functions by their paths only
+        self.object(entry, {object: 0}, path)
+        return True
 
     def items(self, values: Sequence[Any], hint: Any, path: str, append: bool) -> None:
         """A list of objects, or more of them."""

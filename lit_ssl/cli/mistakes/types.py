@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from lit_ssl.errors import InputError, did_you_mean
 
-__all__ = ["accepts", "class_called", "in_words", "item_type", "kinds"]
+__all__ = ["accepts", "class_called", "in_words", "item_type", "kinds", "takes_functions"]
 
 _UNIONS = (Union, types.UnionType)
 _PLAIN = (str, bytes, int, float, complex, dict, list, tuple, set, Enum, os.PathLike, type(None))
@@ -75,6 +75,12 @@ def in_words(hint: Any) -> list[str]:
     if inspect.isclass(hint) and origin is None:
         return [hint.__name__]
     return [str(hint).replace("typing.", "").replace("collections.abc.", "")]
+
+
+def takes_functions(hint: Any) -> bool:
+    """Whether a type allows functions, or objects that are called like one."""
+    allowed = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
+    return any(get_origin(kind) is Callable for kind in allowed) and not kinds(hint)
 
 
 def class_called(name: str, bases: Collection[type]) -> type | None:
