@@ -288,7 +288,14 @@ def test_nothing_is_wrong_with_what_the_parser_takes(options, words):
     [
         ("--model.masker.rat=0.2", "model.masker: UniformMasker has no option 'rat'. Did you mean"),
         ("--model.masker.rate=x", "model.masker.rate: expected float, got 'x'."),
-        ("--model.masker=lit_ssl.text.UniformMaskr", "lit_ssl.text has no class 'UniformMaskr'."),
+        (
+            "--model.masker=lit_ssl.text.UniformMaskr",
+            "lit_ssl.text has no class or function 'UniformMaskr'. Did you mean UniformMasker?",
+        ),
+        (
+            "--data VLPretrainDataModule --data.sources=PairList",
+            "got 'PairList'. Write a list, as [{class_path: PairList}], or --data.sources+=PairList",
+        ),
         ("--model.masker=nowhere.mask", "model.masker: no module named 'nowhere'."),
         ("--model.masker=3", "model.masker: expected Callable[..., Any], got '3'."),
         # options of a right one are not blamed for what is wrong behind them

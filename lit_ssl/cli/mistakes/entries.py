@@ -297,6 +297,8 @@ class _Search:
         names = sorted(dict.fromkeys(in_words(hint)), key=lambda name: name == "null")
         words = [name.strip("'") for name in names if name[0] == "'"]
         near = did_you_mean(str(value), words, list_up_to=0)
+        if kinds(item_type(hint)) and isinstance(value, str):
+            near = f" Write a list, as [{{class_path: {value}}}], or --{path}+={value}"
         self.fail(f"{self.shown(path)}: expected {' or '.join(names)}, got {str(value)!r}.{near}")
 
     def required(self, linked: Sequence[str]) -> None:

@@ -97,7 +97,7 @@ def class_called(name: str, bases: Collection[type]) -> type | None:
         InputError: if there is no such class, with the nearest name.
     """
     if "." in name:
-        found = _by_path(name)
+        found = _by_path(name, "class" if object not in bases else "class or function")
         if not inspect.isclass(found):
             return None
         try:
@@ -119,7 +119,7 @@ def class_called(name: str, bases: Collection[type]) -> type | None:
     return next(iter(same.values()))
 
 
-def _by_path(path: str) -> Any:
+def _by_path(path: str, what: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         home = import_module(module)
@@ -133,8 +133,9 @@ def _by_path(path: str) -> Any:
         text = f"{path} cannot be imported: {type(error).__name__}: {error}"
         raise InputError(text) from error
     if not hasattr(home, name):
-        classes = [n for n, _ in inspect.getmembers(home, inspect.isclass)]
-        raise InputError(f"{module} has no class {name!r}.{did_you_mean(name, classes)}")
+        wanted = inspect.isclass if what == "class" else callable
+        names = [n for n, _ in inspect.getmembers(home, wanted) if n[0] != "_"]
+        raise InputError(f"{module} has no {what} {name!r}.{did_you_mean(name, names)}")
     return getattr(home, name)
 
 

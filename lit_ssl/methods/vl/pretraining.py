@@ -36,7 +36,7 @@ from lit_ssl.text.corruption import (
 from lit_ssl.text.fixed_mask import fixed_word_mask
 from lit_ssl.text.maskers import MaskerLike, checked_mask
 from lit_ssl.text.rates import RateSchedule
-from lit_ssl.text.step_generator import step_generator
+from lit_ssl.text.step_random import step_generator
 from lit_ssl.text.unit_sampling import check_rate
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import finished_batches, total_steps

@@ -192,7 +192,7 @@ def test_a_skipped_image_is_named_without_the_advice_to_skip_it(folder):
     pytest.importorskip("transformers")
     (folder / "a.jpg").write_bytes(b"\xff\xd8\xff")
     data = VLPretrainDataModule(
-        [PairList(write_csv(folder / "pairs.csv"))],
+        sources=[PairList(write_csv(folder / "pairs.csv"))],
         tokenizer=CorpusWordPiece(str(folder / "vocabulary"), 200), image_size=8, num_workers=0,
         batch_size=3, on_corrupt="skip",
     )  # fmt: skip
