@@ -294,7 +294,7 @@ def test_nothing_is_wrong_with_what_the_parser_takes(options, words):
         ),
         (
             "--data VLPretrainDataModule --data.sources=PairList",
-            "got 'PairList'. Write a list, as [{class_path: PairList}], or --data.sources+=PairList",
+            "Write a list, as [{class_path: PairList}], or --data.sources+=PairList",
         ),
         ("--model.masker=nowhere.mask", "model.masker: no module named 'nowhere'."),
         ("--model.masker=3", "model.masker: expected Callable[..., Any], got '3'."),

@@ -201,3 +201,14 @@ def test_a_skipped_image_is_named_without_the_advice_to_skip_it(folder):
     with pytest.warns(UserWarning, match=r"Skipped: cannot identify .*\(a\.jpg\)") as caught:
         list(data.train_dataloader())
     assert not any("on_corrupt" in str(warning.message) for warning in caught)
+
+
+def test_the_name_of_a_tokenizer_on_a_hub_is_no_path(folder):
+    pytest.importorskip("transformers")
+    data = VLPretrainDataModule(
+        sources=[PairList(write_csv(folder / "pairs.csv"))], tokenizer="somebody/a-tokenizer",
+        image_size=8,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no such path, and nothing is downloaded") as error:
+        data.setup("fit")
+    assert "connect" not in str(error.value)
