@@ -296,6 +296,10 @@ def test_nothing_is_wrong_with_what_the_parser_takes(options, words):
             "--data VLPretrainDataModule --data.sources=PairList",
             "Write a list, as [{class_path: PairList}], or --data.sources+=PairList",
         ),
+        (
+            "--model.masker.help lit_ssl.text.SpanMasker",
+            "no help here: python -m pydoc MODULE.NAME",
+        ),
         ("--model.masker=nowhere.mask", "model.masker: no module named 'nowhere'."),
         ("--model.masker=3", "model.masker: expected Callable[..., Any], got '3'."),
         # options of a right one are not blamed for what is wrong behind them

@@ -107,9 +107,14 @@ class _Search:
         """Help of an object inside another, of a class that nobody has named."""
         owner, _, name = path.rpartition(".")
         known = self.objects.get(owner)
+        hint = option_types(class_parser(known.class_type)).get(name) if known else None
+        if takes_functions(hint):
+            self.fail(
+                f"--{path} may be a function, and has no help here: python -m pydoc MODULE.NAME"
+            )
         if has_class or known is None or path in self.objects:
             return
-        bases = list(kinds(option_types(class_parser(known.class_type)).get(name)))
+        bases = list(kinds(hint))
         if bases and not is_dataclass(bases[0]):
             ours = bases[0].__module__.startswith("lit_ssl.")
             example = bases[0].__name__ if ours else "CLASS"
