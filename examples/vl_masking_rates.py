@@ -264,15 +264,30 @@ def percent(hits: Tensor) -> float:
     return 100 * hits.double().mean().item()
 
 
-def run(job: tuple[Setting, int, Path, int, int, int]) -> dict[str, Any]:
-    """One network: pretrained, measured, fine-tuned; or what was found before."""
+Job = tuple[Setting, int, Path, int, int, int]
+
+
+def place(job: Job) -> tuple[Path, dict[str, Any]]:
+    """File of a run, and what it depends on."""
     setting, seed, out, train, test, tuning = job
     path = out / f"{setting.name.replace(', ', '_').replace(' ', '_')}_{seed}.json"
-    sizes = {**asdict(setting), "seed": seed, "train": train, "test": test, "tuning": tuning}
-    if path.exists():
-        record: dict[str, Any] = json.loads(path.read_text())
-        if record["sizes"] == sizes:
-            return record
+    return path, {**asdict(setting), "seed": seed, "train": train, "test": test, "tuning": tuning}
+
+
+def found(job: Job) -> dict[str, Any] | None:
+    """What a run gave that was done before; None if it was not."""
+    path, sizes = place(job)
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record if record.get("sizes") == sizes else None
+
+
+def run(job: Job) -> dict[str, Any]:
+    """One network: pretrained, measured, fine-tuned; or what was found before."""
+    record = found(job)
+    if record is not None:
+        return record
+    setting, seed, _, train, test, tuning = job
+    path, sizes = place(job)
     silence()
     begin = time.process_time()
     scenes, statements = data_of(setting.split_words, train, test)
@@ -305,10 +320,14 @@ def mean_sd(values: Sequence[float]) -> str:
 
 def print_table(title: str, settings: Sequence[Setting], records: list[dict[str, Any]]) -> None:
     """One row per setting, mean ± sd over seeds."""
+    if not {setting.name for setting in settings} & {record["name"] for record in records}:
+        return
     print(f"\n{title}: %, mean ± sd over seeds\n\n| | seeds | {' | '.join(MEASURES)} |")
     print(f"|---|{'--:|' * (len(MEASURES) + 1)}")
     for setting in dict.fromkeys(settings):
         own = [record["scores"] for record in records if record["name"] == setting.name]
+        if not own:
+            continue
         cells = [mean_sd([scores[name] for scores in own]) for name in MEASURES]
         print(f"| {setting.name} | {len(own)} | {' | '.join(cells)} |")
 
@@ -352,6 +371,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
+    parser.add_argument("--found", action="store_true", help="only report what is in --out")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time, one core each")
     parser.add_argument("--quick", action="store_true", help="a few steps on a few scenes")
     parser.add_argument("--out", type=Path, default=Path("runs/vl_masking_rates"))
@@ -364,7 +384,9 @@ def main() -> None:
         parts = {name: [quick(one) for one in settings] for name, settings in parts.items()}
     settings = list(dict.fromkeys(one for part in parts.values() for one in part))
     jobs = [(one, seed, options.out, *sizes) for seed in options.seeds for one in settings]
-    if options.jobs == 1:
+    if options.found:
+        records = [record for job in jobs if (record := found(job)) is not None]
+    elif options.jobs == 1:
         records = [run(job) for job in jobs]
     else:
         with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import fit_weights
@@ -25,6 +28,7 @@ _WORDS = ("embeddings.text_embeddings.word_embeddings.weight", "embeddings.word_
 _PLACES = "embeddings.text_embeddings.position_embeddings.weight"
 _SECOND_IMAGE = 2  # its row in the table
 _GRID = "embeddings.position_embeddings"
+_IMAGE_POSITIONS = "image_encoder.network.pos_embed"  # of CoAttentionBackbone
 # buffers that older versions of transformers and the released code saved
 _COUNTERS = ("position_ids", "token_type_ids")
 
@@ -124,6 +128,7 @@ def fit_vl_backbone(backbone: nn.Module, weights: VLWeights, path: str | Path) -
     """Load the weights of :func:`read_vl_weights` into a backbone, all of them.
 
     Where the file has fewer modalities than the backbone, the second image starts as the first.
+    Positions of the image encoder of two streams are interpolated to another image size.
 
     Args:
         backbone: :class:`lit_ssl.models.ViltBackbone` or
@@ -139,6 +144,8 @@ def fit_vl_backbone(backbone: nn.Module, weights: VLWeights, path: str | Path) -
     for table in (_IN_MODEL + _TABLE, "modalities.weight"):
         if table in state and table in wanted and len(state[table]) < len(wanted[table]):
             state[table] = grown_modalities(state[table], len(wanted[table]))
+    if _IMAGE_POSITIONS in state and _IMAGE_POSITIONS in wanted:
+        state[_IMAGE_POSITIONS] = _resized_positions(backbone, state[_IMAGE_POSITIONS])
     for name, value in state.items():
         other = wanted.get(name)
         if other is None or other.shape == value.shape:
@@ -162,6 +169,28 @@ def fit_vl_backbone(backbone: nn.Module, weights: VLWeights, path: str | Path) -
             )
     mend = "give the backbone the config of that training"
     fit_weights(backbone, state, path, mend=mend)
+
+
+def _resized_positions(backbone: Any, table: Tensor) -> Tensor:
+    """Positions ``[1, P + n, D]`` of patches, for the image size of the image encoder.
+
+    METER is pretrained at 288 pixels, and fine-tuned at 384 or 576. What is no square grid, or of
+    another network, is left for the comparison of shapes.
+    """
+    network = backbone.image_encoder.network
+    wanted, grid = network.pos_embed, network.patch_embed.grid_size
+    prefix = wanted.shape[1] - grid[0] * grid[1]
+    side = math.isqrt(max(table.shape[1] - prefix, 0))
+    fits = table.ndim == 3 and table.shape[2] == wanted.shape[2] and side > 0
+    if table.shape == wanted.shape or not fits or side**2 + prefix != table.shape[1]:
+        return table
+    rank_zero_info(
+        f"Positions of the image encoder are interpolated from {side} × {side} patches to "
+        f"{grid[0]} × {grid[1]}"
+    )
+    return resample_abs_pos_embed(
+        table.float(), list(grid), [side, side], num_prefix_tokens=prefix
+    ).to(table.dtype)
 
 
 def fit_vl_head(head: nn.Module, name: str, weights: VLWeights, path: str | Path) -> bool:

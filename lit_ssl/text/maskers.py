@@ -235,8 +235,9 @@ class PMIMasker:
         """Choose whole units, see :class:`Masker`."""
         if unit_ids is None:
             raise InputError(
-                "PMIMasker needs unit_ids, the collocation of each token, in the batch: give it a"
-                " vocabulary, the file that `lit-ssl pmi-vocabulary TEXT.txt OUT` writes"
+                "PMIMasker needs unit_ids, the collocation of each token, in the batch: give the"
+                " data module pmi_vocabulary, or the masker of a MaskingCollator vocabulary, the"
+                " file that `lit-ssl pmi-vocabulary TEXT.txt OUT` writes"
             )
         check_batch(input_ids, maskable, unit_ids=unit_ids)
         rate = self.rate if rate is None else rate

@@ -189,6 +189,42 @@ def test_a_run_of_two_streams(tmp_path):
         fit_vl_backbone(build(vocab_size=51), read_vl_weights(path), path)
 
 
+def test_positions_of_two_streams_are_interpolated(tmp_path, caplog):
+    caplog.set_level("INFO")
+    text = {"model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2}
+    text |= {"num_hidden_layers": 1, "intermediate_size": 8}
+
+    def build(size, depth=1):
+        image = {"img_size": size, "patch_size": 4, "embed_dim": 8, "depth": depth, "num_heads": 2}
+        options = {"hidden_size": 8, "num_layers": 1, "num_heads": 2}
+        return CoAttentionBackbone("vit_tiny_patch16_224", text, image, **options)
+
+    old = build(12)
+    table = old.image_encoder.network.pos_embed
+    ramp = torch.linspace(-1, 1, 3)
+    with torch.no_grad():  # the first feature tells the row of a patch, the second its column
+        table[0, 1:, 0], table[0, 1:, 1] = ramp.repeat_interleave(3), ramp.repeat(3)
+        table[0, 1:, 2] = 0.5
+    path = run_of(old, tmp_path / "run.ckpt")
+    new = build((24, 32))
+    fit_vl_backbone(new, read_vl_weights(path), path)
+    assert "from 3 × 3 patches to 6 × 8" in caplog.text
+    found = new.image_encoder.network.pos_embed
+    assert torch.equal(found[:, 0], table[:, 0])
+    rows, columns = (found[0, 1:, feature].view(6, 8) for feature in (0, 1))
+    assert (rows.diff(dim=0) > 0).all()
+    assert (columns.diff(dim=1) > 0).all()
+    torch.testing.assert_close(rows, rows[:, :1].expand(-1, 8))
+    torch.testing.assert_close(found[0, 1:, 2], torch.full((48,), 0.5))
+    images = torch.zeros(1, 3, 24, 32)
+    assert new.embed_images(images).embeds.shape == (1, 49, 8)
+    caplog.clear()
+    fit_vl_backbone(build(12), read_vl_weights(path), path)
+    assert "interpolated" not in caplog.text
+    with pytest.raises(InputError, match="not those of the backbone"):
+        fit_vl_backbone(build(24, depth=2), read_vl_weights(path), path)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

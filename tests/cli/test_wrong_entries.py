@@ -242,10 +242,14 @@ def options():
     return stopped.value.args[0].found
 
 
+# these change an object of the recipe before them, whose class they do not say
+AFTER = {"vl/uniform60.yaml": "vl/own_pairs.yaml", "vl/whole_word15.yaml": "vl/own_pairs.yaml"}
+
+
 @pytest.mark.parametrize("name", list_configs())
 def test_nothing_is_wrong_with_a_packaged_recipe(options, name):
     file = str(packaged_config(name))
-    recipe = "msn/mnist5k.yaml" if name.startswith("eval/") else name
+    recipe = "msn/mnist5k.yaml" if name.startswith("eval/") else AFTER.get(name, name)
     words = ["--config", str(packaged_config(recipe)), "--config", file]
     assert wrong_entry(options, words, linked=["model.num_classes"]) is None
     loaded = yaml.safe_load(packaged_config(name).read_text())

@@ -27,8 +27,8 @@ def example():
 
 
 def test_it_trains_once_and_reports_every_row(example, monkeypatch, capsys, tmp_path):
-    def run():
-        words = ["--quick", "--seeds", "1", "2", "--only", "corruption", "split_words"]
+    def run(*more):
+        words = ["--quick", "--seeds", "1", "2", "--only", "corruption", "split_words", *more]
         monkeypatch.setattr(sys, "argv", ["example", *words, "--out", str(tmp_path)])
         example.main()
         return capsys.readouterr().out, list(csv.DictReader((tmp_path / "results.csv").open()))
@@ -47,6 +47,10 @@ def test_it_trains_once_and_reports_every_row(example, monkeypatch, capsys, tmp_
     again, same = run()
     assert "# uniform" not in again
     assert same == rows
+    (tmp_path / "uniform_60%_2_steps_2.json").unlink()
+    report, fewer = run("--found")
+    assert len(fewer) == len(rows) - 1
+    assert "| uniform 60%, 2 steps | 1 |" in report
 
 
 def test_split_words_have_two_pieces_each(example):

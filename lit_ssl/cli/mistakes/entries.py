@@ -22,6 +22,7 @@ from lit_ssl.cli.mistakes.types import (
     in_words,
     item_type,
     kinds,
+    path_of_function,
     takes_functions,
 )
 from lit_ssl.cli.objects import class_parser
@@ -302,6 +303,7 @@ class _Search:
         names = sorted(dict.fromkeys(in_words(hint)), key=lambda name: name == "null")
         words = [name.strip("'") for name in names if name[0] == "'"]
         near = did_you_mean(str(value), words, list_up_to=0)
+        near = near or path_of_function(hint, value)
         if kinds(item_type(hint)) and isinstance(value, str):
             near = f" Write a list, as [{{class_path: {value}}}], or --{path}+={value}"
         self.fail(f"{self.shown(path)}: expected {' or '.join(names)}, got {str(value)!r}.{near}")

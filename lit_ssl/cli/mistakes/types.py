@@ -16,9 +16,18 @@ from jsonargparse import ArgumentParser
 
 from lit_ssl.errors import InputError, did_you_mean
 
-__all__ = ["accepts", "class_called", "in_words", "item_type", "kinds", "takes_functions"]
+__all__ = [
+    "accepts",
+    "class_called",
+    "in_words",
+    "item_type",
+    "kinds",
+    "path_of_function",
+    "takes_functions",
+]
 
 _UNIONS = (Union, types.UnionType)
+_FUNCTIONS = "lit_ssl.text"  # maskers, rates, taggers
 _PLAIN = (str, bytes, int, float, complex, dict, list, tuple, set, Enum, os.PathLike, type(None))
 
 
@@ -81,6 +90,20 @@ def takes_functions(hint: Any) -> bool:
     """Whether a type allows functions, or objects that are called like one."""
     allowed = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
     return any(get_origin(kind) is Callable for kind in allowed) and not kinds(hint)
+
+
+def path_of_function(hint: Any, value: Any) -> str:
+    """What to write for the bare name of a function, or of a class that is called like one.
+
+    jsonargparse finds classes by their short names, but functions by their paths only.
+    """
+    if not takes_functions(hint) or not isinstance(value, str) or not value.isidentifier():
+        return ""
+    home = import_module(_FUNCTIONS)
+    if value in home.__all__:
+        return f" Write it with its path: {_FUNCTIONS}.{value}"
+    near = did_you_mean(value, list(home.__all__), list_up_to=0)
+    return f"{near} Functions, and classes called like one, are written {_FUNCTIONS}.NAME."
 
 
 def class_called(name: str, bases: Collection[type]) -> type | None:

@@ -160,11 +160,12 @@ class CoAttentionBackbone(nn.Module):
         super().__init__()
         if num_modalities < 2:
             raise InputError(f"num_modalities must be at least 2, not {num_modalities}")
+        text = TextStream(text_encoder)  # first: what is wrong with it shows before a download
         self.image_encoder = ImageStream(image_encoder, image_kwargs)
         self.fusion = CoAttention(
             hidden_size, num_layers, num_heads, mlp_ratio, dropout, self.image_encoder.class_token
         )
-        self.text_encoder = TextStream(text_encoder)
+        self.text_encoder = text
         self.image_projection = nn.Linear(self.image_encoder.width, hidden_size)
         self.text_projection = nn.Linear(self.text_encoder.width, hidden_size)
         self.num_modalities = num_modalities

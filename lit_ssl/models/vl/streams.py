@@ -45,7 +45,9 @@ class ImageStream(nn.Module):
         self.network: Any = network
         self.width: int = network.num_features  # type: ignore[assignment]
         self.class_token = getattr(network, "cls_token", None) is not None
-        self.start = f"{name} (timm)"
+        given = kwargs or {}
+        is_trained = given.get("pretrained") or given.get("checkpoint_path")
+        self.start = f"{name} (timm)" if is_trained else f"random weights ({name})"
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` → ``[B, N, width]``.

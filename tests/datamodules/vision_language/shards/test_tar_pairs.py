@@ -48,7 +48,8 @@ def test_rows(shards, tmp_path):
     folder = shards(tmp_path / "cc3m", [3, 1, 4])
     source = TarPairs(str(folder / "{00000..00002}.tar"))
     rows = source.load_rows("train")
-    assert source.name == "cc3m"
+    for shards_of in ("/{00000..00002}.tar", "/*.tar", "/*", "/", ""):
+        assert TarPairs(f"{folder}{shards_of}").name == "cc3m"
     assert rows.source.texts == [str(number) for number in range(8)]
     assert reds(rows) == list(range(8))
     assert rows.columns["image_number"].tolist() == list(range(8))
