@@ -276,9 +276,9 @@ VALID = r"""
 --data.class_path=CIFAR10DataModule --data.init_args.root=x --print_config --seed_everything true
 --model ImageClassifier --model.help MSN --config {trainer:\ {max_epochs:\ 1}} --weights_only=false
 --model FineTuning --model.dict_kwargs.other=1
---model VLPretraining --model.masker lit_ssl.text.SpanMasker --model.masker.sampling=ceil
---model VLPretraining --model.masker=lit_ssl.text.corrupt --model.rate_schedule=math.sqrt
---model VLPretraining --model.masker={class_path:\ lit_ssl.text.PMIMasker,init_args:\ {rate:\ 0.4}}
+--model VLPretraining --model.backbone=ViltBackbone --model.masker lit_ssl.text.SpanMasker --model.masker.sampling=ceil
+--model VLPretraining --model.backbone=ViltBackbone --model.masker=lit_ssl.text.corrupt --model.rate_schedule=math.sqrt
+--model VLPretraining --model.backbone=ViltBackbone --model.masker={class_path:\ lit_ssl.text.PMIMasker,init_args:\ {rate:\ 0.4}}
 """
 
 
@@ -302,7 +302,7 @@ def test_nothing_is_wrong_with_what_the_parser_takes(options, words):
         ),
         (
             "--model.masker.help lit_ssl.text.SpanMasker",
-            "without help here: python -m pydoc",
+            "has no help here: python -m pydoc",
         ),
         ("--model.masker=nowhere.mask", "model.masker: no module named 'nowhere'."),
         ("--model.masker=3", "model.masker: expected Callable[..., Any], got '3'."),
