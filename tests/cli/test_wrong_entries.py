@@ -276,15 +276,25 @@ VALID = r"""
 --data.class_path=CIFAR10DataModule --data.init_args.root=x --print_config --seed_everything true
 --model ImageClassifier --model.help MSN --config {trainer:\ {max_epochs:\ 1}} --weights_only=false
 --model FineTuning --model.dict_kwargs.other=1
---model VLPretraining --model.backbone=ViltBackbone --model.masker lit_ssl.text.SpanMasker --model.masker.sampling=ceil
---model VLPretraining --model.backbone=ViltBackbone --model.masker=lit_ssl.text.corrupt --model.rate_schedule=math.sqrt
---model VLPretraining --model.backbone=ViltBackbone --model.masker={class_path:\ lit_ssl.text.PMIMasker,init_args:\ {rate:\ 0.4}}
 """
 
 
 @pytest.mark.parametrize("words", VALID.strip().splitlines())
 def test_nothing_is_wrong_with_what_the_parser_takes(options, words):
     assert wrong_entry(options, shlex.split(words), linked=["model.num_classes"]) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.masker", "lit_ssl.text.SpanMasker", "--model.masker.sampling=ceil"],
+        ["--model.masker=lit_ssl.text.corrupt", "--model.rate_schedule=math.sqrt"],
+        ["--model.masker={class_path: lit_ssl.text.PMIMasker, init_args: {rate: 0.4}}"],
+    ],
+)
+def test_nothing_is_wrong_with_what_stands_for_a_function(options, words):
+    recipe = ["--config", str(packaged_config("vl/digit_scenes.yaml"))]
+    assert wrong_entry(options, [*recipe, *words], linked=["model.num_classes"]) is None
 
 
 @pytest.mark.parametrize(
