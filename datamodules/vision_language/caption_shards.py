@@ -149,6 +149,11 @@ class CaptionShardsDataModule(ImageCaptionModule):
             check_shards_open(names, self.allow_pipe)
         return found
 
+    @property
+    def longest_text(self) -> int:
+        """Most tokens that a text may have: texts of a stream are not known beforehand."""
+        return self.max_length
+
     def setup(self, stage: str | None = None) -> None:
         """Check shards, tokenizer and shares, so that errors show before training starts.
 

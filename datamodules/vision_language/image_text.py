@@ -148,6 +148,7 @@ class ImageTextModule(RowsModule):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.padding = padding
+        self._longest = 0
         self.train_transform = train_transform
         self.eval_transform = evaluation_transform(eval_transform, train_transform, image_size)
         self.image_size = self.eval_transform.size
@@ -207,6 +208,7 @@ class ImageTextModule(RowsModule):
         """Tokenize the texts of a split."""
         source = cast(TextSource, rows.source)
         tokens = self.tokens_of(source.texts, self.max_length)
+        self._longest = max(self._longest, int(np.diff(tokens.starts).max(initial=0)))
         longest = np.flatnonzero(np.diff(tokens.starts) == self.max_length).tolist()
         # One token more tells, of a text however long.
         whole = self.tokens_of([source.texts[row] for row in longest], self.max_length + 1)
@@ -256,6 +258,11 @@ class ImageTextModule(RowsModule):
         """
         tokens = self.tokens_of(texts, self.max_length)._replace(types=None)
         return tokens.batch(np.arange(len(texts)), self.width)
+
+    @property
+    def longest_text(self) -> int:
+        """Most tokens that a text has in a batch, of the splits that were opened so far."""
+        return self.width or self._longest
 
     @property
     def width(self) -> int | None:

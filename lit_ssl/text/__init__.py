@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lit_ssl.text.rates import CosineRate as CosineRate
     from lit_ssl.text.rates import LinearRate as LinearRate
     from lit_ssl.text.span_masker import SpanMasker as SpanMasker
+    from lit_ssl.text.step_random import step_generator as step_generator
     from lit_ssl.text.word_tags import ContentWords as ContentWords
     from lit_ssl.text.word_tags import SpacyTagger as SpacyTagger
 

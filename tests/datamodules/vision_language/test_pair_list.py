@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_ssl.datamodules import PairList
+from lit_ssl.datamodules import PairList, VLPretrainDataModule
 from lit_ssl.errors import InputError
+from lit_ssl.text import CorpusWordPiece
 
 sys.path.insert(0, str(Path(__file__).parent))
 import source_layouts as layouts
@@ -216,3 +217,29 @@ def test_missing_images_are_listed_folder_by_folder(folder, monkeypatch):
     with pytest.warns(UserWarning, match="6 of 7 images"):
         assert len(PairList(path, missing_images="skip").load_rows("train")) == 1
     assert sorted(looked) == ["b", "img"]
+
+
+def test_a_skipped_image_is_named_without_the_advice_to_skip_it(folder):
+    pytest.importorskip("transformers")
+    (folder / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    data = VLPretrainDataModule(
+        sources=[PairList(write_csv(folder / "pairs.csv"))],
+        tokenizer=CorpusWordPiece(str(folder / "vocabulary"), 200), image_size=8, num_workers=0,
+        batch_size=3, on_corrupt="skip",
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup("fit")
+    with pytest.warns(UserWarning, match=r"Skipped: cannot identify .*\(a\.jpg\)") as caught:
+        list(data.train_dataloader())
+    assert not any("on_corrupt" in str(warning.message) for warning in caught)
+
+
+def test_the_name_of_a_tokenizer_on_a_hub_is_no_path(folder):
+    pytest.importorskip("transformers")
+    data = VLPretrainDataModule(
+        sources=[PairList(write_csv(folder / "pairs.csv"))], tokenizer="somebody/a-tokenizer",
+        image_size=8,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no such path, and nothing is downloaded") as error:
+        data.setup("fit")
+    assert "connect" not in str(error.value)
