@@ -82,21 +82,35 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
-    from lit_ssl.datamodules.vision_language.caption_shards import (
-        CaptionShardsDataModule as CaptionShardsDataModule,
-    )
     from lit_ssl.datamodules.vision_language.caption_source import CaptionSource as CaptionSource
-    from lit_ssl.datamodules.vision_language.digit_scenes import (
-        DigitScenesDataModule as DigitScenesDataModule,
+    from lit_ssl.datamodules.vision_language.captions.karpathy import CocoCaptions as CocoCaptions
+    from lit_ssl.datamodules.vision_language.captions.karpathy import (
+        Flickr30kCaptions as Flickr30kCaptions,
     )
-    from lit_ssl.datamodules.vision_language.digit_scenes import (
-        DigitScenesNLVR2DataModule as DigitScenesNLVR2DataModule,
+    from lit_ssl.datamodules.vision_language.captions.listed_captions import (
+        ConceptualCaptions as ConceptualCaptions,
     )
-    from lit_ssl.datamodules.vision_language.digit_scenes_files import (
+    from lit_ssl.datamodules.vision_language.captions.listed_captions import (
+        SBUCaptions as SBUCaptions,
+    )
+    from lit_ssl.datamodules.vision_language.captions.mixture import (
+        VLPretrainDataModule as VLPretrainDataModule,
+    )
+    from lit_ssl.datamodules.vision_language.captions.pair_list import PairList as PairList
+    from lit_ssl.datamodules.vision_language.captions.visual_genome import (
+        VisualGenomeRegions as VisualGenomeRegions,
+    )
+    from lit_ssl.datamodules.vision_language.digit_scenes.files import (
         write_nlvr2_layout as write_nlvr2_layout,
     )
-    from lit_ssl.datamodules.vision_language.digit_scenes_retrieval import (
+    from lit_ssl.datamodules.vision_language.digit_scenes.retrieval import (
         DigitScenesRetrievalDataModule as DigitScenesRetrievalDataModule,
+    )
+    from lit_ssl.datamodules.vision_language.digit_scenes.scenes import (
+        DigitScenesDataModule as DigitScenesDataModule,
+    )
+    from lit_ssl.datamodules.vision_language.digit_scenes.scenes import (
+        DigitScenesNLVR2DataModule as DigitScenesNLVR2DataModule,
     )
     from lit_ssl.datamodules.vision_language.image_captions import (
         CaptionedImages as CaptionedImages,
@@ -107,32 +121,24 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.vision_language.image_pairs import (
         ImagePairTextModule as ImagePairTextModule,
     )
-    from lit_ssl.datamodules.vision_language.image_questions import (
+    from lit_ssl.datamodules.vision_language.shards.caption_shards import (
+        CaptionShardsDataModule as CaptionShardsDataModule,
+    )
+    from lit_ssl.datamodules.vision_language.shards.shard_sets import ShardSet as ShardSet
+    from lit_ssl.datamodules.vision_language.shards.tar_pairs import TarPairs as TarPairs
+    from lit_ssl.datamodules.vision_language.tasks.image_questions import (
         ImageQuestionModule as ImageQuestionModule,
     )
-    from lit_ssl.datamodules.vision_language.image_questions import (
+    from lit_ssl.datamodules.vision_language.tasks.image_questions import (
         QuestionedImages as QuestionedImages,
     )
-    from lit_ssl.datamodules.vision_language.karpathy import CocoCaptions as CocoCaptions
-    from lit_ssl.datamodules.vision_language.karpathy import Flickr30kCaptions as Flickr30kCaptions
-    from lit_ssl.datamodules.vision_language.listed_captions import (
-        ConceptualCaptions as ConceptualCaptions,
-    )
-    from lit_ssl.datamodules.vision_language.listed_captions import SBUCaptions as SBUCaptions
-    from lit_ssl.datamodules.vision_language.mixture import (
-        VLPretrainDataModule as VLPretrainDataModule,
-    )
-    from lit_ssl.datamodules.vision_language.nlvr2 import NLVR2DataModule as NLVR2DataModule
-    from lit_ssl.datamodules.vision_language.pair_list import PairList as PairList
-    from lit_ssl.datamodules.vision_language.retrieval import (
+    from lit_ssl.datamodules.vision_language.tasks.nlvr2 import NLVR2DataModule as NLVR2DataModule
+    from lit_ssl.datamodules.vision_language.tasks.retrieval import (
         RetrievalDataModule as RetrievalDataModule,
     )
-    from lit_ssl.datamodules.vision_language.shard_sets import ShardSet as ShardSet
-    from lit_ssl.datamodules.vision_language.snli_ve import SNLIVEDataModule as SNLIVEDataModule
-    from lit_ssl.datamodules.vision_language.tar_pairs import TarPairs as TarPairs
-    from lit_ssl.datamodules.vision_language.visual_genome import (
-        VisualGenomeRegions as VisualGenomeRegions,
+    from lit_ssl.datamodules.vision_language.tasks.snli_ve import (
+        SNLIVEDataModule as SNLIVEDataModule,
     )
-    from lit_ssl.datamodules.vision_language.vqav2 import VQAv2DataModule as VQAv2DataModule
+    from lit_ssl.datamodules.vision_language.tasks.vqav2 import VQAv2DataModule as VQAv2DataModule
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

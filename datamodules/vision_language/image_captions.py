@@ -25,9 +25,9 @@ from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_text import BYTES, ImageTextModule
 from lit_ssl.errors import InputError, InputTypeError, check_choice
 from lit_ssl.seeding import Stream, sample_seeds, uniform
-from lit_ssl.text.pmi_vocabulary import PMIVocabulary
+from lit_ssl.text.collocations.pmi_vocabulary import PMIVocabulary
+from lit_ssl.text.masking.word_tags import word_flags
 from lit_ssl.text.tokens import Tokens, WordColumn, tokenize_words
-from lit_ssl.text.word_tags import word_flags
 
 __all__ = ["CaptionedImages", "ImageCaptionModule"]
 

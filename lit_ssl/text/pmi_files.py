@@ -8,8 +8,8 @@ from typing import TextIO
 
 from lit_ssl.errors import InputError, InputFileNotFoundError
 from lit_ssl.files import read_text, write_file
-from lit_ssl.text.caption_words import splitter
-from lit_ssl.text.pmi import build_collocations
+from lit_ssl.text.collocations.pmi import build_collocations
+from lit_ssl.text.masking.caption_words import splitter
 from lit_ssl.text.tokens import load_tokenizer
 
 __all__ = ["write_vocabulary"]

@@ -17,8 +17,8 @@ from lit_ssl.text import (
     prediction_subset,
     replacement_units,
 )
-from lit_ssl.text.corruption import masked_runs
-from lit_ssl.text.step_random import step_generator
+from lit_ssl.text.masking.corruption import masked_runs
+from lit_ssl.text.masking.step_random import step_generator
 
 
 def test_shares_are_within_three_sigma():

@@ -8,8 +8,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lit_ssl.text import ContentWords, SpacyTagger
-from lit_ssl.text.maskers import MaskerLike
-from lit_ssl.text.rates import RateSchedule
+from lit_ssl.text.masking.maskers import MaskerLike
+from lit_ssl.text.masking.rates import RateSchedule
 
 
 class Model:

@@ -20,7 +20,7 @@ from lit_ssl.text import (
     checked_mask,
     corrupt,
 )
-from lit_ssl.text.unit_sampling import unit_heads
+from lit_ssl.text.masking.unit_sampling import unit_heads
 
 COLLATOR = Path(__file__).parents[1] / "golden/vl_masking/collator.npz"
 RATES = (0.0, 0.15, 0.6, 1.0)

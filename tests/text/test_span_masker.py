@@ -11,8 +11,8 @@ import torch
 from scipy.stats import chisquare
 
 from lit_ssl.text import SpanMasker
-from lit_ssl.text.corruption import masked_runs
-from lit_ssl.text.span_masker import span_lengths
+from lit_ssl.text.masking.corruption import masked_runs
+from lit_ssl.text.masking.span_masker import span_lengths
 
 
 def law(p=0.2, longest=10):

@@ -10,9 +10,9 @@ import pytest
 
 from lit_ssl.errors import InputError
 from lit_ssl.text import ContentWords, PMIVocabulary, SpacyTagger, bert_words, token_columns
-from lit_ssl.text.caption_words import encoded_words, splitter
-from lit_ssl.text.stop_words import STOP_WORDS
-from lit_ssl.text.word_tags import word_flags
+from lit_ssl.text.masking.caption_words import encoded_words, splitter
+from lit_ssl.text.masking.stop_words import STOP_WORDS
+from lit_ssl.text.masking.word_tags import word_flags
 
 STRANGE = (
     "20€ don't T-shirt_x naïve 東京 a\u200bb ½ İ ß x\tb\u00a0c “q” a\u0310 °C $5 ^`|~ \ufffd\0z"

@@ -28,17 +28,17 @@ from lit_ssl.methods.vl.pairs import exchanged, joined, pair_inputs, with_images
 from lit_ssl.models.vl.heads import MatchingHead, MLMHead
 from lit_ssl.models.vl.output import EmbeddedImages, embedded_images
 from lit_ssl.seeding import run_seed
-from lit_ssl.text.corruption import (
+from lit_ssl.text.masking.corruption import (
     check_replacement,
     corrupt,
     prediction_subset,
     replacement_units,
 )
-from lit_ssl.text.fixed_mask import fixed_word_mask
-from lit_ssl.text.maskers import MaskerLike, checked_mask
-from lit_ssl.text.rates import RateSchedule
-from lit_ssl.text.step_random import step_generator
-from lit_ssl.text.unit_sampling import check_rate
+from lit_ssl.text.masking.fixed_mask import fixed_word_mask
+from lit_ssl.text.masking.maskers import MaskerLike, checked_mask
+from lit_ssl.text.masking.rates import RateSchedule
+from lit_ssl.text.masking.step_random import step_generator
+from lit_ssl.text.shares import check_rate
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import finished_batches, total_steps
 from lit_ssl.trainer.run import is_logged

@@ -18,7 +18,7 @@ from lit_ssl.datamodules import (
 )
 from lit_ssl.datamodules.vision_language import digit_scenes_text as text
 from lit_ssl.datamodules.vision_language import digit_scenes_world as world
-from lit_ssl.datamodules.vision_language.digit_statements import draw_statement
+from lit_ssl.datamodules.vision_language.digit_scenes.statements import draw_statement
 from lit_ssl.errors import InputError
 from lit_ssl.metrics import NLVR2Accuracy
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece

@@ -18,7 +18,7 @@ from lit_ssl.datamodules import (
 )
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.vision_language.caption_source import CaptionSource
-from lit_ssl.datamodules.vision_language.negative_texts import NegativeTexts
+from lit_ssl.datamodules.vision_language.tasks.negative_texts import NegativeTexts
 from lit_ssl.errors import InputError
 
 pytest.importorskip("transformers")

@@ -484,7 +484,7 @@ def test_weights_of_another_run_start_it_and_are_named(tmp_path, capsys):
 
 
 def test_another_vocabulary_of_the_same_size_is_refused(tmp_path):
-    from lit_ssl.datamodules.vision_language.digit_scenes_text import PIECES
+    from lit_ssl.datamodules.vision_language.digit_scenes.text import PIECES
 
     run = trainer(max_steps=1)
     run.fit(module(), datamodule=scenes())

@@ -19,9 +19,9 @@ from lit_ssl.datamodules import (
     Subset,
     TarPairs,
 )
-from lit_ssl.datamodules.vision_language.shard_batches import PairDecoder
-from lit_ssl.datamodules.vision_language.shard_opening import shard_pairs
-from lit_ssl.datamodules.vision_language.tar_members import CorruptShardError
+from lit_ssl.datamodules.vision_language.shards.shard_batches import PairDecoder
+from lit_ssl.datamodules.vision_language.shards.shard_opening import shard_pairs
+from lit_ssl.datamodules.vision_language.shards.tar_members import CorruptShardError
 from lit_ssl.errors import InputError
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 from lit_ssl.transforms import CropSpec, SingleView

@@ -21,8 +21,8 @@ from lit_ssl.datamodules import (
     VLPretrainDataModule,
 )
 from lit_ssl.datamodules.vision_language import tar_members, tar_pairs
-from lit_ssl.datamodules.vision_language.tar_index import index_path
-from lit_ssl.datamodules.vision_language.tar_members import CorruptShardError
+from lit_ssl.datamodules.vision_language.shards.tar_index import index_path
+from lit_ssl.datamodules.vision_language.shards.tar_members import CorruptShardError
 from lit_ssl.errors import InputError
 from lit_ssl.files import write_file
 

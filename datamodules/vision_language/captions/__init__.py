@@ -1,0 +1,1 @@
+"""Images with captions: layouts of data sets, own lists, and their mixture."""

@@ -1,0 +1,1 @@
+"""Scenes of real digits, and what is said of them."""

@@ -1,0 +1,1 @@
+"""Images with captions in tars, on disk and as a stream."""

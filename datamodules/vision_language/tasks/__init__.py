@@ -1,0 +1,1 @@
+"""Tasks of fine-tuning on their official layouts."""

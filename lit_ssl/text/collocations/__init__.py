@@ -1,0 +1,1 @@
+"""Collocations of a corpus, by pointwise mutual information."""
