@@ -64,6 +64,7 @@ bench-nac: $(VENV)/.dev
 
 bench-vl: $(VENV)/.dev
 	$(BIN)/python benchmarks/vl_step.py
+	$(BIN)/python benchmarks/maskers.py
 
 # Beside the official package where it is installed: pip install 'lit-ssl[imagenet-x]'.
 bench-imagenet-x: $(VENV)/.dev

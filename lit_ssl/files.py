@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import os
+import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from gzip import BadGzipFile
@@ -102,7 +103,8 @@ def write_file(path: str | Path, write: Callable[[Any], object], binary: bool = 
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A process number alone is not enough: in containers on several machines all may have one.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     options: dict[str, Any] = {} if binary else {"newline": "", "encoding": "utf-8"}
     try:
         with part.open("wb" if binary else "w", **options) as file:
@@ -141,7 +143,11 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 def describe_folder(folder: Path) -> str:
     """Return what is at a path: its first entries, or those of the nearest existing parent."""
     if folder.is_dir():
-        entries = sorted(entry.name + "/" * entry.is_dir() for entry in os.scandir(folder))
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(entry.name + "/" * _is_folder(entry) for entry in found)
+        except OSError as error:
+            return f"{folder} cannot be listed ({error.strerror or error})"
         if not entries:
             return f"{folder} is empty"
         more = f" ({len(entries)} entries)" if len(entries) > _SHOWN else ""
@@ -150,6 +156,13 @@ def describe_folder(folder: Path) -> str:
         return f"{folder} is not a folder"
     parent = next((path for path in folder.absolute().parents if path.is_dir()), Path("/"))
     return f"{folder} does not exist; {describe_folder(parent)}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that goes round in a circle
+        return False
 
 
 def layout_error(data_set: str, folder: Path, expected: str) -> InputFileNotFoundError:

@@ -100,7 +100,8 @@ def csv_lines(path: Path, expected: str, delimiter: str = ",") -> Iterator[Line]
         with path.open("rb") as file:
             encoding = text_encoding(file.read(4))
         with path.open(newline="", encoding=encoding) as file:
-            reader = csv.reader(file, delimiter=delimiter)
+            # Strict: else a quotation mark that is not closed swallows all lines after it.
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
             for fields in reader:
                 if len(fields) > 1 or any(field.strip() for field in fields):
                     yield reader.line_num, fields

@@ -146,7 +146,7 @@ class MaskedCaptions(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw an end that only a callback, such as EarlyStopping, has made one."""
-        if self._last_step != trainer.global_step and trainer.enable_validation:
+        if self._last_step != trainer.global_step and any(trainer.num_val_batches):
             self._draw(trainer, pl_module)
         self._samples = []
 

@@ -31,6 +31,7 @@ class MixedEpochSampler(EpochSampler):
         rank: Rank of this process among them.
         seed: Seed of the run, the same on all processes.
         drop_last: As in ``EpochSampler``.
+        names: What messages call the sources; None: their numbers.
 
     Attributes:
         counts: int64 ``[S]``, draws of each source in an epoch.
@@ -48,6 +49,7 @@ class MixedEpochSampler(EpochSampler):
         rank: int = 0,
         seed: int = 0,
         drop_last: bool = True,
+        names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, seed, drop_last)
         by_source = np.argsort(source_of, kind="stable")
@@ -56,9 +58,10 @@ class MixedEpochSampler(EpochSampler):
         self.counts = _divided(self.dataset_size, np.asarray(shares, dtype=np.float64))
         for number, (size, count) in enumerate(zip(sizes, self.counts, strict=True)):
             if not size or not count:
+                name = number if names is None else names[number]
                 raise InputError(
-                    f"source {number} gives {count} of {self.dataset_size:,} samples to an epoch,"
-                    f" and has {size:,}: give it a larger weight, or leave it out"
+                    f"source {name} gives {count} of {self.dataset_size:,} samples to an epoch, and"
+                    f" has {size:,}: give it a larger weight, or leave it out"
                 )
 
     def depends_on(self) -> dict[str, int]:

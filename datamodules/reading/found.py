@@ -9,7 +9,7 @@ import numpy as np
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.errors import InputError, listed
 
-__all__ = ["check_labels", "describe_rows"]
+__all__ = ["check_labels", "describe_rows", "images_with_captions"]
 
 _SHOWN = 3
 
@@ -30,7 +30,7 @@ def describe_rows(rows: Rows, class_names: Sequence[str], inputs: str, total: in
     if folder is None:
         return None
     count = f"{len(rows):,}" if len(rows) == total else f"{len(rows):,} of {total:,}"
-    text = f"{count} {inputs if total != 1 else inputs.removesuffix('s')}"
+    text = f"{count} {inputs if total != 1 else _one(inputs)}"
     present = np.unique(rows.labels[rows.labels >= 0])
     unknown = int((rows.labels < 0).sum())
     if not len(present):
@@ -73,3 +73,17 @@ def check_labels(rows: Rows, num_classes: int | None, split: str) -> None:
             f"the labels of the {split} split go from {low} to {high}, but {num_classes} classes"
             f" have the numbers 0 to {num_classes - 1} (-1: not known): {mend}"
         )
+
+
+def images_with_captions(image_numbers: np.ndarray) -> str:
+    """Say how many there are: ``2 images with 10 captions``.
+
+    Args:
+        image_numbers: int64 ``[N]``: the image of each caption.
+    """
+    images, captions = len(np.unique(image_numbers)), len(image_numbers)
+    return f"{images:,} image{'s' * (images != 1)} with {captions:,} caption{'s' * (captions != 1)}"
+
+
+def _one(inputs: str) -> str:
+    return "hypothesis" if inputs == "hypotheses" else inputs.removesuffix("s")

@@ -118,6 +118,8 @@ class _Reader:
                 )
                 if self._ended or not cut_off:
                     raise _Broken(error.msg, self._before + error.pos) from error
+            except ValueError as error:  # a number with too many digits to read
+                raise _Broken(str(error), self.place) from error
             else:
                 if end + _BEHIND_A_NUMBER <= len(self._text) or self._ended:
                     self._at = end

@@ -29,14 +29,18 @@ class FolderListing:
         return file in self.names(parent)
 
     def names(self, parent: str = "") -> frozenset[str]:
-        """Return what lies in a folder inside; nothing where there is none.
+        """Return the files in a folder inside, and links; nothing where there is none.
 
         Args:
             parent: Its path below the folder, with ``/``.
         """
         if parent not in self._names:
             try:
-                self._names[parent] = frozenset(os.listdir(self.folder / parent))
+                with os.scandir(self.folder / parent) as entries:
+                    # Links are not followed, which would ask for each: they count as files.
+                    self._names[parent] = frozenset(
+                        entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)
+                    )
             except (FileNotFoundError, NotADirectoryError):
                 self._names[parent] = frozenset()
             except OSError as error:

@@ -71,8 +71,13 @@ class ReadableRows:
             except self._error as error:
                 self._corrupt[candidate] = True
                 called = name(candidate) or f"{self._inputs.removesuffix('s')} {candidate}"
-                warnings.warn(f"Skipped: {error.__cause__ or error} ({called})", stacklevel=3)
+                warnings.warn(f"Skipped: {_reason(error)} ({called})", stacklevel=3)
         raise self._error(f"None of the {self._count} {self._inputs} of this split can be read")
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What an error comes from at first: its own words would advise to skip."""
+    return error if error.__cause__ is None else _reason(error.__cause__)
 
 
 class ImageReader:

@@ -149,6 +149,11 @@ class CaptionShardsDataModule(ImageCaptionModule):
             check_shards_open(names, self.allow_pipe)
         return found
 
+    @property
+    def longest_text(self) -> int:
+        """Most tokens that a text may have: texts of a stream are not known beforehand."""
+        return self.max_length
+
     def setup(self, stage: str | None = None) -> None:
         """Check shards, tokenizer and shares, so that errors show before training starts.
 
@@ -188,7 +193,13 @@ class CaptionShardsDataModule(ImageCaptionModule):
         """Pairs of an epoch, over all processes."""
         if self.epoch_samples is not None:
             return self.epoch_samples
-        return sum(stated_pairs(shard) for names in self.train_shards for shard in names)
+        pairs = sum(stated_pairs(shard) for names in self.train_shards for shard in names)
+        if pairs < 1:
+            raise InputError(
+                "the files <shard>_stats.json count no pair in all shards: fetch the images, or set"
+                " epoch_samples"
+            )
+        return pairs
 
     @property
     def num_corrupt(self) -> int:

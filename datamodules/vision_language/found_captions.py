@@ -81,7 +81,7 @@ class _CaptionFiles(FileImages):
                 f"Cannot read the image {self.folder}/{self.names[index]} ({type(why).__name__}:"
                 f" {why}). Fetch the file again; or delete it and set missing_images: skip to leave"
                 " out its captions; or set on_corrupt: skip to use the next caption and its image"
-            ) from error
+            ) from why
 
 
 class FoundCaptions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
+from lit_ssl.datamodules.reading.found import images_with_captions
 from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ReadableRows
@@ -218,6 +219,22 @@ class ImageCaptionModule(ImageTextModule):
     def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
         """Return the tokens of some captions, longer ones cut, with their words."""
         return tokenize_words(self.text_tokenizer, texts, max_length, self.word_columns)
+
+    def say_found(self, split: Split) -> None:
+        """Find the rows of a split, and say once what there is."""
+        is_new = split not in self._said
+        super().say_found(split)
+        if is_new and self.rows(split):
+            for line in self.what_is_there(split):
+                rank_zero_info(f"{split}: {line}")
+
+    def what_is_there(self, split: Split) -> Iterable[str]:
+        """Return what the run is to say of a split that has rows, a text a line.
+
+        Args:
+            split: As it is used.
+        """
+        return [images_with_captions(self.column("image_number", split))]
 
     def opened(self, rows: Rows, split: Split) -> Rows:
         """Tokenize a split; warn where no word of the training captions is marked."""

@@ -12,6 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lit_ssl.datamodules.loading.resumable import RowsLoader
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
@@ -34,7 +35,6 @@ from lit_ssl.transforms import EvalTransform, ImageView, KeepAspect, SingleView
 __all__ = ["BYTES", "ImageTextModule", "TextSource"]
 
 BYTES = "bytes"
-_NO_LIMIT = 2**30  # tokens
 _PIECES = "of the pieces that were given"
 
 
@@ -148,6 +148,7 @@ class ImageTextModule(RowsModule):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.padding = padding
+        self._longest = 0
         self.train_transform = train_transform
         self.eval_transform = evaluation_transform(eval_transform, train_transform, image_size)
         self.image_size = self.eval_transform.size
@@ -160,7 +161,21 @@ class ImageTextModule(RowsModule):
 
     @cached_property
     def text_tokenizer(self) -> Any:
-        """The tokenizer of transformers; None for bytes. It is read, or trained, on first use."""
+        """The tokenizer of transformers; None for bytes. It is read, or trained, on first use.
+
+        Raises:
+            InputError: There is none, or no word fits beside its special tokens.
+        """
+        tokenizer = self._found_tokenizer()
+        special = 0 if tokenizer is None else tokenizer.num_special_tokens_to_add()
+        if self.max_length <= special:
+            raise InputError(
+                f"max_length is {self.max_length} tokens, but the tokenizer adds {special} special"
+                " ones to each text, so that no word is left: set it higher"
+            )
+        return tokenizer
+
+    def _found_tokenizer(self) -> Any:
         if isinstance(self.tokenizer, CorpusWordPiece):
             return load_tokenizer(str(self._trained_vocabulary))
         if not isinstance(self.tokenizer, str):
@@ -193,8 +208,10 @@ class ImageTextModule(RowsModule):
         """Tokenize the texts of a split."""
         source = cast(TextSource, rows.source)
         tokens = self.tokens_of(source.texts, self.max_length)
+        self._longest = max(self._longest, int(np.diff(tokens.starts).max(initial=0)))
         longest = np.flatnonzero(np.diff(tokens.starts) == self.max_length).tolist()
-        whole = self.tokens_of([source.texts[row] for row in longest], _NO_LIMIT)
+        # One token more tells, of a text however long.
+        whole = self.tokens_of([source.texts[row] for row in longest], self.max_length + 1)
         cut = int((np.diff(whole.starts) > self.max_length).sum())
         if cut:
             rank_zero_warn(
@@ -203,6 +220,29 @@ class ImageTextModule(RowsModule):
             )
         # Of single texts, types say nothing.
         return Rows(source.with_tokens(tokens._replace(types=None)), rows.columns)
+
+    def evaluation_loader(
+        self, split: Split, keep_workers: bool = False, positions: np.ndarray | None = None
+    ) -> RowsLoader:
+        """Return a loader of a split, or of some of its rows, in order, over all processes.
+
+        Args:
+            split: Which.
+            keep_workers: Let workers live between passes.
+            positions: int64, the rows to serve; None: all.
+
+        Raises:
+            InputError: There are fewer rows than processes; one without any would let the others
+                wait for what it has to log.
+        """
+        processes, _ = self.shard()
+        count = len(self._require(split) if positions is None else positions)
+        if count < processes:
+            raise InputError(
+                f"{split}: {count} {self.inputs} cannot be shared out to {processes} processes: use"
+                f" at most {count}"
+            )
+        return super().evaluation_loader(split, keep_workers, positions)
 
     def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
         """Return the tokens of some texts, longer ones cut."""
@@ -220,6 +260,11 @@ class ImageTextModule(RowsModule):
         return tokens.batch(np.arange(len(texts)), self.width)
 
     @property
+    def longest_text(self) -> int:
+        """Most tokens that a text has in a batch, of the splits that were opened so far."""
+        return self.width or self._longest
+
+    @property
     def width(self) -> int | None:
         """Tokens per text of a batch; None: as many as its longest has."""
         return self.max_length if self.padding == "max_length" else None
@@ -234,7 +279,11 @@ class ImageTextModule(RowsModule):
         # Kept: the texts may take minutes to read.
         assert isinstance(self.tokenizer, CorpusWordPiece)
         rows = self.load_rows("train")
-        assert rows is not None
+        if not rows:
+            raise InputError(
+                f"The training split has no {self.inputs}, and a CorpusWordPiece is trained on its"
+                " texts"
+            )
         path = self.tokenizer.vocabulary(cast(TextSource, rows.source).texts)
         rank_zero_info(f"The vocabulary of the training texts is {path}")
         return path

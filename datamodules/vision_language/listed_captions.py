@@ -121,6 +121,7 @@ class ConceptualCaptions(CaptionSource):
 
 def _annotated(path: Path, folder: str) -> Iterator[Caption]:
     """Captions of a list of [path, caption]."""
+    number = -1
     for number, item in json_items(path):
         where = f"item {number}"
         if not isinstance(item, list) or len(item) != 2:
@@ -129,6 +130,8 @@ def _annotated(path: Path, folder: str) -> Iterator[Caption]:
             yield where, _image_path(item[0], folder), item[1]
         except InputError as error:
             raise InputError(f"{path}, {where}: {error}") from error
+    if number < 0:
+        raise InputError(f"{path} lists nothing: expected [path, caption] of each image")
 
 
 def _image_path(name: object, folder: str) -> str:
@@ -142,6 +145,7 @@ def _image_path(name: object, folder: str) -> str:
 
 def _addressed(path: Path, folder: str) -> Iterator[Caption]:
     """Captions of a table of captions and addresses."""
+    number = 0
     for number, line in text_lines(path):
         where = f"line {number}"
         caption, tab, address = line.partition("\t")
@@ -151,3 +155,5 @@ def _addressed(path: Path, folder: str) -> Iterator[Caption]:
             )
         checksum = zlib.crc32(address.encode())
         yield where, f"{folder}/{number - 1}_{checksum}", caption
+    if not number:
+        raise InputError(f"{path} lists nothing: expected a caption, a tab and an address a line")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.loading.mixed import MixedEpochSampler
 from lit_ssl.datamodules.loading.samplers import EpochSampler
+from lit_ssl.datamodules.reading.found import images_with_captions
 from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.reading.joined_images import JoinedImages
 from lit_ssl.datamodules.reading.rows import Rows
@@ -96,19 +97,14 @@ class VLPretrainDataModule(ImageCaptionModule):
             if len(self.names) > 1:
                 rank_zero_warn(f"{name} has no training captions")
 
-    def say_found(self, split: Split) -> None:
-        """Find the rows of a split, and say once what each source has."""
-        is_new = split not in self._said
-        super().say_found(split)
-        if not is_new or not self.rows(split):
-            return
+    def what_is_there(self, split: Split) -> Iterator[str]:
+        """Say what each source has."""
         source_of, images = self.column("source", split), self.column("image_number", split)
         for number, name in enumerate(self.names):
             own = source_of == number
             if count := int(own.sum()):
-                shown = len(np.unique(images[own]))
-                text = f"{_counted(shown, 'image')} with {_counted(count, 'caption')}"
-                rank_zero_info(f"{split}: {name}, {text}{self._share(split, number, count)}")
+                found = images_with_captions(images[own])
+                yield f"{name}, {found}{self._share(split, number, count)}"
 
     def _share(self, split: Split, number: int, count: int) -> str:
         total = len(self.column("source", split))
@@ -130,14 +126,8 @@ class VLPretrainDataModule(ImageCaptionModule):
                 f"no training captions of {listed(gone)} are left after val_size, val_file and"
                 " subset, but they have a weight: take them out of sources"
             )
-        seed, drop_last = self.run_seed(), self.drop_last
-        return MixedEpochSampler(
-            dataset, source_of, self.weights, *self.shard(), seed=seed, drop_last=drop_last
-        )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
+        options = {"seed": self.run_seed(), "drop_last": self.drop_last, "names": self.names}
+        return MixedEpochSampler(dataset, source_of, self.weights, *self.shard(), **options)
 
 
 def _by_source(weights: Sequence[float] | Mapping[str, float], names: Sequence[str]) -> list[float]:

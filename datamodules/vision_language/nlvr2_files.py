@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lit_ssl.datamodules.reading.folders import find_file
+from lit_ssl.datamodules.reading.listing import FolderListing
 from lit_ssl.errors import InputError
 from lit_ssl.files import layout_error, read_text
 
@@ -159,12 +160,5 @@ def images_there(folder: Path, names: Sequence[str]) -> np.ndarray:
         folder: Folder of the images.
         names: N paths below it, with ``/``.
     """
-    listings: dict[str, set[str]] = {}
-    there = np.zeros(len(names), dtype=bool)
-    for row, name in enumerate(names):
-        parent, _, file = name.rpartition("/")
-        if parent not in listings:
-            inside = folder / parent
-            listings[parent] = {p.name for p in inside.iterdir()} if inside.is_dir() else set()
-        there[row] = file in listings[parent]
-    return there
+    listing = FolderListing(folder)
+    return np.array([name in listing for name in names], dtype=bool)

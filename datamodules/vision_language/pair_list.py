@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
 from lit_ssl.datamodules.reading.listing import FolderListing
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.own_tables import SPLIT_NUMBERS
@@ -88,10 +90,11 @@ class PairList(CaptionSource):
         is_json = self.path.suffix.lower() in _JSON_LINES
         lines = self._json_fields() if is_json else self._csv_fields()
         found = False
+        long: list[str] = []
         for number, (image, text, own) in lines:
             found = True
             where = f"line {number}"
-            code = 0 if own is None else SPLIT_NUMBERS.get(str(own).strip())
+            code = 0 if own is None else SPLIT_NUMBERS.get(own.strip())
             if code is None:
                 raise InputError(
                     f"{self.path}, {where}: expected train, val or test, or 0, 1 or 2 as"
@@ -104,12 +107,19 @@ class PairList(CaptionSource):
                     f"{self.path}, {where}: expected a caption as {self.caption_column!r}, found"
                     f" {text!r:.80}. Write one, or take out the line"
                 )
+            if not is_json and "\n" in text:
+                long.append(where)
             if isinstance(image, str) and "\\" in image and image not in listing:
                 image = image.replace("\\", "/")  # of Windows
             try:
                 yield where, safe_path(image, self.root), text
             except InputError as error:
                 raise InputError(f"{self.path}, {where}: {error}") from error
+        if long:
+            rank_zero_warn(
+                f"{self.name}: {len(long):,} captions of {self.path} go over several lines, up to"
+                f" {listed(long, 3)}: if they should not, a quotation mark is not closed"
+            )
         if not found:
             raise InputError(f"{self.path} lists nothing: expected images and captions")
 
@@ -120,11 +130,17 @@ class PairList(CaptionSource):
     def _wanted(self, names: Sequence[str]) -> list[str]:
         """Columns to read, of those that there are."""
         split = self.split_column
-        if split is None and _USUAL_SPLIT in names:
-            split = _USUAL_SPLIT
+        if split is None:
+            split = _USUAL_SPLIT if _USUAL_SPLIT in names else None
+            alike = [name for name in names if name.lower() == _USUAL_SPLIT]
+            if split is None and alike:
+                raise InputError(
+                    f"{self.path} has {alike[0]!r}: set split_column to it, or rename it if it does"
+                    " not say which split a row is of"
+                )
         return [self.image_column, self.caption_column, *([] if split is None else [split])]
 
-    def _csv_fields(self) -> Iterator[tuple[int, tuple[object, object, object]]]:
+    def _csv_fields(self) -> Iterator[tuple[int, tuple[object, object, str | None]]]:
         expected = "expected a header and rows of an image and a caption"
         lines = csv_lines(self.path, expected, _DELIMITERS[self.path.suffix.lower()])
         _, header = next(lines, (0, []))
@@ -132,7 +148,7 @@ class PairList(CaptionSource):
         for number, fields in columns_of_lines(self.path, header, lines, wanted, self.name):
             yield number, (fields[0], fields[1], fields[2] if len(fields) > 2 else None)
 
-    def _json_fields(self) -> Iterator[tuple[int, tuple[object, object, object]]]:
+    def _json_fields(self) -> Iterator[tuple[int, tuple[object, object, str | None]]]:
         wanted: list[str] | None = None
         for number, line in text_lines(self.path):
             where = f"{self.path}, line {number}"
@@ -147,6 +163,11 @@ class PairList(CaptionSource):
                 )
             if wanted is None:
                 wanted = self._wanted(list(row))
+            if len(wanted) == 2 and _USUAL_SPLIT in row:
+                raise InputError(
+                    f"{where}: there is a {_USUAL_SPLIT!r}, which lines before do not have: give it"
+                    " to all of them, or to none"
+                )
             if absent := [name for name in wanted if name not in row]:
                 raise InputError(
                     f"{where}: there is no {absent[0]!r}, but {listed(list(map(repr, row)), 20)}."
@@ -154,4 +175,5 @@ class PairList(CaptionSource):
                     " caption_column and split_column"
                 )
             values = [row[name] for name in wanted]
-            yield number, (values[0], values[1], values[2] if len(values) > 2 else None)
+            # Of a split that is null nobody says that it is the training one.
+            yield number, (values[0], values[1], str(values[2]) if len(values) > 2 else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from lit_ssl.contracts.retrieval import RetrievalTexts
 from lit_ssl.datamodules.loading.batches import Key, Served, split_keys
 from lit_ssl.datamodules.loading.resumable import RowsLoader
+from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.vision_language.caption_source import CaptionSource
@@ -54,7 +55,8 @@ class _WithNegatives(Served):
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[dict[str, Tensor], Tensor]:
         inputs, rows = self.pairs.__getitems__(keys)
-        drawn = self.negatives.draw(*split_keys(keys))
+        # Of the rows that were read, which on_corrupt may have put in the place of others.
+        drawn = self.negatives.draw(rows.numpy(), split_keys(keys)[1])
         texts = self.tokens.batch(drawn.flatten(), self.width)
         others = {f"negative_{name}": texts[name].unflatten(0, drawn.shape) for name in _TEXT}
         return {**inputs, **others}, rows
@@ -78,7 +80,14 @@ class _ImagesAlone(Served):
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[dict[str, Tensor], Tensor]:
         places, _ = split_keys(keys)
-        inputs, _ = self.pairs.__getitems__(self.rows[places].tolist())
+        wanted = self.rows[places]
+        inputs, read = self.pairs.__getitems__(wanted.tolist())
+        if len(other := wanted[read.numpy() != wanted]):
+            raise CorruptImageError(
+                f"The image {self.reader.name(int(other[0]))} cannot be read, and no other one can"
+                " be searched in its place (on_corrupt: skip is for training): fetch it again, or"
+                " leave out its captions"
+            )
         return {k: inputs[k] for k in _OF_IMAGES if k in inputs}, torch.from_numpy(places)
 
 
@@ -94,7 +103,8 @@ class RetrievalModule(ImageCaptionModule):
         num_negatives: K, captions of other images per training row.
         max_images: Validate on so many images and their captions only, the same in every run; None:
             all. Recall is higher among fewer.
-        kwargs: Arguments of ``ImageCaptionModule``.
+        kwargs: Arguments of ``ImageCaptionModule``. An image that cannot be read stops an
+            evaluation even where ``on_corrupt`` is "skip".
     """
 
     def __init__(
@@ -233,3 +243,7 @@ class RetrievalDataModule(RetrievalModule):
     def load_rows(self, split: Split) -> Rows | None:
         """Return the captions of a split of the source; None if it has no such split."""
         return self.source.load_rows(split)
+
+    def what_is_there(self, split: Split) -> Iterable[str]:
+        """Say what the source has."""
+        return [f"{self.source.name}, {found}" for found in super().what_is_there(split)]

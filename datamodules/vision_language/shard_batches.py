@@ -31,7 +31,6 @@ from lit_ssl.text.tokens import WordColumn, tokenize_words
 
 __all__ = ["PairDecoder", "ShardPass", "ShardStream", "StreamSampler"]
 
-_NO_LIMIT = 2**30  # tokens
 Key = tuple[int, int] | int  # (place in this process's share of the epoch, epoch)
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -98,7 +97,10 @@ class PairDecoder:
         texts = [sample.caption for sample in samples]
         tokens = tokenize_words(self.tokenizer, texts, self.max_length, self.word_columns)
         longest = np.flatnonzero(np.diff(tokens.starts) == self.max_length)
-        whole = tokenize_words(self.tokenizer, [texts[place] for place in longest], _NO_LIMIT)
+        # One token more tells, of a text however long.
+        whole = tokenize_words(
+            self.tokenizer, [texts[place] for place in longest], self.max_length + 1
+        )
         for place in longest[np.diff(whole.starts) > self.max_length]:
             self.tally.add(row, CUT, samples[place].name)
         return tokens.batch(np.arange(len(texts)), self.width)

@@ -54,7 +54,9 @@ def list_shards(shards: str | Sequence[str]) -> list[str]:
             found += _local([_path(one) for one in expanded], name)
     if not found:
         raise InputError("shards: name at least one tar")
-    if twice := [name for name, count in Counter(found).items() if count > 1]:
+    # One tar may have several names: a/../b, a link.
+    same = Counter(name if is_remote(name) else os.path.realpath(name) for name in found)
+    if twice := [name for name, count in same.items() if count > 1]:
         raise InputError(f"shards: {listed(twice, 3)} is named twice; name each shard once")
     return found
 

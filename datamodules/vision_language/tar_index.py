@@ -91,7 +91,7 @@ def index_tar(tar: Path, caption: str, path: Path) -> TarIndex:
         path: File to keep it in.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The tar cannot be opened, or the file not be written.
     """
     stamp = _stamp(tar, caption)
     left_out: dict[str, tuple[int, str]] = {}
@@ -100,13 +100,20 @@ def index_tar(tar: Path, caption: str, path: Path) -> TarIndex:
         known, first = left_out.get(why, (0, key))
         left_out[why] = (known + 1, first)
 
-    pairs, broken = [], ""
+    pairs, broken, is_final = [], "", True
     try:
         with tar.open("rb") as file:
             for pair in read_pairs(file, str(tar), caption, count, with_images=False):
                 pairs.append(pair)
     except CorruptShardError as error:
         broken = str(error)
+        # Of a disk that failed, which may work again, nothing is kept.
+        is_final = not isinstance(error.__cause__, OSError)
+    except OSError as error:
+        raise InputError(
+            f"{tar} cannot be read ({error.strerror or error}): make it readable, or leave it out"
+            " of shards"
+        ) from error
     index = TarIndex(
         [pair.key for pair in pairs],
         [pair.caption for pair in pairs],
@@ -115,6 +122,8 @@ def index_tar(tar: Path, caption: str, path: Path) -> TarIndex:
         left_out,
         broken,
     )
+    if not is_final:
+        return index
     about = json.dumps({"stamp": stamp, "left_out": left_out, "broken": broken})
 
     def write(file: Any) -> None:

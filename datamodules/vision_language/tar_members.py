@@ -23,6 +23,7 @@ _IMAGES = ("jpg", "jpeg", "png", "webp")
 # As webdataset has it: a key ends at the first dot behind the last slash.
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 _ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError)
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # gzip, zstd, bzip2, xz
 _CHUNK = 1 << 20
 _LONGEST = 1 << 24  # bytes of a caption or its JSON
 
@@ -213,7 +214,10 @@ def _members(file: _Forward, name: str) -> Iterator[tuple[str, str, int, int]]:
     except CorruptShardError:
         raise
     except _ERRORS as error:
-        raise _corrupt(name, str(error) or type(error).__name__) from error
+        why = str(error) or type(error).__name__
+        if file.last.startswith(_COMPRESSED):
+            why = "it is compressed, and only a plain tar can be entered anywhere: unpack it"
+        raise _corrupt(name, why) from error
 
 
 def _corrupt(name: str, why: str) -> CorruptShardError:

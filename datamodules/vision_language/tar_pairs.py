@@ -156,8 +156,7 @@ class TarPairs(CaptionSource):
         self.caption = caption
         self.index_dir = None if index_dir is None else Path(index_dir).expanduser()
         self.on_corrupt = on_corrupt
-        first = shards if isinstance(shards, str) else next(iter(shards), "")
-        self.name = name or _folder_name(first) or type(self).__name__
+        self.name = name or _folder_name(shards) or type(self).__name__
 
     def load_rows(self, split: Split) -> Rows | None:
         """Return the pairs of a split; None if there is no such split.
@@ -254,6 +253,15 @@ class TarPairs(CaptionSource):
             rank_zero_warn(f"{self.name}: left out of {pairs:,} pairs: {said}")
 
 
+def _folder_name(shards: str | Sequence[str]) -> str:
+    """The name of the folder of the first tar; empty where there is none."""
+    first = shards if isinstance(shards, str) else next(iter(shards), "")
+    if is_remote(first):
+        return os.path.basename(os.path.dirname(first))
+    path = os.path.abspath(os.path.expanduser(first))
+    return os.path.basename(path if os.path.isdir(path) else os.path.dirname(path))
+
+
 def _counted(total: dict[str, tuple[int, str]], why: str) -> str:
     count, example = total[why]
     return f"{count:,} {why} (such as {example})"
@@ -263,12 +271,3 @@ def _where(caption: str) -> str:
     if caption == TXT:
         return "<key>.txt; where captions are in <key>.json, set caption to the name of their field"
     return f"<key>.json with a text {caption!r}; set caption to its field, or to txt for <key>.txt"
-
-
-def _folder_name(shards: str) -> str:
-    """The name of the folder of tars, given as such or by its tars."""
-    path = shards.rstrip("/")
-    last = os.path.basename(path)
-    if last.endswith(".tar") or set(last) & set("*?[{"):
-        return os.path.basename(os.path.dirname(path))
-    return last

@@ -74,6 +74,7 @@ class VisualGenomeRegions(CaptionSource):
 
 
 def _captions(path: Path, folder_of: Mapping[str, str]) -> Iterator[Caption]:
+    number = -1
     for number, item in json_items(path):
         where = f"item {number}"
         regions = item.get("regions") if isinstance(item, dict) else None
@@ -89,6 +90,8 @@ def _captions(path: Path, folder_of: Mapping[str, str]) -> Iterator[Caption]:
         for image, phrase in phrases:
             file = f"{image}{_ENDING}"
             yield where, f"{folder_of.get(file, _FOLDERS[0])}/{file}", phrase
+    if number < 0:
+        raise InputError(f"{path} lists nothing: expected the regions of each image")
 
 
 def _phrase(region: Any) -> tuple[int, str]:

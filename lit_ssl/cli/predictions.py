@@ -95,7 +95,9 @@ def _known(trainer: pl.Trainer, count: int) -> _Known:
     if isinstance(loader, RowsLoader) and loader.targets is not None:
         name = getattr(reader, "name", None)
         known = loader.targets()[0][rows]
-        labels = known if known.ndim == 1 else None  # answers of several people are no label
+        # numbers of images, and answers of several people, are no labels
+        carried = getattr(getattr(trainer, "datamodule", None), "carried", ("label",))
+        labels = known if carried[0] == "label" and known.ndim == 1 else None
     files = ["" if name is None else name(int(row)) or "" for row in rows]
     corrupt = getattr(reader, "corrupt", None)
     readable = np.ones(count, dtype=bool) if corrupt is None else ~corrupt[rows]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lit_ssl.text.caption_words import encoded_words as encoded_words
     from lit_ssl.text.caption_words import token_columns as token_columns
     from lit_ssl.text.collator import MaskingCollator as MaskingCollator
+    from lit_ssl.text.corpus_wordpiece import CorpusWordPiece as CorpusWordPiece
     from lit_ssl.text.corruption import corrupt as corrupt
     from lit_ssl.text.corruption import prediction_subset as prediction_subset
     from lit_ssl.text.corruption import replacement_units as replacement_units
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lit_ssl.text.rates import CosineRate as CosineRate
     from lit_ssl.text.rates import LinearRate as LinearRate
     from lit_ssl.text.span_masker import SpanMasker as SpanMasker
+    from lit_ssl.text.step_random import step_generator as step_generator
     from lit_ssl.text.word_tags import ContentWords as ContentWords
     from lit_ssl.text.word_tags import SpacyTagger as SpacyTagger
 

@@ -41,6 +41,8 @@ Sampling = Literal["bernoulli", "budget"]
 # A masker in the signature of what a configuration builds: of a protocol whose calls return tensors
 # jsonargparse believes that it makes tensors.
 MaskerLike = Callable[..., Any]
+# str | PMIVocabulary | None; of a class jsonargparse would take the file for its configuration.
+VocabularyLike = Any
 Tagger = Callable[[Sequence[str]], Sequence[bool]]
 
 
@@ -210,7 +212,7 @@ class PMIMasker:
     def __init__(
         self,
         rate: float = 0.15,
-        vocabulary: str | PMIVocabulary | None = None,
+        vocabulary: VocabularyLike = None,
         sampling: Sampling = "budget",
         min_masked: int = 0,
     ) -> None:
@@ -300,7 +302,7 @@ class NounVerbMasker:
             raise InputError(
                 f"{type(self).__name__} needs candidates, a bool for each token, in the batch: give"
                 " the data module, or the masker of a MaskingCollator, a tagger, such as"
-                " lit_ssl.text.SpacyTagger or a function of your own"
+                " lit_ssl.text.SpacyTagger, lit_ssl.text.ContentWords or a function of your own"
             )
         word_ids = needed_words(self, word_ids)
         check_batch(input_ids, maskable, word_ids=word_ids, candidates=candidates)

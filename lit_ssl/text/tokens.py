@@ -98,11 +98,14 @@ def load_tokenizer(path: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        if os.path.exists(path):
+            reason = f"transformers says: {' '.join(str(error).split())[:200]}"
+        else:  # it would say that there is no connection, though none was tried
+            reason = "There is no such path, and nothing is downloaded"
         raise InputError(
-            f"No tokenizer at {path!r}: expected a folder with the files of a pretrained one (such"
-            " as tokenizer.json, or vocab.txt, with config.json), for example that of"
-            f" bert-base-uncased. transformers says: {reason}"
+            f"No tokenizer at {path!r}: expected the file of a vocabulary (vocab.txt), or a folder"
+            " with the files of a pretrained tokenizer (such as tokenizer.json, or vocab.txt, with"
+            f" config.json), for example that of bert-base-uncased. {reason}"
         ) from error
     if tokenizer.pad_token_id is None:
         raise InputError(

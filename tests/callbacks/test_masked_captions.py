@@ -277,10 +277,17 @@ def test_what_cannot_be_drawn_is_said(make_trainer, tmp_path):
         def fixed_mask(self, inputs):
             return torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
 
+    class Unvalidated(caption_toys.WrittenCaptions):
+        def val_dataloader(self):
+            return []
+
     trainer = make_trainer(callbacks=[MaskedCaptions()])
     with pytest.warns(UserWarning, match="draws nothing: no caption of the evaluated set has a"):
         trainer.validate(NoWords(), caption_toys.WrittenCaptions(), verbose=False)
     assert written(tmp_path) == []
+    with pytest.warns(UserWarning, match="Never runs: MaskedCaptions") as told:
+        make_trainer(callbacks=[MaskedCaptions()]).fit(caption_toys.CaptionModule(), Unvalidated())
+    assert not any("draws nothing" in str(w.message) for w in told)
     with pytest.warns(UserWarning, match="are not a class token and a grid") as told:
         make_trainer(callbacks=[MaskedCaptions()], max_epochs=3).fit(
             caption_toys.CaptionModule(), caption_toys.WrittenCaptions()

@@ -108,3 +108,13 @@ def test_nothing_of_an_earlier_run_is_replaced(lit_ssl, images, workdir):
     assert lit_ssl(*WORDS).code == 0
     assert (workdir / "run/predictions.csv").read_text() == "mine"
     assert (workdir / "run/lit_ssl_runs/version_0/predictions.safetensors").is_file()
+
+
+def test_numbers_of_images_are_no_labels(lit_ssl, workdir):
+    recipe = ("--config=vl/digit_scenes.yaml", "--data.sizes=[4,0,3]", "--data.num_workers=0")
+    result = lit_ssl("predict", *recipe, "--trainer.default_root_dir=run", "--trainer.logger=false")
+    assert result.code == 0, result.err
+    table, tensors = found(workdir)
+    assert [row["label"] for row in table] == ["", "", ""]
+    assert tensors["predictions"].shape == (3, 64)
+    assert "labels" not in tensors

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from lit_ssl.cli.recipes import packaged_config
 from lit_ssl.models import MatchingHead, ViltBackbone
@@ -70,3 +72,49 @@ def test_mistakes_are_one_line(lit_ssl, start):
     wrong = lit_ssl("test", *QUICK, f"--model.pretrained={start}", "--trainer.limit_test_batches=1")
     assert wrong.code == 2
     assert "leave out limit_test_batches" in wrong.err
+
+
+CONTENT = """
+data:
+  class_path: RetrievalDataModule
+  init_args:
+    source: {class_path: lit_ssl.datamodules.Flickr30kCaptions, init_args: {root: flickr}}
+    tokenizer: {class_path: lit_ssl.text.CorpusWordPiece, init_args: {folder: ., size: 200}}
+    eval_transform:
+      class_path: lit_ssl.transforms.KeepAspect
+      init_args: {shorter: 32, multiple: 16}
+    num_negatives: 4
+    max_length: 24
+    batch_size: 3
+    num_workers: 0
+"""
+
+
+def test_files_of_flickr30k(lit_ssl, workdir, caplog):
+    """Images of several sizes with five captions each, in the official layout."""
+    (workdir / "flickr/flickr30k-images").mkdir(parents=True)
+    images = []
+    for i, split in enumerate(["train"] * 6 + ["val"] * 2 + ["test"] * 4):
+        size = (40 + 20 * (i % 2), 60)
+        Image.new("RGB", size, (20 * i, 0, 99)).save(workdir / f"flickr/flickr30k-images/{i}.jpg")
+        sentences = [
+            {"raw": f"dog number {i} from side {k}", "sentid": 5 * i + k} for k in range(5)
+        ]
+        images.append({"filename": f"{i}.jpg", "split": split, "sentences": sentences, "imgid": i})
+    text = json.dumps({"images": images, "dataset": "flickr30k"})
+    (workdir / "flickr/dataset_flickr30k.json").write_text(text)
+    words = QUICK[3:]
+    (workdir / "flickr.yaml").write_text(CONTENT)
+    model = yaml.safe_load(packaged_config(RECIPE).read_text())["model"]
+    model["init_args"]["backbone"]["init_args"]["config"]["vocab_size"] = 200
+    (workdir / "model.yaml").write_text(yaml.safe_dump({"model": model}))
+    done = lit_ssl("fit", "--config=model.yaml", "--config=flickr.yaml", *words, "--then=test")
+    assert done.code == 0, done.err
+    assert "val: 2 images × 10 texts = 20 pairs to score" in caplog.text
+    assert "test: 4 images × 20 texts = 80 pairs to score" in caplog.text
+    assert len(recalls(done.out)) == 6
+    again = lit_ssl(
+        "test", "--config=model.yaml", "--config=flickr.yaml", *words, "--ckpt_path=last"
+    )
+    assert again.code == 0, again.err
+    assert recalls(again.out) == recalls(done.out)

@@ -284,6 +284,52 @@ def test_nothing_is_wrong_with_what_the_parser_takes(options, words):
     assert wrong_entry(options, shlex.split(words), linked=["model.num_classes"]) is None
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.masker", "lit_ssl.text.SpanMasker", "--model.masker.sampling=ceil"],
+        ["--model.masker=lit_ssl.text.corrupt", "--model.rate_schedule=math.sqrt"],
+        ["--model.masker={class_path: lit_ssl.text.PMIMasker, init_args: {rate: 0.4}}"],
+    ],
+)
+def test_nothing_is_wrong_with_what_stands_for_a_function(options, words):
+    recipe = ["--config", str(packaged_config("vl/digit_scenes.yaml"))]
+    assert wrong_entry(options, [*recipe, *words], linked=["model.num_classes"]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model.masker.rat=0.2", "model.masker: UniformMasker has no option 'rat'. Did you mean"),
+        ("--model.masker.rate=x", "model.masker.rate: expected float, got 'x'."),
+        (
+            "--model.masker=lit_ssl.text.UniformMaskr",
+            "lit_ssl.text has no class or function 'UniformMaskr'. Did you mean UniformMasker?",
+        ),
+        (
+            "--data VLPretrainDataModule --data.sources=PairList",
+            "Write a list, as [{class_path: PairList}], or --data.sources+=PairList",
+        ),
+        (
+            "--model.masker.help lit_ssl.text.SpanMasker",
+            "has no help here: python -m pydoc",
+        ),
+        ("--model.masker=nowhere.mask", "model.masker: no module named 'nowhere'."),
+        ("--model.masker=3", "model.masker: expected Callable[..., Any], got '3'."),
+        # options of a right one are not blamed for what is wrong behind them
+        ("--model.masker.rate=0.2 --model.lr=x", "model.lr: expected float, got 'x'."),
+        (
+            "--model.rate_schedule=lit_ssl.text.LinearRate --model.rate_schedule.start=0.6",
+            "model.rate_schedule: LinearRate needs end.",
+        ),
+    ],
+)
+def test_what_stands_for_a_function(options, words, message):
+    recipe = ["--config", str(packaged_config("vl/digit_scenes.yaml"))]
+    line = wrong_entry(options, [*recipe, *words.split()], linked=["model.num_classes"])
+    assert message in line
+
+
 def test_module_with_a_syntax_error(lit_ssl, workdir, monkeypatch):
     monkeypatch.syspath_prepend(workdir)
     (workdir / "half_written.py").write_text("class X(\n")

@@ -45,6 +45,14 @@ def test_lazy_names():
         _ = lit_ssl.MSNN
 
 
+def test_no_public_name_is_that_of_a_file_beside_it():
+    """The import of the file would put the module in the place of what it defines."""
+    for package in filter(lambda name: hasattr(import_module(name), "__path__"), module_names()):
+        home = import_module(package)
+        files = {module.name for module in pkgutil.iter_modules(home.__path__)}
+        assert not files & set(getattr(home, "__all__", [])), package
+
+
 @pytest.mark.parametrize("path", ["losses.MSNLoss", "losses.msn.MSNLoss", "metrics.knn.__doc__"])
 def test_one_import_is_enough_for_what_lies_below(path):
     code = f"import lit_ssl; assert lit_ssl.{path}; assert not hasattr(lit_ssl, 'loses')"

@@ -18,7 +18,7 @@ from lit_ssl.text import (
     replacement_units,
 )
 from lit_ssl.text.corruption import masked_runs
-from lit_ssl.text.step_generator import step_generator
+from lit_ssl.text.step_random import step_generator
 
 
 def test_shares_are_within_three_sigma():

@@ -23,6 +23,7 @@ from lit_ssl.cli.mistakes.types import (
     item_type,
     kinds,
     path_of_function,
+    takes_functions,
 )
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.recipes import config_name
@@ -107,9 +108,14 @@ class _Search:
         """Help of an object inside another, of a class that nobody has named."""
         owner, _, name = path.rpartition(".")
         known = self.objects.get(owner)
+        hint = option_types(class_parser(known.class_type)).get(name) if known else None
+        if takes_functions(hint):
+            self.fail(
+                f"--{path} may be a function, and has no help here: python -m pydoc MODULE.NAME"
+            )
         if has_class or known is None or path in self.objects:
             return
-        bases = list(kinds(option_types(class_parser(known.class_type)).get(name)))
+        bases = list(kinds(hint))
         if bases and not is_dataclass(bases[0]):
             ours = bases[0].__module__.startswith("lit_ssl.")
             example = bases[0].__name__ if ours else "CLASS"
@@ -185,7 +191,9 @@ class _Search:
         of_objects = items is not None and bool(kinds(items))
         if self.typed and value is None:  # the word after it is missing
             return
-        if self.typed and isinstance(value, str) and (valid or of_objects) and value[:1] in "{[":
+        functions = takes_functions(hint)
+        is_object = valid or of_objects or functions
+        if self.typed and isinstance(value, str) and is_object and value[:1] in "{[":
             with suppress(yaml.YAMLError):
                 value = yaml.safe_load(value)
         if of_objects:
@@ -202,8 +210,21 @@ class _Search:
             except InputError:
                 if not accepts(hint, value):  # the type may allow other strings and mappings too
                     raise
+        elif functions and self.function(value, path):
+            return
         elif not accepts(hint, value) and not (append and accepts(items, value)):
             self.wrong_type(value, hint, path)
+
+    def function(self, value: Any, path: str) -> bool:
+        """What stands for a function: its path, or an object; returns whether it is looked at."""
+        entry = {"class_path": value} if isinstance(value, str) else value
+        if not isinstance(entry, Mapping):
+            return False
+        name = entry.get("class_path")
+        if "." not in name if isinstance(name, str) else path not in self.objects:
+            return False  # jsonargparse finds functions by their paths only
+        self.object(entry, {object: 0}, path)
+        return True
 
     def items(self, values: Sequence[Any], hint: Any, path: str, append: bool) -> None:
         """A list of objects, or more of them."""
@@ -283,6 +304,8 @@ class _Search:
         words = [name.strip("'") for name in names if name[0] == "'"]
         near = did_you_mean(str(value), words, list_up_to=0)
         near = near or path_of_function(hint, value)
+        if kinds(item_type(hint)) and isinstance(value, str):
+            near = f" Write a list, as [{{class_path: {value}}}], or --{path}+={value}"
         self.fail(f"{self.shown(path)}: expected {' or '.join(names)}, got {str(value)!r}.{near}")
 
     def required(self, linked: Sequence[str]) -> None:

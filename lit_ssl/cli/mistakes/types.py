@@ -16,7 +16,15 @@ from jsonargparse import ArgumentParser
 
 from lit_ssl.errors import InputError, did_you_mean
 
-__all__ = ["accepts", "class_called", "in_words", "item_type", "kinds", "path_of_function"]
+__all__ = [
+    "accepts",
+    "class_called",
+    "in_words",
+    "item_type",
+    "kinds",
+    "path_of_function",
+    "takes_functions",
+]
 
 _UNIONS = (Union, types.UnionType)
 _FUNCTIONS = "lit_ssl.text"  # maskers, rates, taggers
@@ -78,15 +86,18 @@ def in_words(hint: Any) -> list[str]:
     return [str(hint).replace("typing.", "").replace("collections.abc.", "")]
 
 
+def takes_functions(hint: Any) -> bool:
+    """Whether a type allows functions, or objects that are called like one."""
+    allowed = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
+    return any(get_origin(kind) is Callable for kind in allowed) and not kinds(hint)
+
+
 def path_of_function(hint: Any, value: Any) -> str:
     """What to write for the bare name of a function, or of a class that is called like one.
 
     jsonargparse finds classes by their short names, but functions by their paths only.
     """
-    allowed = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
-    if not any(get_origin(kind) is Callable for kind in allowed):
-        return ""
-    if not isinstance(value, str) or not value.isidentifier():
+    if not takes_functions(hint) or not isinstance(value, str) or not value.isidentifier():
         return ""
     home = import_module(_FUNCTIONS)
     if value in home.__all__:
@@ -109,7 +120,7 @@ def class_called(name: str, bases: Collection[type]) -> type | None:
         InputError: if there is no such class, with the nearest name.
     """
     if "." in name:
-        found = _by_path(name)
+        found = _by_path(name, "class" if object not in bases else "class or function")
         if not inspect.isclass(found):
             return None
         try:
@@ -131,7 +142,7 @@ def class_called(name: str, bases: Collection[type]) -> type | None:
     return next(iter(same.values()))
 
 
-def _by_path(path: str) -> Any:
+def _by_path(path: str, what: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         home = import_module(module)
@@ -145,8 +156,9 @@ def _by_path(path: str) -> Any:
         text = f"{path} cannot be imported: {type(error).__name__}: {error}"
         raise InputError(text) from error
     if not hasattr(home, name):
-        classes = [n for n, _ in inspect.getmembers(home, inspect.isclass)]
-        raise InputError(f"{module} has no class {name!r}.{did_you_mean(name, classes)}")
+        wanted = inspect.isclass if what == "class" else callable
+        names = [n for n, _ in inspect.getmembers(home, wanted) if n[0] != "_"]
+        raise InputError(f"{module} has no {what} {name!r}.{did_you_mean(name, names)}")
     return getattr(home, name)
 
 

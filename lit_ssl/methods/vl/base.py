@@ -116,8 +116,9 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
     # weights
 
     def setup(self, stage: str) -> None:
-        """Compare the vocabularies of data and backbone, and load the weights to start from."""
+        """Compare vocabulary and texts of the data with the backbone; load the starting weights."""
         self._meet_vocabulary()
+        self._meet_texts()
         super().setup(stage)
 
     def load_start(self) -> None:
@@ -173,6 +174,17 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         if self.vocabulary and self.vocabulary != found:
             raise InputError(_ANOTHER.format(source="This module"))
         self.vocabulary = found
+
+    def _meet_texts(self) -> None:
+        """A long text may come late in the training: it is refused at the start."""
+        longest = getattr(data_source(self.trainer), "longest_text", 0)
+        positions = getattr(self.backbone, "max_text_len", longest)
+        if longest > positions:
+            raise InputError(
+                f"the data's texts have up to {longest} tokens, but the backbone has positions for "
+                f"{positions}: give the data max_length: {positions}, which cuts longer ones, or "
+                "the backbone more positions (max_position_embeddings)"
+            )
 
     # optimization
 

@@ -37,7 +37,7 @@ from lit_ssl.text.corruption import (
 from lit_ssl.text.fixed_mask import fixed_word_mask
 from lit_ssl.text.maskers import MaskerLike, checked_mask
 from lit_ssl.text.rates import RateSchedule
-from lit_ssl.text.step_generator import step_generator
+from lit_ssl.text.step_random import step_generator
 from lit_ssl.text.unit_sampling import check_rate
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import finished_batches, total_steps
@@ -179,6 +179,7 @@ class VLPretraining(VLModule):
         self.local_mlm_loss = MaskedLMLoss(global_mean=False)
         self.alignment = WordPatchAlignment()
         self.mask_id = mask_id
+        self._said_alone = False
         self.token_count = self.backbone.vocab_size  # ids that a random token may have
 
     @property
@@ -211,12 +212,16 @@ class VLPretraining(VLModule):
         return super().load_head(name, weights)
 
     def _in_words(self) -> str:
-        own: Any = getattr(self.masker, "rate", "its own")
+        name = type(self).__name__
+        if not self.mlm_weight:
+            return f"{name}: no words are masked, since mlm_weight is 0"
+        own: Any = getattr(self.masker, "rate", None)
         rate = own if self.rate_schedule is None else self.rate_schedule
-        masks = f"{type(self.masker).__name__} masks at the rate {rate}"
+        masker = getattr(self.masker, "__name__", type(self.masker).__name__)
+        masks = f"{masker} masks at {'a rate of its own' if rate is None else f'the rate {rate}'}"
         if self.prediction_rate is not None:
             masks += f" and {self.prediction_rate} is predicted"
-        return f"{type(self).__name__}: {masks}" if self.mlm_weight else f"{type(self).__name__}"
+        return f"{name}: {masks}"
 
     # training
 
@@ -321,6 +326,12 @@ class VLPretraining(VLModule):
             raise InputTypeError(
                 "matching exchanges images within a batch, and must know which captions are of one "
                 "image: batches are (inputs, image numbers)"
+            )
+        if size == 1 and not self._said_alone:
+            self._said_alone = True
+            rank_zero_warn(
+                "VLPretraining: a batch of one pair has no other image, so that matching learns "
+                "nothing from it: use a larger batch_size, or other_images: true of the data"
             )
         return draw_in_batch(numbers, generator)
 

@@ -87,5 +87,5 @@ def check_text(batch: Mapping[str, Tensor], images: int, longest: int) -> None:
     if ids.shape[1] > longest:
         raise InputError(
             f"texts have {ids.shape[1]} tokens, but the network has {longest} positions: give the "
-            f"data a max_text_len of at most {longest}, or the network more positions"
+            f"data max_length: {longest}, which cuts longer ones, or the network more positions"
         )

@@ -144,7 +144,7 @@ def test_no_tokenizer(civilcomments, tmp_path, content):
     if content:
         folder.mkdir()
     data = CivilCommentsDataModule(root=str(civilcomments), tokenizer=str(folder))
-    with pytest.raises(InputError, match=r"No tokenizer at .*nothing': expected a folder with"):
+    with pytest.raises(InputError, match=r"No tokenizer at .*nothing': expected the file of a voc"):
         data.setup("fit")
 
 

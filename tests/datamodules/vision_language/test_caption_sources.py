@@ -211,6 +211,8 @@ def test_visual_genome_with_half_of_its_images(tmp_path):
         ('[{"regions": [{"image_id": 1}]}]', r"item 0: expected a region with a phrase"),
         ('[{"regions": []}', r"expected ',' or '\]', found 'its end' \(at character 16\)"),
         ("", r"expected '\[', found 'its end'"),
+        ("[]", "lists nothing: expected the regions"),
+        (f'[{{"regions": [{{"image_id": {"9" * 5000}}}]}}]', "value has 5000 digits"),
     ],
 )  # fmt: skip
 def test_broken_regions(tmp_path, content, message):
@@ -255,6 +257,9 @@ def test_wrong_entries(tmp_path, entry, message):
     (tmp_path / "annot.json").write_text(json.dumps([["0000000", "a"], entry]))
     with pytest.raises(InputError, match=message):
         SBUCaptions(str(tmp_path), missing_images="skip").load_rows("train")
+    (tmp_path / "annot.json").write_text("[]")
+    with pytest.raises(InputError, match=r"annot\.json lists nothing"):
+        SBUCaptions(str(tmp_path)).load_rows("train")
 
 
 def test_conceptual_captions_of_two_lists(tmp_path):
@@ -283,6 +288,9 @@ def test_conceptual_captions_of_the_official_table(tmp_path):
     assert [text for _, text in captions(rows)] == ['training "2" of actor']
     table.write_text(f"{lines[0]}\nno address\n")
     with pytest.raises(InputError, match=r"training\.tsv, line 2: expected a caption, a tab"):
+        source.load_rows("train")
+    table.write_text("\n")
+    with pytest.raises(InputError, match=r"training\.tsv lists nothing"):
         source.load_rows("train")
 
 

@@ -214,6 +214,56 @@ def test_wrong_weights(make, weights, message):
         make(weights=weights)
 
 
+def test_more_processes_than_validation_rows(make, monkeypatch):
+    """A process without a row would let the others wait for ever."""
+    data = make(("coco",))
+    data.setup("fit")
+    count = len(data.rows("val"))
+    monkeypatch.setattr(data, "shard", lambda: (count, 0))
+    assert len(data.val_dataloader()) == 1
+    monkeypatch.setattr(data, "shard", lambda: (count + 1, 0))
+    with pytest.raises(InputError, match=f"val: {count} captions cannot be shared out to"):
+        data.val_dataloader()
+
+
+def test_a_weight_without_a_draw_names_its_source(make):
+    data = make(("coco", "sbu"), weights=[1, 1e-9])
+    data.setup("fit")
+    with pytest.raises(InputError, match="source SBU gives 0 of"):
+        data.train_dataloader()
+
+
+def test_texts_that_do_not_fit(make, tmp_path):
+    layouts.write_image(tmp_path / "a.jpg", 3)
+    text = "image,caption\na.jpg,a lake\n" + f"a.jpg,{'lake ' * 20_000}\na.jpg,{'far ' * 14}\n"
+    (tmp_path / "long.csv").write_text(text)
+    mine = PairList(str(tmp_path / "long.csv"))
+    data = make(sources=[mine], max_length=16)
+    with pytest.warns(UserWarning, match="train: 1 of 3 texts are longer than max_length = 16"):
+        data.setup("fit")
+    with pytest.raises(InputError, match="max_length is 2 tokens, but the tokenizer adds 2"):
+        make(sources=[mine], max_length=2).setup("fit")
+
+
+def test_no_training_captions_for_a_vocabulary(make, tmp_path):
+    layouts.write_image(tmp_path / "a.jpg", 3)
+    (tmp_path / "mine.csv").write_text("image,caption,split\na.jpg,a lake,val\n")
+    with pytest.raises(InputError, match="no captions, and a CorpusWordPiece is trained on"):
+        make(sources=[PairList(str(tmp_path / "mine.csv"))]).prepare_data()
+
+
+def test_skipped_images_say_why_and_not_what_is_done_already(make, tmp_path):
+    layouts.write_image(tmp_path / "a.jpg", 3)
+    (tmp_path / "page.jpg").write_text("<html>not found</html>")
+    (tmp_path / "mine.csv").write_text("image,caption\npage.jpg,a lake\na.jpg,a hill\n")
+    mine = PairList(str(tmp_path / "mine.csv"))
+    data = make(sources=[mine], on_corrupt="skip", drop_last=False)
+    data.setup("fit")
+    with pytest.warns(UserWarning, match="Skipped: cannot identify image file"):
+        (batch,) = data.train_dataloader()
+    assert batch[1].tolist() == [1, 1]
+
+
 def test_sources_that_cannot_be_mixed(make, root, tmp_path):
     with pytest.raises(InputError, match="two sources are called 'COCO'"):
         make(("coco", "coco"))

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_ssl.datamodules import PairList
+from lit_ssl.datamodules import PairList, VLPretrainDataModule
 from lit_ssl.errors import InputError
+from lit_ssl.text import CorpusWordPiece
 
 sys.path.insert(0, str(Path(__file__).parent))
 import source_layouts as layouts
@@ -153,6 +154,12 @@ def test_wrong_rows(folder, row, message):
         ("p.csv", "image,caption\na.jpg,a,b\n", "line 2 .* 3 columns, its header 2"),
         ("p.csv", "image,caption,image\na.jpg,a,b\n", "has 2 columns 'image'"),
         ("p.csv", b"image,caption\n\xff,a", "is no text with comma-separated values"),
+        ("p.csv", 'image,caption\na.jpg,"a\na.jpg,b\n', "unexpected end of data"),
+        ("p.tsv", 'image\tcaption\na.jpg\t"a" b\n', "'\t' expected after '\"'"),
+        ("p.csv", "image,caption,Split\na.jpg,a,test\n", "has 'Split': set split_column to it"),
+        ("p.jsonl", '{"image": "a.jpg", "caption": "a", "split": null}', "line 1: .* found 'None'"),
+        ("p.jsonl", '{"image": "a.jpg", "caption": "a"}\n'
+         '{"image": "a.jpg", "caption": "b", "split": "test"}', "line 2: there is a 'split'"),
     ],
 )  # fmt: skip
 def test_broken_files(folder, name, content, message):
@@ -161,6 +168,31 @@ def test_broken_files(folder, name, content, message):
     with pytest.raises(InputError, match=message) as caught:
         PairList(str(path)).load_rows("train")
     assert "\n" not in str(caught.value)
+
+
+def test_captions_over_several_lines_are_told(folder, recwarn):
+    """A quotation mark that another one closes, lines later, cannot be told from a long caption."""
+    path = folder / "pairs.csv"
+    path.write_text('image,caption\na.jpg,"a lake\nimg/c,a dog"\nimg/c,x\n')
+    assert len(PairList(str(path)).load_rows("train")) == 2
+    said = [str(warning.message) for warning in recwarn]
+    assert any("1 captions of" in text and "up to line 3" in text for text in said), said
+
+
+def test_a_folder_with_the_name_of_an_image_is_none(folder):
+    (folder / "d.jpg").mkdir()
+    (folder / "round").symlink_to("round")
+    rows = [("a.jpg", "a", "train"), ("d.jpg", "b", "train")]
+    path = write_csv(folder / "pairs.csv", rows=rows)
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images .* are not in .*\(d\.jpg\)"):
+        PairList(path).load_rows("train")
+    path = write_csv(folder / "none.csv", rows=rows[1:])
+    # the message lists the folder, and a link that goes round in a circle with it
+    with pytest.raises(FileNotFoundError, match=r"such as d\.jpg\. Found: .* holds"):
+        PairList(path).load_rows("train")
+    path = write_csv(folder / "round.csv", rows=[("round/a.jpg", "a", "train")])
+    with pytest.raises(InputError, match=r"cannot list the folder .*round"):
+        PairList(path).load_rows("train")
 
 
 def test_no_file_and_another_kind(folder):
@@ -180,8 +212,34 @@ def test_missing_images_are_listed_folder_by_folder(folder, monkeypatch):
     import os
 
     looked = []
-    listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda name: looked.append(Path(name).name) or listdir(name))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda name: looked.append(Path(name).name) or scandir(name))
     with pytest.warns(UserWarning, match="6 of 7 images"):
         assert len(PairList(path, missing_images="skip").load_rows("train")) == 1
     assert sorted(looked) == ["b", "img"]
+
+
+def test_a_skipped_image_is_named_without_the_advice_to_skip_it(folder):
+    pytest.importorskip("transformers")
+    (folder / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    data = VLPretrainDataModule(
+        sources=[PairList(write_csv(folder / "pairs.csv"))],
+        tokenizer=CorpusWordPiece(str(folder / "vocabulary"), 200), image_size=8, num_workers=0,
+        batch_size=3, on_corrupt="skip",
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup("fit")
+    with pytest.warns(UserWarning, match=r"Skipped: cannot identify .*\(a\.jpg\)") as caught:
+        list(data.train_dataloader())
+    assert not any("on_corrupt" in str(warning.message) for warning in caught)
+
+
+def test_the_name_of_a_tokenizer_on_a_hub_is_no_path(folder):
+    pytest.importorskip("transformers")
+    data = VLPretrainDataModule(
+        sources=[PairList(write_csv(folder / "pairs.csv"))], tokenizer="somebody/a-tokenizer",
+        image_size=8,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no such path, and nothing is downloaded") as error:
+        data.setup("fit")
+    assert "connect" not in str(error.value)

@@ -16,6 +16,7 @@ from lit_ssl.datamodules import (
     RetrievalDataModule,
     Rows,
 )
+from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.vision_language.caption_source import CaptionSource
 from lit_ssl.datamodules.vision_language.negative_texts import NegativeTexts
 from lit_ssl.errors import InputError
@@ -78,6 +79,47 @@ def test_negatives_are_different_texts_of_other_images():
         assert np.array_equal(again, drawn[7:9])  # a function of row and seed, not of the batch
     with pytest.raises(InputError, match="set num_negatives to at most 9, or give more"):
         NegativeTexts(numbers, 10)
+
+
+def test_negatives_are_not_of_the_image_that_stands_in(caplog):
+    """Where an image cannot be read, the row that comes in its place has the negatives."""
+    data = make(num_negatives=9, on_corrupt="skip", drop_last=False, batch_size=12)
+    with caplog.at_level("INFO"):
+        data.setup("fit")
+    assert "train: numbers, 8 images with 12 captions" in caplog.text
+    captions = data.rows("train").source
+    read = captions.images.read
+
+    def fails(index, max_side=None):
+        if index == 9:
+            raise CorruptImageError("broken")
+        return read(index, max_side)
+
+    captions.images.read = fails
+    with pytest.warns(UserWarning, match="Skipped: broken"):
+        inputs, numbers = next(iter(data.train_dataloader()))
+    assert 9 not in numbers
+    image_told = inputs["negative_input_ids"][..., 2] - PIECES.index("zero")
+    assert not (image_told == numbers[:, None]).any()
+
+
+def test_no_other_image_is_searched_in_the_place_of_one():
+    data = make(on_corrupt="skip")
+    data.setup("test")
+    images = data.rows("test").source.images
+    read = images.read
+
+    def fails(index, max_side=None):
+        if index == 5:
+            raise CorruptImageError("broken")
+        return read(index, max_side)
+
+    images.read = fails
+    with (
+        pytest.warns(UserWarning, match="Skipped: broken"),
+        pytest.raises(CorruptImageError, match="no other one can be searched in its place"),
+    ):
+        list(data.test_dataloader())
 
 
 def test_negatives_are_equally_likely():

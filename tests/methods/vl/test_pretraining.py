@@ -524,6 +524,36 @@ def test_a_vocabulary_that_is_larger_than_the_embeddings():
         trainer().fit(module(net=backbone(vocab_size=50)), datamodule=scenes())
 
 
+def test_texts_that_are_longer_than_the_positions_are_refused_before_the_first_step():
+    few = {"max_position_embeddings": 9}
+    message = r"up to 1\d tokens.* positions for 9: give the data max_length: 9"
+    stop = Seen()
+    with pytest.raises(InputError, match=message):
+        trainer(callbacks=[stop]).fit(module(net=backbone(**few)), datamodule=scenes())
+    assert not stop.losses
+    with pytest.warns(UserWarning, match="longer than max_length = 9"):
+        trainer(fast_dev_run=1).fit(module(net=backbone(**few)), datamodule=scenes(max_length=9))
+
+
+def test_a_batch_of_one_pair_says_that_matching_learns_nothing():
+    with pytest.warns(UserWarning, match="no other image.*larger batch_size") as caught:
+        trainer(max_steps=3, limit_val_batches=0).fit(
+            module(), datamodule=scenes((3, 0, 2), batch_size=1)
+        )
+    assert sum("no other image" in str(warning.message) for warning in caught) == 1
+
+
+def test_what_is_masked_is_said(caplog):
+    def mine(ids, maskable, *_):
+        return maskable
+
+    caplog.set_level("INFO", logger="lightning.pytorch")
+    for masker in (mine, WholeWordMasker(0.3)):
+        trainer(fast_dev_run=1).fit(module(masker), datamodule=scenes())
+    assert "mine masks at a rate of its own" in caplog.text
+    assert "WholeWordMasker masks at the rate 0.3" in caplog.text
+
+
 def test_batches_of_another_form():
     found = module(mask_id=4)
     inputs, numbers = pairs()

@@ -544,6 +544,9 @@ def test_packages_that_are_missing(make, monkeypatch):
 def test_counts_of_img2dataset(shards, make, tmp_path):
     folder = shards(tmp_path, [3, 4])
     assert make(folder).train_samples == 7
+    nothing = shards(tmp_path / "nothing", [0])
+    with pytest.raises(InputError, match="count no pair in all shards"):
+        make(nothing).setup("fit")
     (folder / "00001_stats.json").write_text(json.dumps({"count": 3}))
     with pytest.raises(InputError, match=r"00001_stats\.json does not tell .*set epoch_samples"):
         make(folder).setup("fit")

@@ -20,10 +20,11 @@ from lit_ssl.datamodules import (
     TarPairs,
     VLPretrainDataModule,
 )
-from lit_ssl.datamodules.vision_language import tar_pairs
+from lit_ssl.datamodules.vision_language import tar_members, tar_pairs
 from lit_ssl.datamodules.vision_language.tar_index import index_path
 from lit_ssl.datamodules.vision_language.tar_members import CorruptShardError
 from lit_ssl.errors import InputError
+from lit_ssl.files import write_file
 
 
 class Module(ImageCaptionModule):
@@ -242,13 +243,65 @@ def test_other_files_than_tars(shards, tmp_path):
     whole = path.read_bytes()
     for content, why in (
         (b"<html>404</html>" * 100, "no whole tar"),
-        (b"\x1f\x8b" + bytes(600), "no whole tar"),
+        (b"\x1f\x8b" + bytes(600), r"no whole tar \(it is compressed"),
         (whole + whole, "more follows behind its end mark"),
         (whole[:2048] + b"\xff" * 512 + whole[2560:], "no file of a tar at byte 2,048"),
     ):
         path.write_bytes(content)
         with pytest.raises(CorruptShardError, match=why):
             TarPairs(str(folder)).load_rows("train")
+
+
+def test_what_cannot_be_opened(shards, tmp_path):
+    folder = shards(tmp_path, [1])
+    (folder / "sub.tar").mkdir()
+    with pytest.raises(InputError, match=r"sub\.tar cannot be read \(.*leave it out"):
+        TarPairs(str(folder)).load_rows("train")
+
+
+def test_a_failing_disk_leaves_no_index(shards, tmp_path, monkeypatch):
+    """Else the tar would count as broken when the disk works again."""
+    folder = shards(tmp_path, [2])
+    read = tar_members._Forward.read
+
+    def fails(self, size):
+        if self.tell() > 1024:
+            raise OSError(5, "Input/output error")
+        return read(self, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_members._Forward, "read", fails)
+        with pytest.raises(CorruptShardError, match="Input/output error"):
+            TarPairs(str(folder)).load_rows("train")
+    assert len(TarPairs(str(folder)).load_rows("train")) == 2
+
+
+def test_two_machines_write_one_file_at_once(tmp_path):
+    """In containers, processes on several machines may have one number."""
+
+    def write(file):
+        file.write("outer")
+        write_file(tmp_path / "index", lambda inner: inner.write("inner"))
+
+    write_file(tmp_path / "index", write)
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    assert (tmp_path / "index").read_text() == "outer"
+
+
+def test_names_of_folders(shards, tmp_path, monkeypatch):
+    folder = shards(tmp_path / "cc3m", [1])
+    monkeypatch.chdir(folder)
+    for given in (str(folder), f"{folder}/", f"{folder}/*.tar", ".", "00000.tar", ["00000.tar"]):
+        assert TarPairs(given).name == "cc3m", given
+    assert TarPairs("https://host/cc3m/{0..3}.tar").name == "cc3m"
+
+
+def test_one_tar_by_two_names(shards, tmp_path):
+    folder = shards(tmp_path / "a", [1])
+    (tmp_path / "link").symlink_to(folder)
+    for other in (f"{folder}/../a/00000.tar", str(tmp_path / "link" / "00000.tar")):
+        with pytest.raises(InputError, match="is named twice"):
+            TarPairs([str(folder / "00000.tar"), other]).load_rows("train")
 
 
 def test_a_header_with_a_false_size(shards, tmp_path):
