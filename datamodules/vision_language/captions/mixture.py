@@ -126,7 +126,8 @@ class VLPretrainDataModule(ImageCaptionModule):
                 f"no training captions of {listed(gone)} are left after val_size, val_file and"
                 " subset, but they have a weight: take them out of sources"
             )
-        options = {"seed": self.run_seed(), "drop_last": self.drop_last, "names": self.names}
+        options: dict[str, Any] = {"seed": self.run_seed(), "drop_last": self.drop_last}
+        options["names"] = self.names
         return MixedEpochSampler(dataset, source_of, self.weights, *self.shard(), **options)
 
 

@@ -108,7 +108,7 @@ class VLPretraining(VLModule):
     2111.02387 (two streams).
     """
 
-    heads = ("mlm_head", "itm_head")
+    heads: tuple[str, ...] = ("mlm_head", "itm_head")
 
     def __init__(
         self,
