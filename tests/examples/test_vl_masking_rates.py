@@ -92,11 +92,11 @@ def test_places_are_counted_both_ways(example):
 
 @pytest.mark.slow
 def test_a_higher_rate_grounds_words_and_lifts_matching_and_statements(example, tmp_path):
-    """Uniform 15 against 60 %, three fresh seeds; docs/vl_masking.md has the numbers of five."""
+    """Uniform 15 against 60 %; docs/vl_masking.md has the numbers of five seeds."""
     found = {
         rate: [
             example.run((example.Setting(rate=rate), seed, tmp_path, 8000, 2000, 250))["scores"]
-            for seed in (20, 21, 22)
+            for seed in (10, 11, 12)
         ]
         for rate in (0.15, 0.60)
     }
