@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ _LEFT_BY_TRAINERS = (
 @pytest.fixture(autouse=True)
 def _clean_start() -> None:
     torch.manual_seed(0)
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)  # examples silence it
     if torch.distributed.is_initialized():  # so does a Trainer with a strategy and one process
         torch.distributed.destroy_process_group()
     for name in _LEFT_BY_TRAINERS:

@@ -391,7 +391,8 @@ def test_files_that_are_not_there(refused):
     assert "there is no text encoder in none: give a folder" in line
     line = refused("vilt_nlvr2", "--data.tokenizer=none/vocab.txt")
     assert "none/vocab.txt" in line
-    assert "expected a folder with the files of a pretrained one" in line
+    assert "expected the file of a vocabulary (vocab.txt), or a folder" in line
+    assert "nothing is downloaded" in line
     line = refused("own_pairs")
     assert "expected the file data/pairs.csv" in line
     assert "Set path to the list of images and captions" in line

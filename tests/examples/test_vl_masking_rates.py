@@ -26,6 +26,7 @@ def example():
     return module
 
 
+@pytest.mark.slow
 def test_it_trains_once_and_reports_every_row(example, monkeypatch, capsys, tmp_path):
     def run(*more):
         words = ["--quick", "--seeds", "1", "2", "--only", "corruption", "split_words", *more]

@@ -340,6 +340,7 @@ def rows_of(make, folder, devices):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_three_processes_draw_what_one_draws(make, tmp_path):
     one, three = (rows_of(make, tmp_path / str(devices), devices) for devices in (1, 3))

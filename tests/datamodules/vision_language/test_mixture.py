@@ -407,7 +407,10 @@ def results(folder, root, processes):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize(
+    "processes",
+    [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3],
+)
 def test_a_mixture_on_processes_resumes_in_the_middle(root, tmp_path, processes):
     """12 captions, of which 9 draws are of COCO (5 captions) and 3 of Visual Genome (7)."""
     found = results(tmp_path / "run", root, processes)

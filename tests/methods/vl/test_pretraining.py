@@ -354,6 +354,7 @@ class Scores(pl.Callback):
     teardown = Keep.teardown
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_validation_on_three_processes_is_that_of_one(tmp_path, monkeypatch):
     """Eleven captions: processes have 4, 4 and 3, with different numbers of masked tokens."""

@@ -20,7 +20,7 @@ from lit_ssl.datamodules import (
     TarPairs,
     VLPretrainDataModule,
 )
-from lit_ssl.datamodules.vision_language import tar_members, tar_pairs
+from lit_ssl.datamodules.vision_language.shards import tar_members, tar_pairs
 from lit_ssl.datamodules.vision_language.shards.tar_index import index_path
 from lit_ssl.datamodules.vision_language.shards.tar_members import CorruptShardError
 from lit_ssl.errors import InputError
