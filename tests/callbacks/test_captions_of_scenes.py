@@ -15,6 +15,8 @@ from lit_ssl.methods import VLPretraining
 from lit_ssl.models import CoAttentionBackbone, ViltBackbone
 from lit_ssl.text import UniformMasker
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("transformers")
 
 FIELDS = {

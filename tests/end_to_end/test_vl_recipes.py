@@ -226,7 +226,14 @@ FEW = {
 }
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, *OURS])
+# METER's take longer
+TRIED = [
+    pytest.param(name, marks=pytest.mark.slow) if name.startswith("meter") else name
+    for name in (*PUBLISHED, *OURS)
+]
+
+
+@pytest.mark.parametrize("name", TRIED)
 def test_fine_tuning(run, request, caplog, name):
     caplog.set_level("INFO")
     family, _, task = name.partition("_")

@@ -16,8 +16,7 @@ from lit_ssl.datamodules import (
     NLVR2DataModule,
     write_nlvr2_layout,
 )
-from lit_ssl.datamodules.vision_language import digit_scenes_world as world
-from lit_ssl.datamodules.vision_language.digit_scenes import text
+from lit_ssl.datamodules.vision_language.digit_scenes import text, world
 from lit_ssl.datamodules.vision_language.digit_scenes.statements import draw_statement
 from lit_ssl.errors import InputError
 from lit_ssl.metrics import NLVR2Accuracy
