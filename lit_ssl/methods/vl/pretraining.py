@@ -201,6 +201,10 @@ class VLPretraining(VLModule):
         self.token_count = getattr(data, "vocab_size", None) or self.token_count
         if stage == "fit":
             rank_zero_info(self._in_words())
+            if self.itm_weight:
+                from_data = getattr(data, "other_images", False)
+                source = "all of the data (other_images)" if from_data else "the same batch"
+                rank_zero_info(f"{type(self).__name__}: texts are matched with images of {source}")
 
     def load_head(self, name: str, weights: VLWeights) -> bool:
         """Load a head; a tied decoder must not put another one in place of the word embeddings."""
