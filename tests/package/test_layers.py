@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "optim": (),
     "text": (),
     "transforms": (),
+    "video": (),
     "models": ("transforms",),
     "metrics": ("models", "text"),
     # what the others agree upon
@@ -37,14 +38,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainer": ("contracts",),
     "checkpoints": ("models",),
     # siblings, never each other
-    "callbacks": ("contracts", "groups", "imagenet_x", "metrics", "models", "trainer"),
-    "datamodules": ("contracts", "groups", "imagenet_x", "text", "trainer", "transforms"),
+    "callbacks": ("contracts", "groups", "imagenet_x", "metrics", "models", "trainer", "video"),
+    "datamodules": ("contracts", "groups", "imagenet_x", "text", "trainer", "transforms", "video"),
     "methods": ("checkpoints", "contracts", "groups", "losses", "metrics", "models", "optim",
                 "text", "trainer", "transforms"),
     "strategies": ("trainer",),
     "cli_configs": (),
 }  # fmt: skip
-PLAIN = ("groups", "imagenet_x", "losses", "metrics", "models", "optim", "text", "transforms")
+PLAIN = ("groups", "imagenet_x", "losses", "metrics", "models", "optim", "text", "transforms",
+         "video")  # fmt: skip
 HEAVY = ("transformers", "sklearn", "matplotlib", "mlxtend", "kornia", "av", "torchcodec",
          "fsspec", "h5py", "networkx", "webdataset")  # fmt: skip
 # The only file that knows private names of Lightning and torch, so that a new release of theirs is

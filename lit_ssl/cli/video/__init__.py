@@ -1,0 +1,1 @@
+"""Words of ``lit-ssl`` that read, make and score videos."""

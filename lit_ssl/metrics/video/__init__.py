@@ -1,0 +1,1 @@
+"""Distances between sets of videos, and scores of them."""
