@@ -74,22 +74,28 @@ class ClipFeatures(Metric):
         # of the last clips, [T, H, W]; and the number of processes that shared them
         self.add_state("clip_size", zero.repeat(3), dist_reduce_fx="max", persistent=bool(kept))
         self.add_state("processes", zero, dist_reduce_fx="max", persistent=bool(kept))
-        self.register_load_state_dict_pre_hook(_take_share)
+        self.register_load_state_dict_post_hook(_take_share)
         self.reset()
 
     def reset(self) -> None:
         """Forget all clips but those of the sets that are kept."""
-        names = [f"{name}_{part}" for name in self.kept for part in ("features", "places")]
-        before = {name: getattr(self, name) for name in names}
-        if names and any(before.values()):
-            before |= {"clip_size": self.clip_size, "processes": self.processes}
+        before = {
+            f"{name}_{part}": list(getattr(self, f"{name}_{part}"))  # reset empties the list itself
+            for name in self.kept
+            for part in ("features", "places")
+        }
+        size, processes = self.clip_size, self.processes
         super().reset()
         for name in self.sets:
             # begins with empty tensors, without which a process that has no clip sends nothing
-            self._set_rows(name, torch.empty(0, self.num_features), torch.empty(0))
-        for name, value in before.items():
-            if isinstance(value, Tensor) or value:
-                setattr(self, name, value)
+            for part, shape, dtype in (
+                ("features", (0, self.num_features), torch.float64),
+                ("places", (0,), torch.int64),
+            ):
+                empty = torch.empty(shape, dtype=dtype, device=self.device)
+                setattr(self, f"{name}_{part}", before.get(f"{name}_{part}") or [empty])
+        if any(len(tensor) for tensors in before.values() for tensor in tensors):
+            self.clip_size, self.processes = size, processes
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: a batch has no distance."""
@@ -194,33 +200,28 @@ class ClipFeatures(Metric):
             )
         self.clip_size = torch.tensor(size, device=self.device)
 
-    def _set_rows(self, name: str, features: Tensor, places: Tensor) -> None:
-        setattr(self, f"{name}_features", [features.to(self.device, torch.float64)])
-        setattr(self, f"{name}_places", [places.to(self.device, torch.int64)])
-
     def _joined(self, name: str) -> Tensor:
         value: list[Tensor] | Tensor = getattr(self, name)  # one tensor where it was gathered
         return torch.cat([t.cpu() for t in ([value] if isinstance(value, Tensor) else value)])
 
 
-def _take_share(metric: ClipFeatures, state: dict[str, Any], prefix: str, *args: Any) -> None:
-    """Load what a checkpoint holds on one process only; it is of one, that of rank zero."""
-    if f"{prefix}processes" not in state:
+def _take_share(metric: ClipFeatures, incompatible_keys: object) -> None:
+    """Keep of a checkpoint, which one process wrote, what belongs to this one."""
+    if not metric.kept:
         return
-    writers = int(state[f"{prefix}processes"])
+    for name in ("clip_size", "processes"):
+        setattr(metric, name, getattr(metric, name).to(metric.device))
+    writers = int(metric.processes)
     if writers > 1:
         warnings.warn(
             f"the checkpoint holds the {' and '.join(metric.kept)} clips of one of {writers}"
             f" processes only: {type(metric).__name__} forgets them, give them all again",
             stacklevel=2,
         )
+        metric.processes = torch.zeros_like(metric.processes)
     for name in metric.kept:
         for part in ("features", "places"):
-            tensors = state.get(f"{prefix}{name}_{part}", [])
+            tensors = getattr(metric, f"{name}_{part}")
             if writers > 1 or process_rank() > 0:
-                tensors = [tensor[:0] for tensor in tensors[:1]]
-            state[f"{prefix}{name}_{part}"] = [t.to(metric.device) for t in tensors]
-    if writers > 1:
-        state[f"{prefix}processes"] = torch.zeros_like(state[f"{prefix}processes"])
-    for name in ("clip_size", "processes"):
-        state[f"{prefix}{name}"] = state[f"{prefix}{name}"].clone().to(metric.device)
+                tensors = [tensors[0][:0]]
+            setattr(metric, f"{name}_{part}", [t.to(metric.device) for t in tensors])

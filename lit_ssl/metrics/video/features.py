@@ -7,6 +7,7 @@ whoever wrote them: load files of people that you trust, and compare the hash on
 from __future__ import annotations
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -139,7 +140,10 @@ def _read(path: Path) -> nn.Module:
 
 
 def _read_script(path: Path) -> nn.Module:
-    network: nn.Module = torch.jit.load(str(path), map_location="cpu")
+    with warnings.catch_warnings():  # the published files are of this kind, whatever torch advises
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network: nn.Module = torch.jit.load(str(path), map_location="cpu")
     return network.eval()
 
 

@@ -16,9 +16,10 @@ from lit_ssl.seeding import Stream, uniform
 
 __all__ = ["RandomFeatureDistance", "RandomVideoFeatures"]
 
-_CHANNELS = (3, 16, 32, 64)
+_CHANNELS = (6, 16, 32, 64)  # of which 3 are frames, 3 their changes
 _STRIDES = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
 _CELLS = 2  # of the last map in time, height and width, whose means are the features
+_CHANGES = 4.0  # weight of the changes from frame to frame, which are small
 _AT_ONCE = 32  # clips; bounds the memory of one call
 
 
@@ -117,6 +118,8 @@ class RandomVideoFeatures(nn.Module):
 
     def _features(self, video: Tensor) -> Tensor:
         x = video.to(self.projection.dtype) / 127.5 - 1
+        changes = F.pad(x.diff(dim=2), (0, 0, 0, 0, 1, 0))
+        x = torch.cat([x, _CHANGES * changes], dim=1)
         for layer, stride in enumerate(_STRIDES):
             weight = self.get_buffer(f"weight_{layer}")
             x = F.leaky_relu(F.conv3d(x, weight, stride=stride, padding=1), 0.2)
