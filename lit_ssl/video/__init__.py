@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lit_ssl.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from lit_ssl.video.writing import write_video as write_video
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)
