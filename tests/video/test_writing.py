@@ -28,8 +28,9 @@ def smooth(frames, size):
 def decoded(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        frames = [f.to_ndarray(format="rgb24") for f in container.decode(stream)]
-        return np.stack(frames), stream
+        frames = list(container.decode(stream))
+        rate = (len(frames) - 1) / (frames[-1].time - frames[0].time or 1)
+        return np.stack([f.to_ndarray(format="rgb24") for f in frames]), rate, stream
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "new/folder/a.mov", "a.mkv", "a.AVI"])
@@ -37,12 +38,12 @@ def decoded(path):
 def test_what_is_written_is_read_back(tmp_path, name, fps):
     video = smooth(9, (32, 48))
     path = write_video(tmp_path / name, torch.from_numpy(video), fps)
-    frames, stream = decoded(path)
+    frames, rate, stream = decoded(path)
     assert frames.shape == (9, 32, 48, 3)
     difference = frames.transpose(0, 3, 1, 2).astype(int) - video
     assert np.abs(difference).mean() < 3.5  # colours are coarser than pixels
     assert abs(difference.mean()) < 2
-    assert float(stream.average_rate) == pytest.approx(fps, rel=1e-4)
+    assert rate == pytest.approx(fps, rel=2e-3)
     assert stream.codec.name == ("mpeg4" if name == "a.AVI" else "h264")
     assert stream.codec_context.pix_fmt == "yuv420p"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -52,7 +53,7 @@ def test_what_is_written_is_read_back(tmp_path, name, fps):
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
 def test_odd_sizes_repeat_the_last_row_or_column(tmp_path, size, name):
     video = smooth(3, size)
-    frames, _ = decoded(write_video(tmp_path / name, video))
+    frames, _, _ = decoded(write_video(tmp_path / name, video))
     height, width = size
     assert frames.shape == (3, height + height % 2, width + width % 2, 3)
     difference = frames[:, :height, :width].transpose(0, 3, 1, 2).astype(int) - video
@@ -61,7 +62,7 @@ def test_odd_sizes_repeat_the_last_row_or_column(tmp_path, size, name):
 
 def test_frames_keep_their_order(tmp_path):
     video = bar_frames(70).transpose(0, 3, 1, 2)
-    frames, _ = decoded(write_video(tmp_path / "a.mp4", video, fps=60))
+    frames, _, _ = decoded(write_video(tmp_path / "a.mp4", video, fps=60))
     assert [bar_number(frame) for frame in frames] == list(range(70))
 
 
@@ -119,4 +120,4 @@ def test_without_x264_it_says_what_it_takes(tmp_path, monkeypatch):
     monkeypatch.setattr("av.codec.Codec", without)
     with pytest.warns(UserWarning, match="no libx264: videos are written with mpeg4"):
         path = write_video(tmp_path / "a.mp4", smooth(3, (16, 16)))
-    assert decoded(path)[1].codec.name == "mpeg4"
+    assert decoded(path)[2].codec.name == "mpeg4"
