@@ -45,8 +45,9 @@ def need_pyav() -> None:
 # Formats that hold their pictures themselves: others are lists of files and addresses, which a file
 # from elsewhere must not choose.
 _FORMATS = (
-    "mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut", "ivf", "rm", "dv",
-    "gif", "apng", "yuv4mpegpipe", "mpegvideo", "m4v", "h263", "h264", "hevc", "vvc", "obu", "mjpeg",
+    "mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut", "ivf", "rm",
+    "dv", "gif", "apng", "yuv4mpegpipe", "mpegvideo", "m4v", "h263", "h264", "hevc", "vvc", "obu",
+    "mjpeg",
 )  # fmt: skip
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
 

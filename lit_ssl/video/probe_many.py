@@ -17,9 +17,10 @@ from lit_ssl.errors import InputRuntimeError
 from lit_ssl.video.demux import need_pyav
 from lit_ssl.video.probe import VideoFacts, look_at_video
 
-__all__ = ["probe_videos"]
+__all__ = ["Progress", "Share", "probe_videos"]
 
 _IN_THIS_PROCESS = 100  # files; starting another process takes as long as probing about so many
+_PROBE = ("-m", "lit_ssl.video.probe")
 _LONG = 10.0  # seconds
 _FIRST_LOOK = 2.0
 
@@ -41,13 +42,13 @@ def probe_videos(paths: Sequence[Path], num_workers: int | None) -> list[tuple[V
     """
     need_pyav()
     workers = min(num_workers or _cores(), len(paths) // _IN_THIS_PROCESS)
-    progress = _Progress(len(paths))
+    progress = Progress(len(paths))
     if workers < 2 or not sys.executable:
         return [progress.after(look_at_video(path)) for path in paths]
     with ThreadPoolExecutor(workers) as pool:
-        shares = [_Share(paths[i::workers], progress) for i in range(workers)]
+        shares = [Share(paths[i::workers], progress) for i in range(workers)]
         try:
-            answers = list(pool.map(_Share.run, shares))
+            answers = list(pool.map(Share.run, shares))
         finally:
             for share in shares:
                 share.stop()
@@ -58,7 +59,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Progress:
+class Progress:
     """Says once how long it takes where that is long."""
 
     def __init__(self, total: int) -> None:
@@ -69,6 +70,7 @@ class _Progress:
         self._lock = threading.Lock()
 
     def after(self, answer: tuple[VideoFacts, str]) -> tuple[VideoFacts, str]:
+        """Count an answer and return it."""
         with self._lock:
             self._done += 1
             spent = monotonic() - self._start
@@ -84,16 +86,17 @@ class _Progress:
         return answer
 
 
-class _Share:
+class Share:
     """Files that one process after the other probes, a new one where a file ends the last."""
 
-    def __init__(self, paths: Sequence[Path], progress: _Progress) -> None:
+    def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
         self._paths = paths
         self._progress = progress
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
 
     def run(self) -> list[tuple[VideoFacts, str]]:
+        """Return the answers for all files, in order."""
         answers: list[tuple[VideoFacts, str]] = []
         while len(answers) < len(self._paths) and not self._stopped:
             code = self._go_on(answers)
@@ -101,7 +104,7 @@ class _Share:
                 break
             if code in (0, 1):  # Python's own end; anything else is a crash
                 raise InputRuntimeError(
-                    f"Videos cannot be probed: {sys.executable} -m lit_ssl.video.probe ended with"
+                    f"Videos cannot be probed: {sys.executable} ended with"
                     f" status {code}; its message stands above"
                 )
             why = f"its decoder ended the process with status {code}"
@@ -109,6 +112,7 @@ class _Share:
         return answers
 
     def stop(self) -> None:
+        """End the process, if there is one, and start no other."""
         self._stopped = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
@@ -117,7 +121,7 @@ class _Share:
         """Add the answers for the files that are left; return the status of the process."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with subprocess.Popen(
-            [sys.executable, "-m", "lit_ssl.video.probe"],
+            [sys.executable, *_PROBE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -125,7 +129,8 @@ class _Share:
             env=environment,
         ) as process:
             self._process = process
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             lines = [json.dumps(os.fspath(path)) + "\n" for path in self._paths[len(answers) :]]
             writer = threading.Thread(target=_write, args=(process.stdin, lines), daemon=True)
             writer.start()

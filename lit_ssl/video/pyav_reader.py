@@ -69,10 +69,13 @@ class _Pictures:
     """The wanted frames that were found so far, as arrays."""
 
     def __init__(self, path: str | Path, numbers: np.ndarray, shorter: int | None) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self.path = path
         self.numbers = numbers
         self.shorter = shorter
         self.missing = set(numbers.tolist())
+        self._to_rgb, self._resize = VideoReformatter(), VideoReformatter()
         self._found: dict[int, np.ndarray] = {}
         self._stored: tuple[int, int] | None = None
 
@@ -87,7 +90,10 @@ class _Pictures:
             raise UnreadableVideo(self.path, "its frames are of different sizes")
         self._stored = stored
         height, width = fitted_size(*stored, self.shorter)
-        picture = frame.reformat(width=width, height=height, format="rgb24", **_one_thread())
+        # In two steps, as torchcodec does: in one, libswscale scales colours by another rule.
+        one = _one_thread()
+        picture = self._to_rgb.reformat(frame, format="rgb24", **one)
+        picture = self._resize.reformat(picture, width, height, **one)
         self._found[number] = upright(picture.to_ndarray(), display_matrix(frame))
         self.missing.remove(number)
 

@@ -11,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.importorskip("av")
+import av
+from odd_videos import copied, damaged, hidden_start, open_gop
+from video_files import bar_frames, bar_number, bar_video, encode, truncated
+
 from lit_ssl.errors import InputError, InputImportError
 from lit_ssl.video.frames import UnreadableVideo
 from lit_ssl.video.probe import VideoFacts, probe_video
 from lit_ssl.video.pyav_reader import PyAVReader
-
-av = pytest.importorskip("av")
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from odd_videos import copied, damaged, hidden_start, open_gop
-from video_files import bar_frames, bar_number, bar_video, encode, truncated
 
 FRAMES = 40
 X264 = {"codec": "libx264", "bframes": 2}
@@ -146,6 +148,9 @@ def test_damaged_frames_are_never_returned(tmp_path, name, codec):
             PyAVReader().read(path, np.array(wanted))
 
 
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n"
+
+
 def sound_only(path):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
@@ -161,12 +166,11 @@ def sound_only(path):
         ("missing.mp4", lambda path: None, "no such file"),
         ("empty.mp4", lambda path: path.touch(), "invalid data"),
         ("text.avi", lambda path: path.write_text("no video"), "invalid data"),
-        ("cut.mp4", lambda path: truncated(bar_video(path, 20)), "ends too early|no format|invalid data"),
+        ("cut.mp4", lambda path: truncated(bar_video(path, 20)), "ends too early|invalid data"),
         ("sound.mkv", sound_only, "no video"),
-        ("list.m3u8", lambda path: path.write_text(
-            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n"), "no format that is known"),
+        ("list.m3u8", lambda path: path.write_text(PLAYLIST), "no format that is known"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_video_is_unreadable(tmp_path, name, write, why):
     path = tmp_path / name
     write(path)
