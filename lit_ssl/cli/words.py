@@ -199,6 +199,12 @@ def _pmi_vocabulary(words: Sequence[str]) -> None:
         print(line)
 
 
+def _video_score(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.score import run
+
+    run(words)
+
+
 def _numbers(option: str, text: str) -> list[int]:
     """Numbers with commas between."""
     try:
@@ -234,6 +240,12 @@ WORDS: dict[str, dict[str, Word]] = {
             "list the packaged recipes; configs show NAME; configs copy NAME [DEST]", _configs
         ),
         "methods": Word("list the methods", _methods),
+    },
+    "Videos": {
+        "video-score": Word(
+            "FVD, Inception Score, motion of two folders: lit-ssl video-score REAL_DIR FAKE_DIR",
+            _video_score,
+        ),
     },
     "Use the result": {
         "export": Word(
