@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from lit_ssl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lit_ssl.video.cache import VideoCache as VideoCache
+    from lit_ssl.video.cache_writing import write_video_cache as write_video_cache
+    from lit_ssl.video.listing import find_videos as find_videos
     from lit_ssl.video.sheet import contact_sheet as contact_sheet
     from lit_ssl.video.sheet import write_png as write_png
     from lit_ssl.video.writing import write_video as write_video
