@@ -37,12 +37,15 @@ class Shard:
         self.number = 0
         while True:
             path = shard_path(folder, self.number, settings)
-            try:
-                self._file: IO[bytes] = path.open("xb")
-                break
-            except FileExistsError:  # of another process, or of an earlier run
-                self.number += 1
-        self._journal = path.with_suffix(".jsonl").open("x", encoding="utf-8", newline="")
+            journal = path.with_suffix(".jsonl")
+            if not journal.exists():
+                try:
+                    self._file: IO[bytes] = path.open("xb")
+                    break
+                except FileExistsError:  # of another process, or of an earlier run
+                    pass
+            self.number += 1
+        self._journal = journal.open("x", encoding="utf-8", newline="")
         self._start, self._table = 0, [0]
         self.size = 0
 

@@ -220,8 +220,8 @@ def _rows(
     asked = set(index.paths)
     earlier = finished_videos(out, settings)
     if (out / "index.npz").is_file():
-        columns = zip(*read_index(out), strict=True)
-        earlier |= {row[0]: CacheEntry(*row) for row in columns if row[0] not in earlier}
+        there = map(CacheEntry._make, zip(*read_index(out), strict=True))
+        earlier |= {e.name: e for e in there if not e.frames and e.name not in earlier}
     yield from (earlier[name] for name in sorted(set(earlier) - asked))
 
 

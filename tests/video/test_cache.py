@@ -310,11 +310,15 @@ def test_an_index_that_lies_is_refused(raw, tmp_path, column):
         VideoCache(folder)
 
 
-def test_lost_shards_are_decoded_again(raw, index, tmp_path):
+@pytest.mark.parametrize("left", [0.7, 0])
+def test_lost_shards_are_decoded_again(raw, index, tmp_path, left):
     folder = copy_of(raw, tmp_path / "cache")
-    truncated(folder / "frames-00000.u8", 0.7)
+    if left:
+        truncated(folder / "frames-00000.u8", left)
+    else:
+        (folder / "frames-00000.u8").unlink()
     report = write_video_cache(index, folder, 24, num_workers=1)
-    assert (report.kept, report.added) == (1, 3)
+    assert (report.kept, report.added) == ((1, 3) if left else (0, 4))
     cache, whole = VideoCache(folder), VideoCache(raw)
     for row in (0, 1, 3, 4):
         frames = np.arange(whole.index().frames[row])
