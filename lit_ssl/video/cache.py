@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError
 from lit_ssl.video.cache_files import DAMAGED, CacheEntry, read_index, read_settings, size_in_words
 from lit_ssl.video.cache_shards import decode_frames, finished_videos, shard_path
 from lit_ssl.video.clip_index import ClipIndex
@@ -78,22 +78,6 @@ class VideoCache:
             height=columns.rows,
             root=self.folder,
         )
-
-    def rows(self, names: tuple[str, ...] | list[str]) -> np.ndarray:
-        """Rows of videos, int64, by their names.
-
-        Raises:
-            InputError: Some are not in the cache.
-        """
-        places = {name: row for row, name in enumerate(self.names)}
-        missing = [name for name in names if name not in places]
-        if missing:
-            raise InputError(
-                f"the cache in {self.folder} lacks {len(missing):,} of {len(names):,} videos, such"
-                f" as {missing[0]}.{did_you_mean(missing[0], self.names[:1000], list_up_to=0)} Add"
-                " them: run `lit-ssl video-cache` on them with the same folder and size"
-            )
-        return np.array([places[name] for name in names], dtype=np.int64)
 
     def read(self, row: int, frames: np.ndarray) -> np.ndarray:
         """Read frames of a video.

@@ -141,7 +141,7 @@ def plan_video_cache(index: ClipIndex, out: Path, settings: CacheSettings) -> Ca
 
 def write_video_cache(
     index: ClipIndex,
-    out: Path,
+    out: str | Path,
     shorter: int,
     *,
     format: str = "raw",
@@ -174,6 +174,7 @@ def write_video_cache(
         InputError: The folder is of another cache or has other files, the disk is too full or gets
             full, no video can be decoded, a process dies, or a value is out of range.
     """
+    out = Path(out)
     check_workers(num_workers)
     settings = cache_settings(shorter, format, quality, reader)
     plan = plan_video_cache(index, out, settings)

@@ -7,12 +7,9 @@ from pathlib import Path
 
 from lit_ssl.errors import InputFileNotFoundError, listed
 from lit_ssl.files import describe_folder, text_lines
+from lit_ssl.video.suffixes import VIDEO_SUFFIXES
 
-__all__ = ["VIDEO_SUFFIXES", "find_videos", "read_video_list"]
-
-VIDEO_SUFFIXES = (
-    ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv",
-)  # fmt: skip
+__all__ = ["find_videos", "read_video_list"]
 
 
 def find_videos(root: str | Path) -> list[str]:
@@ -36,11 +33,11 @@ def find_videos(root: str | Path) -> list[str]:
         seen.add(place)
         below[:] = [name for name in below if not name.startswith(".")]
         for name in files:
-            if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith("."):
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("."):
                 found.append((Path(folder) / name).relative_to(root).as_posix())
     if not found:
         raise InputFileNotFoundError(
-            f"no videos ({', '.join(VIDEO_SUFFIXES)}) in {root}: {describe_folder(root)}"
+            f"no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) in {root}: {describe_folder(root)}"
         )
     return sorted(found)
 

@@ -60,7 +60,7 @@ def test_mistakes_are_one_line(lit_ssl, videos, workdir):
     base = ["video-cache", "videos", "out"]
     for words, message in (
         (["video-cache", "videos", "out"], "are required: --shorter"),
-        (["video-cache", "empty", "out", "--shorter", 8], "no videos (.avi, .flv, "),
+        (["video-cache", "empty", "out", "--shorter", 8], "no videos (.3gp, .avi, "),
         (["video-cache", "nowhere", "out", "--shorter", 8], "in nowhere: nowhere does not exist"),
         ([*base, "--shorter", 8, "--list", "no.txt"], "no list of videos at no.txt"),
         ([*base, "--shorter", 8, "--list", "list.txt"], "none of the 1 videos of list.txt (other/"),
