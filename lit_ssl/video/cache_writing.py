@@ -114,7 +114,7 @@ def plan_video_cache(index: ClipIndex, out: Path, settings: CacheSettings) -> Ca
         settings: Of the cache.
 
     Raises:
-        InputError: The folder is of another cache or has other files, or the disk is too full.
+        InputError: The folder is of another cache or has other files, or there are no videos.
     """
     if not len(index.paths):
         raise InputError("no videos to cache")
@@ -152,9 +152,9 @@ def write_video_cache(
 ) -> CacheReport:
     """Decode videos into a folder, from where :class:`~lit_ssl.video.VideoCache` reads clips.
 
-    Called again after it was stopped, it goes on: finished videos are kept, unless their file has
-    changed. Videos that cannot be decoded are listed in ``unreadable.txt`` and have no frames in
-    the cache. More videos may be added later.
+    Called again after it was stopped, it goes on: finished videos are kept, unless the size, frames
+    or rate of their file have changed. Videos that cannot be decoded are listed in
+    ``unreadable.txt`` and have no frames in the cache. More videos may be added later.
 
     Args:
         index: The videos.

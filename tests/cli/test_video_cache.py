@@ -73,3 +73,12 @@ def test_mistakes_are_one_line(lit_ssl, videos, workdir):
         assert (result.code, result.err.count("\n")) == (2, 1), result.err
         assert message in result.err
     assert not (workdir / "out").exists()
+
+
+def test_an_interrupt_says_how_it_goes_on(lit_ssl, videos, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lit_ssl.video.cache_writing.cache_videos", interrupted)
+    result = lit_ssl("video-cache", "videos", "out", "--shorter", "8")
+    assert (result.code, result.err) == (130, "\nstopped: the same command goes on\n")

@@ -51,16 +51,20 @@ def run(words: Sequence[str]) -> None:
         warnings.filterwarnings("ignore", message=".* cannot be read")
         index = build_clip_index(Path(args.videos), names, out, args.num_workers)
     _print_plan(plan_video_cache(index, out, settings), len(index), str(settings))
-    report = write_video_cache(
-        index,
-        out,
-        args.shorter,
-        format=args.format,
-        quality=args.quality,
-        reader=args.reader,
-        num_workers=args.num_workers,
-        progress=_Line(),
-    )
+    try:
+        report = write_video_cache(
+            index,
+            out,
+            args.shorter,
+            format=args.format,
+            quality=args.quality,
+            reader=args.reader,
+            num_workers=args.num_workers,
+            progress=_Line(),
+        )
+    except KeyboardInterrupt:
+        print("\nstopped: the same command goes on", file=sys.stderr)
+        sys.exit(130)
     _print_report(report, out)
 
 
