@@ -73,6 +73,7 @@ class Stream(IntEnum):
     SHARD_SHUFFLE = 872  # which sample of the buffer is next
     SHARD_SET = 873  # which set of a mixture it is of
     SHARD_VIEW = 874  # and its view
+    STANDING_STATISTICS = 921  # the noise by which BatchNorm's statistics are estimated anew
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 
