@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from lit_ssl.models.nac.tokenizers.sequences import SymbolTokenizer as SymbolTokenizer
     from lit_ssl.models.nac.tokenizers.tokens import Tokens as Tokens
     from lit_ssl.models.probe_features import ProbeFeatures as ProbeFeatures
+    from lit_ssl.models.video.cascade import GeneratorCascade as GeneratorCascade
+    from lit_ssl.models.video.level import LevelSpec as LevelSpec
     from lit_ssl.models.vl.co_attention import CoAttentionBackbone as CoAttentionBackbone
     from lit_ssl.models.vl.heads import MatchingHead as MatchingHead
     from lit_ssl.models.vl.heads import MLMHead as MLMHead

@@ -71,7 +71,8 @@ def test_the_losses_are_those_of_the_formula(trained_level1):
     loss = module.generator_loss(3)
     torch.manual_seed(5)
     fake, condition, labels = module.new_fakes(3)
-    assert fake.shape == (3, 6, 3, 16, 16) and condition.shape == (3, 3, 3, 8, 8)
+    assert fake.shape == (3, 6, 3, 16, 16)
+    assert condition.shape == (3, 3, 3, 8, 8)
     parts = module.judged(fake, labels, condition)
     # spectral norm has taken a step since, so that scores agree in their first digits only
     wanted = -parts["frames"].mean() - parts["clip"].mean() - 0.5 * parts["matching"].mean()
@@ -92,7 +93,8 @@ def test_the_losses_are_those_of_the_formula(trained_level1):
 def test_global_step_counts_steps_of_the_generator(tmp_path):
     module = level1(d_steps=2)
     runs = fit(module, tmp_path, steps=3)
-    assert runs.global_step == 3 and int(module.g_step) == 3
+    assert runs.global_step == 3
+    assert int(module.g_step) == 3
 
 
 def test_the_average_is_a_copy_until_it_starts(tmp_path):
@@ -137,11 +139,13 @@ def test_a_checkpoint_is_complete(trained_level1, trained_level2, tmp_path):
     moved.write_bytes(trained_level2.read_bytes())
     kind = type(level1())
     module = kind.load_from_checkpoint(moved, previous=None, weights_only=True)
-    assert module.lower is not None and module.spec == level2().spec
+    assert module.lower is not None
+    assert module.spec == level2().spec
     cascade = load_generators(moved)
     fixed = torch.Generator().manual_seed(4)
     videos = module.sample(3, [0, 1, 1], generator=fixed)
-    assert videos.shape == (3, 12, 3, 16, 16) and videos.dtype == torch.uint8
+    assert videos.shape == (3, 12, 3, 16, 16)
+    assert videos.dtype == torch.uint8
     fixed = torch.Generator().manual_seed(4)
     labels = torch.tensor([0, 1, 1])
     latents = cascade.draw_latents(3, torch.device("cpu"), fixed)
@@ -175,9 +179,11 @@ def test_sampling_leaves_the_training_alone(trained_level2):
     module.train()
     module.sample(2, generator=torch.Generator().manual_seed(0))
     gap = module.matching_gap(4, torch.Generator().manual_seed(0))
-    assert fingerprint(module.generator) == before and module.generator.training
+    assert fingerprint(module.generator) == before
+    assert module.generator.training
     assert gap["gap"] == pytest.approx(1 - gap["own"] / gap["shuffled"])
-    assert not module.generator_ema.training and not module.lower.training
+    assert not module.generator_ema.training
+    assert not module.lower.training
 
 
 def test_statistics_are_of_the_weights_that_are_sampled(tmp_path):
@@ -185,7 +191,8 @@ def test_statistics_are_of_the_weights_that_are_sampled(tmp_path):
     fit(module, tmp_path, 2)
     ours = {k: v.clone() for k, v in module.sampled_generator().state_dict().items()}
     norms = [m for m in module.generator_ema.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms and all(int(norm.num_batches_tracked) == 3 for norm in norms)
+    assert norms
+    assert all(int(norm.num_batches_tracked) == 3 for norm in norms)
     trained = module.generator.state_dict()
     means = [name for name in ours if name.endswith("running_mean")]
     assert any(not torch.equal(ours[name], trained[name]) for name in means)
@@ -205,7 +212,8 @@ def test_a_halo_keeps_padding_off_the_judged_frames(trained_level1):
     module = level2(str(trained_level1), window=2, window_halo=2)
     module.setup("fit")
     fake, condition, _ = module.new_fakes(2)
-    assert fake.shape[1] == 4 and condition.shape[1] == 2
+    assert fake.shape[1] == 4
+    assert condition.shape[1] == 2
 
 
 def test_classes_come_as_often_as_among_the_videos(tmp_path):
