@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.methods import CascadedVideoGAN
-from lit_ssl.models.video.resampling import downsample_video
+from lit_ssl.video.resampling import downsample_video
 
 SMALL: dict[str, Any] = {
     "num_classes": 2, "z_dim": 5, "embed_dim": 4, "d_steps": 1, "ema_start": 2, "ema_decay": 0.9,

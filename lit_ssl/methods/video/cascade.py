@@ -24,10 +24,10 @@ from lit_ssl.models.video.discriminators import (
     MatchingDiscriminator,
 )
 from lit_ssl.models.video.level import LevelSpec
-from lit_ssl.models.video.resampling import downsample_video
 from lit_ssl.trainer.idle_networks import allow_idle_network
 from lit_ssl.trainer.private import trainer_of, uncounted_steps
 from lit_ssl.trainer.sharding import refuse_sharding
+from lit_ssl.video.resampling import downsample_video
 
 __all__ = ["CascadedVideoGAN"]
 

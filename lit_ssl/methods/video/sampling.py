@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lit_ssl.errors import InputError
 from lit_ssl.methods.video.levels_below import LevelsBelow
 from lit_ssl.models.video.cascade import GeneratorCascade, to_uint8
-from lit_ssl.models.video.resampling import downsample_video
 from lit_ssl.models.video.standing_statistics import standing_statistics
 from lit_ssl.seeding import Stream, batch_seed, sample_seeds
+from lit_ssl.video.resampling import downsample_video
 
 __all__ = ["SamplesVideos"]
 

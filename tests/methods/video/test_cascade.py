@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from small_cascades import Blobs, blobs, fit, level1, level2, trainer
 
 from lit_ssl.errors import InputError
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
 from lit_ssl.methods.video.levels_below import load_generators
 from lit_ssl.models.video.cascade import to_uint8
-from lit_ssl.models.video.resampling import downsample_video
+from lit_ssl.video.resampling import downsample_video
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from small_cascades import Blobs, blobs, fit, level1, level2, trainer
 
 
 class Losses(pl.Callback):
