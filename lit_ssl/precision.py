@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-__all__ = ["autocast_to_inputs", "kept_wide", "widened_"]
+__all__ = ["autocast_to_inputs", "kept_wide", "widened", "widened_", "without_autocast"]
 
 _NARROW = (torch.float16, torch.bfloat16)
 
@@ -43,6 +43,18 @@ def autocast_to_inputs(inputs: Tensor) -> AbstractContextManager[object]:
     """Where inputs are of half precision: the context in which a float32 network computes in it."""
     if inputs.dtype in _NARROW:
         return torch.autocast(device_type=inputs.device.type, dtype=inputs.dtype)
+    return nullcontext()
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A tensor as float32, float64 where it is that."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """The context in which operations keep the precision of their inputs, on any device."""
+    if torch.amp.is_autocast_available(device.type):  # not on the meta device
+        return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 

@@ -74,6 +74,8 @@ class Stream(IntEnum):
     SHARD_SET = 873  # which set of a mixture it is of
     SHARD_VIEW = 874  # and its view
     STANDING_STATISTICS = 921  # the noise by which BatchNorm's statistics are estimated anew
+    MOVING_DIGITS = 911  # moving digits: which images, and their colours
+    DIGIT_MOTION = 912  # where they start, and their velocities
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 

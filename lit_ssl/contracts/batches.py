@@ -16,6 +16,7 @@ __all__ = [
     "grouped_batch",
     "inputs_of",
     "labelled_batch",
+    "labelled_clips",
     "labelled_inputs",
     "num_samples",
     "parts_of",
@@ -30,8 +31,8 @@ class Batch(NamedTuple):
     """The parts of a batch.
 
     Attributes:
-        inputs: Images ``[B, C, H, W]``, points ``[B, P, 3]``, a list of views
-            ``[B, count, C, H, W]``, or a dictionary of tensors.
+        inputs: Images ``[B, C, H, W]``, videos ``[B, T, C, H, W]``, points ``[B, P, 3]``, a list
+            of views ``[B, count, C, H, W]``, or a dictionary of tensors.
         labels: int64 ``[B]``, −1 where unknown; None where the batch has none.
         extra: Groups or image numbers, or scores float ``[B, A]`` in place of labels; None where
             the batch has none.
@@ -109,9 +110,35 @@ def labelled_batch(
         if num_classes is not None:
             check_labels(labels, num_classes, look)
         return images, labels
+    if isinstance(images, Tensor) and images.ndim == 5 and labels is not None:
+        raise InputError(
+            f"trains on images, got {describe(batch)}: for videos use SupervisedVideo, or take "
+            "their frames as images with VideoFramesDataModule"
+        )
     raise InputError(
         "trains on labelled batches (images [B, C, H, W], labels [B]): leave out the data "
         "module's train_transform or give it a SingleView"
+    )
+
+
+def labelled_clips(batch: Any, num_classes: int, look: bool = False) -> tuple[Tensor, Tensor]:
+    """Videos ``[B, T, C, H, W]`` and labels ``[B]`` of a batch.
+
+    Args:
+        batch: Of any form.
+        num_classes: Check the labels, as :func:`check_labels` does.
+        look: See there.
+
+    Raises:
+        ValueError: If it is another kind of batch, or its labels lie out of range.
+    """
+    videos, labels, _ = parts_of(batch)
+    if isinstance(videos, Tensor) and videos.ndim == 5 and labels is not None:
+        check_labels(labels, num_classes, look)
+        return videos, labels
+    raise InputError(
+        "needs batches of clips (videos [B, T, C, H, W], labels [B]), such as those of "
+        f"UCF101DataModule or VideoFolderDataModule, got {describe(batch)}"
     )
 
 

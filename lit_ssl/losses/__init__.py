@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from lit_ssl.losses.group_dro import GroupDROLoss as GroupDROLoss
     from lit_ssl.losses.group_dro import GroupDROLossOutput as GroupDROLossOutput
     from lit_ssl.losses.group_dro import group_means as group_means
+    from lit_ssl.losses.hinge import hinge_d_loss as hinge_d_loss
+    from lit_ssl.losses.hinge import hinge_g_loss as hinge_g_loss
     from lit_ssl.losses.matching import Matching as Matching
     from lit_ssl.losses.matching import draw_in_batch as draw_in_batch
     from lit_ssl.losses.matching import draw_matching as draw_matching

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lit_ssl.models.backbones.wide_resnet import wide_resnet28_2 as wide_resnet28_2
     from lit_ssl.models.classifiers import Classifier as Classifier
     from lit_ssl.models.classifiers import load_classifier as load_classifier
+    from lit_ssl.models.ema import ema_state_update_ as ema_state_update_
     from lit_ssl.models.ema import ema_update_ as ema_update_
     from lit_ssl.models.ema import target_copy as target_copy
     from lit_ssl.models.exported import load_exported as load_exported
@@ -54,6 +55,20 @@ if TYPE_CHECKING:
     from lit_ssl.models.probe_features import ProbeFeatures as ProbeFeatures
     from lit_ssl.models.video.cascade import GeneratorCascade as GeneratorCascade
     from lit_ssl.models.video.level import LevelSpec as LevelSpec
+    from lit_ssl.models.video.batch_norm import ConditionalBatchNorm2d as ConditionalBatchNorm2d
+    from lit_ssl.models.video.blocks import DiscriminatorBlock as DiscriminatorBlock
+    from lit_ssl.models.video.blocks import GeneratorBlock as GeneratorBlock
+    from lit_ssl.models.video.conv_gru import ConvGRUCell as ConvGRUCell
+    from lit_ssl.models.video.discriminators import ClipDiscriminator as ClipDiscriminator
+    from lit_ssl.models.video.discriminators import FrameDiscriminator as FrameDiscriminator
+    from lit_ssl.models.video.discriminators import MatchingDiscriminator as MatchingDiscriminator
+    from lit_ssl.models.video.dvd_generator import DVDGenerator as DVDGenerator
+    from lit_ssl.models.video.orthogonal import orthogonal_penalty_ as orthogonal_penalty_
+    from lit_ssl.models.video.self_attention import SelfAttention2d as SelfAttention2d
+    from lit_ssl.models.video.spectral_norm import SpectralNorm as SpectralNorm
+    from lit_ssl.models.video.spectral_norm import spectral_norm as spectral_norm
+    from lit_ssl.models.video.standing_statistics import standing_statistics as standing_statistics
+    from lit_ssl.models.video.upsampling_generator import UpsamplingGenerator as UpsamplingGenerator
     from lit_ssl.models.vl.co_attention import CoAttentionBackbone as CoAttentionBackbone
     from lit_ssl.models.vl.heads import MatchingHead as MatchingHead
     from lit_ssl.models.vl.heads import MLMHead as MLMHead

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lit_ssl.errors import InputError
 from lit_ssl.models.backbones.vit import without_drop_path
 from lit_ssl.precision import widened_
 
-__all__ = ["ema_update_", "target_copy"]
+__all__ = ["ema_state_update_", "ema_update_", "target_copy"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -37,3 +39,32 @@ def ema_update_(target: nn.Module, online: nn.Module, decay: float) -> None:
     slow: list[Tensor] = [*target.parameters()]
     fast = [p.to(q.dtype) for p, q in zip(online.parameters(), slow, strict=True)]
     torch._foreach_lerp_(slow, fast, 1.0 - decay)
+
+
+@torch.no_grad()
+def ema_state_update_(target: nn.Module, online: nn.Module, decay: float) -> None:
+    """:func:`ema_update_` for all floating state, parameters and buffers, in place.
+
+    Buffers of whole numbers or bools are copied. A decay of 0 copies everything exactly.
+
+    Args:
+        target: the slow copy.
+        online: the network that trains, of the same form.
+        decay: in [0, 1].
+
+    Raises:
+        ValueError: if the two have different parameters or buffers.
+    """
+    slow = dict(chain(target.named_parameters(), target.named_buffers()))
+    fast = dict(chain(online.named_parameters(), online.named_buffers()))
+    if slow.keys() != fast.keys():
+        names = ", ".join(sorted(slow.keys() ^ fast.keys())[:3])
+        raise InputError(f"an average needs two networks of one form; they differ in {names}")
+    floats = [name for name, tensor in slow.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_(
+        [slow[name] for name in floats],
+        [fast[name].to(slow[name].dtype) for name in floats],
+        1.0 - decay,
+    )
+    for name in slow.keys() - set(floats):
+        slow[name].copy_(fast[name])

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "text": (),
     "transforms": (),
     "video": (),
-    "models": ("transforms",),
+    "models": ("transforms", "video"),
     "metrics": ("models", "text"),
     # what the others agree upon
     "contracts": (),

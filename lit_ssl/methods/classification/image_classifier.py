@@ -90,7 +90,8 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         prefix: str | None = None,
     ) -> None:
         super().__init__()
-        _check(num_classes, label_smoothing, momentum, milestones, milestone_factor)
+        who = type(self).__name__
+        _check(who, num_classes, label_smoothing, momentum, milestones, milestone_factor)
         assert num_classes is not None
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
         self.num_classes = num_classes
@@ -133,7 +134,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         if features.ndim != 2:
             raise InputError(
                 f"the backbone gives {list(features.shape)} for images {list(images.shape)}; "
-                "ImageClassifier needs pooled features [B, embed_dim]"
+                f"{type(self).__name__} needs pooled features [B, embed_dim]"
             )
         return features
 
@@ -148,13 +149,17 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
             self.backbone.eval()
         return self
 
+    def labelled(self, batch: Any, look: bool = False) -> tuple[Tensor, Tensor]:
+        """Inputs and labels ``[B]`` of a batch; ``look`` as in :func:`labelled_batch`."""
+        return labelled_batch(batch, self.num_classes, look)
+
     # training
 
     @by_name
     @minds_lone_batches("classifier")
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """One step; returns loss and features."""
-        images, labels = labelled_batch(batch, self.num_classes, look=batch_idx == 0)
+        images, labels = self.labelled(batch, look=batch_idx == 0)
         features = self(images)
         logits = self.classifier(features)
         loss = self._loss(logits, labels)
@@ -243,7 +248,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     @by_name
     def _evaluate(self, batch: Any, split: str, accuracy: KnownAccuracy) -> dict[str, Tensor]:
-        images, labels = labelled_batch(batch, self.num_classes)
+        images, labels = self.labelled(batch)
         features = self(images)
         logits = self.classifier(features)
         accuracy.update(logits, labels)
@@ -278,6 +283,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
 
 def _check(
+    who: str,
     num_classes: int | None,
     label_smoothing: float,
     momentum: float,
@@ -286,13 +292,12 @@ def _check(
 ) -> None:
     if num_classes is None:
         raise InputError(
-            "ImageClassifier needs num_classes: give it (lit-ssl takes it from data modules that "
-            "know it)"
+            f"{who} needs num_classes: give it (lit-ssl takes it from data modules that know it)"
         )
     if num_classes < 2:
         raise InputError(
-            f"ImageClassifier needs at least 2 classes, not num_classes={num_classes}: it learns"
-            " from labels (of a folder of images: one folder for each class)"
+            f"{who} needs at least 2 classes, not num_classes={num_classes}: it learns from labels"
+            " (of a folder of images or videos: one folder for each class)"
         )
     if not 0 <= label_smoothing < 1 or not 0 < momentum < 1:
         raise InputError(
