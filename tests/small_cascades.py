@@ -73,8 +73,8 @@ def trainer(steps, folder, **kwargs):
     return pl.Trainer(**{**options, **kwargs})
 
 
-def fit(module, folder, steps=2, ckpt_path=None, **kwargs):
+def fit(module, folder, steps=2, ckpt_path=None, count=8, **kwargs):
     """Train a level on its blobs; returns the Trainer."""
     runs = trainer(steps, folder, **kwargs)
-    runs.fit(module, datamodule=Blobs(module.level), ckpt_path=ckpt_path)
+    runs.fit(module, datamodule=Blobs(module.level, count), ckpt_path=ckpt_path)
     return runs

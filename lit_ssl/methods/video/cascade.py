@@ -156,6 +156,7 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
             raise InputError("level 1 makes videos from noise: leave out previous, or give a level")
         self.previous = previous
 
+        self.register_module("lower", None)  # from `previous` or a checkpoint
         self.generator: Any = self.spec.build()
         self.generator_ema: Any = deepcopy(self.generator).requires_grad_(False).eval()
         self.discriminators = self._new_discriminators(
@@ -316,8 +317,7 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         self.manual_backward(loss_g)
         optimizer_g.step()
         self.untoggle_optimizer(optimizer_g)
-        self.g_step += 1
-        self._average()
+        self._average(self.count_step())
         logs["loss_g"] = loss_g.detach()
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
         return logs
@@ -387,16 +387,17 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         middle = condition[:, halo : halo + self.window]
         return made[:, halo * factor : halo * factor + self.frames], middle, labels
 
-    def _average(self) -> None:
-        started = int(self._steps_made()) >= self.hparams["ema_start"]
-        decay = self.hparams["ema_decay"] if started else 0.0
+    def _average(self, steps: int) -> None:
+        decay = self.hparams["ema_decay"] if steps >= self.hparams["ema_start"] else 0.0
         ema_state_update_(self.generator_ema, self.generator, decay)
-        self._statistics_of = -1
 
-    def _steps_made(self) -> int:
-        """Steps of the generator, known on the host."""
-        trainer = trainer_of(self)
-        return int(self.g_step) if trainer is None else trainer.global_step
+    def train(self, mode: bool = True) -> CascadedVideoGAN:
+        """Set the mode of what is trained; what only makes videos stays in eval mode."""
+        super().train(mode)
+        self.generator_ema.eval()
+        if self.lower is not None:
+            self.lower.eval()
+        return self
 
     def configure_optimizers(self) -> Any:
         """Adam for the generator, and one for all discriminators."""

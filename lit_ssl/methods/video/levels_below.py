@@ -87,8 +87,9 @@ class LevelsBelow:
 
     spec: LevelSpec
     previous: str | None
-    lower: GeneratorCascade | None = None
+    lower: GeneratorCascade | None
     _previous_sha256: str | None = None
+    _steps: int | None
     _statistics_of = -1  # the step whose weights the sampled generator's statistics are of
 
     if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class LevelsBelow:
         self._previous_sha256 = stored
         if lower:
             self.lower = GeneratorCascade(lower).requires_grad_(False).eval().to(self.device)
-        self._statistics_of = int(checkpoint["state_dict"]["g_step"])
+        self._steps = self._statistics_of = int(checkpoint["state_dict"]["g_step"])
 
     def _check_previous(self, stored: str | None) -> None:
         """A checkpoint has its levels below inside; another one at hand would be ignored."""

@@ -26,6 +26,7 @@ class SamplesVideos(LevelsBelow):
 
     generator_ema: Any
     g_step: Tensor  # steps of the generator so far
+    _steps: int | None = None  # the same, known without waiting for a device
     class_counts: Tensor  # float64 [num_classes], of the training videos
     window: int  # frames of the level below that a training step sees
     window_halo: int
@@ -117,9 +118,21 @@ class SamplesVideos(LevelsBelow):
         lower = self._lower()
         return GeneratorCascade([*lower.specs, self.spec], [*lower.levels, own]).eval()
 
+    def steps_made(self) -> int:
+        """Steps of the generator so far."""
+        if self._steps is None:
+            self._steps = int(self.g_step)
+        return self._steps
+
+    def count_step(self) -> int:
+        """Count one more step of the generator; returns how many there were."""
+        self._steps = self.steps_made() + 1
+        self.g_step += 1
+        return self._steps
+
     def sampled_generator(self) -> nn.Module:
         """The averaged generator in eval mode, with BatchNorm statistics of its weights."""
-        steps = int(self.g_step)
+        steps = self.steps_made()
         if self._statistics_of != steps:
             self._estimate_statistics(steps)
             self._statistics_of = steps

@@ -122,14 +122,14 @@ def test_a_resumed_run_goes_on_identically(level, trained_level1, tmp_path):
     saved = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=3, save_top_k=-1)
     first = make(level, trained_level1)
     first.load_state_dict(initial)
-    fit(whole, tmp_path, 6, callbacks=[*trainer(1, tmp_path).callbacks[:1], whole_losses])
+    fit(whole, tmp_path, 6, count=4, callbacks=[*trainer(1, tmp_path).callbacks[:1], whole_losses])
     fit(
-        first, tmp_path, 3, enable_checkpointing=True,
+        first, tmp_path, 3, count=4, enable_checkpointing=True,
         callbacks=[*trainer(1, tmp_path).callbacks[:1], saved],
     )  # fmt: skip
     second, losses = make(level, None if level == 2 else trained_level1), Losses()
     fit(
-        second, tmp_path, 6, ckpt_path=saved.best_model_path,
+        second, tmp_path, 6, count=4, ckpt_path=saved.best_model_path,
         callbacks=[*trainer(1, tmp_path).callbacks[:1], losses],
     )  # fmt: skip
     assert losses.seen == whole_losses.seen[3:]
