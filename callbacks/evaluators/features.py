@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from lit_ssl.contracts.batches import describe, split_batch
-from lit_ssl.contracts.data import bank_loader, data_source
+from lit_ssl.contracts.data import bank_loader, clips_per_video, data_source
 from lit_ssl.contracts.modules import FeatureFunction, feature_function
 from lit_ssl.distributed import gather_rows, is_distributed
 from lit_ssl.errors import InputError
@@ -114,15 +114,17 @@ def collect_features(
     if not parts:
         raise InputError(f"the {split} loader is empty on this process")
     joined = (torch.cat(column) for column in zip(*parts, strict=True))
-    return _gather(Features(*joined), loader)
+    # Clips of a video follow each other; of a training video there is one.
+    each = clips_per_video(trainer) if split in ("val", "test") else 1
+    return _gather(Features(*joined), loader, each)
 
 
-def _gather(local: Features, loader: Iterable[Any]) -> Features:
+def _gather(local: Features, loader: Iterable[Any], each: int) -> Features:
     features = torch.cat(gather_rows(local.features))
     labels = torch.cat(gather_rows(local.labels))
     if not is_distributed():
         return Features(features, labels)
-    places = _places(loader, len(local.labels))
+    places = sample_places(loader, len(local.labels), each)
     if places is None:
         return Features(features, labels)
     # Distributed samplers repeat samples to give every process equally many: the place in the data
@@ -134,8 +136,14 @@ def _gather(local: Features, loader: Iterable[Any]) -> Features:
     return Features(features[order[first]], labels[order[first]])
 
 
-def _places(loader: Iterable[Any], rows: int) -> Tensor | None:
-    """Places in the data set of the first ``rows`` samples of this process, if known."""
+def sample_places(loader: Iterable[Any], samples: int, each: int = 1) -> Tensor | None:
+    """Places in the data set of the first samples of this process, if known: int64 ``[samples]``.
+
+    Args:
+        loader: Of this process.
+        samples: How many.
+        each: So many in a row are of one row of the data set.
+    """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
     if isinstance(loader.sampler, RandomSampler):
@@ -145,7 +153,8 @@ def _places(loader: Iterable[Any], rows: int) -> Tensor | None:
         )
     if loader.batch_sampler is None:
         return None
-    return torch.tensor(list(islice(chain.from_iterable(loader.batch_sampler), rows)))
+    rows = list(islice(chain.from_iterable(loader.batch_sampler), samples // each))
+    return (torch.tensor(rows)[:, None] * each + torch.arange(each)).flatten()
 
 
 def _loader(trainer: pl.Trainer, split: Split) -> tuple[Iterable[Any], int | None]:

@@ -63,7 +63,7 @@ def places_of(motion: Motion, video: int, frames: np.ndarray, room: float) -> np
 
 
 def draw_digits(strokes: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
-    """Draw digits at any place between pixels (bilinear); the brighter one is in front.
+    """Draw digits at any place between pixels (bilinear); where they meet, the larger value shows.
 
     Args:
         strokes: Digits times their colours, floats in [0, 255], ``[D, C, s, s]``.

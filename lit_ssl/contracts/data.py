@@ -17,6 +17,7 @@ __all__ = [
     "bank_sample",
     "check_bank",
     "check_bank_sample",
+    "clips_per_video",
     "data_source",
     "group_data",
     "is_unlabelled",
@@ -127,6 +128,11 @@ def num_classes_of(trainer: pl.Trainer, given: int | None) -> int:
 def is_unlabelled(trainer: pl.Trainer, given: int | None) -> bool:
     """Whether the data say that they have no classes, and the callback was given no number."""
     return given is None and getattr(data_source(trainer), "num_classes", None) == 0
+
+
+def clips_per_video(trainer: pl.Trainer) -> int:
+    """So many samples in a row of an evaluation batch are clips of one video; 1 of other data."""
+    return int(getattr(data_source(trainer), "clips_per_video", 1))
 
 
 def validates_on_test(datamodule: Any) -> bool:

@@ -238,6 +238,11 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     # evaluation
 
+    def evaluated(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Features ``[B, embed_dim]`` and labels ``[B]`` of an evaluation batch."""
+        images, labels = self.labelled(batch)
+        return self(images), labels
+
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Log loss and accuracy; returns features and labels."""
         return self._evaluate(batch, "val", self.val_acc1)
@@ -248,8 +253,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     @by_name
     def _evaluate(self, batch: Any, split: str, accuracy: KnownAccuracy) -> dict[str, Tensor]:
-        images, labels = self.labelled(batch)
-        features = self(images)
+        features, labels = self.evaluated(batch)
         logits = self.classifier(features)
         accuracy.update(logits, labels)
         # How many the loss is the mean of. A float, since Lightning takes the mean of these numbers

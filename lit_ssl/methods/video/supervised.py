@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_ssl.contracts.batches import labelled_clips
-from lit_ssl.errors import InputError
+from lit_ssl.contracts.batches import inputs_of, labelled_clips
+from lit_ssl.contracts.data import clips_per_video
+from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.classification.image_classifier import ImageClassifier
 
 __all__ = ["SupervisedVideo"]
@@ -18,13 +19,17 @@ class SupervisedVideo(ImageClassifier):
 
     Features of a clip are the mean of those of its frames, so that the order of the frames does not
     count: the baseline that shows what motion adds, and a probe of encoders that were trained on
-    frames. Batches are ``(videos, labels)``; everything else, from the schedule to ``pretrained``
-    and ``freeze_backbone``, is that of :class:`ImageClassifier`. ``forward(videos)`` gives the
+    frames. Where the data module evaluates several clips of each video (``clips_per_video``), their
+    features are averaged too: accuracies and predictions are those of videos.
+
+    Batches are ``(videos, labels)``; everything else, from the schedule to ``pretrained`` and
+    ``freeze_backbone``, is that of :class:`ImageClassifier`. ``forward(videos)`` gives the
     features, :meth:`logits` the scores of the classes.
 
     Arguments and errors are those of :class:`ImageClassifier`.
 
-    Source: the mean over frames as in TSN, arXiv 1608.00859, section 3.1 (there of scores).
+    Source: the mean over frames and clips as in TSN, arXiv 1608.00859, section 3.1, where it is one
+    of scores; those of a linear layer are the same.
     """
 
     def forward(self, videos: Tensor) -> Tensor:
@@ -39,3 +44,25 @@ class SupervisedVideo(ImageClassifier):
     def labelled(self, batch: Any, look: bool = False) -> tuple[Tensor, Tensor]:
         """Videos ``[B, T, C, H, W]`` and labels ``[B]``; ``look`` as in :func:`check_labels`."""
         return labelled_clips(batch, self.num_classes, look)
+
+    def evaluated(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Features ``[N, embed_dim]`` and labels ``[N]`` of the N videos of a batch of clips."""
+        features, labels = super().evaluated(batch)
+        videos = self._of_videos(features)
+        return videos, labels[:: len(labels) // len(videos)]
+
+    @by_name
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Probabilities ``[N, num_classes]`` of the N videos of a batch of clips."""
+        features = self._of_videos(self(inputs_of(batch)))
+        return self.classifier(features).float().softmax(dim=1)
+
+    def _of_videos(self, features: Tensor) -> Tensor:
+        """Mean over the clips of each video: ``[N · clips, embed_dim]`` → ``[N, embed_dim]``."""
+        clips = clips_per_video(self.trainer)
+        if len(features) % clips:
+            raise InputError(
+                f"got a batch of {len(features)} clips where the data module says that"
+                f" {clips} in a row are of one video (clips_per_video)"
+            )
+        return features.unflatten(0, (-1, clips)).mean(dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -117,4 +118,11 @@ class DiscriminatorBlock(nn.Module):
             return x
         if x.ndim == 4:
             return F.avg_pool2d(x, 2)
-        return F.avg_pool3d(x, (min(2, x.shape[2]), 2, 2), ceil_mode=True)
+        return _paired(F.avg_pool2d(x.flatten(1, 2), 2).unflatten(1, x.shape[1:3]))
+
+
+def _paired(x: Tensor) -> Tensor:
+    """Means of pairs of frames; torch's pooling over clips has no deterministic gradient."""
+    pairs, rest = divmod(x.shape[2], 2)
+    means = x[:, :, : 2 * pairs].unflatten(2, (pairs, 2)).mean(dim=3)
+    return torch.cat([means, x[:, :, -1:]], dim=2) if rest else means

@@ -7,7 +7,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.models.video.blocks import DiscriminatorBlock
@@ -120,7 +119,7 @@ class FrameDiscriminator(nn.Module):
         if frames.ndim != 2 or len(frames) != len(video):
             raise InputError(f"frames must be int64 [{len(video)}, k], got {list(frames.shape)}")
         chosen = video[torch.arange(len(video), device=video.device)[:, None], frames]
-        scores = self.head(self.blocks(chosen.flatten(0, 1)), y)
+        scores = self.head(self.blocks(chosen.flatten(0, 1).to(self.head.dtype)), y)
         return _reduced(scores, self.score_reduction)
 
     def _draw(self, video: Tensor) -> Tensor:
@@ -201,9 +200,9 @@ class ClipDiscriminator(nn.Module):
             width=width,
         )
         check_labels(y, len(video))
-        clip = video.transpose(1, 2)
         if self.pool_input:
-            clip = F.avg_pool3d(clip, (1, 2, 2))
+            video = downsample_video(video, 1, 2)
+        clip = video.transpose(1, 2).to(self.head.dtype)
         frames = self.clip_blocks(clip).transpose(1, 2).flatten(0, 1)
         return _reduced(self.head(self.blocks(frames), y), self.score_reduction)
 

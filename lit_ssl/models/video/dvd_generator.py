@@ -148,7 +148,8 @@ class DVDGenerator(nn.Module):
         check_latents(z, y, self.z_dim)
         length = self.num_frames if num_frames is None else num_frames
         check_counts(num_frames=length)
-        condition = torch.cat([z, self.embed(y)], dim=1)
+        embedded = self.embed(y)
+        condition = torch.cat([z.to(embedded.dtype), embedded], dim=1)
         x = self.first(condition).unflatten(1, self.first_shape)[:, None]
         for stage in self.stages:
             x = stage(x, condition, length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from lit_ssl.models.video.layers import sn_embedding, sn_linear
@@ -32,10 +33,15 @@ class ProjectionHead2d(nn.Module):
         self.linear = sn_linear(channels, 1)
         self.embed = sn_embedding(num_classes, channels)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.linear.bias.dtype
+
     def forward(self, features: Tensor, y: Tensor) -> Tensor:
         """Features ``[B · T, C, H, W]`` and labels int64 ``[B]`` → scores ``[B, T]``."""
         with without_autocast(features.device):
-            dtype = self.linear.bias.dtype
-            summed = widened(features).relu().sum(dim=(2, 3)).to(dtype).unflatten(0, (len(y), -1))
+            summed = widened(features).relu().sum(dim=(2, 3)).to(self.dtype)
+            summed = summed.unflatten(0, (len(y), -1))
             scores = self.linear(summed).squeeze(-1) + (summed * self.embed(y)[:, None]).sum(-1)
             return widened(scores)

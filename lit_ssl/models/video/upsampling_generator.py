@@ -128,9 +128,10 @@ class UpsamplingGenerator(nn.Module):
         check_latents(z, y, self.z_dim)
         check_videos(condition, "the condition", channels=3)
         check_labels(y, len(condition))
-        style = torch.cat([z, self.embed(y)], dim=1)
+        embedded = self.embed(y)
+        style = torch.cat([z.to(embedded.dtype), embedded], dim=1)
         slow = upsample_condition(condition, self.temporal_factor, 1)
-        x = self.stem(slow.transpose(1, 2))
+        x = self.stem(slow.transpose(1, 2).to(embedded.dtype))
         for level in self.levels:
             x = level(x, style)
         folded = x.transpose(1, 2).flatten(0, 1)

@@ -90,7 +90,7 @@ def test_places_between_pixels_are_torchs_bilinear_ones():
     assert np.abs(drawn[0, ..., 0] - sampled[0, 0].numpy()).max() <= 0.5 + 1e-3
 
 
-def test_the_brighter_digit_is_in_front_in_each_channel():
+def test_the_larger_value_shows_in_each_channel():
     strokes = np.zeros((2, 3, 2, 2))
     strokes[0, 0], strokes[1, 0], strokes[1, 1] = 200, 90, 255
     drawn = draw_digits(strokes, np.array([[[0, 0], [1, 1]]]), 3)[0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
 
 from lit_ssl import ImageClassifier, SupervisedVideo
+from lit_ssl.callbacks.evaluators.features import sample_places
 
 
 class Net(nn.Module):
@@ -142,3 +144,44 @@ def test_a_classifier_of_images_says_what_is_for_clips(tiny):
     module = ImageClassifier(Net(), num_classes=3, warmup_epochs=0)
     with pytest.raises(ValueError, match="for videos use SupervisedVideo, or take their frames"):
         tiny.trainer().fit(module, tiny.loader(batches(1)))
+
+
+class Clips(pl.LightningDataModule):
+    """Three clips of each video follow each other."""
+
+    num_classes, clips_per_video = 3, 3
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def test_dataloader(self):
+        return torch.utils.data.DataLoader(self.batches, batch_size=None)
+
+    val_dataloader = predict_dataloader = test_dataloader
+
+
+def test_accuracies_and_predictions_are_those_of_videos(tiny):
+    module = classifier().eval()
+    videos = [(x, y.repeat_interleave(3)) for (x, _), (_, y) in zip(
+        batches(2, 15), batches(2, 5), strict=True
+    )]  # fmt: skip
+    with torch.no_grad():
+        scores = torch.cat([module.logits(x).view(5, 3, -1).mean(1) for x, _ in videos])
+    labels = torch.cat([y[::3] for _, y in videos])
+    accuracy = (scores.argmax(1) == labels).float().mean().item()
+    alone = torch.cat([module.logits(x).argmax(1) == y for x, y in videos]).float().mean().item()
+    assert accuracy != pytest.approx(alone)
+    data = Clips(videos)
+    found = tiny.trainer().test(module, datamodule=data, verbose=False)[0]
+    assert found["test/acc1"] == pytest.approx(accuracy)
+    predicted = torch.cat(tiny.trainer().predict(module, datamodule=data))
+    torch.testing.assert_close(predicted, scores.softmax(1))
+    with pytest.raises(ValueError, match="SupervisedVideo got a batch of 4 clips where the data"):
+        tiny.trainer().test(module, datamodule=Clips([(videos[0][0][:4], videos[0][1][:4])]))
+
+
+def test_evaluators_know_the_places_of_clips():
+    loader = torch.utils.data.DataLoader(range(8), batch_size=2, sampler=[4, 1, 6, 0])
+    assert sample_places(loader, 6, 3).tolist() == [12, 13, 14, 3, 4, 5]
+    assert sample_places(loader, 3).tolist() == [4, 1, 6]
