@@ -10,7 +10,7 @@ __all__ = ["normalized"]
 
 
 def normalized(norm: nn.Module, inputs: Tensor) -> Tensor:
-    """Apply a BatchNorm without affine; after ``Trainer(sync_batchnorm=True)`` over all processes.
+    """Apply a BatchNorm; after ``Trainer(sync_batchnorm=True)`` over all processes.
 
     torch's ``SyncBatchNorm`` refuses tensors on the CPU. There the moments are summed over the
     processes in float32, and gradients flow through the sums.
@@ -33,7 +33,13 @@ def normalized(norm: nn.Module, inputs: Tensor) -> Tensor:
     squares = _summed(centred.square().sum((0, 2, 3)), norm.process_group)
     variance = squares / count
     _update(norm, mean.detach(), squares.detach() / (count - 1).clamp(min=1))
-    return (centred * (variance + norm.eps).rsqrt()[:, None, None]).to(inputs.dtype)
+    scale = (variance + norm.eps).rsqrt()
+    if norm.affine:
+        scale = scale * norm.weight.float()
+    out = centred * scale[:, None, None]
+    if norm.affine:
+        out = out + norm.bias.float()[:, None, None]
+    return out.to(inputs.dtype)
 
 
 def _alone(norm: nn.SyncBatchNorm, inputs: Tensor) -> Tensor:
@@ -44,6 +50,8 @@ def _alone(norm: nn.SyncBatchNorm, inputs: Tensor) -> Tensor:
         inputs,
         norm.running_mean,
         norm.running_var,
+        norm.weight,
+        norm.bias,
         training=norm.training,
         momentum=_momentum(norm),
         eps=norm.eps,

@@ -23,16 +23,29 @@ def cotangent():
     return torch.randn(7, 3, 2, 2)
 
 
+def plain():
+    norm = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 2.0, 1.0]))
+        norm.bias.copy_(torch.tensor([0.0, -1.0, 3.0]))
+    return norm
+
+
 def run_rank(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=3)
-    norm = nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm2d(3, affine=False))
+    norm = nn.SyncBatchNorm.convert_sync_batchnorm(plain())
     mine = [slice(0, 4), slice(4, 5), slice(5, 7)][rank]  # unequal shards, one of a single row
     inputs = rows()[mine].requires_grad_()
     out = normalized(norm, inputs)
     (out * cotangent()[mine]).sum().backward()
     state = {"mean": norm.running_mean, "var": norm.running_var}
     norm.eval()
-    state |= {"out": out.detach(), "grad": inputs.grad, "eval": normalized(norm, inputs).detach()}
+    state |= {
+        "out": out.detach(),
+        "grad": inputs.grad,
+        "weight": norm.weight.grad,
+        "eval": normalized(norm, inputs).detach(),
+    }
     torch.save(state, Path(folder) / f"rank{rank}.pt")
     dist.destroy_process_group()
 
@@ -41,7 +54,7 @@ def run_rank(rank, folder):
 def test_three_processes_equal_one_on_the_joined_batch(tmp_path):
     mp.spawn(run_rank, (str(tmp_path),), nprocs=3)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(3)]
-    norm = nn.BatchNorm2d(3, affine=False)
+    norm = plain()
     inputs = rows().requires_grad_()
     out = norm(inputs)
     (out * cotangent()).sum().backward()
@@ -49,6 +62,7 @@ def test_three_processes_equal_one_on_the_joined_batch(tmp_path):
     torch.testing.assert_close(torch.cat([r["out"] for r in ranks]), out.detach())
     torch.testing.assert_close(torch.cat([r["grad"] for r in ranks]), inputs.grad)
     torch.testing.assert_close(torch.cat([r["eval"] for r in ranks]), norm(inputs).detach())
+    torch.testing.assert_close(sum(r["weight"] for r in ranks), norm.weight.grad)
     for r in ranks:
         torch.testing.assert_close(r["mean"], norm.running_mean)
         torch.testing.assert_close(r["var"], norm.running_var)
