@@ -221,6 +221,12 @@ def _imagenetx(words: Sequence[str]) -> None:
     run(words)
 
 
+def _video_cache(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.cache import run
+
+    run(words)
+
+
 # section of the help → its words
 WORDS: dict[str, dict[str, Word]] = {
     "Train and evaluate": {
@@ -242,6 +248,11 @@ WORDS: dict[str, dict[str, Word]] = {
         "methods": Word("list the methods", _methods),
     },
     "Videos": {
+        "video-cache": Word(
+            "decode videos once, at the size of training: lit-ssl video-cache VIDEOS OUT --shorter"
+            " 64",
+            _video_cache,
+        ),
         "video-score": Word(
             "FVD, Inception Score, motion of two folders: lit-ssl video-score REAL_DIR FAKE_DIR",
             _video_score,
