@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lit_ssl.video.pyav_reader import PyAVReader as PyAVReader
     from lit_ssl.video.readers import VideoReader as VideoReader
     from lit_ssl.video.readers import open_reader as open_reader
+    from lit_ssl.video.resampling import downsample_video as downsample_video
+    from lit_ssl.video.resampling import upsample_condition as upsample_condition
     from lit_ssl.video.sheet import contact_sheet as contact_sheet
     from lit_ssl.video.sheet import write_png as write_png
     from lit_ssl.video.torchcodec_reader import TorchcodecReader as TorchcodecReader
