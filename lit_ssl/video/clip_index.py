@@ -177,7 +177,7 @@ def _warn_of_unreadable(index: ClipIndex, file: Path | None) -> None:
     rows = np.flatnonzero(index.frames == 0)
     if not len(rows):
         return
-    if file is None:
+    if file is None or not _unreadable_list(file).exists():
         where = listed([index.paths[row] for row in rows], 3)
     else:
         where = f"{_unreadable_list(file)} lists them with the reasons"
