@@ -165,6 +165,8 @@ def test_mistakes_are_one_line(lit_ssl, videos, tmp_path):
     bar_video(tmp_path / "mixed" / "a.mp4", 5, size=(16, 16))
     encode(tmp_path / "mixed" / "b.mp4", bar_frames(5, (24, 16)))
     for words, message in (
+        ((videos, fake), "keep real and generated videos apart"),
+        ((real, videos), "keep real and generated videos apart"),
         ((real, "nowhere"), "no videos (.3gp, .avi"),
         ((real, tmp_path / "empty"), "empty is empty"),
         ((real, tmp_path / "mixed", *FOUR), "several sizes (16x16, 24x16): say by --size"),

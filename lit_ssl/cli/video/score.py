@@ -109,6 +109,13 @@ def _check(args: Namespace) -> None:
         raise InputError(f"--bootstrap needs at least 20 replicates, or 0, not {args.bootstrap}")
     if args.out is not None and Path(args.out).exists():
         raise InputError(f"--out {args.out} exists; give another file for the card")
+    folders = [Path(folder).resolve() for folder in (args.real, args.fake)]
+    for outer, inner in (folders, folders[::-1]):
+        if outer in inner.parents:
+            raise InputError(
+                f"{inner} lies in {outer}, whose videos are looked for in all folders below: keep"
+                " real and generated videos apart"
+            )
     if args.mean_clip is not None and args.classifier is None:
         raise InputError("--mean-clip goes with --classifier, which is missing")
 
