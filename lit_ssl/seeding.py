@@ -75,6 +75,8 @@ class Stream(IntEnum):
     SHARD_VIEW = 874  # and its view
     MOVING_DIGITS = 911  # moving digits: which images, and their colours
     DIGIT_MOTION = 912  # where they start, and their velocities
+    CLIP_START = 901  # where a clip of a video begins
+    CLIP_VIEW = 902  # how it is cropped, and whether it is mirrored
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 
