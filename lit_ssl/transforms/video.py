@@ -25,9 +25,9 @@ def frame_size(size: int | Size) -> Size:
         InputError: a side is no positive whole number.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 2 for side in sides):
         raise InputError(
-            f"size must be pixels, as one number or as [height, width], each at least 1, not {size}"
+            f"size must be pixels, as one number or as [height, width], each at least 2, not {size}"
         )
     return sides
 

@@ -124,7 +124,7 @@ def test_missing_videos_are_counted(make, ucf101, tmp_path, monkeypatch):
         (
             "trainlist01.txt",
             None,
-            "expected trainlist01.txt. Found: .*holds classInd.txt, testlist01",
+            "expected trainlist01.txt. Found: .*holds classInd",
         ),
         ("trainlist01.txt", "", "trainlist01.txt is empty"),
         ("trainlist01.txt", "YoYo/v_YoYo_g08_c02.avi 2\n", "line 1 of .*and its number or nothing"),
