@@ -73,6 +73,8 @@ class Stream(IntEnum):
     SHARD_SHUFFLE = 872  # which sample of the buffer is next
     SHARD_SET = 873  # which set of a mixture it is of
     SHARD_VIEW = 874  # and its view
+    VIDEO_SCORES = 931  # scores of videos: clips, halves, bootstrap draws
+    RANDOM_FEATURES = 932  # and the weights of the network that nobody trained
     MOVING_DIGITS = 911  # moving digits: which images, and their colours
     DIGIT_MOTION = 912  # where they start, and their velocities
     CLIP_START = 901  # where a clip of a video begins
