@@ -75,6 +75,7 @@ class Stream(IntEnum):
     SHARD_VIEW = 874  # and its view
     VIDEO_SCORES = 931  # scores of videos: clips, halves, bootstrap draws
     RANDOM_FEATURES = 932  # and the weights of the network that nobody trained
+    STANDING_STATISTICS = 921  # the noise by which BatchNorm's statistics are estimated anew
     MOVING_DIGITS = 911  # moving digits: which images, and their colours
     DIGIT_MOTION = 912  # where they start, and their velocities
     CLIP_START = 901  # where a clip of a video begins

@@ -215,6 +215,12 @@ def _imagenetx(words: Sequence[str]) -> None:
     run(words)
 
 
+def _video_cache(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.cache import run
+
+    run(words)
+
+
 # section of the help → its words
 WORDS: dict[str, dict[str, Word]] = {
     "Train and evaluate": {
@@ -234,6 +240,13 @@ WORDS: dict[str, dict[str, Word]] = {
             "list the packaged recipes; configs show NAME; configs copy NAME [DEST]", _configs
         ),
         "methods": Word("list the methods", _methods),
+    },
+    "Videos": {
+        "video-cache": Word(
+            "decode videos once, at the size of training: lit-ssl video-cache VIDEOS OUT --shorter"
+            " 64",
+            _video_cache,
+        ),
     },
     "Use the result": {
         "export": Word(
