@@ -87,12 +87,12 @@ if TYPE_CHECKING:
     from lit_ssl.datamodules.video.files_module import VideoFilesModule as VideoFilesModule
     from lit_ssl.datamodules.video.folder import VideoFolderDataModule as VideoFolderDataModule
     from lit_ssl.datamodules.video.kinetics import KineticsDataModule as KineticsDataModule
-    from lit_ssl.datamodules.video.sources import ArrayClips as ArrayClips
-    from lit_ssl.datamodules.video.sources import Clips as Clips
-    from lit_ssl.datamodules.video.ucf101 import UCF101DataModule as UCF101DataModule
     from lit_ssl.datamodules.video.moving_digits import (
         MovingDigitsDataModule as MovingDigitsDataModule,
     )
+    from lit_ssl.datamodules.video.sources import ArrayClips as ArrayClips
+    from lit_ssl.datamodules.video.sources import Clips as Clips
+    from lit_ssl.datamodules.video.ucf101 import UCF101DataModule as UCF101DataModule
     from lit_ssl.datamodules.video.video_frames import (
         VideoFramesDataModule as VideoFramesDataModule,
     )
