@@ -126,8 +126,8 @@ class ClipFeatures(Metric):
         if features.shape[1] != self.num_features:
             raise InputError(
                 f"{self._extractor[0].name} gives {features.shape[1]} features for each clip,"
-                f" {self.columns} is {self.num_features}: set it to the former if this is the network"
-                " that is meant"
+                f" {self.columns} is {self.num_features}: set it to the former if this is the"
+                " network that is meant"
             )
         self.processes = torch.full_like(self.processes, world_size())
         numbers = torch.arange(count, count + len(video), device=self.device)
