@@ -76,6 +76,7 @@ class Stream(IntEnum):
     MOVING_DIGITS = 911  # moving digits: which images, and their colours
     DIGIT_MOTION = 912  # where they start, and their velocities
     WATCHED_VIDEOS = 941  # videos that callbacks make again and again
+    SAMPLED_VIDEOS = 942  # videos that the command line makes
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 

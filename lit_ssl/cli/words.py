@@ -199,6 +199,18 @@ def _pmi_vocabulary(words: Sequence[str]) -> None:
         print(line)
 
 
+def _video_plan(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.plan import run
+
+    run(words)
+
+
+def _video_sample(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.sample import run
+
+    run(words)
+
+
 def _numbers(option: str, text: str) -> list[int]:
     """Numbers with commas between."""
     try:
@@ -234,6 +246,15 @@ WORDS: dict[str, dict[str, Word]] = {
             "list the packaged recipes; configs show NAME; configs copy NAME [DEST]", _configs
         ),
         "methods": Word("list the methods", _methods),
+    },
+    "Videos": {
+        "video-plan": Word(
+            "what a level of a cascade costs: lit-ssl video-plan --config video/ucf101_level2.yaml",
+            _video_plan,
+        ),
+        "video-sample": Word(
+            "make videos with a cascade: lit-ssl video-sample CKPT OUT.mp4 --num 16", _video_sample
+        ),
     },
     "Use the result": {
         "export": Word(
