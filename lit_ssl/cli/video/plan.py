@@ -173,9 +173,8 @@ def table(plan: Plan, args: Namespace) -> list[str]:
     return [
         *lines,
         "",
-        "GFLOP and GiB of a video are of the generator's forward, in float32; a step's GiB count its"
-        " weights and",
-        "what is kept for the backward through generator and discriminators. Workspace comes on top.",
+        "GFLOP and GiB of a video are of the generator's forward, in float32. A step's GiB are its",
+        "weights and what generator and discriminators keep for the backward; workspace comes on top.",
     ]
 
 
