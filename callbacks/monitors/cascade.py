@@ -19,7 +19,7 @@ from lit_ssl.contracts.data import data_source
 from lit_ssl.contracts.video_generation import generates_videos
 from lit_ssl.distributed import gather_rows
 from lit_ssl.errors import InputError, InputTypeError, by_name
-from lit_ssl.metrics.video.motion import motion_statistic
+from lit_ssl.metrics.video.motion import motion_per_video
 from lit_ssl.metrics.video.random_features import RandomFeatureDistance
 from lit_ssl.seeding import Stream, sample_seeds
 from lit_ssl.trainer.passes import evaluation_mode
@@ -122,7 +122,7 @@ class CascadeMonitor(pl.Callback):
         self._left -= len(real)
         with isolate_rng(), torch.no_grad():
             self._metric.update(real, real=True)
-            self._motion += [motion_statistic(video[None]).reshape(1) for video in real]
+            self._motion.append(motion_per_video(real))
 
     on_test_batch_end = on_validation_batch_end
 
@@ -181,10 +181,13 @@ class CascadeMonitor(pl.Callback):
         """Make this process' videos and compare them; returns their motion, ``[n]``."""
         assert self._metric is not None
         module, motion = generates_videos(pl_module), []
-        for number, size in self._groups(trainer):
-            videos = module.sample(size, generator=_noise(number))
+        groups = list(self._groups(trainer))
+        if not groups:  # a module may prepare itself together with the other processes
+            module.sample(1, generator=_noise(0))
+        for number, size in groups:
+            videos = module.sample(size, generator=_noise(number)).to(pl_module.device)
             self._metric.update(videos, real=False)
-            motion += [motion_statistic(video[None]).reshape(1) for video in videos]
+            motion.append(motion_per_video(videos))
         return torch.cat(motion) if motion else torch.zeros(0, device=pl_module.device)
 
     def _match(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Tensor | None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from PIL import Image
 from torch import Tensor
 
 from lit_ssl.contracts.data import data_source
@@ -22,7 +20,7 @@ from lit_ssl.trainer.private import ends_now, validate_the_end
 from lit_ssl.trainer.run import run_folder
 from lit_ssl.trainer.validation import tell_schedule
 from lit_ssl.video.grid import video_grid
-from lit_ssl.video.sheet import contact_sheet
+from lit_ssl.video.sheet import contact_sheet, write_png
 from lit_ssl.video.writing import write_video
 
 __all__ = ["VideoContactSheet"]
@@ -113,23 +111,22 @@ class VideoContactSheet(pl.Callback):
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_step = trainer.global_step
         folder = run_folder(trainer, [_FOLDER])
-        if not trainer.is_global_zero or folder is None:
+        if folder is None:
             return
+        # on every process: a module may prepare itself together with the others
         videos, captions = self._videos(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
         sheet = contact_sheet(videos, captions)
         command = trainer.state.fn.value if trainer.state.fn is not None else "fit"
         name = f"step_{trainer.global_step:08d}" if command == "fit" else command
         path = folder / _FOLDER / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(path)
+        write_png(path, sheet, overwrite=True)  # the folder is this run's own
         log_picture(trainer, _FOLDER, torch.from_numpy(sheet).permute(2, 0, 1))
         grid = video_grid(videos)
         log_clip(trainer, f"{_FOLDER}_moving", grid, self.fps)
         if self.write_mp4:
-            self._write(path.with_suffix(".mp4"), grid)
-
-    def _write(self, path: Path, grid: Tensor) -> None:
-        write_video(path, grid, self.fps, overwrite=True)  # the folder is this run's own
+            write_video(path.with_suffix(".mp4"), grid, self.fps, overwrite=True)
 
     def _videos(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

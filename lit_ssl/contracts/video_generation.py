@@ -33,7 +33,10 @@ class GeneratesVideos(Protocol):
     def sample(
         self, n: int, y: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Make videos, as they should be judged; no process waits for another one here.
+        """Make videos, as they should be judged.
+
+        The first call after a step may wait for other processes, which all make one; later ones
+        may not.
 
         Args:
             n: How many.

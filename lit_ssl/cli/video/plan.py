@@ -174,7 +174,7 @@ def table(plan: Plan, args: Namespace) -> list[str]:
         *lines,
         "",
         "GFLOP and GiB of a video are of the generator's forward, in float32. A step's GiB are its",
-        "weights and what generator and discriminators keep for the backward; workspace comes on top.",
+        "weights and what its networks keep for the backward; workspace comes on top.",
     ]
 
 
