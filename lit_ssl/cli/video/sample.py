@@ -21,6 +21,7 @@ __all__ = ["run"]
 
 _MOST_SHOWN = 64  # videos side by side
 _NUMBER_DIGITS = 5
+_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 
 
 class Sampled(NamedTuple):
@@ -43,14 +44,12 @@ def run(words: Sequence[str]) -> None:
     """
     args = _parser().parse_args(words)
     _check(args)
-    import torch
-
     from lit_ssl.methods.video.levels_below import load_generators
 
     cascade = load_generators(args.checkpoint)
     top = cascade.top
     labels = _labels(args, top.num_classes)
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(args.device)
     cascade.to(device)
     frames = top.num_frames if args.frames is None else args.frames
     size = f"{frames} frames of {top.resolution[0]} x {top.resolution[1]} pixels"
@@ -105,6 +104,8 @@ def _check(args: Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     if not 0.01 <= args.fps <= 1000:
         raise InputError(f"--fps must lie between 0.01 and 1000, not {args.fps}")
+    if args.out and Path(args.out).suffix.lower() not in _SUFFIXES:
+        raise InputError(f"{args.out}: the file must end in {', '.join(_SUFFIXES)}")
     for path, name in ((args.out, "OUT"), (args.sheet, "--sheet"), (args.folder, "--folder")):
         is_empty = name == "--folder" and path and Path(path).is_dir() and not os.listdir(path)
         if path and os.path.lexists(path) and not is_empty:
@@ -116,6 +117,18 @@ def _check(args: Namespace) -> None:
             f"{args.num} videos do not fit side by side: give --num {_MOST_SHOWN} at most, or only "
             "--folder DIR for single clips"
         )
+
+
+def _device(name: str | None) -> torch.device:
+    """The device asked for, or the usual one."""
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter of a torch without CUDA
+        raise InputError(f"--device {name}: no such device here; leave it out, or cpu") from error
+    return device
 
 
 def _labels(args: Namespace, num_classes: int) -> list[int]:
