@@ -29,6 +29,7 @@ from lit_ssl.trainer.validation import tell_schedule
 __all__ = ["CascadeMonitor"]
 
 _GROUP = 8  # videos that are made at once, and share a stream of noise
+_MATCHED = 64  # videos, at most, whose input is compared with them
 
 
 class CascadeMonitor(pl.Callback):
@@ -43,9 +44,10 @@ class CascadeMonitor(pl.Callback):
       needs no file and ranks the states of a run; it does not compare with any FVD;
     - ``val/motion`` and ``val/motion_real``: mean change of a pixel from frame to frame, in grey
       levels: still videos have little, flickering ones too much;
-    - of a level above the first, ``val/matching_own`` and ``val/matching_shuffled``: mean squared
-      error between a video, made as small as its input, and that input or the one of another
-      video; ``val/matching_gap`` = 1 − own / shuffled: 0 where the level ignores its input.
+    - of a level above the first, for 64 videos at most, ``val/matching_own`` and
+      ``val/matching_shuffled``: mean squared error between a video, made as small as its input, and
+      that input or the one of another video; ``val/matching_gap`` = 1 − own / shuffled: 0 where the
+      level ignores its input.
 
     The noise is the same every time and does not depend on the number of processes, which share
     the work. Nothing of the training changes, random numbers included.
@@ -181,7 +183,7 @@ class CascadeMonitor(pl.Callback):
         """Make this process' videos and compare them; returns their motion, ``[n]``."""
         assert self._metric is not None
         module, motion = generates_videos(pl_module), []
-        groups = list(self._groups(trainer))
+        groups = list(self._groups(trainer, self.num_videos))
         if not groups:  # a module may prepare itself together with the other processes
             module.sample(1, generator=_noise(0))
         for number, size in groups:
@@ -195,9 +197,10 @@ class CascadeMonitor(pl.Callback):
         module: Any = pl_module
         if module.level < 2:
             return None
+        count = min(self.num_videos, _MATCHED)
         rows = [
             size * torch.tensor([1.0, found["own"], found["shuffled"]], dtype=torch.float64)
-            for number, size in self._groups(trainer)
+            for number, size in self._groups(trainer, count)
             if size > 1
             for found in [module.matching_gap(size, generator=_noise(number))]
         ]
@@ -205,11 +208,11 @@ class CascadeMonitor(pl.Callback):
         total = torch.cat(gather_rows(local.to(pl_module.device))).sum(0)
         return total[1:] / total[0]
 
-    def _groups(self, trainer: pl.Trainer) -> Iterator[tuple[int, int]]:
-        """Numbers and sizes of the groups that this process makes."""
-        count = math.ceil(self.num_videos / _GROUP)
-        for number in range(trainer.global_rank, count, trainer.world_size):
-            yield number, min(_GROUP, self.num_videos - number * _GROUP)
+    def _groups(self, trainer: pl.Trainer, count: int) -> Iterator[tuple[int, int]]:
+        """Numbers and sizes of the groups of ``count`` videos that this process makes."""
+        groups = math.ceil(count / _GROUP)
+        for number in range(trainer.global_rank, groups, trainer.world_size):
+            yield number, min(_GROUP, count - number * _GROUP)
 
 
 def real_videos(batch: Any, module: Any, source: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,20 @@ from lit_ssl.models.video.cost import GIB, saved_bytes
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from small_cascades import fit, level1, level2
 
-UPPER = {"num_frames": 48, "resolution": 128, "channels": 64, "d_channels": 96}
+UPPER = {"resolution": 128, "channels": 64, "d_channels": 96}
 # level, options → million parameters, GFLOP, GiB of a video as the specification of the recipes has
 # them; GiB of level 1 are an upper bound, since the recurrence keeps less than it had been
 PAPER = [
     (1, {"num_frames": 8, "resolution": 64, "channels": 96}, 174, 600, 0.7),
     (1, {"num_frames": 12, "resolution": 64, "channels": 128}, 305, 1600, 1.4),
-    (2, {**UPPER, "window": 6}, 6.4, 1182, 3.7),
-    (2, {**UPPER, "window": 12}, 6.4, 2365, 7.3),
     (3, {"num_frames": 48, "resolution": 256, "channels": 32, "window": 6}, 1.8, 1186, 7.3),
 ]
+
+
+@cache
+def upper(window, frames=48):
+    """Costs of a level 2."""
+    return level_cost({"level": 2, **UPPER, "window": window, "num_frames": frames})
 
 
 @pytest.mark.parametrize(("level", "options", "parameters", "gflop", "gib"), PAPER)
@@ -37,8 +42,11 @@ def test_costs_are_those_on_paper(level, options, parameters, gflop, gib):
         assert cost.saved / GIB == pytest.approx(gib, rel=0.1)
 
 
-def test_discriminators_cost_what_they_do_on_paper():
-    judges = level_cost({"level": 2, **UPPER, "window": 6}).judges
+def test_level_2_costs_what_it_does_on_paper():
+    _, cost, judges, _ = upper(6)
+    assert cost.parameters / 1e6 == pytest.approx(6.4, rel=0.1)
+    assert cost.flops / 1e9 == pytest.approx(1182, rel=0.1)
+    assert cost.saved / GIB == pytest.approx(3.7, rel=0.1)
     assert judges["frames"].parameters / 1e6 == pytest.approx(33, rel=0.1)
     assert judges["frames"].flops / 1e9 == pytest.approx(138, rel=0.1)
     assert judges["matching"].parameters / 1e6 == pytest.approx(23, rel=0.1)
@@ -46,12 +54,9 @@ def test_discriminators_cost_what_they_do_on_paper():
 
 
 def test_cost_is_linear_in_the_window_and_flat_in_the_length():
-    def cost(window, frames):
-        return level_cost({"level": 2, **UPPER, "window": window, "num_frames": frames})
-
-    one, two, long = cost(4, 48), cost(8, 48), cost(4, 480)
-    assert two.generator.flops == 2 * one.generator.flops
-    assert two.generator.saved == 2 * one.generator.saved
+    one, two, long = upper(6), upper(12), upper(6, 480)
+    assert two.generator.flops == pytest.approx(2 * one.generator.flops, rel=1e-3)
+    assert two.generator.saved == pytest.approx(2 * one.generator.saved, rel=1e-3)
     assert two.generator.fixed == one.generator.fixed
     assert long == one
 
@@ -74,7 +79,8 @@ def test_counted_is_what_steps_keep(level, tmp_path):
     of_generator = slope(module.generator_loss)
     of_judges = slope(lambda batch: module.discriminator_loss(real[:batch], labels[:batch])[0])
     judges = sum(judge.saved for judge in counted.judges.values())
-    assert of_generator == pytest.approx(counted.generator.saved + judges, rel=0.01)
+    # the window of the level below is a part of more frames, which are kept with it
+    assert of_generator == pytest.approx(counted.generator.saved + judges, rel=0.02)
     assert of_judges == pytest.approx(2 * judges, rel=0.01)
     assert counted.memory.activations == max(counted.generator.saved + judges, 2 * judges)
     module.eval()
@@ -98,9 +104,9 @@ def test_table_of_windows(lit_ssl):
     assert float(rows[1][3]) == pytest.approx(2 * float(rows[0][3]), rel=0.05)
     assert int(rows[0][-2]) > int(rows[1][-2]) > int(rows[2][-2])
     assert int(rows[0][-1]) > int(rows[0][-2])
-    more = lit_ssl(*words, "--windows", "1,8", "--batch", 2, "--model.channels", 5)
+    more = lit_ssl(*words, "--windows", "1", "--batch", 2, "--model.channels", 5)
     rows = [line.split() for line in more.out.splitlines() if line.strip()[:1].isdigit()]
-    assert [row[0] for row in rows] == ["1", "4", "8"]
+    assert [row[0] for row in rows] == ["1", "4"]
     assert "batch 2, fp32" in more.out
 
 
@@ -126,7 +132,7 @@ def test_mistakes(lit_ssl):
         ([level_2, "--windows=a"], "--windows takes numbers with commas between, such as 2,4,8"),
         ([level_2, "--memory=-1"], "--memory must be a number of GiB above 0, not -1.0"),
         ([level_2, "--batch=0"], "--batch must be at least 1, not 0"),
-        ([level_2, "--model.windw=2"], "model.windw"),
+        ([level_2, "--model.windw=2"], "has no option 'windw'. Did you mean window?"),
         (["--config=msn/mnist5k.yaml"], "video-plan counts CascadedVideoGAN, and this config"),
         (["--config=video/nothing.yaml"], "--config video/nothing.yaml: no such config file"),
     ):

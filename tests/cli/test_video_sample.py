@@ -63,7 +63,10 @@ def test_grid_clips_and_sheet(lit_ssl, workdir, checkpoints):
     first = frames_of(workdir / "clips" / names[0])
     assert first.shape == (12, 16, 16, 3)
     shown = grid[:, 3:112:7, 3:112:7].astype(float)  # the first video, seven times as large
-    assert np.abs(shown - first).mean() < 12  # both are compressed
+    third = frames_of(workdir / "clips" / names[2])
+    # all are compressed, noise badly
+    near, far = (np.abs(shown - clip).mean() for clip in (first, third))
+    assert near < far / 2
     assert np.asarray(Image.open("all.png")).shape[2] == 3
 
 
