@@ -73,6 +73,9 @@ class Stream(IntEnum):
     SHARD_SHUFFLE = 872  # which sample of the buffer is next
     SHARD_SET = 873  # which set of a mixture it is of
     SHARD_VIEW = 874  # and its view
+    VIDEO_SCORES = 931  # scores of videos: clips, halves, bootstrap draws
+    RANDOM_FEATURES = 932  # and the weights of the network that nobody trained
+    STANDING_STATISTICS = 921  # the noise by which BatchNorm's statistics are estimated anew
     MOVING_DIGITS = 911  # moving digits: which images, and their colours
     DIGIT_MOTION = 912  # where they start, and their velocities
     WATCHED_VIDEOS = 941  # videos that callbacks make again and again

@@ -39,6 +39,26 @@ if TYPE_CHECKING:
     from lit_ssl.metrics.low_shot import preprocess_rows as preprocess_rows
     from lit_ssl.metrics.soft_nn import soft_nearest_neighbor as soft_nearest_neighbor
     from lit_ssl.metrics.softmax_regression import fit_softmax_regression as fit_softmax_regression
+    from lit_ssl.metrics.video.card import score_card as score_card
+    from lit_ssl.metrics.video.card import write_card as write_card
+    from lit_ssl.metrics.video.distances import FrechetVideoDistance as FrechetVideoDistance
+    from lit_ssl.metrics.video.distances import KernelVideoDistance as KernelVideoDistance
+    from lit_ssl.metrics.video.features import load_extractor as load_extractor
+    from lit_ssl.metrics.video.frechet import frechet_distance as frechet_distance
+    from lit_ssl.metrics.video.frechet import (
+        frechet_distance_from_features as frechet_distance_from_features,
+    )
+    from lit_ssl.metrics.video.inception import InceptionScore as InceptionScore
+    from lit_ssl.metrics.video.inception import inception_score as inception_score
+    from lit_ssl.metrics.video.inception_metric import VideoInceptionScore as VideoInceptionScore
+    from lit_ssl.metrics.video.intervals import DistanceInterval as DistanceInterval
+    from lit_ssl.metrics.video.intervals import bootstrap_interval as bootstrap_interval
+    from lit_ssl.metrics.video.intervals import self_distance as self_distance
+    from lit_ssl.metrics.video.kernel import polynomial_mmd as polynomial_mmd
+    from lit_ssl.metrics.video.motion import motion_per_video as motion_per_video
+    from lit_ssl.metrics.video.motion import motion_statistic as motion_statistic
+    from lit_ssl.metrics.video.preparation import to_uint8 as to_uint8
+    from lit_ssl.metrics.video.random_features import RandomFeatureDistance as RandomFeatureDistance
     from lit_ssl.metrics.vl.nlvr2 import NLVR2Accuracy as NLVR2Accuracy
     from lit_ssl.metrics.vl.nlvr2 import NLVR2Scores as NLVR2Scores
     from lit_ssl.metrics.vl.retrieval import RetrievalRecall as RetrievalRecall

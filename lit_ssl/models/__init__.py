@@ -56,11 +56,13 @@ if TYPE_CHECKING:
     from lit_ssl.models.video.batch_norm import ConditionalBatchNorm2d as ConditionalBatchNorm2d
     from lit_ssl.models.video.blocks import DiscriminatorBlock as DiscriminatorBlock
     from lit_ssl.models.video.blocks import GeneratorBlock as GeneratorBlock
+    from lit_ssl.models.video.cascade import GeneratorCascade as GeneratorCascade
     from lit_ssl.models.video.conv_gru import ConvGRUCell as ConvGRUCell
     from lit_ssl.models.video.discriminators import ClipDiscriminator as ClipDiscriminator
     from lit_ssl.models.video.discriminators import FrameDiscriminator as FrameDiscriminator
     from lit_ssl.models.video.discriminators import MatchingDiscriminator as MatchingDiscriminator
     from lit_ssl.models.video.dvd_generator import DVDGenerator as DVDGenerator
+    from lit_ssl.models.video.level import LevelSpec as LevelSpec
     from lit_ssl.models.video.orthogonal import orthogonal_penalty_ as orthogonal_penalty_
     from lit_ssl.models.video.self_attention import SelfAttention2d as SelfAttention2d
     from lit_ssl.models.video.spectral_norm import SpectralNorm as SpectralNorm

@@ -64,6 +64,7 @@ __all__ = [
     "summary_options",
     "timeout_of",
     "trainer_of",
+    "uncounted_steps",
     "val_batches",
     "validate_now",
     "validate_the_end",
@@ -217,6 +218,32 @@ def leftover_scale(trainer: pl.Trainer, optimizer: Optimizer) -> torch.Tensor | 
 def finds_unused_parameters(strategy: Any) -> bool:
     """Whether a DDP strategy was told to expect parameters without gradient."""
     return bool(strategy._ddp_kwargs.get("find_unused_parameters"))
+
+
+# Optimizers
+
+
+@contextmanager
+def uncounted_steps(optimizer: Any) -> Iterator[None]:
+    """Let the steps of one of several optimizers of a manual optimization not count.
+
+    Else ``trainer.global_step`` and ``max_steps`` would count those of all optimizers.
+
+    Args:
+        optimizer: as ``self.optimizers()`` gives it; a plain one of torch is never counted.
+    """
+    counting = [getattr(optimizer, name, None) for name in ("_on_before_step", "_on_after_step")]
+    if None not in counting:
+        optimizer._on_before_step = optimizer._on_after_step = _nothing
+    try:
+        yield
+    finally:
+        if None not in counting:
+            optimizer._on_before_step, optimizer._on_after_step = counting
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 # Callbacks and loggers

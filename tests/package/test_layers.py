@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "callbacks": ("contracts", "groups", "imagenet_x", "metrics", "models", "trainer", "video"),
     "datamodules": ("contracts", "groups", "imagenet_x", "text", "trainer", "transforms", "video"),
     "methods": ("checkpoints", "contracts", "groups", "losses", "metrics", "models", "optim",
-                "text", "trainer", "transforms"),
+                "text", "trainer", "transforms", "video"),
     "strategies": ("trainer",),
     "cli_configs": (),
 }  # fmt: skip

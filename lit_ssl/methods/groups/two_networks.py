@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from lit_ssl.contracts.batches import check_labels, grouped_batch
@@ -13,9 +11,10 @@ from lit_ssl.contracts.data import group_data
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.groups.classifier import GroupRobustClassifier, parameter_group
 from lit_ssl.methods.groups.stages import FirstStage
+from lit_ssl.trainer.idle_networks import allow_idle_network
 from lit_ssl.trainer.length import epochs_to_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
-from lit_ssl.trainer.private import finds_unused_parameters, is_finding_lr
+from lit_ssl.trainer.private import is_finding_lr
 from lit_ssl.trainer.run import is_fast_dev_run
 
 __all__ = ["TwoStageClassifier"]
@@ -77,7 +76,7 @@ class TwoStageClassifier(GroupRobustClassifier):
         super().setup(stage)
         if stage != "fit":
             return
-        allow_idle_network(self.trainer)
+        allow_idle_network(self.trainer, "two networks are trained, one at a time")
         epochs = self.trainer.max_epochs
         is_too_short = epochs is not None and 0 <= epochs <= self.first_epochs
         if is_too_short and not is_fast_dev_run(self.trainer):
@@ -155,21 +154,3 @@ class TwoStageClassifier(GroupRobustClassifier):
         """Continue with what the first stage knew."""
         if _STATE in checkpoint:
             self.first.load_state(checkpoint[_STATE])
-
-
-def allow_idle_network(trainer: pl.Trainer) -> None:
-    """Refuse a DDP that would wait for the gradients of a network that is not in use.
-
-    Args:
-        trainer: the running trainer.
-
-    Raises:
-        InputError: with what to do.
-    """
-    strategy: Any = trainer.strategy
-    is_ddp = isinstance(strategy, DDPStrategy) and type(strategy).__module__.startswith("lightning")
-    if is_ddp and not finds_unused_parameters(strategy):
-        raise InputError(
-            "two networks are trained, one at a time: on several processes use "
-            "--trainer.strategy ddp_find_unused_parameters_true"
-        )

@@ -1,0 +1,424 @@
+"""Cascaded video generation: a GAN per level, trained one level after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+
+from lit_ssl.contracts.data import data_source
+from lit_ssl.errors import InputError, check_choice
+from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
+from lit_ssl.methods.video.clip_batches import clip_batch, drawn_window
+from lit_ssl.methods.video.sampling import SamplesVideos
+from lit_ssl.models.ema import ema_state_update_
+from lit_ssl.models.video.discriminators import (
+    ClipDiscriminator,
+    FrameDiscriminator,
+    MatchingDiscriminator,
+)
+from lit_ssl.models.video.level import LevelSpec
+from lit_ssl.trainer.idle_networks import allow_idle_network
+from lit_ssl.trainer.private import trainer_of, uncounted_steps
+from lit_ssl.trainer.sharding import refuse_sharding
+from lit_ssl.video.resampling import downsample_video
+
+__all__ = ["CascadedVideoGAN"]
+
+
+class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
+    """One level of a cascade of video GANs.
+
+    Level 1 makes short, small videos from noise and a class. A level above makes those of the level
+    below larger, in time and space, and is trained on short windows of them, so that memory is
+    bounded by the window. Its batches are ``(video, labels)``: video ``[d_steps · B, T, 3, H, W]``
+    in [-1, 1] of this level's resolution, of which ``frames`` consecutive frames are used.
+
+    Each training step, with a discriminator of frames, one of clips and, from level 2 on, one of
+    pairs of a video and what it was made from::
+
+        for batch in video.chunk(d_steps):                     # fresh real videos, fresh fakes
+            fake = G(z, y', c)                                 # c: window of the level below
+            L_D = Σ_k mean relu(1 - D_k(batch)) + mean relu(1 + D_k(fake))
+        L_G = -mean D_S(fake) - mean D_T(fake) - lambda_matching · mean D_M(fake, c)
+        G_ema = ema_decay · G_ema + (1 - ema_decay) · G        # from step ema_start on
+
+    Sampling uses G_ema, whose BatchNorm statistics are estimated anew by forward passes
+    whenever its weights have changed: averaged ones lag behind the weights. The levels below are
+    inside each checkpoint, so that it is complete. ``trainer.max_steps`` and ``global_step`` count
+    steps of the generator.
+
+    Args:
+        level: 1, 2, …
+        num_frames: frames of whole videos of this level.
+        resolution: height and width in pixels, or one number for both.
+        num_classes: number of classes; 1: unconditional, whatever the labels. ``lit-ssl`` takes it
+            from the data module.
+        z_dim: width of the noise.
+        embed_dim: width of the vector of a class.
+        channels: width of the generator.
+        d_channels: width of the discriminators; None: as the generator.
+        channel_multipliers: of the generator's blocks; None: as in DVD-GAN.
+        previous: checkpoint of the level below, needed by levels above 1; read once, at the start
+            of the training.
+        temporal_factor: frames per frame of the level below.
+        spatial_factor: pixels per pixel of the level below, in height and width.
+        window: frames of the level below that a training step sees; None: all.
+        window_halo: more frames on each side of the window that the generator sees and the
+            discriminators do not, so that padding falls on fewer of the judged frames.
+        d_frames: frames per video that the discriminator of frames judges.
+        d_steps: steps of the discriminators per step of the generator.
+        lambda_matching: weight of the matching discriminator in the generator's loss.
+        use_matching: have a matching discriminator (levels above 1).
+        matching_space: "low" compares at the size of the condition, "high" at that of the video.
+        residual_output: add the condition to the output of an upper level, before tanh.
+        candidate_act: of the recurrent cells of level 1.
+        lr_g: learning rate of the generator, constant.
+        lr_d: learning rate of the discriminators.
+        betas: of Adam.
+        adam_eps: of Adam.
+        ema_decay: in [0, 1).
+        ema_start: step of the generator from which on G_ema averages; before, it is a copy.
+        standing_stats_batches: forward passes that estimate BatchNorm's statistics of G_ema.
+        score_reduction: "sum" or "mean" over the frames that a discriminator judges.
+
+    Raises:
+        InputError: for values outside their ranges.
+
+    Source: outline of arXiv 2106.02719 and 2206.00735; networks and losses of DVD-GAN (1907.06571)
+    and BigGAN (1809.11096). Where the two papers' details are not known, the choices are ours.
+    """
+
+    def __init__(
+        self,
+        level: int = 1,
+        num_frames: int = 8,
+        resolution: int | Sequence[int] = 64,
+        num_classes: int | None = None,
+        z_dim: int = 120,
+        embed_dim: int = 120,
+        channels: int = 96,
+        d_channels: int | None = None,
+        channel_multipliers: Sequence[int] | None = None,
+        previous: str | None = None,
+        temporal_factor: int = 2,
+        spatial_factor: int = 2,
+        window: int | None = None,
+        window_halo: int = 0,
+        d_frames: int = 8,
+        d_steps: int = 2,
+        lambda_matching: float = 1.0,
+        use_matching: bool = True,
+        matching_space: str = "low",
+        residual_output: bool = False,
+        candidate_act: str = "relu",
+        lr_g: float = 1e-4,
+        lr_d: float = 5e-4,
+        betas: tuple[float, float] = (0.0, 0.999),
+        adam_eps: float = 1e-6,
+        ema_decay: float = 0.9999,
+        ema_start: int = 20_000,
+        standing_stats_batches: int = 16,
+        score_reduction: str = "sum",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        sides = [resolution, resolution] if isinstance(resolution, int) else list(resolution)
+        if len(sides) != 2:
+            raise InputError(f"resolution must be a height and a width, not {resolution}")
+        if num_classes is not None and num_classes < 1:
+            raise InputError(f"num_classes must be at least 1 (unconditional), not {num_classes}")
+        self.spec = LevelSpec(
+            level=level,
+            num_frames=num_frames,
+            resolution=(sides[0], sides[1]),
+            num_classes=num_classes or 1,
+            z_dim=z_dim,
+            embed_dim=embed_dim,
+            channels=channels,
+            channel_multipliers=tuple(channel_multipliers) if channel_multipliers else None,
+            candidate_act=candidate_act,
+            temporal_factor=temporal_factor,
+            spatial_factor=spatial_factor,
+            residual_output=residual_output,
+        )
+        self.window = self._checked_window(window, window_halo)
+        self.window_halo = window_halo
+        self._check_numbers()
+        if level == 1 and previous:
+            raise InputError("level 1 makes videos from noise: leave out previous, or give a level")
+        self.previous = previous
+
+        self.register_module("lower", None)  # from `previous` or a checkpoint
+        self.generator: Any = self.spec.build()
+        self.generator_ema: Any = deepcopy(self.generator).requires_grad_(False).eval()
+        self.discriminators = self._new_discriminators(
+            channels if d_channels is None else d_channels, score_reduction
+        )
+        self.register_buffer("g_step", torch.zeros((), dtype=torch.int64))
+        counts = torch.ones(self.num_classes, dtype=torch.float64)
+        self.register_buffer("class_counts", counts)
+
+    # what it is
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of whole videos."""
+        return self.spec.num_frames
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of videos in pixels."""
+        return self.spec.resolution
+
+    @property
+    def frames(self) -> int:
+        """Frames of the videos that a training step judges."""
+        if self.level == 1:
+            return self.num_frames
+        return self.window * self.spec.temporal_factor
+
+    @property
+    def has_matching(self) -> bool:
+        """Whether a discriminator judges how well a video fits what it was made from."""
+        return "matching" in self.discriminators
+
+    def _checked_window(self, window: int | None, halo: int) -> int:
+        below = self.num_frames // self.spec.temporal_factor
+        if self.level == 1:
+            if window is not None or halo:
+                raise InputError("level 1 is trained on whole videos: leave out window")
+            return 0
+        if self.num_frames % self.spec.temporal_factor:
+            raise InputError(
+                f"num_frames={self.num_frames} is no multiple of temporal_factor"
+                f"={self.spec.temporal_factor}"
+            )
+        chosen = below if window is None else window
+        if not 1 <= chosen <= below or halo < 0 or chosen + 2 * halo > below:
+            raise InputError(
+                f"window={window} and window_halo={halo} must fit into the {below} frames of the"
+                f" level below: 1 <= window + 2 * window_halo <= {below}"
+            )
+        return chosen
+
+    def _check_numbers(self) -> None:
+        options = self.hparams
+        check_choice("matching_space", options["matching_space"], ("low", "high"))
+        check_choice("score_reduction", options["score_reduction"], ("sum", "mean"))
+        for name in ("d_frames", "d_steps", "standing_stats_batches"):
+            if options[name] < 1:
+                raise InputError(f"{name} must be at least 1, not {options[name]}")
+        for name in ("lr_g", "lr_d", "adam_eps", "lambda_matching", "ema_start"):
+            if not 0 <= options[name] < math.inf:
+                raise InputError(f"{name} must be a finite number >= 0, not {options[name]}")
+        if not all(0 <= beta < 1 for beta in options["betas"]):
+            raise InputError(f"betas must lie in [0, 1), not {tuple(options['betas'])}")
+        if not 0 <= options["ema_decay"] < 1:
+            raise InputError(f"ema_decay must lie in [0, 1), not {options['ema_decay']}")
+
+    def _new_discriminators(self, channels: int, score_reduction: str) -> nn.ModuleDict:
+        shared: dict[str, Any] = {
+            "num_classes": self.num_classes,
+            "channels": channels,
+            "score_reduction": score_reduction,
+        }
+        frames, size = self.frames, self.resolution
+        judges: dict[str, nn.Module] = {
+            "frames": FrameDiscriminator(
+                size, num_frames=min(self.hparams["d_frames"], frames), **shared
+            ),
+            "clip": ClipDiscriminator(size, num_frames=frames, **shared),
+        }
+        if self.level > 1 and self.hparams["use_matching"]:
+            space = self.hparams["matching_space"]
+            factor = self.spec.spatial_factor if space == "low" else 1
+            judges["matching"] = MatchingDiscriminator(
+                (size[0] // factor, size[1] // factor),
+                num_frames=frames,
+                temporal_factor=self.spec.temporal_factor,
+                spatial_factor=self.spec.spatial_factor,
+                matching_space=space,
+                **shared,
+            )
+        return nn.ModuleDict(judges)
+
+    # the levels below, and what the data say
+
+    def setup(self, stage: str) -> None:
+        """Read the levels below and how often the classes come; say what was found.
+
+        Raises:
+            InputError: if the level below is missing or does not fit, or the strategy would wait
+                for gradients of the network that is not trained at that moment.
+        """
+        trainer = trainer_of(self)
+        if stage == "fit":
+            refuse_sharding(self)
+            if trainer is not None:
+                allow_idle_network(trainer, "generator and discriminators are trained in turn")
+                self._count_classes(trainer)
+        if self.level > 1 and self.lower is None and not self._is_restored():
+            self.read_levels_below()
+
+    def _count_classes(self, trainer: pl.Trainer) -> None:
+        """Classes of fakes are drawn as often as they come among the training videos."""
+        if self.num_classes == 1:
+            return
+        labels = getattr(data_source(trainer), "labels", None)
+        if labels is None:
+            rank_zero_warn(
+                "The data do not tell their labels (no method labels(split)): classes of generated"
+                " videos are drawn equally often, which shifts distances where the true ones are"
+                " not equally many"
+            )
+            return
+        known = torch.as_tensor(labels("train"))
+        if (known < 0).any():
+            raise InputError(
+                f"{int((known < 0).sum())} training videos have no label: a conditional model needs"
+                " all; leave them out, or train with --model.num_classes 1"
+            )
+        counts = torch.bincount(known.long(), minlength=self.num_classes).double()
+        self.class_counts.copy_(counts[: self.num_classes])
+
+    # training
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """``d_steps`` steps of the discriminators and one of the generator."""
+        video, labels = clip_batch(batch, self)
+        optimizer_g, optimizer_d = self.optimizers()  # type: ignore[misc]
+        logs: dict[str, Tensor] = {}
+        d_steps = self.hparams["d_steps"]
+        if len(video) % d_steps:
+            raise InputError(
+                f"a batch of {len(video)} videos cannot be cut into d_steps={d_steps} equal parts:"
+                " make batch_size a multiple of it, and drop_last: true"
+            )
+        size = len(video) // d_steps
+        with uncounted_steps(optimizer_d):
+            for real, known in zip(video.split(size), labels.split(size), strict=True):
+                self.toggle_optimizer(optimizer_d)
+                loss, logs = self.discriminator_loss(real, known)
+                optimizer_d.zero_grad()
+                self.manual_backward(loss)
+                optimizer_d.step()
+                self.untoggle_optimizer(optimizer_d)
+        self.toggle_optimizer(optimizer_g)
+        loss_g = self.generator_loss(size)
+        optimizer_g.zero_grad()
+        self.manual_backward(loss_g)
+        optimizer_g.step()
+        self.untoggle_optimizer(optimizer_g)
+        self._average(self.count_step())
+        logs["loss_g"] = loss_g.detach()
+        self.log_dict({f"train/{name}": value for name, value in logs.items()})
+        return logs
+
+    def discriminator_loss(self, real: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Hinge losses of all discriminators on real videos and as many new fakes.
+
+        Args:
+            real: ``[B, T, 3, H, W]`` in [-1, 1], T ≥ ``frames``.
+            labels: int64 ``[B]``.
+
+        Returns:
+            The loss, and what is logged.
+        """
+        real = drawn_window(real, self.frames)
+        with torch.no_grad():
+            fake, condition, drawn = self.new_fakes(len(real))
+        both, classes = torch.cat([real, fake]), torch.cat([labels, drawn])
+        conditions = None
+        if condition is not None:
+            own = downsample_video(real, self.spec.temporal_factor, self.spec.spatial_factor)
+            conditions = torch.cat([own, condition])
+        losses: dict[str, Tensor] = {}
+        logs: dict[str, Tensor] = {}
+        for name, scores in self.judged(both, classes, conditions).items():
+            of_real, of_fake = scores.float().chunk(2)
+            losses[name] = hinge_d_loss(of_real, of_fake)
+            logs[f"d_real/{name}"] = of_real.detach().mean()
+            logs[f"d_fake/{name}"] = of_fake.detach().mean()
+        total = torch.stack(list(losses.values())).sum()
+        if "matching" in losses:
+            logs["loss_matching"] = losses["matching"].detach()
+        return total, {"loss_d": total.detach(), **logs}
+
+    def generator_loss(self, size: int) -> Tensor:
+        """Loss of the generator on so many new fakes."""
+        fake, condition, drawn = self.new_fakes(size)
+        weights = {"matching": self.hparams["lambda_matching"]}
+        scores = self.judged(fake, drawn, condition)
+        parts = [weights.get(name, 1.0) * hinge_g_loss(s.float()) for name, s in scores.items()]
+        return torch.stack(parts).sum()
+
+    def judged(self, video: Tensor, labels: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
+        """Scores of each discriminator, ``[B]``, higher for what looks real."""
+        scores = {name: self.discriminators[name](video, labels) for name in ("frames", "clip")}
+        if self.has_matching:
+            scores["matching"] = self.discriminators["matching"](video, condition, labels)
+        return scores
+
+    def new_fakes(self, size: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Make videos by the generator as it is: a training step's, of ``frames`` frames.
+
+        Args:
+            size: how many.
+
+        Returns:
+            Videos ``[B, frames, 3, H, W]``, the window that they were made from (None at level 1)
+            and their classes.
+        """
+        labels = self.drawn_labels(size)
+        z = torch.randn(size, self.spec.z_dim, device=self.device)
+        if self.level == 1:
+            return self.generator(z, labels), None, labels
+        condition = self.drawn_condition(labels)
+        halo, factor = self.window_halo, self.spec.temporal_factor
+        made = self.generator(z, labels, condition)
+        middle = condition[:, halo : halo + self.window]
+        return made[:, halo * factor : halo * factor + self.frames], middle, labels
+
+    def _average(self, steps: int) -> None:
+        decay = self.hparams["ema_decay"] if steps >= self.hparams["ema_start"] else 0.0
+        ema_state_update_(self.generator_ema, self.generator, decay)
+
+    def train(self, mode: bool = True) -> CascadedVideoGAN:
+        """Set the mode of what is trained; what only makes videos stays in eval mode."""
+        super().train(mode)
+        self.generator_ema.eval()
+        if self.lower is not None:
+            self.lower.eval()
+        return self
+
+    def configure_optimizers(self) -> Any:
+        """Adam for the generator, and one for all discriminators."""
+        options = self.hparams
+        shared = {"betas": tuple(options["betas"]), "eps": options["adam_eps"]}
+        return [
+            torch.optim.Adam(self.generator.parameters(), lr=options["lr_g"], **shared),
+            torch.optim.Adam(self.discriminators.parameters(), lr=options["lr_d"], **shared),
+        ]
+
+    # evaluation
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Check the batch; callbacks compare it with generated videos."""
+        clip_batch(batch, self, whole=True)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """As in validation."""
+        clip_batch(batch, self, whole=True)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Make a video for each label of the batch, uint8 ``[B, T, 3, H, W]``."""
+        _, labels = clip_batch(batch, self, whole=True)
+        return self.sample(len(labels), labels)
