@@ -9,8 +9,8 @@ gradients, nothing for the length of the whole video. Each row is a process of i
 
 CPU memory is the growth of the process's largest resident set over what it was before the networks
 were built, CUDA memory the peak that was allocated; beside it stands what ``lit-ssl video-plan``
-counts, without workspace and level 1. A step: one of the discriminators and one of the generator, with Adam. Times are
-medians of ``--repeats`` steps after a first one.
+counts, without workspace and level 1. A step: one of the discriminators and one of the generator,
+with Adam. Times are medians of ``--repeats`` steps after a first one.
 """
 
 from __future__ import annotations
