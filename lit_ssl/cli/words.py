@@ -227,6 +227,12 @@ def _imagenetx(words: Sequence[str]) -> None:
     run(words)
 
 
+def _video_cache(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.cache import run
+
+    run(words)
+
+
 # section of the help → its words
 WORDS: dict[str, dict[str, Word]] = {
     "Train and evaluate": {
@@ -254,6 +260,11 @@ WORDS: dict[str, dict[str, Word]] = {
         ),
         "video-sample": Word(
             "make videos with a cascade: lit-ssl video-sample CKPT OUT.mp4 --num 16", _video_sample
+        ),
+        "video-cache": Word(
+            "decode videos once, at the size of training: lit-ssl video-cache VIDEOS OUT --shorter"
+            " 64",
+            _video_cache,
         ),
     },
     "Use the result": {
