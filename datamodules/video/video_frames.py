@@ -17,10 +17,9 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.video.clip_module import VideoDataModule
 from lit_ssl.datamodules.video.clip_sets import ClipReader
-from lit_ssl.datamodules.video.sources import Clips
+from lit_ssl.datamodules.video.sources import Clips, CorruptVideoError
 from lit_ssl.errors import InputError, InputTypeError
 from lit_ssl.transforms import EvalTransform
-from lit_ssl.video.frames import UnreadableVideo
 
 __all__ = ["FrameImages", "VideoFramesDataModule", "even_frames"]
 
@@ -65,7 +64,7 @@ class FrameImages(Images):
         """Return one frame as uint8 ``[3, H, W]``, with no side longer than ``max_side``."""
         try:
             clip = self.clips.read_clip(int(self.videos[index]), self.frames[index : index + 1])
-        except UnreadableVideo as error:
+        except CorruptVideoError as error:
             raise CorruptImageError(str(error)) from error
         image = torch.from_numpy(clip[0]).permute(2, 0, 1).contiguous()
         longer = max(image.shape[1:])

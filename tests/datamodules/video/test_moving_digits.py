@@ -143,7 +143,7 @@ def test_missing_splits_stand_in_for_each_other():
         ({"sizes": (0, 1, 1)}, "sizes must be the numbers of training"),
         ({"sizes": (5, 1)}, "sizes must be the numbers of training"),
         ({"video_frames": 15}, "must be enough for clips of 16 frames, got 15"),
-        ({"stride": 2}, "clips of 31 frames, 16 at a stride of 2, got 16"),
+        ({"stride": 2}, r"clips of 31 frames \(16 at a stride of 2\), got 16"),
         ({"eval_frames": 17}, "clips of 17 frames, got 16"),
     ],
 )

@@ -97,7 +97,7 @@ def test_splits_stand_in_as_those_of_the_videos():
 
 
 def test_files_with_their_names_and_numbers(folder):
-    video = VideoFolderDataModule(folder, num_frames=1, size=32)
+    video = VideoFolderDataModule(root=str(folder), num_frames=1, size=32)
     data = frames(video)
     data.setup("fit")
     names = [data.rows("train").name(row) for row in range(14)]
@@ -110,7 +110,7 @@ def test_files_with_their_names_and_numbers(folder):
 
 
 def test_longer_clips_leave_out_short_videos_and_frames_fit_a_canvas(folder):
-    video = VideoFolderDataModule(folder, num_frames=4, size=(32, 40))
+    video = VideoFolderDataModule(root=str(folder), num_frames=4, size=(32, 40))
     recipe = MultiCrop([CropSpec(size=8, count=2)])
     data = frames(video, augment="device", train_transform=recipe, canvas_size=20)
     data.setup("fit")
@@ -127,7 +127,7 @@ def test_a_file_that_breaks_while_it_is_read(folder, tmp_path):
     bar_video(path, 6, size=(32, 40))
 
     def data(on_corrupt):
-        made = frames(VideoFolderDataModule(tmp_path, num_frames=1, size=32), on_corrupt=on_corrupt)
+        made = frames(VideoFolderDataModule(root=str(tmp_path), num_frames=1, size=32), on_corrupt=on_corrupt)
         made.setup("fit")
         return made
 
