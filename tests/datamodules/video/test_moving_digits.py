@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lit_ssl.datamodules import MNIST5kDataModule, MovingDigitsDataModule
+from lit_ssl.video import downsample_video
 
 
 def digits(**kwargs):
@@ -47,8 +48,11 @@ def test_a_lower_level_is_the_same_video_at_half_the_size_and_rate(kwargs):
         next(iter(low.test_dataloader())),
     )
     assert torch.equal(labels, same)
-    box = above[:, ::2].float().unflatten(4, (16, 2)).unflatten(3, (16, 2)).mean(dim=(4, 6))
+    box = downsample_video(above.double())
     assert torch.equal(below, (box + 0.5).floor().to(torch.uint8))
+    # as networks see them, within the rounding to whole grey levels
+    shrunk = downsample_video(high.finish(above))
+    assert (shrunk - low.finish(below)).abs().max() <= 1 / 255 + 1e-6
 
 
 def test_all_shrunk_sizes_and_odd_ones():
