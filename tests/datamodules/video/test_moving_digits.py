@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_ssl.datamodules import MNIST5kDataModule, MovingDigitsDataModule
-from lit_ssl.video import downsample_video
+from lit_ssl.video.resampling import downsample_video
 
 
 def digits(**kwargs):
