@@ -28,7 +28,7 @@ class Write(pl.Callback):
 def test_two_processes_with_unequal_shards_evaluate_videos_as_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = MovingDigitsDataModule(
-        sizes=(24, 13, 0), num_frames=3, clips_per_video=3, batch_size=4, num_digits=2
+        sizes=(24, 13, 0), num_frames=3, clips_per_video=3, batch_size=4, canvas_size=28, size=28
     )
     data.setup("fit")  # read before processes begin
     torch.manual_seed(0)
