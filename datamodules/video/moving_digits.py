@@ -200,7 +200,7 @@ class MovingDigitsDataModule(VideoDataModule):
         starts = np.cumsum([0, *numbers[:-1]])
         within = (draw(0) * np.array(numbers)[labels][:, None]).astype(np.int64)
         images = np.concatenate(of_class)[starts[labels][:, None] + within]
-        colours = np.ones((count, self.num_digits, 3), dtype=np.float32)
+        colours: np.ndarray = np.ones((count, self.num_digits, 3), dtype=np.float32)
         if self.coloured:
             palette = np.array(list(COLOURS.values()), dtype=np.float32) / 255
             colours = palette[(draw(1) * len(palette)).astype(np.int64)]

@@ -127,7 +127,9 @@ def test_a_file_that_breaks_while_it_is_read(folder, tmp_path):
     bar_video(path, 6, size=(32, 40))
 
     def data(on_corrupt):
-        made = frames(VideoFolderDataModule(root=str(tmp_path), num_frames=1, size=32), on_corrupt=on_corrupt)
+        made = frames(
+            VideoFolderDataModule(root=str(tmp_path), num_frames=1, size=32), on_corrupt=on_corrupt
+        )
         made.setup("fit")
         return made
 
