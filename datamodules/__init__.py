@@ -82,6 +82,12 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.video.moving_digits import (
+        MovingDigitsDataModule as MovingDigitsDataModule,
+    )
+    from lit_ssl.datamodules.video.video_frames import (
+        VideoFramesDataModule as VideoFramesDataModule,
+    )
     from lit_ssl.datamodules.vision_language.caption_source import CaptionSource as CaptionSource
     from lit_ssl.datamodules.vision_language.captions.karpathy import CocoCaptions as CocoCaptions
     from lit_ssl.datamodules.vision_language.captions.karpathy import (
