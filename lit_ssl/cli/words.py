@@ -199,6 +199,18 @@ def _pmi_vocabulary(words: Sequence[str]) -> None:
         print(line)
 
 
+def _video_plan(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.plan import run
+
+    run(words)
+
+
+def _video_sample(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.sample import run
+
+    run(words)
+
+
 def _video_score(words: Sequence[str]) -> None:
     from lit_ssl.cli.video.score import run
 
@@ -248,6 +260,13 @@ WORDS: dict[str, dict[str, Word]] = {
         "methods": Word("list the methods", _methods),
     },
     "Videos": {
+        "video-plan": Word(
+            "what a level of a cascade costs: lit-ssl video-plan --config video/ucf101_level2.yaml",
+            _video_plan,
+        ),
+        "video-sample": Word(
+            "make videos with a cascade: lit-ssl video-sample CKPT OUT.mp4 --num 16", _video_sample
+        ),
         "video-cache": Word(
             "decode videos once, at the size of training: lit-ssl video-cache VIDEOS OUT --shorter"
             " 64",
