@@ -213,7 +213,9 @@ def step_cost(job: Job) -> dict[str, Any]:
     for _ in range(job.sizes.repeats + 1):
         start = time.process_time()
         module.discriminator_loss(real, labels)[0].backward()
+        module.discriminators.requires_grad_(False)
         module.generator_loss(batch).backward()
+        module.discriminators.requires_grad_(True)
         seconds.append(time.process_time() - start)
     return {"seconds": statistics.median(seconds[1:] or seconds), "mebibytes": kept / 2**20}
 
@@ -221,11 +223,16 @@ def step_cost(job: Job) -> dict[str, Any]:
 RUNS = {"level1": train_level1, "matching": train_level2, "cost": step_cost}
 
 
+def settings(job: Job) -> Any:
+    """What a run depends on, in plain values."""
+    return json.loads(json.dumps([job.sizes, SHARED, LEVEL_1, LEVEL_2]))
+
+
 def found(job: Job) -> dict[str, Any] | None:
-    """What a run gave that was done before with these sizes; None if it was not."""
+    """What a run gave that was done before with these settings; None if it was not."""
     record: dict[str, Any] = json.loads(job.path.read_text()) if job.path.exists() else {}
     is_whole = job.part != "level1" or job.checkpoint.exists()
-    return record if record.get("sizes") == list(job.sizes) and is_whole else None
+    return record if record.get("settings") == settings(job) and is_whole else None
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -239,7 +246,7 @@ def run(job: Job) -> dict[str, Any]:
     begin = time.process_time()
     result = RUNS[job.part](job)
     record = {
-        "part": job.part, "name": job.name, "seed": job.seed, "sizes": list(job.sizes),
+        "part": job.part, "name": job.name, "seed": job.seed, "settings": settings(job),
         "result": result, "cpu_seconds": time.process_time() - begin,
     }  # fmt: skip
     partial = job.path.with_suffix(f".{os.getpid()}.tmp")
@@ -330,10 +337,11 @@ def plot(records: Records, path: Path) -> None:
         twin = axis.twinx()
         (memory,) = axis.plot(places, [c["mebibytes"] for c in own], "o-", color="tab:green")
         (seconds,) = twin.plot(places, [c["seconds"] for c in own], "s--", color="tab:red")
-        axis.set(xlabel=title, title="a step of level 2", xlim=0, ylim=0)
+        axis.set(xlabel=title, title="a step of level 2", xlim=0)
+        axis.set_ylim(0, 1.15 * max(c["mebibytes"] for c in own))
         axis.set_ylabel("MiB kept for the backward", color="tab:green")
         twin.set_ylabel("CPU seconds", color="tab:red")
-        twin.set_ylim(bottom=0)
+        twin.set_ylim(0, 1.15 * max(c["seconds"] for c in own))
         axis.legend([memory, seconds], ["memory", "time"], fontsize=8, loc="lower right")
     for axis in (left, middle, right):
         axis.grid(alpha=0.3)

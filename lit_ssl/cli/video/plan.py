@@ -147,7 +147,7 @@ def table(plan: Plan, args: Namespace) -> list[str]:
         *([plan.note] if plan.note else []),
         "",
     ]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "window", "frames", "GFLOP/video", "GiB/video", f"batch {plan.batch}, fp32", "bf16",
             f"largest in {args.memory:g} GiB, fp32", "bf16",
