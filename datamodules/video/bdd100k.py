@@ -23,7 +23,7 @@ class BDD100KVideoDataModule(VideoFilesModule):
     and ``test`` are optional. All videos are of one class, with label 0. Frames are turned upright
     where a phone stored them otherwise.
 
-    Decoding a clip of 1280 x 720 pixels takes about 0.4 s of a processor, and all videos 1.8 TB:
+    Decoding a clip of 1280 x 720 pixels takes about 0.4 s of a processor, and the files 1.9 TB:
     write a cache once (``lit-ssl video-cache``) and train from that (``cache``).
 
     Args:
