@@ -199,6 +199,12 @@ def _pmi_vocabulary(words: Sequence[str]) -> None:
         print(line)
 
 
+def _video_score(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.score import run
+
+    run(words)
+
+
 def _numbers(option: str, text: str) -> list[int]:
     """Numbers with commas between."""
     try:
@@ -246,6 +252,10 @@ WORDS: dict[str, dict[str, Word]] = {
             "decode videos once, at the size of training: lit-ssl video-cache VIDEOS OUT --shorter"
             " 64",
             _video_cache,
+        ),
+        "video-score": Word(
+            "FVD, Inception Score, motion of two folders: lit-ssl video-score REAL_DIR FAKE_DIR",
+            _video_score,
         ),
     },
     "Use the result": {
