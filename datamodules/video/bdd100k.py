@@ -30,7 +30,7 @@ class BDD100KVideoDataModule(VideoFilesModule):
         kwargs: Arguments of ``VideoFilesModule`` and ``VideoDataModule``.
     """
 
-    class_names: ClassVar[tuple[str, ...]] = ("driving",)  # type: ignore[misc]
+    class_names: ClassVar[tuple[str, ...]] = ("driving",)
     reported: ClassVar[Split] = "val"
 
     def load_rows(self, split: Split) -> Rows | None:
