@@ -93,8 +93,8 @@ class KineticsDataModule(VideoFilesModule):
             labels = {entry.label for entry in self._read("train")}
             if None in labels:
                 raise InputError(
-                    f"{self.data_set}: {self._list('train')} has videos without a label: complete the"
-                    " column label"
+                    f"{self.data_set}: {self._list('train')} has videos without a label: complete"
+                    " the column label"
                 )
             names = sorted(map(str, labels))
         else:
@@ -150,8 +150,8 @@ class KineticsDataModule(VideoFilesModule):
         unknown = sorted({str(entry.label) for entry in entries if entry.label not in number})
         if unknown:
             raise InputError(
-                f"{self.data_set}: {source} has {len(unknown)} classes that the training table does not"
-                f" have: {listed(unknown)}. Are both tables of {self.data_set}?"
+                f"{self.data_set}: {source} has {len(unknown)} classes that the training table does"
+                f" not have: {listed(unknown)}. Are both tables of {self.data_set}?"
             )
         pairs = [(entry.name, number[entry.label]) for entry in entries]
         return matched(pairs, by_stem(names, self.data_set))
@@ -163,8 +163,8 @@ class KineticsDataModule(VideoFilesModule):
             label = int(str(entry.label))
             if label >= self.version:
                 raise InputError(
-                    f"{self.data_set}: {source} has the class {label} of {entry.name}: expected numbers"
-                    f" from 0 to {self.version - 1}; set version to 400, 600 or 700"
+                    f"{self.data_set}: {source} has the class {label} of {entry.name}: expected"
+                    f" numbers from 0 to {self.version - 1}; set version to 400, 600 or 700"
                 )
             name = next((n for n in (entry.name, f"{folder}/{entry.name}") if n in there), None)
             if name is None:
