@@ -146,7 +146,7 @@ class VideoDataModule(RowsModule, ABC):
         lengths = rule.lengths(clips.frames, clips.fps)
         short = ~unreadable & (lengths < rule.span)
         if unreadable.any() and self.on_corrupt == "raise":
-            names = [str(clips.name(row)) for row in np.flatnonzero(unreadable)]
+            names = [str(clips.name(int(row))) for row in np.flatnonzero(unreadable)]
             raise InputError(
                 f"{len(names):,} of the {len(rows):,} {split} videos cannot be read:"
                 f" {listed(names)}. Repair or remove them, or set on_corrupt: skip"

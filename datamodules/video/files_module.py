@@ -75,8 +75,8 @@ class VideoFilesModule(VideoDataModule, ABC):
             labels: The label of each.
             base: Folder below ``root`` that all are in, below which lists name them.
         """
-        labels = np.asarray(labels, dtype=np.int64)
-        return Rows(self.store.clips(names, base), {"label": labels})
+        columns = {"label": np.asarray(labels, dtype=np.int64)}
+        return Rows(self.store.clips(names, base), columns)
 
     def missing(self, data_set: str, expected: str) -> InputFileNotFoundError:
         """Return the error for videos that are not there.

@@ -79,7 +79,7 @@ class KineticsDataModule(VideoFilesModule):
         check_choice("layout", layout, ("auto", "table", "list", "folders"))
         check_fraction(min_found_fraction)
         self.version = version
-        self.name = f"Kinetics-{version}"
+        self.data_set = f"Kinetics-{version}"
         self.annotation_dir = None if annotation_dir is None else Path(annotation_dir).expanduser()
         self.layout = layout
         self.min_found_fraction = min_found_fraction
@@ -93,17 +93,19 @@ class KineticsDataModule(VideoFilesModule):
             labels = {entry.label for entry in self._read("train")}
             if None in labels:
                 raise InputError(
-                    f"{self.name}: {self._list('train')} has videos without a label: complete the"
-                    " column label"
+                    f"{self.data_set}: {self._list('train')} has videos without a label: complete"
+                    " the column label"
                 )
             names = sorted(map(str, labels))
         else:
             folder = self._folder("train")
             names = sorted({_class(folder, name) for name in self.store.names(folder)} - {""})
             if not names:
-                raise self.missing(self.name, self._expected("train"))
+                raise self.missing(self.data_set, self._expected("train"))
         if len(names) != self.version:
-            rank_zero_warn(f"{self.name} has {self.version} classes; {self.root} has {len(names)}")
+            rank_zero_warn(
+                f"{self.data_set} has {self.version} classes; {self.root} has {len(names)}"
+            )
         return names
 
     def load_rows(self, split: Split) -> Rows | None:
@@ -112,10 +114,10 @@ class KineticsDataModule(VideoFilesModule):
         names = self.store.names(folder)
         there = bool(names) or (self._kind == "list" and self._list(split) is not None)
         if not there and split != "train":
-            rank_zero_info(f"{self.name}: there are no {split} videos in {self.root / folder}")
+            rank_zero_info(f"{self.data_set}: there are no {split} videos in {self.root / folder}")
             return None
         if not there:
-            raise self.missing(self.name, self._expected(split))
+            raise self.missing(self.data_set, self._expected(split))
         if self._kind == "folders":
             return self._of_folders(split, folder, names)
         entries = self._read(split)
@@ -125,7 +127,7 @@ class KineticsDataModule(VideoFilesModule):
         else:
             found = self._of_list(entries, folder, listed_in)
         where = str(self.root / folder)
-        check_found(found, self.min_found_fraction, f"{self.name}, {split}", where, listed_in)
+        check_found(found, self.min_found_fraction, f"{self.data_set}, {split}", where, listed_in)
         return self.rows_of(found.names, found.labels)
 
     def _of_folders(self, split: Split, folder: str, names: Sequence[str]) -> Rows:
@@ -134,11 +136,11 @@ class KineticsDataModule(VideoFilesModule):
         unknown = sorted({_class(folder, name) for name in inside} - set(number))
         if unknown:
             raise InputError(
-                f"{self.name}: {self.root / folder} has {len(unknown)} class folders that the"
+                f"{self.data_set}: {self.root / folder} has {len(unknown)} class folders that the"
                 f" training videos do not have: {listed(unknown)}. All splits need the same classes"
             )
         if not inside:
-            raise self.missing(self.name, self._expected(split))
+            raise self.missing(self.data_set, self._expected(split))
         self.store.warn_left_out()
         return self.rows_of(inside, [number[_class(folder, name)] for name in inside], folder)
 
@@ -148,11 +150,11 @@ class KineticsDataModule(VideoFilesModule):
         unknown = sorted({str(entry.label) for entry in entries if entry.label not in number})
         if unknown:
             raise InputError(
-                f"{self.name}: {source} has {len(unknown)} classes that the training table does not"
-                f" have: {listed(unknown)}. Are both tables of {self.name}?"
+                f"{self.data_set}: {source} has {len(unknown)} classes that the training table does"
+                f" not have: {listed(unknown)}. Are both tables of {self.data_set}?"
             )
         pairs = [(entry.name, number[entry.label]) for entry in entries]
-        return matched(pairs, by_stem(names, self.name))
+        return matched(pairs, by_stem(names, self.data_set))
 
     def _of_list(self, entries: Sequence[Entry], folder: str, source: str) -> Matched:
         there = set(self.store.names())
@@ -161,8 +163,8 @@ class KineticsDataModule(VideoFilesModule):
             label = int(str(entry.label))
             if label >= self.version:
                 raise InputError(
-                    f"{self.name}: {source} has the class {label} of {entry.name}: expected numbers"
-                    f" from 0 to {self.version - 1}; set version to 400, 600 or 700"
+                    f"{self.data_set}: {source} has the class {label} of {entry.name}: expected"
+                    f" numbers from 0 to {self.version - 1}; set version to 400, 600 or 700"
                 )
             name = next((n for n in (entry.name, f"{folder}/{entry.name}") if n in there), None)
             if name is None:
@@ -180,10 +182,10 @@ class KineticsDataModule(VideoFilesModule):
         if path is None:
             if self.layout == "auto" and self.annotation_dir is None:
                 return "folders"
-            raise missing_list(self.name, self._list_folders[0], "train.csv or another list")
+            raise missing_list(self.data_set, self._list_folders[0], "train.csv or another list")
         kind: Layout = "table" if is_table(path) else "list"
         if self.layout not in ("auto", kind):
-            raise InputError(f"{self.name}: {path} is a {kind}, and layout is {self.layout}")
+            raise InputError(f"{self.data_set}: {path} is a {kind}, and layout is {self.layout}")
         return kind
 
     @property
@@ -198,10 +200,10 @@ class KineticsDataModule(VideoFilesModule):
     def _read(self, split: Split) -> list[Entry]:
         path = self._list(split)
         if path is None:
-            raise missing_list(self.name, self._list_folders[0], f"a {self._kind} {split}.csv")
+            raise missing_list(self.data_set, self._list_folders[0], f"a {self._kind} {split}.csv")
         entries = read_table(path) if self._kind == "table" else read_list(path)
         if not entries:
-            raise InputError(f"{self.name}: {path} lists no video")
+            raise InputError(f"{self.data_set}: {path} lists no video")
         return entries
 
     def _folder(self, split: Split) -> str:

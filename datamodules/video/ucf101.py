@@ -73,7 +73,7 @@ class UCF101DataModule(VideoFilesModule):
     def class_names(self) -> Sequence[str]:
         """Names of the classes, in the order of ``classInd.txt``."""
         path = self._lists / "classInd.txt"
-        names = []
+        names: list[str] = []
         for number, line in text_lines(path):
             entry = re.fullmatch(r"(\d+)\s+(\S+)", line.strip())
             if entry is None or int(entry[1]) != len(names) + 1:

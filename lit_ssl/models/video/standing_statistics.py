@@ -25,13 +25,15 @@ class _Sums:
         self.var: Tensor | float = 0.0
         self.count = 0
 
-    def add(self, norm: Any, values: int) -> None:
+    def add(self, norm: Any, values: int | None) -> None:
         """Take up the running statistics of a batch of so many values per channel.
 
-        Training divides by the biased variance, the running one is unbiased.
+        Training divides by the biased variance, the running one is unbiased, and stays so where
+        the number is not known.
         """
+        biased = 1.0 if values is None else (values - 1) / values
         self.mean = self.mean + norm.running_mean.double()
-        self.var = self.var + norm.running_var.double() * ((values - 1) / values)
+        self.var = self.var + norm.running_var.double() * biased
         self.count += 1
 
 
@@ -78,6 +80,10 @@ def standing_statistics(
             norm.reset_running_stats()
         for index in range(batches):
             sampler(index)
+            for name, norm in norms.items():
+                # on CPUs a converted norm computes without its forward, see replicas.py
+                if int(norm.num_batches_tracked or 0) > sums[name].count:
+                    sums[name].add(norm, None)
     finally:
         for hook in hooks:
             hook.remove()
