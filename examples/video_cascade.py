@@ -59,7 +59,7 @@ LEVEL_1: dict[str, Any] = {
     "level": 1, "num_frames": 8, "resolution": 16, "channels": 12, "channel_multipliers": (2, 2, 2),
 }  # fmt: skip
 LEVEL_2: dict[str, Any] = {
-    "level": 2, "num_frames": 16, "resolution": 32, "channels": 10, "window": 4,
+    "level": 2, "num_frames": 16, "resolution": 32, "channels": 8, "window": 4, "d_frames": 4,
     "channel_multipliers": (2, 2, 2, 1, 1),
 }  # fmt: skip
 WINDOWS = (1, 2, 4, 8)

@@ -97,7 +97,7 @@ def test_table_of_windows(lit_ssl):
     shown = lit_ssl(*words, "--memory", 1)
     assert shown.code == 0, shown.err
     lines = shown.out.splitlines()
-    assert lines[0].startswith("level 2: 16 frames of 32 x 32 pixels, 0.3 M parameters")
+    assert lines[0].startswith("level 2: 16 frames of 32 x 32 pixels, 0.1 M parameters")
     rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
     assert [row[:2] for row in rows] == [["2", "4"], ["4", "8"], ["8", "16"]]
     assert "batch 8, fp32" in shown.out

@@ -149,7 +149,7 @@ def table(plan: Plan, args: Namespace) -> list[str]:
     ]
     rows: list[tuple[str, ...]] = [
         (
-            "window", "frames", "GFLOP/video", "GiB/video", f"batch {plan.batch}, fp32", "bf16",
+            "window", "frames", "GFLOP/video", "MiB/video", f"batch {plan.batch}, fp32", "bf16",
             f"largest in {args.memory:g} GiB, fp32", "bf16",
         )
     ]  # fmt: skip
@@ -162,7 +162,7 @@ def table(plan: Plan, args: Namespace) -> list[str]:
                 "all" if window is None else str(window),
                 str(plan.options["num_frames"] if window is None else window * factor),
                 f"{cost.generator.flops / 1e9:,.1f}",
-                f"{cost.generator.saved / GIB:.3f}",
+                f"{cost.generator.saved / 2**20:,.1f}",
                 f"{own['fp32'] / GIB:.1f} GiB",
                 f"{own['bf16'] / GIB:.1f} GiB",
                 *(str(batch) if batch else "none" for batch in most),
@@ -173,7 +173,7 @@ def table(plan: Plan, args: Namespace) -> list[str]:
     return [
         *lines,
         "",
-        "GFLOP and GiB of a video are of the generator's forward, in float32. A step's GiB are its",
+        "GFLOP and MiB of a video are of the generator's forward, in float32. A step's GiB are its",
         "weights and what its networks keep for the backward; workspace comes on top.",
     ]
 
