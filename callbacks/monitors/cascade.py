@@ -18,7 +18,7 @@ from lit_ssl.contracts.batches import describe, parts_of
 from lit_ssl.contracts.data import data_source
 from lit_ssl.contracts.video_generation import generates_videos
 from lit_ssl.distributed import gather_rows
-from lit_ssl.errors import InputError, InputTypeError, by_name
+from lit_ssl.errors import InputAttributeError, InputError, InputTypeError, by_name
 from lit_ssl.metrics.video.motion import motion_per_video
 from lit_ssl.metrics.video.random_features import RandomFeatureDistance
 from lit_ssl.seeding import Stream, sample_seeds
@@ -85,7 +85,12 @@ class CascadeMonitor(pl.Callback):
         """Check the module before the first batch."""
         if stage == "predict":
             return
-        generates_videos(pl_module)
+        module = generates_videos(pl_module)
+        if module.level > 1 and not callable(getattr(module, "matching_gap", None)):
+            raise InputAttributeError(
+                f"needs matching_gap(n, generator) of a level above 1, and {type(module).__name__} "
+                "has none: remove the callback"
+            )
         self.measured, self.last_step, self._is_over = {}, -1, False
         if stage == "fit":
             validate_the_end(trainer)

@@ -114,6 +114,10 @@ def test_mistakes(toys, make_trainer):
         CascadeMonitor(1)
     with pytest.raises(AttributeError, match=r"CascadeMonitor needs a module .* has no level"):
         make_trainer(callbacks=[CascadeMonitor()]).fit(toys.ToyModule(), toys.ToyData())
+    module = ColumnMaker()
+    module.level = 2
+    with pytest.raises(AttributeError, match=r"CascadeMonitor needs matching_gap\(n, generator\)"):
+        make_trainer(callbacks=[CascadeMonitor()]).fit(module, NoiseClips())
     with pytest.raises(TypeError, match=r"CascadeMonitor needs batches \(video"):
         make_trainer(callbacks=[CascadeMonitor()]).validate(ColumnMaker(), toys.ToyData())
 
