@@ -10,11 +10,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lit_ssl.distributed import world_size
 from lit_ssl.errors import InputError, InputRuntimeError
+from lit_ssl.models.video.replicas import JoinedBatchNorm2d
 
 __all__ = ["standing_statistics"]
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_BATCH_NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, JoinedBatchNorm2d,
+)  # fmt: skip
 
 
 class _Sums:
@@ -99,6 +103,8 @@ def _add(sums: _Sums, norm: nn.Module, inputs: tuple[Tensor, ...], _output: obje
     values = inputs[0].numel() // inputs[0].shape[1]
     if isinstance(norm, nn.SyncBatchNorm) and dist.is_initialized():
         values *= dist.get_world_size(norm.process_group)
+    elif isinstance(norm, JoinedBatchNorm2d) and norm.joined:
+        values *= world_size()
     sums.add(norm, values)
 
 
