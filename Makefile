@@ -6,7 +6,7 @@ RUN_DIR ?= runs/demo
 # Processes that run tests, each a file at a time; many tests start two or three more of their own.
 JOBS ?= 2
 
-.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl clean
+.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -65,6 +65,9 @@ bench-nac: $(VENV)/.dev
 bench-vl: $(VENV)/.dev
 	$(BIN)/python benchmarks/vl_step.py
 	$(BIN)/python benchmarks/maskers.py
+
+bench-video: $(VENV)/.dev
+	$(BIN)/python benchmarks/video_readers.py
 
 # Beside the official package where it is installed: pip install 'lit-ssl[imagenet-x]'.
 bench-imagenet-x: $(VENV)/.dev

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
     from lit_ssl.callbacks.last_layer import LastLayerRefit as LastLayerRefit
     from lit_ssl.callbacks.last_validation import LastValidation as LastValidation
+    from lit_ssl.callbacks.monitors.cascade import CascadeMonitor as CascadeMonitor
     from lit_ssl.callbacks.monitors.collapse import CollapseMonitor as CollapseMonitor
     from lit_ssl.callbacks.monitors.speed import SpeedMonitor as SpeedMonitor
     from lit_ssl.callbacks.monitors.sync import SyncMonitor as SyncMonitor
     from lit_ssl.callbacks.pictures.circuit_graph import CircuitGraph as CircuitGraph
     from lit_ssl.callbacks.pictures.masked_captions import MaskedCaptions as MaskedCaptions
+    from lit_ssl.callbacks.pictures.video_sheet import VideoContactSheet as VideoContactSheet
     from lit_ssl.callbacks.pictures.views import ViewLogger as ViewLogger
     from lit_ssl.callbacks.reports.factors import FactorReport as FactorReport
     from lit_ssl.callbacks.reports.groups import GroupReport as GroupReport

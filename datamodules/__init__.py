@@ -82,6 +82,20 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.video.bdd100k import BDD100KVideoDataModule as BDD100KVideoDataModule
+    from lit_ssl.datamodules.video.clip_module import VideoDataModule as VideoDataModule
+    from lit_ssl.datamodules.video.files_module import VideoFilesModule as VideoFilesModule
+    from lit_ssl.datamodules.video.folder import VideoFolderDataModule as VideoFolderDataModule
+    from lit_ssl.datamodules.video.kinetics import KineticsDataModule as KineticsDataModule
+    from lit_ssl.datamodules.video.moving_digits import (
+        MovingDigitsDataModule as MovingDigitsDataModule,
+    )
+    from lit_ssl.datamodules.video.sources import ArrayClips as ArrayClips
+    from lit_ssl.datamodules.video.sources import Clips as Clips
+    from lit_ssl.datamodules.video.ucf101 import UCF101DataModule as UCF101DataModule
+    from lit_ssl.datamodules.video.video_frames import (
+        VideoFramesDataModule as VideoFramesDataModule,
+    )
     from lit_ssl.datamodules.vision_language.caption_source import CaptionSource as CaptionSource
     from lit_ssl.datamodules.vision_language.captions.karpathy import CocoCaptions as CocoCaptions
     from lit_ssl.datamodules.vision_language.captions.karpathy import (

@@ -78,6 +78,10 @@ class Stream(IntEnum):
     STANDING_STATISTICS = 921  # the noise by which BatchNorm's statistics are estimated anew
     MOVING_DIGITS = 911  # moving digits: which images, and their colours
     DIGIT_MOTION = 912  # where they start, and their velocities
+    WATCHED_VIDEOS = 941  # videos that callbacks make again and again
+    SAMPLED_VIDEOS = 942  # videos that the command line makes
+    CLIP_START = 901  # where a clip of a video begins
+    CLIP_VIEW = 902  # how it is cropped, and whether it is mirrored
     TAIL_ORDER = 0x7A11  # which class of a long tail is large
 
 

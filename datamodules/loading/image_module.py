@@ -134,6 +134,7 @@ class ImageDataModule(RowsModule):
                 eval_transform=eval_transform,
                 subset=subset,
                 data=vars(self).get("data"),  # the one that this is a part of
+                video=vars(self).get("video"),  # or whose frames these are
             ),
         )
         if augment not in ("worker", "device"):

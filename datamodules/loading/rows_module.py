@@ -91,6 +91,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
             class_name=self._class_name,
             inputs=self.inputs,
             chosen_by=self.chosen_by,
+            usable=self.usable,
         )
 
     # What a data set gives
@@ -114,6 +115,13 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     @abstractmethod
     def served(self, split: Split, training: bool = False) -> Dataset:
         """Return a data set that gives batches (inputs, rows); see ``loading.batches``."""
+
+    def usable(self, rows: Rows, split: Split) -> np.ndarray | None:
+        """Say which of the chosen rows of a split can be read, bool ``[N]``; None: all.
+
+        What is chosen does not depend on it: the others are then left out.
+        """
+        return None
 
     def opened(self, rows: Rows, split: Split) -> Rows:
         """Make the chosen rows of a split ready to be read, once; here they are."""

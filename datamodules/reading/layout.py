@@ -16,11 +16,11 @@ from lit_ssl.datamodules.reading.walking import (
 )
 from lit_ssl.errors import InputError, listed
 
-__all__ = ["Layout", "split_folder", "split_folders"]
+__all__ = ["SPLIT_NAMES", "Layout", "split_folder", "split_folders"]
 
 Layout = Literal["auto", "splits", "classes"]
 
-_NAMES = {
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
@@ -38,12 +38,12 @@ def split_folder(root: Path, split: str) -> Path:
         InputError: Several folders have such a name, or it is a link that leads nowhere.
     """
     lost = lost_folders(root) if root.is_dir() else []
-    if lost := [name for name in lost if name.lower() in _NAMES[split]]:
+    if lost := [name for name in lost if name.lower() in SPLIT_NAMES[split]]:
         raise InputError(
             f"{root / lost[0]} is a link that leads nowhere: make its target available, or remove"
             f" the link if there is no {split} split"
         )
-    found = [name for name in visible_folders(root) if name.lower() in _NAMES[split]]
+    found = [name for name in visible_folders(root) if name.lower() in SPLIT_NAMES[split]]
     if len(found) > 1:
         raise InputError(
             f"{root} has several folders for the {split} split, {' and '.join(found)}: keep one, or"
@@ -67,7 +67,7 @@ def split_folders(root: Path, layout: Layout, data_set: str) -> dict[str, Path]:
     """
     if layout == "classes":
         return {"train": root}
-    found = {split: split_folder(root, split) for split in _NAMES}
+    found = {split: split_folder(root, split) for split in SPLIT_NAMES}
     found = {split: folder for split, folder in found.items() if folder.is_dir()}
     if layout == "splits":
         return {"train": root / "train", **found}

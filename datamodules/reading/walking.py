@@ -1,11 +1,12 @@
-"""Which files of a folder are images, and what is left out and why."""
+"""Which files of a folder are images, or of another kind, and what is left out and why."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from PIL import Image, ImageFile
 from lit_ssl.errors import InputError, listed
 
 __all__ = [
+    "IMAGES",
+    "INDEX_FOLDER",
+    "FileKind",
     "LeftOut",
+    "find_files",
     "find_images",
     "holds_image",
     "image_suffixes",
@@ -31,12 +36,12 @@ _NO_PICTURES = ("MPEG", "EPS")  # Pillow knows a film when it sees it; PostScrip
 _ARCHIVES = (".tar", ".zip", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 _SHOWN = 3
 
-_FOREIGN = "files in no format that Pillow reads"
+INDEX_FOLDER = ".lit_ssl_index"  # what this package keeps beside data
+
 _ARCHIVE = "archives, which have to be unpacked if they belong to the data"
 _HIDDEN = "what is hidden or put there by the operating system"
 _LOST = "links that lead nowhere"
 _LOOP = "links back to a folder above"
-_OUTSIDE = "images outside of the class folders"
 
 
 @cache
@@ -59,15 +64,35 @@ def _only_told(factory: object) -> bool:
     return isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
 
 
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of files, which their endings tell.
+
+    Args:
+        name: What they are, such as "images".
+        suffixes: Returns their endings, in small letters, with the dot.
+        foreign: Says why a file with another ending is left out.
+    """
+
+    name: str
+    suffixes: Callable[[], frozenset[str]]
+    foreign: str
+
+
+IMAGES = FileKind("images", image_suffixes, "files in no format that Pillow reads")
+
+
 class LeftOut:
     """What is not taken from a folder, by reason.
 
     Args:
         folder: The folder, for messages.
+        kind: The kind of files that are taken.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: FileKind = IMAGES) -> None:
         self.folder = folder
+        self.kind = kind
         self._found: dict[str, set[str]] = {}
 
     def add(self, reason: str, path: str) -> None:
@@ -75,9 +100,9 @@ class LeftOut:
         self._found.setdefault(reason, set()).add(path)
 
     def add_outside(self, names: list[str]) -> None:
-        """Note image files that lie beside the class folders."""
+        """Note files that lie beside the class folders."""
         for name in names:
-            self.add(_OUTSIDE, str(self.folder / name))
+            self.add(f"{self.kind.name} outside of the class folders", str(self.folder / name))
 
     def __str__(self) -> str:
         return "; ".join(
@@ -86,7 +111,7 @@ class LeftOut:
         )
 
     def _shown(self, reason: str, paths: list[str]) -> str:
-        if reason == _FOREIGN and len(paths) > _SHOWN:
+        if reason == self.kind.foreign and len(paths) > _SHOWN:
             kinds = Counter(os.path.splitext(path)[1].lower() for path in paths)
             common = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
             return listed([f"{n:,} {kind or 'without ending'}" for kind, n in common], _SHOWN)
@@ -104,11 +129,16 @@ class LeftOut:
 
 
 def find_images(folder: Path, left_out: LeftOut, deep: bool = True) -> list[str]:
-    """Return the image files of a folder: paths below it, with ``/``, in sorted order.
+    """Return the image files of a folder; see ``find_files``."""
+    return find_files(folder, left_out, deep)
+
+
+def find_files(folder: Path, left_out: LeftOut, deep: bool = True) -> list[str]:
+    """Return the files of a kind in a folder: paths below it, with ``/``, in sorted order.
 
     Args:
         folder: Folder to search.
-        left_out: Takes what is no image.
+        left_out: Takes what is not of its kind.
         deep: Whether to search the folders inside it too.
 
     Raises:
@@ -142,7 +172,7 @@ def visible_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     here = os.path.realpath(folder)
     names = []
     for entry in _entries(str(folder)):
-        if not _is_folder(entry):
+        if not _is_folder(entry) or entry.name == INDEX_FOLDER:
             continue
         if _is_hidden(entry.name):
             left_out.add(_HIDDEN, entry.path)
@@ -213,24 +243,26 @@ def _scanned(folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
 def _walk(
     folder: str, deep: bool, above: tuple[tuple[int, int], ...], left_out: LeftOut
 ) -> Iterator[str]:
-    """Yield the images in a folder.
+    """Yield the files of a kind in a folder.
 
     Args:
         folder: Folder to list.
         deep: Whether to go into the folders inside it.
         above: Device and inode of the folders on the way to this one.
-        left_out: Takes what is no image.
+        left_out: Takes what is not of its kind.
     """
     entries = _entries(folder)
     stat = os.stat(folder)
     here = (*above, (stat.st_dev, stat.st_ino))
-    suffixes = image_suffixes()
+    suffixes = left_out.kind.suffixes()
     for entry in entries:
         name = entry.name
         suffix = os.path.splitext(name)[1].lower()
-        is_image = suffix in suffixes
+        is_wanted = suffix in suffixes
+        if name == INDEX_FOLDER:
+            continue
         if _is_hidden(name):
-            if is_image or _is_folder(entry):
+            if is_wanted or _is_folder(entry):
                 left_out.add(_HIDDEN, entry.path)
         elif _is_folder(entry):
             if not deep:
@@ -243,7 +275,8 @@ def _walk(
                 yield os.path.join(name, found)
         elif entry.is_symlink() and not os.path.exists(entry.path):
             left_out.add(_LOST, entry.path)
-        elif is_image:
+        elif is_wanted:
             yield name
         else:
-            left_out.add(_ARCHIVE if suffix in _ARCHIVES else _FOREIGN, entry.path)
+            reason = _ARCHIVE if suffix in _ARCHIVES else left_out.kind.foreign
+            left_out.add(reason, entry.path)

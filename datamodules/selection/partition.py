@@ -45,6 +45,8 @@ class Partition:
     Args:
         load: Returns the rows of one of the data set's own splits, None if it has no such split.
         opened: Makes the chosen rows of a split ready to be read.
+        usable: Says which of the chosen rows of a split can be read, bool ``[N]``; the others are
+            left out of it. None: all can.
         val_size: Number of training rows held out as validation split. 0: the data set's own
             validation split, or its test split where it has none.
         val_file: List of the training rows held out as validation split, in place of ``val_size``.
@@ -70,6 +72,7 @@ class Partition:
         class_name: Callable[[int], str] = str,
         inputs: str = "images",
         chosen_by: tuple[str, str] | None = None,
+        usable: Callable[[Rows, Split], np.ndarray | None] | None = None,
     ) -> None:
         column, units = chosen_by or (None, inputs)
         if val_file is not None and val_size:
@@ -78,6 +81,7 @@ class Partition:
             )
         self._load = load
         self._opened = opened
+        self._usable = usable
         self._val_size = val_size
         self._val_file = val_file
         self._subset = subset
@@ -117,7 +121,7 @@ class Partition:
         """Return the positions in the training split, as it is used, of the rows of a subset."""
         self._divide()
         chosen = self._chosen(subset, self._used_units)
-        return np.searchsorted(self._used, self._units.rows_of(chosen))
+        return np.flatnonzero(np.isin(self._used, self._units.rows_of(chosen)))
 
     def size_before(self, split: Split) -> int:
         """Return how many rows a split was chosen from: all that the data set has of it."""
@@ -137,7 +141,7 @@ class Partition:
         for split in splits:
             if split not in self._own:
                 rows = self._load(split)
-                self._own[split] = None if rows is None else self._opened(rows, split)
+                self._own[split] = None if rows is None else self._ready(rows, split)[0]
             if self._own[split] is not None:
                 return self._own[split]
         return None
@@ -156,9 +160,20 @@ class Partition:
             train = rows if len(self._used) == len(rows) else rows.select(self._used)
             val = None
             if len(held_out):
-                val = self._opened(rows.select(self._units.rows_of(held_out)), "val")
-            self._divided = self._opened(train, "train"), val
+                val, _ = self._ready(rows.select(self._units.rows_of(held_out)), "val")
+            train, kept = self._ready(train, "train")
+            if kept is not None:
+                self._used = self._used[kept]
+                self._used_units = self._units.units_of(self._used)
+            self._divided = train, val
         return self._divided
+
+    def _ready(self, rows: Rows, split: Split) -> tuple[Rows, np.ndarray | None]:
+        """Rows ready to be read, without those that cannot be, and which are kept; None: all."""
+        kept = None if self._usable is None else self._usable(rows, split)
+        if kept is not None:
+            rows = rows.select(np.flatnonzero(kept))
+        return self._opened(rows, split), kept
 
     def _chosen(self, subset: Subset, allowed: np.ndarray) -> np.ndarray:
         return subset.select(self._units.outline, allowed, self._class_name, self._unit_name)

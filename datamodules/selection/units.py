@@ -52,3 +52,11 @@ class Units:
         chosen = np.zeros(len(self.outline), dtype=bool)
         chosen[units] = True
         return np.flatnonzero(chosen[self.unit_of])
+
+    def units_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the units that some rows are of, ascending: int64.
+
+        Args:
+            rows: int64, ascending.
+        """
+        return rows if self.unit_of is None else np.unique(self.unit_of[rows])

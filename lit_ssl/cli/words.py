@@ -199,6 +199,24 @@ def _pmi_vocabulary(words: Sequence[str]) -> None:
         print(line)
 
 
+def _video_plan(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.plan import run
+
+    run(words)
+
+
+def _video_sample(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.sample import run
+
+    run(words)
+
+
+def _video_score(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.score import run
+
+    run(words)
+
+
 def _numbers(option: str, text: str) -> list[int]:
     """Numbers with commas between."""
     try:
@@ -211,6 +229,12 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def _imagenetx(words: Sequence[str]) -> None:
     from lit_ssl.cli.imagenet_x import run
+
+    run(words)
+
+
+def _video_cache(words: Sequence[str]) -> None:
+    from lit_ssl.cli.video.cache import run
 
     run(words)
 
@@ -234,6 +258,24 @@ WORDS: dict[str, dict[str, Word]] = {
             "list the packaged recipes; configs show NAME; configs copy NAME [DEST]", _configs
         ),
         "methods": Word("list the methods", _methods),
+    },
+    "Videos": {
+        "video-plan": Word(
+            "what a level of a cascade costs: lit-ssl video-plan --config video/ucf101_level2.yaml",
+            _video_plan,
+        ),
+        "video-sample": Word(
+            "make videos with a cascade: lit-ssl video-sample CKPT OUT.mp4 --num 16", _video_sample
+        ),
+        "video-cache": Word(
+            "decode videos once, at the size of training: lit-ssl video-cache VIDEOS OUT --shorter"
+            " 64",
+            _video_cache,
+        ),
+        "video-score": Word(
+            "FVD, Inception Score, motion of two folders: lit-ssl video-score REAL_DIR FAKE_DIR",
+            _video_score,
+        ),
     },
     "Use the result": {
         "export": Word(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def build_clip_index(
     root = Path(root)
     paths = tuple(paths)
     if len(set(paths)) < len(paths):
-        twice = sorted({path for path in paths if paths.count(path) > 1})
+        twice = [path for path, count in Counter(paths).items() if count > 1]
         raise InputError(f"Videos are listed twice: {listed(twice)}")
     key = _key(root, paths)
     file = None if cache_dir is None else Path(cache_dir) / f"clip_index_{key}.npz"
@@ -176,7 +177,7 @@ def _warn_of_unreadable(index: ClipIndex, file: Path | None) -> None:
     rows = np.flatnonzero(index.frames == 0)
     if not len(rows):
         return
-    if file is None:
+    if file is None or not _unreadable_list(file).exists():
         where = listed([index.paths[row] for row in rows], 3)
     else:
         where = f"{_unreadable_list(file)} lists them with the reasons"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from errno import EINVAL
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,7 +53,8 @@ _FORMATS = (
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
 
 
-class FrameTable(NamedTuple):
+@dataclass(frozen=True)
+class FrameTable:
     """The frames of a video.
 
     Attributes:
@@ -154,7 +156,7 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
 
 def display_matrix(frame: VideoFrame) -> np.ndarray | None:
     """Return the display matrix of a decoded frame, int32 ``[9]``, if it has one."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     return None if side_data is None else np.frombuffer(bytes(side_data), np.int32)
 
 

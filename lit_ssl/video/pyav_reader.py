@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -183,7 +183,7 @@ def _from_start(
 
 
 @cache
-def _one_thread() -> dict[str, int]:
+def _one_thread() -> dict[str, Any]:
     """Keep PyAV 17 and later from scaling each frame with as many threads as there are cores."""
     from av.video.frame import VideoFrame
 

@@ -42,8 +42,8 @@ def open_reader(name: Literal["auto", "pyav", "torchcodec"] = "auto") -> VideoRe
     """Return a reader.
 
     Args:
-        name: "pyav", which has all it needs in its wheel; "torchcodec", which is often faster and
-            needs the shared libraries of FFmpeg; "auto" is "pyav".
+        name: "pyav", which has all it needs in its wheel; "torchcodec", which needs the shared
+            libraries of FFmpeg (``benchmarks/video_readers.py`` times both); "auto" is "pyav".
 
     Raises:
         InputError: The name is none of these, or what the reader needs is not installed.

@@ -56,3 +56,31 @@ def damaged(path, number):
     content[start + size // 2 : start + size] = noise.tobytes()
     path.write_bytes(content)
     return path
+
+
+def packed(path, frames=40):
+    """As XviD writes .avi: a frame and the B-frame before it in one packet, then one of nothing."""
+    folder = path.parent
+    source = bar_video(folder / "packed.m4v", frames, bframes=1)
+    layout = bar_video(folder / "layout.avi", 9, bframes=1)
+    with av.open(str(source)) as container:
+        vops = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    kinds = [vop[vop.index(b"\0\0\1\xb6") + 4] >> 6 for vop in vops]  # 0 I, 1 P, 2 B
+    start = vops[0].index(b"\0\0\1\xb6")
+    vops[0] = vops[0][:start] + b"\0\0\1\xb2DivX503b1393p" + vops[0][start:]
+    packets = []
+    for vop, kind in zip(vops, kinds, strict=True):
+        if kind == 2:
+            packets[-1] = packets[-1][0] + vop, packets[-1][1]
+            packets.append((b"\0\0\1\xb6\x51\x7f", False))
+        else:
+            packets.append((vop, kind == 0))
+    with av.open(str(layout)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, (content, is_key) in enumerate(packets):
+            packet = av.Packet(content)
+            packet.pts = packet.dts = number
+            packet.time_base, packet.stream = Fraction(1, 25), stream
+            packet.is_keyframe = is_key
+            new.mux(packet)
+    return path

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("av")
 import av
-from odd_videos import copied, damaged, hidden_start, open_gop
+from odd_videos import copied, damaged, hidden_start, open_gop, packed
 from video_files import bar_frames, bar_number, bar_video, encode, truncated
 
 from lit_ssl.errors import InputError, InputImportError
@@ -56,12 +56,13 @@ def videos(tmp_path_factory):
     for name, options in FILES.items():
         bar_video(root / name, FRAMES, **options)
     open_gop(root / "open.mp4", FRAMES)
+    packed(root / "packed.avi", FRAMES)
     copied(root / "open.mp4", root / "late.mp4", later=12800 * 7)
     copied(root / "open.mp4", root / "late.mkv", later=12800 * 7)
     return root
 
 
-ALL = [*FILES, "open.mp4", "late.mp4", "late.mkv"]
+ALL = [*FILES, "open.mp4", "late.mp4", "late.mkv", "packed.avi"]
 
 
 @pytest.mark.parametrize("name", ALL)

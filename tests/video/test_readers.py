@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("av")
-from odd_videos import copied, hidden_start, open_gop
+from odd_videos import copied, hidden_start, open_gop, packed
 from video_files import bar_number, bar_video
 
 from lit_ssl.errors import InputError, InputImportError
@@ -91,6 +91,7 @@ def test_what_torchcodec_would_number_otherwise_pyav_reads(tmp_path):
         copied(tmp_path / "whole.mp4", tmp_path / "cut.mkv", first=4),
         bar_video(tmp_path / "untimed.avi", 30, **X264),
         bar_video(tmp_path / "stream.h264", 30, **X264),
+        packed(tmp_path / "packed.avi"),
     ]
     reader = open_reader("torchcodec")
     expected = [PyAVReader().read(path, np.arange(20)) for path in files]

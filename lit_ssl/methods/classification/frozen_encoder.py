@@ -78,6 +78,7 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``; class tokens are normed."""
+        _refuse_videos(images)
         return self.backbone(images)
 
     def features(self, images: Tensor) -> Tensor:
@@ -89,6 +90,7 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
         Returns:
             ``[B, embed_dim]``; for other networks those of :meth:`forward`.
         """
+        _refuse_videos(images)
         if isinstance(self.backbone, ClassTokenViT):
             return self.backbone(images, norm=False)
         return self(images)
@@ -134,6 +136,14 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
             "FrozenEncoder has nothing to train: run `lit-ssl validate` or `lit-ssl test` with it; "
             "to train a classifier on its weights use LinearEvaluation, or ImageClassifier with "
             "pretrained: FILE"
+        )
+
+
+def _refuse_videos(images: Tensor) -> None:
+    if images.ndim == 5:
+        raise InputError(
+            f"FrozenEncoder takes images, got {list(images.shape)}: take the frames of videos as "
+            "images with VideoFramesDataModule, or give SupervisedVideo the weights"
         )
 
 

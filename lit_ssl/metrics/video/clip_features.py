@@ -39,6 +39,7 @@ class ClipFeatures(Metric):
 
     full_state_update = False
     is_differentiable = False
+    columns = "num_features"  # what callers know the number of features by
     clip_size: Tensor
     processes: Tensor
 
@@ -54,7 +55,7 @@ class ClipFeatures(Metric):
     ) -> None:
         super().__init__(**kwargs)
         for name, value in (
-            ("num_features", num_features),
+            (self.columns, num_features),
             ("max_items", max_items),
             ("clip_length", clip_length),
         ):
@@ -125,8 +126,8 @@ class ClipFeatures(Metric):
         if features.shape[1] != self.num_features:
             raise InputError(
                 f"{self._extractor[0].name} gives {features.shape[1]} features for each clip,"
-                f" num_features is {self.num_features}: set it to the former if this is the network"
-                " that is meant"
+                f" {self.columns} is {self.num_features}: set it to the former if this is the"
+                " network that is meant"
             )
         self.processes = torch.full_like(self.processes, world_size())
         numbers = torch.arange(count, count + len(video), device=self.device)

@@ -85,9 +85,9 @@ class Extractor:
             return Extractor, (self.network, self.name)
         return load_extractor, (self.path,)
 
-    def card(self) -> dict[str, str | None]:
-        """Name and hash."""
-        return {"name": self.name, "sha256": self.sha256}
+    def card(self) -> dict[str, Any]:
+        """Name, hash of the file, and with which arguments it is called."""
+        return {"name": self.name, "sha256": self.sha256, "called_with": self.options}
 
 
 def load_extractor(source: str | Path | nn.Module | Extractor) -> Extractor:
@@ -154,9 +154,8 @@ def _read_exported(path: Path) -> nn.Module:
 
 def _options(network: nn.Module) -> dict[str, bool]:
     """What stylegan-v's files are called with, where the network knows these arguments."""
-    if not isinstance(network, torch.jit.ScriptModule):
-        return {}
-    known = {argument.name for argument in network.forward.schema.arguments}
+    schema = getattr(network.forward, "schema", None)  # TorchScript has one
+    known = {argument.name for argument in schema.arguments} if schema is not None else set()
     return dict(_SCRIPT_OPTIONS) if known >= set(_SCRIPT_OPTIONS) else {}
 
 

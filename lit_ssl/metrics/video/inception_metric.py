@@ -43,6 +43,7 @@ class VideoInceptionScore(ClipFeatures):
     """
 
     higher_is_better = True
+    columns = "num_classes"
 
     def __init__(
         self,

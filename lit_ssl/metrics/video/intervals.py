@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_ssl.errors import InputError
 from lit_ssl.seeding import Stream, keyed_permutation, uniform
 
-__all__ = ["DistanceInterval", "bootstrap_interval", "self_distance"]
+__all__ = ["Distance", "DistanceInterval", "bootstrap_interval", "self_distance"]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 

@@ -12,7 +12,7 @@ from lit_ssl.errors import InputError
 from lit_ssl.models.video.blocks import GeneratorBlock
 from lit_ssl.models.video.conv_gru import CandidateAct, ConvGRUCell
 from lit_ssl.models.video.inputs import check_counts, check_latents
-from lit_ssl.models.video.layers import sn_conv, sn_linear
+from lit_ssl.models.video.layers import class_embedding, sn_conv, sn_linear
 from lit_ssl.models.video.sizes import pyramid, widths
 from lit_ssl.models.video.spectral_norm import spectral_norm
 from lit_ssl.precision import widened
@@ -63,9 +63,9 @@ class DVDGenerator(nn.Module):
         for each doubling:  x = ConvGRU over frames(x);  x = up(block(x, c), c) of each frame
         video = tanh(conv3(ReLU(BN(x))))
 
-    All convolutions and the first linear layer are spectrally normalised and start orthogonal; the
-    class embedding starts standard normal, like z. A frame does not depend on later ones (but for
-    batch statistics, in training).
+    All convolutions and the first linear layer are spectrally normalised; they and the class
+    embedding start orthogonal. A frame does not depend on later ones (but for batch statistics, in
+    training).
 
     Args:
         num_frames: T.
@@ -122,7 +122,7 @@ class DVDGenerator(nn.Module):
         self.z_dim = z_dim
         self.condition_dim = z_dim + embed_dim
         self.first_shape = (sizes[0], first.height, first.width)
-        self.embed = nn.Embedding(num_classes, embed_dim)
+        self.embed = class_embedding(num_classes, embed_dim)
         self.first = sn_linear(self.condition_dim, sizes[0] * first.height * first.width)
         self.stages = nn.ModuleList(
             _Stage(before, after, self.condition_dim, candidate_act)

@@ -6,7 +6,7 @@ from torch import nn
 
 from lit_ssl.models.video.spectral_norm import spectral_norm
 
-__all__ = ["Convolution", "sn_conv", "sn_embedding", "sn_linear"]
+__all__ = ["Convolution", "class_embedding", "sn_conv", "sn_embedding", "sn_linear"]
 
 Convolution = nn.Conv2d | nn.Conv3d
 
@@ -43,8 +43,13 @@ def sn_linear(in_features: int, out_features: int) -> nn.Linear:
     return spectral_norm(linear)
 
 
-def sn_embedding(num_classes: int, dim: int) -> nn.Embedding:
-    """Embedding of classes as columns of a normalised matrix."""
+def class_embedding(num_classes: int, dim: int) -> nn.Embedding:
+    """Embedding of classes with an orthogonal start, not normalised: BigGAN's, for generators."""
     embedding = nn.Embedding(num_classes, dim)
     nn.init.orthogonal_(embedding.weight)
-    return spectral_norm(embedding)
+    return embedding
+
+
+def sn_embedding(num_classes: int, dim: int) -> nn.Embedding:
+    """Embedding of classes, spectrally normalised."""
+    return spectral_norm(class_embedding(num_classes, dim))

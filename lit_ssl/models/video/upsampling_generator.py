@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_ssl.errors import InputError
 from lit_ssl.models.video.blocks import GeneratorBlock, TemporalBlock
 from lit_ssl.models.video.inputs import check_counts, check_labels, check_latents, check_videos
-from lit_ssl.models.video.layers import sn_conv
+from lit_ssl.models.video.layers import class_embedding, sn_conv
 from lit_ssl.models.video.sizes import widths
 from lit_ssl.precision import widened
 from lit_ssl.video.resampling import upsample_condition
@@ -101,7 +101,7 @@ class UpsamplingGenerator(nn.Module):
         self.spatial_factor = spatial_factor
         self.residual_output = residual_output
         self.receptive_radius = 1 + len(sizes)
-        self.embed = nn.Embedding(num_classes, embed_dim)
+        self.embed = class_embedding(num_classes, embed_dim)
         self.stem = sn_conv(3, sizes[0], 3, dims=3)
         middle = len(sizes) // 2
         self.levels = nn.ModuleList(
@@ -135,7 +135,9 @@ class UpsamplingGenerator(nn.Module):
         for level in self.levels:
             x = level(x, style)
         folded = x.transpose(1, 2).flatten(0, 1)
-        frames = widened(self.out_conv(self.out_norm(folded).relu())).unflatten(0, slow.shape[:2])
+        frames = widened(self.out_conv(self.out_norm(folded).relu())).unflatten(
+            0, slow.shape[:2]
+        )
         if self.residual_output:
             frames = frames + upsample_condition(slow, 1, self.spatial_factor)
         return frames.tanh()

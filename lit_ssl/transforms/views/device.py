@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 
 from lit_ssl.errors import InputError, InputTypeError
+from lit_ssl.precision import without_autocast
 from lit_ssl.transforms.views.draw import CropParams
 from lit_ssl.transforms.views.effects import apply_effects
 from lit_ssl.transforms.views.geometry import crop_resize
@@ -53,13 +52,6 @@ def check_batch(images: Tensor, sizes: Tensor | None) -> None:
         )
 
 
-def _full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Switches autocast off: positions and weights need more than the 8 bits of bfloat16."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
-
-
 @torch.no_grad()
 def make_batched_views(images: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
     """Applies drawn parameters to a batch; never makes the host wait for the device.
@@ -79,7 +71,8 @@ def make_batched_views(images: Tensor, params: CropParams, spec: CropSpec) -> Te
     limit = _CHUNK_VALUES_CPU if images.device.type == "cpu" else _CHUNK_VALUES
     step = max(1, limit // per_image)
     parts = []
-    with _full_precision(images.device):
+    # positions and weights need more than the 8 bits of bfloat16
+    with without_autocast(images.device):
         for start in range(0, batch, step):
             rows = params.rows(start * spec.count, (start + step) * spec.count)
             views = crop_resize(images[start : start + step], rows, spec.shape)

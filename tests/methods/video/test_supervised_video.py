@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_ssl import ImageClassifier, SupervisedVideo
+from lit_ssl import FrozenEncoder, ImageClassifier, SupervisedVideo
 from lit_ssl.callbacks.evaluators.features import sample_places
 
 
@@ -140,7 +140,9 @@ def test_images_where_predictions_are_asked_for_and_too_few_classes(tiny):
         classifier(num_classes=1)
 
 
-def test_a_classifier_of_images_says_what_is_for_clips(tiny):
+def test_methods_over_images_say_what_is_for_clips(tiny):
+    with pytest.raises(ValueError, match=r"FrozenEncoder takes images, got .* VideoFramesDat"):
+        tiny.trainer().validate(FrozenEncoder(Net()), tiny.loader(batches(1)))
     module = ImageClassifier(Net(), num_classes=3, warmup_epochs=0)
     with pytest.raises(ValueError, match="for videos use SupervisedVideo, or take their frames"):
         tiny.trainer().fit(module, tiny.loader(batches(1)))

@@ -43,13 +43,16 @@ def test_files_give_what_the_module_gives(files, name):
     expected = Small()(VIDEO)
     torch.testing.assert_close(extractor(VIDEO), expected)
     content = (files / name).read_bytes()
-    assert extractor.card() == {"name": name, "sha256": hashlib.sha256(content).hexdigest()}
+    digest = hashlib.sha256(content).hexdigest()
+    assert extractor.card() == {"name": name, "sha256": digest, "called_with": {}}
     for again in (copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor))):
         torch.testing.assert_close(again(VIDEO[:1]), expected[:1])
 
 
 def test_a_script_of_stylegan_v_resizes_and_scales_itself(files):
-    features = load_extractor(str(files / "i3d_torchscript.pt"))(VIDEO)
+    extractor = load_extractor(str(files / "i3d_torchscript.pt"))
+    features = extractor(VIDEO)
+    assert list(extractor.card()["called_with"]) == ["rescale", "resize", "return_features"]
     torch.testing.assert_close(features, VIDEO.float().mean(dim=(2, 3, 4)) / 127.5 - 1)
 
 
@@ -66,7 +69,7 @@ def test_a_module_is_left_as_it_was():
     assert not features.requires_grad
     assert [m.training for m in network] == [True, True, False]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert extractor.card() == {"name": "Sequential", "sha256": None}
+    assert extractor.card() == {"name": "Sequential", "sha256": None, "called_with": {}}
 
 
 class Gives(nn.Module):

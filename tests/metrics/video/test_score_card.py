@@ -32,7 +32,7 @@ def test_a_card_tells_what_a_number_is_of(tmp_path, protocol, divisor):
     assert fvd["value"] is None
     assert fvd["protocol"] == protocol
     assert fvd["covariance_divided_by"] == divisor
-    assert fvd["extractor"] == {"name": "Small", "sha256": None}
+    assert fvd["extractor"] == {"name": "Small", "sha256": None, "called_with": {}}
     assert fvd["resolution_before_resize"] == [7, 9]
     assert (fvd["clip_length"], fvd["max_items"], fvd["num_clips_of_protocol"]) == (4, 5, 2048)
     path.write_text("mine")

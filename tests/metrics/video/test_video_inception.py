@@ -52,6 +52,11 @@ def test_mistakes():
         VideoInceptionScore(Levels())
     with pytest.raises(InputError, match="takes no mean_clip"):
         VideoInceptionScore(Levels(), protocol="stylegan_v", mean_clip="mean.npz")
+    options = {"protocol": "stylegan_v", "clip_length": 1}
+    with pytest.raises(InputError, match="gives 3 features for each clip, num_classes is 101"):
+        VideoInceptionScore(Levels(), **options).update(torch.zeros(1, 1, 3, 2, 2).byte())
+    with pytest.raises(InputError, match="num_classes must be at least 1, not 0"):
+        VideoInceptionScore(Levels(), num_classes=0, **options)
     with pytest.raises(InputError, match="splits must be at least 1"):
         VideoInceptionScore(Levels(), splits=0, protocol="stylegan_v")
 

@@ -203,3 +203,12 @@ def test_orthogonal_penalty(arrays):
         added = conv.weight.grad - before
         assert_close(added, arrays["ortho_grad_added"], rtol=1e-4, atol=1e-7)
         assert not conv.bias.grad.any()
+
+
+def test_orthogonal_penalty_leaves_the_classes_of_a_generator_alone():
+    layers = nn.ModuleList([nn.Embedding(3, 4), spectral_norm(nn.Embedding(3, 4)), nn.Linear(4, 3)])
+    layers[2].weight.requires_grad_(False)
+    orthogonal_penalty_(layers, 1.0)
+    assert layers[0].weight.grad is None
+    assert weight_of(layers[1]).grad.abs().sum() > 0
+    assert layers[2].weight.grad is None

@@ -106,7 +106,7 @@ def spectrally(layer, other):
         return layer.weight
 
 
-def test_nothing_is_drawn_or_moved_by_making_it():
+def test_no_step_is_made_by_making_it():
     layer = nn.Linear(3, 2)
     spectral_norm(layer)
     assert parametrize.is_parametrized(layer, "weight")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -70,3 +72,14 @@ def test_mistakes():
     nan = torch.full((2, 2, 3, 3), torch.nan)
     with pytest.raises(InputRuntimeError, match="training has diverged"):
         standing_statistics(norms, lambda _: [norm(nan) for norm in norms], 1)
+
+
+def test_a_converted_norm_on_a_cpu():
+    plain = ConditionalBatchNorm2d(3, 2)
+    converted = deepcopy(plain)
+    join_batch_norms_(converted)
+    x, c = torch.randn(2, 40, 3, 4, 4) + 5, torch.randn(40, 2)
+    for norm in (plain, converted):
+        standing_statistics(norm, lambda i, norm=norm: norm(x[i], c), 2)
+    assert_close(converted.bn.running_mean, plain.bn.running_mean)
+    assert_close(converted.bn.running_var, plain.bn.running_var)

@@ -1,0 +1,113 @@
+"""Lists of the videos of Kinetics: the official tables, and lists of paths with labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lit_ssl.errors import InputError
+from lit_ssl.files import read_text, text_lines
+
+__all__ = ["Entry", "find_list", "is_table", "read_list", "read_table", "split_names"]
+
+_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "validate", "valid", "validation"),
+    "test": ("test",),
+}
+_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+
+
+class Entry(NamedTuple):
+    """A video that a list has.
+
+    Attributes:
+        name: Its path, or the name of its file without ending.
+        label: The name or the number of its class; None where the list has none.
+    """
+
+    name: str
+    label: str | None
+
+
+def split_names(split: str) -> Sequence[str]:
+    """Return what releases call a split, as folders and as files."""
+    return _NAMES[split]
+
+
+def find_list(folders: Sequence[Path], version: int, split: str) -> Path | None:
+    """Return the list of a split, of whichever kind; None where there is none.
+
+    Args:
+        folders: Folders to look in.
+        version: 400, 600 or 700.
+        split: The split.
+    """
+    for folder in folders:
+        for name in _NAMES[split]:
+            for stem in (
+                name,
+                f"kinetics_{version}_{name}",
+                f"kinetics-{version}_{name}",
+                f"kinetics{version}_{name}",
+                f"kinetics{version}_{name}_list_videos",
+            ):
+                for ending in (".csv", ".txt"):
+                    if (folder / f"{stem}{ending}").is_file():
+                        return folder / f"{stem}{ending}"
+    return None
+
+
+def is_table(path: Path) -> bool:
+    """Whether a list is an official table, with the names of its columns in the first line."""
+    first = next(iter(text_lines(path)), (0, ""))[1]
+    return "youtube_id" in first.split(",")
+
+
+def read_table(path: Path) -> list[Entry]:
+    """Read an official table: columns label, youtube_id, time_start, time_end, … in any order.
+
+    A table of test videos may lack labels. Files are named ``<id>_<start>_<end>``, both in seconds
+    with six digits.
+
+    Raises:
+        InputError: A column is missing, or a line has no such times.
+    """
+    lines = csv.DictReader(read_text(path).splitlines())
+    lacking = [name for name in _COLUMNS[1:] if name not in (lines.fieldnames or ())]
+    if lacking:
+        raise InputError(
+            f"Kinetics: {path} has no column {' and '.join(lacking)}: expected the official table,"
+            f" with the columns {', '.join(_COLUMNS)}"
+        )
+    entries = []
+    for line in lines:
+        try:
+            times = [round(float(line[name])) for name in ("time_start", "time_end")]
+            name = f"{line['youtube_id']}_{times[0]:06}_{times[1]:06}"
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"Kinetics: line {lines.line_num} of {path} has no times in seconds: {error}"
+            ) from error
+        entries.append(Entry(name, line.get("label") or None))
+    return entries
+
+
+def read_list(path: Path) -> list[Entry]:
+    """Read a list with lines ``<path> <number of the class>``, or with a comma between them.
+
+    Raises:
+        InputError: A line is another.
+    """
+    entries = []
+    for number, line in text_lines(path):
+        name, _, label = line.strip().replace(",", " ").rpartition(" ")
+        if not name or not label.isdecimal():
+            raise InputError(
+                f"Kinetics: line {number} of {path} is {line!r}: expected '<path> <number of the"
+                " class from 0>', or an official table, which begins with the names of its columns"
+            )
+        entries.append(Entry(name.strip(), label))
+    return entries

@@ -1,0 +1,201 @@
+"""Files of a cache of decoded videos: settings, shards, their journals, and the index.
+
+::
+
+    cache.json            size, format, reader: one for all videos of the folder
+    frames-00000.u8       frames of some videos, one after the other (.jpegs: their JPEG pictures)
+    frames-00000.jsonl    a line for each video that is whole in this shard, written after it
+    index.npz             all videos, written at the end
+    unreadable.txt        videos that could not be decoded, and why
+
+A shard only grows while the process that made it runs. What follows the last video of its journal
+is left over from a process that was stopped, and nobody reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice
+from lit_ssl.files import describe_folder, write_file, write_json
+
+__all__ = [
+    "DAMAGED",
+    "CacheEntry",
+    "CacheIndex",
+    "CacheSettings",
+    "read_index",
+    "read_settings",
+    "size_in_words",
+    "write_index",
+    "write_settings",
+]
+
+_VERSION = 1
+_FORMATS = ("raw", "jpeg")
+# What NumPy and json raise for broken files.
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """What holds for all videos of a cache.
+
+    Args:
+        shorter: Shorter side of the frames, pixels.
+        format: ``raw``, 3 bytes a pixel, or ``jpeg``.
+        quality: Of JPEG, 1 to 100; 0 where the format is raw.
+        reader: Name of the reader that decoded the videos.
+    """
+
+    shorter: int
+    format: str
+    quality: int
+    reader: str
+
+    def __post_init__(self) -> None:
+        check_choice("format", self.format, _FORMATS)
+        if self.shorter < 1:
+            raise InputError(f"shorter must be at least 1 pixel, not {self.shorter}")
+        if self.format == "jpeg" and not 1 <= self.quality <= 100:
+            raise InputError(f"quality must lie between 1 and 100, not {self.quality}")
+
+    def __str__(self) -> str:
+        how = f"jpeg of quality {self.quality}" if self.format == "jpeg" else "raw"
+        return f"{self.shorter} pixels at the shorter side, {how}, by {self.reader}"
+
+
+def size_in_words(count: int) -> str:
+    """A number of bytes to read: ``7.25 MB``."""
+    unit, name = next(
+        (u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= u or n == "kB"
+    )
+    return f"{count / unit:,.2f} {name}"
+
+
+class CacheEntry(NamedTuple):
+    """A video in a cache.
+
+    Args:
+        name: Path of the video, relative to the folder of all.
+        source: Size of its file in bytes.
+        frames: Number of frames; 0: it could not be decoded.
+        fps: Frames per second.
+        rows: Height of a cached frame.
+        columns: Width of a cached frame.
+        shard: Number of the shard.
+        start: First byte in the shard.
+        end: Byte after the last.
+    """
+
+    name: str
+    source: int
+    frames: int
+    fps: float
+    rows: int
+    columns: int
+    shard: int
+    start: int
+    end: int
+
+
+def write_settings(folder: Path, settings: CacheSettings) -> None:
+    """Make the folder of a cache, or go on with it.
+
+    Raises:
+        InputError: It has another cache, or other files.
+    """
+    if (folder / "cache.json").is_file():
+        if (there := read_settings(folder)) != settings:
+            raise InputError(
+                f"{folder} is a cache of {there}, and this would be one of {settings}:"
+                " give another folder"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"a new cache needs a new or empty folder: {describe_folder(folder)}; give another one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "cache.json", {"version": _VERSION, **asdict(settings)})
+
+
+def read_settings(folder: Path) -> CacheSettings:
+    """Read what a cache is of.
+
+    Raises:
+        InputError: There is no cache, or it is damaged or of another version.
+    """
+    path = folder / "cache.json"
+    if not path.is_file():
+        raise InputFileNotFoundError(
+            f"no cache of videos: {describe_folder(folder)}; `lit-ssl video-cache` makes one"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("version")
+        settings = CacheSettings(**values)
+    except (*DAMAGED, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}): make the cache anew") from error
+    if version != _VERSION:
+        raise InputError(f"{path} is of version {version}, not {_VERSION}: make the cache anew")
+    return settings
+
+
+class CacheIndex(NamedTuple):
+    """Columns of all videos of a cache, as in :class:`CacheEntry`; N of them."""
+
+    name: tuple[str, ...]
+    source: np.ndarray
+    frames: np.ndarray
+    fps: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    shard: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
+def write_index(folder: Path, entries: Sequence[CacheEntry]) -> None:
+    """Write the list of all videos, at least one, in this order."""
+    names, *columns = zip(*entries, strict=True)
+    arrays: dict[str, Any] = {
+        field: np.array(values, dtype=np.float64 if field == "fps" else np.int64)
+        for field, values in zip(CacheIndex._fields[1:], columns, strict=True)
+    }
+    # Fixed-width strings would take four bytes a letter of the longest name.
+    arrays["name"] = np.frombuffer(
+        "\0".join(names).encode(errors="surrogateescape"), dtype=np.uint8
+    )
+    write_file(folder / "index.npz", lambda file: np.savez_compressed(file, **arrays), binary=True)
+
+
+def read_index(folder: Path) -> CacheIndex:
+    """Read the list of all videos.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    path = folder / "index.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names, *columns = (arrays[field] for field in CacheIndex._fields)
+        index = CacheIndex(
+            tuple(names.tobytes().decode(errors="surrogateescape").split("\0")), *columns
+        )
+        kinds = "".join(column.dtype.kind for column in columns)
+        if kinds != "iifiiiii" or {c.shape for c in columns} != {(len(index.name),)}:
+            raise ValueError("its columns do not fit together")
+    except DAMAGED as error:
+        raise InputError(
+            f"{path} is damaged ({error}): delete it and run the same `lit-ssl video-cache` again"
+        ) from error
+    return index

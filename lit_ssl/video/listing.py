@@ -1,0 +1,76 @@
+"""Which files of a folder are videos."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lit_ssl.errors import InputFileNotFoundError, listed
+from lit_ssl.files import describe_folder, text_lines
+from lit_ssl.video.suffixes import VIDEO_SUFFIXES
+
+__all__ = ["find_videos", "read_video_list"]
+
+
+def find_videos(root: str | Path) -> list[str]:
+    """Return the videos below a folder, by their suffixes; hidden files do not count.
+
+    Args:
+        root: The folder. Links to folders are followed.
+
+    Returns:
+        Paths relative to it, with ``/``, sorted.
+
+    Raises:
+        InputFileNotFoundError: There are none.
+    """
+    root, seen, found = Path(root), set(), []
+    for folder, below, files in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # a link that goes round in a circle, or a second one
+            below.clear()
+            continue
+        seen.add(place)
+        below[:] = [name for name in below if not name.startswith(".")]
+        for name in files:
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                found.append((Path(folder) / name).relative_to(root).as_posix())
+    if not found:
+        raise InputFileNotFoundError(
+            f"no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) in {root}: {describe_folder(root)}"
+        )
+    return sorted(found)
+
+
+def read_video_list(path: str | Path, root: str | Path) -> tuple[list[str], list[str]]:
+    """Read a list of videos: a path a line, relative to a folder; a label may follow, and is cut.
+
+    Args:
+        path: Text file.
+        root: The folder.
+
+    Returns:
+        Those that are there, each once, in order; and those that are not.
+
+    Raises:
+        InputFileNotFoundError: There is no such list, or none of its videos is there.
+    """
+    path, root = Path(path), Path(root)
+    if not path.is_file():
+        raise InputFileNotFoundError(f"no list of videos at {path}: {describe_folder(path.parent)}")
+    found: dict[str, None] = {}
+    missing: list[str] = []
+    for _, line in text_lines(path):
+        name = line.strip()
+        without_label = name.rpartition(" ")[0].rstrip()
+        there = next((n for n in (name, without_label) if n and (root / n).is_file()), None)
+        if there is None:
+            missing.append(name)
+        else:
+            found[Path(there).as_posix()] = None
+    if not found:
+        raise InputFileNotFoundError(
+            f"none of the {len(missing):,} videos of {path} ({listed(missing, 3)}) is in {root}:"
+            f" {describe_folder(root)}"
+        )
+    return list(found), missing
