@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from lit_ssl.errors import InputError, InputRuntimeError
 from lit_ssl.models import ConditionalBatchNorm2d, spectral_norm, standing_statistics
+from lit_ssl.models.video.replicas import join_batch_norms_
 
 
 def test_plain_mean_over_batches_of_what_training_sees():
