@@ -46,6 +46,7 @@ __all__ = [
     "finds_unused_parameters",
     "is_finding_lr",
     "is_up_to_date",
+    "joins_batch_norms_on_cpu",
     "leftover_scale",
     "lightning_instantiator",
     "loader_of_call",
@@ -218,6 +219,12 @@ def leftover_scale(trainer: pl.Trainer, optimizer: Optimizer) -> torch.Tensor | 
 def finds_unused_parameters(strategy: Any) -> bool:
     """Whether a DDP strategy was told to expect parameters without gradient."""
     return bool(strategy._ddp_kwargs.get("find_unused_parameters"))
+
+
+def joins_batch_norms_on_cpu(trainer: pl.Trainer) -> bool:
+    """Whether ``sync_batchnorm`` was asked for where torch's layer does not run: on CPUs."""
+    strategy: Any = trainer.strategy
+    return bool(getattr(strategy, "_layer_sync", None)) and strategy.root_device.type == "cpu"
 
 
 # Optimizers

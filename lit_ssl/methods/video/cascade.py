@@ -24,8 +24,9 @@ from lit_ssl.models.video.discriminators import (
     MatchingDiscriminator,
 )
 from lit_ssl.models.video.level import LevelSpec
+from lit_ssl.models.video.replicas import join_batch_norms_
 from lit_ssl.trainer.idle_networks import allow_idle_network
-from lit_ssl.trainer.private import trainer_of, uncounted_steps
+from lit_ssl.trainer.private import joins_batch_norms_on_cpu, trainer_of, uncounted_steps
 from lit_ssl.trainer.sharding import refuse_sharding
 from lit_ssl.video.resampling import downsample_video
 
@@ -265,6 +266,9 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
             if trainer is not None:
                 allow_idle_network(trainer, "generator and discriminators are trained in turn")
                 self._count_classes(trainer)
+                if joins_batch_norms_on_cpu(trainer):
+                    join_batch_norms_(self.generator)
+                    join_batch_norms_(self.generator_ema, joined=False)
         if self.level > 1 and self.lower is None and not self._is_restored():
             self.read_levels_below()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError
-from lit_ssl.models.video.replicas import normalized
 
 __all__ = ["ConditionalBatchNorm2d"]
 
@@ -67,4 +66,4 @@ class ConditionalBatchNorm2d(nn.Module):
         gain, shift = self.gain(condition), self.shift(condition)
         if frames > 1:  # not repeat(): the frames of a video lie next to each other
             gain, shift = (x.repeat_interleave(frames, dim=0) for x in (gain, shift))
-        return normalized(self.bn, inputs) * (1 + gain[:, :, None, None]) + shift[:, :, None, None]
+        return self.bn(inputs) * (1 + gain[:, :, None, None]) + shift[:, :, None, None]

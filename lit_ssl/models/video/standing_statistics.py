@@ -10,11 +10,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lit_ssl.distributed import world_size
 from lit_ssl.errors import InputError, InputRuntimeError
+from lit_ssl.models.video.replicas import JoinedBatchNorm2d
 
 __all__ = ["standing_statistics"]
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_BATCH_NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, JoinedBatchNorm2d,
+)  # fmt: skip
 
 
 class _Sums:
@@ -25,15 +29,13 @@ class _Sums:
         self.var: Tensor | float = 0.0
         self.count = 0
 
-    def add(self, norm: Any, values: int | None) -> None:
+    def add(self, norm: Any, values: int) -> None:
         """Take up the running statistics of a batch of so many values per channel.
 
-        Training divides by the biased variance, the running one is unbiased, and stays so where
-        the number is not known.
+        Training divides by the biased variance, the running one is unbiased.
         """
-        biased = 1.0 if values is None else (values - 1) / values
         self.mean = self.mean + norm.running_mean.double()
-        self.var = self.var + norm.running_var.double() * biased
+        self.var = self.var + norm.running_var.double() * ((values - 1) / values)
         self.count += 1
 
 
@@ -80,10 +82,6 @@ def standing_statistics(
             norm.reset_running_stats()
         for index in range(batches):
             sampler(index)
-            for name, norm in norms.items():
-                # on CPUs a converted norm computes without its forward, see replicas.py
-                if int(norm.num_batches_tracked or 0) > sums[name].count:
-                    sums[name].add(norm, None)
     finally:
         for hook in hooks:
             hook.remove()
@@ -105,6 +103,8 @@ def _add(sums: _Sums, norm: nn.Module, inputs: tuple[Tensor, ...], _output: obje
     values = inputs[0].numel() // inputs[0].shape[1]
     if isinstance(norm, nn.SyncBatchNorm) and dist.is_initialized():
         values *= dist.get_world_size(norm.process_group)
+    elif isinstance(norm, JoinedBatchNorm2d) and norm.joined:
+        values *= world_size()
     sums.add(norm, values)
 
 

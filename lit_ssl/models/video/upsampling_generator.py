@@ -11,7 +11,6 @@ from lit_ssl.errors import InputError
 from lit_ssl.models.video.blocks import GeneratorBlock, TemporalBlock
 from lit_ssl.models.video.inputs import check_counts, check_labels, check_latents, check_videos
 from lit_ssl.models.video.layers import class_embedding, sn_conv
-from lit_ssl.models.video.replicas import normalized
 from lit_ssl.models.video.sizes import widths
 from lit_ssl.precision import widened
 from lit_ssl.video.resampling import upsample_condition
@@ -136,7 +135,7 @@ class UpsamplingGenerator(nn.Module):
         for level in self.levels:
             x = level(x, style)
         folded = x.transpose(1, 2).flatten(0, 1)
-        frames = widened(self.out_conv(normalized(self.out_norm, folded).relu())).unflatten(
+        frames = widened(self.out_conv(self.out_norm(folded).relu())).unflatten(
             0, slow.shape[:2]
         )
         if self.residual_output:

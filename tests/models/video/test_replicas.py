@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from lit_ssl.models.video.replicas import normalized
+from lit_ssl.models.video.replicas import JoinedBatchNorm2d, join_batch_norms_
 
 
 def rows():
@@ -33,10 +33,10 @@ def plain():
 
 def run_rank(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=3)
-    norm = nn.SyncBatchNorm.convert_sync_batchnorm(plain())
+    norm = JoinedBatchNorm2d(plain())
     mine = [slice(0, 4), slice(4, 5), slice(5, 7)][rank]  # unequal shards, one of a single row
     inputs = rows()[mine].requires_grad_()
-    out = normalized(norm, inputs)
+    out = norm(inputs)
     (out * cotangent()[mine]).sum().backward()
     state = {"mean": norm.running_mean, "var": norm.running_var}
     norm.eval()
@@ -44,7 +44,7 @@ def run_rank(rank, folder):
         "out": out.detach(),
         "grad": inputs.grad,
         "weight": norm.weight.grad,
-        "eval": normalized(norm, inputs).detach(),
+        "eval": norm(inputs).detach(),
     }
     torch.save(state, Path(folder) / f"rank{rank}.pt")
     dist.destroy_process_group()
@@ -70,13 +70,12 @@ def test_three_processes_equal_one_on_the_joined_batch(tmp_path):
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_alone_it_is_the_plain_one(momentum):
-    plain = nn.BatchNorm2d(3, affine=False, momentum=momentum)
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm2d(3, affine=False))
-    converted.momentum = momentum
+    layer = nn.BatchNorm2d(3, affine=False, momentum=momentum)
+    joined = nn.Sequential(nn.BatchNorm2d(3, affine=False, momentum=momentum))
+    join_batch_norms_(joined)
+    assert isinstance(joined[0], JoinedBatchNorm2d)
     for _ in range(2):
-        torch.testing.assert_close(normalized(converted, rows()), normalized(plain, rows()))
-    for name, value in plain.state_dict().items():
-        torch.testing.assert_close(converted.state_dict()[name], value)
-    torch.testing.assert_close(
-        normalized(converted.eval(), rows()), normalized(plain.eval(), rows())
-    )
+        torch.testing.assert_close(joined(rows()), layer(rows()))
+    for name, value in layer.state_dict().items():
+        torch.testing.assert_close(joined[0].state_dict()[name], value)
+    torch.testing.assert_close(joined.eval()(rows()), layer.eval()(rows()))
