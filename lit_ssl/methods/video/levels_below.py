@@ -121,11 +121,11 @@ class LevelsBelow:
         self.spec.check_follows(lower.top, self.previous)
         self.lower = lower.to(self.device)
         self._previous_sha256 = sha256_of(self.previous)
-        count = len(lower.specs)
-        stay = (
-            "1 trained level, which stays" if count == 1 else f"{count} trained levels, which stay"
+        several = len(lower.specs) > 1
+        stay = "levels, which stay as they are" if several else "level, which stays as it is"
+        rank_zero_info(
+            f"level {self.level} goes on from {self.previous}: {len(lower.specs)} trained {stay}"
         )
-        rank_zero_info(f"level {self.level} goes on from {self.previous}: {stay} as before")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Complete the checkpoint: descriptions of all levels, and statistics for sampling."""
