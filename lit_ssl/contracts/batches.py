@@ -105,8 +105,8 @@ def refuse_clips(inputs: Any, who: str) -> None:
     """
     if isinstance(inputs, Tensor) and inputs.ndim == 5:
         raise InputError(
-            f"{who} takes images, got clips {describe(inputs)}: take the frames of videos as images "
-            "with VideoFramesDataModule"
+            f"{who} takes images, got clips {describe(inputs)}: take the frames of videos as "
+            "images with VideoFramesDataModule"
         )
 
 
