@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError
 from lit_ssl.methods.video.levels_below import LevelsBelow
-from lit_ssl.models.video.cascade import GeneratorCascade, to_uint8
+from lit_ssl.metrics.video.preparation import to_uint8
+from lit_ssl.models.video.cascade import GeneratorCascade
 from lit_ssl.models.video.standing_statistics import standing_statistics
 from lit_ssl.seeding import Stream, batch_seed, sample_seeds
 from lit_ssl.video.resampling import downsample_video
@@ -93,6 +94,9 @@ class SamplesVideos(LevelsBelow):
 
         Returns:
             uint8 ``[n, T, 3, H, W]``, on the CPU.
+
+        Raises:
+            ValueError: A value lies outside its range, or the generator makes NaN.
         """
         labels = self.drawn_labels(n, generator) if y is None else torch.as_tensor(y)
         labels = labels.to(self.device).long()
