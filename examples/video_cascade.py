@@ -45,8 +45,9 @@ from torch import Tensor
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.datamodules import MovingDigitsDataModule
 from lit_ssl.methods import CascadedVideoGAN
+from lit_ssl.metrics.video.preparation import to_uint8
 from lit_ssl.metrics.video.random_features import RandomFeatureDistance
-from lit_ssl.models.video.cascade import GeneratorCascade, to_uint8
+from lit_ssl.models.video.cascade import GeneratorCascade
 from lit_ssl.models.video.cost import saved_bytes
 from lit_ssl.models.video.level import LevelSpec
 from lit_ssl.video.sheet import contact_sheet, write_png
