@@ -97,6 +97,9 @@ def read_plan(words: Sequence[str]) -> Plan:
             "--config video/…"
         )
     options = dict(model["init_args"])
+    for name in ("d_steps", "temporal_factor"):  # divided by, before the model checks them
+        if options[name] < 1:
+            raise InputError(f"{name} must be at least 1, not {options[name]}")
     batch = data["init_args"].get("batch_size") or 1
     note = ""
     if options["num_classes"] is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, InputRuntimeError
 from lit_ssl.methods.video.levels_below import LevelsBelow
 from lit_ssl.models.video.cascade import GeneratorCascade, to_uint8
 from lit_ssl.models.video.standing_statistics import standing_statistics
@@ -93,20 +93,30 @@ class SamplesVideos(LevelsBelow):
 
         Returns:
             uint8 ``[n, T, 3, H, W]``, on the CPU.
+
+        Raises:
+            InputError: for values outside their ranges, or if the videos are no finite numbers.
         """
+        if n < 1 or batch_size < 1:
+            raise InputError(f"n and batch_size must be at least 1, not {n} and {batch_size}")
         labels = self.drawn_labels(n, generator) if y is None else torch.as_tensor(y)
-        labels = labels.to(self.device).long()
         outside = (labels < 0) | (labels >= self.num_classes)
-        if n < 1 or labels.shape != (n,) or outside.any():
+        if labels.shape != (n,) or labels.is_floating_point() or outside.any():
             raise InputError(
-                f"n must be at least 1, and y n classes from 0 to {self.num_classes - 1}"
+                f"y must be {n} classes, whole numbers from 0 to {self.num_classes - 1}"
             )
+        labels = labels.to(self.device).long()
         cascade = self.cascade()
         latents = cascade.draw_latents(n, self.device, generator)
         videos = []
         for start in range(0, n, batch_size):
             part = slice(start, start + batch_size)
             made = cascade([z[part] for z in latents], labels[part], num_frames, chunk)
+            if not made.isfinite().all():
+                raise InputRuntimeError(
+                    "the generator makes no finite numbers: its training has diverged; take an"
+                    " earlier checkpoint"
+                )
             videos.append(to_uint8(made).cpu())
         return torch.cat(videos)
 

@@ -135,9 +135,7 @@ class UpsamplingGenerator(nn.Module):
         for level in self.levels:
             x = level(x, style)
         folded = x.transpose(1, 2).flatten(0, 1)
-        frames = widened(self.out_conv(self.out_norm(folded).relu())).unflatten(
-            0, slow.shape[:2]
-        )
+        frames = widened(self.out_conv(self.out_norm(folded).relu())).unflatten(0, slow.shape[:2])
         if self.residual_output:
             frames = frames + upsample_condition(slow, 1, self.spatial_factor)
         return frames.tanh()
