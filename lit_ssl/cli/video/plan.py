@@ -198,9 +198,10 @@ def _windows(options: dict[str, Any], text: str | None) -> list[int | None]:
             )
         return [None]
     below = options["num_frames"] // options["temporal_factor"]
-    options["window"] = own = options["window"] or below
+    options["window"] = own = below if options["window"] is None else options["window"]
     if text is None:
-        sizes = {own, max(1, own // 2), min(2 * own, below), below}
+        most = max(1, below - 2 * options["window_halo"])
+        sizes = {own, max(1, own // 2), min(2 * own, most), most}
     else:
         try:
             sizes = {own, *(int(part) for part in text.split(","))}

@@ -316,7 +316,8 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
             InputError: for a batch of another form, or losses that are no finite numbers.
         """
         video, labels = clip_batch(batch, self)
-        optimizer_g, optimizer_d = self.optimizers()  # type: ignore[misc]
+        optimizers: Any = self.optimizers()
+        optimizer_g, optimizer_d = optimizers
         logs: dict[str, Tensor] = {}
         d_steps = self.hparams["d_steps"]
         if len(video) % d_steps:
@@ -424,7 +425,7 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         counts = self.class_counts
         wide = [self.generator_ema, *([] if self.lower is None else [self.lower])]
         with kept_wide(*wide):
-            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            super()._apply(fn, recurse)
         if self.class_counts.dtype in (torch.float16, torch.bfloat16):
             self.class_counts = counts.to(self.class_counts.device)
         return self

@@ -15,7 +15,8 @@ from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.errors import InputError
 from lit_ssl.models.video.cascade import GeneratorCascade
 from lit_ssl.models.video.level import LevelSpec
-from lit_ssl.trainer.private import checkpoint_to_come
+from lit_ssl.models.video.replicas import join_batch_norms_
+from lit_ssl.trainer.private import checkpoint_to_come, joins_batch_norms_on_cpu, trainer_of
 
 __all__ = ["LevelsBelow", "load_generators", "stored_specs"]
 
@@ -151,12 +152,18 @@ class LevelsBelow:
             )
         lower = load_generators(self.previous)
         self.spec.check_follows(lower.top, self.previous)
-        self.lower = lower.to(self.device)
+        self._take_up(lower)
         self._previous_sha256 = sha256_of(self.previous)
         rank_zero_info(
             f"level {self.level} goes on from {self.previous}: {len(lower.specs)} trained"
             f" level{'s' * (len(lower.specs) > 1)}, which stay as they are"
         )
+
+    def _take_up(self, lower: GeneratorCascade) -> None:
+        trainer = trainer_of(self)
+        if trainer is not None and joins_batch_norms_on_cpu(trainer):
+            join_batch_norms_(lower, joined=False)
+        self.lower = lower.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Complete the checkpoint: descriptions of all levels, and statistics for sampling."""
@@ -188,7 +195,7 @@ class LevelsBelow:
         if lower:
             state = checkpoint["state_dict"].items()
             weights = {k[len(_LOWER) :]: v for k, v in state if k.startswith(_LOWER)}
-            self.lower = filled_cascade(lower, weights, source).to(self.device)
+            self._take_up(filled_cascade(lower, weights, source))
         self._steps = self._statistics_of = int(checkpoint["state_dict"]["g_step"])
 
     def _check_previous(self, stored: str | None, trained_on: str | None) -> None:
