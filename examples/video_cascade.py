@@ -7,12 +7,12 @@
 For each seed, level 1 (8 frames of 16 x 16) is trained for 500 steps on digits 0, 1 and 7 that move
 and bounce. From it level 2 (16 frames of 32 x 32, windows of 4 frames of level 1) is trained twice
 for 400 steps, with and without the discriminator that sees a video beside what it was made from.
-Measured every 80 steps, on 64 videos; RFD at the end, on 128:
+Measured every 80 steps, on 64 videos; RFD at the end, on 256:
 
 - own, shuffled: mean squared error between a video, made small again, and what it was made from, or
   what another one was made from; values in [-1, 1];
 - gap = 1 - own / shuffled: 0 where level 2 ignores its input, 1 where it follows it;
-- RFD: Fréchet distance to validation videos on features of a network of random weights. It is no
+- RFD: Fréchet distance to validation videos on 32 features of a network of random weights. It is no
   FVD, and compares with nothing but itself.
 
 The part "cost" times a step of level 2 and counts what it keeps for the backward, for windows and
@@ -45,8 +45,9 @@ from torch import Tensor
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.datamodules import MovingDigitsDataModule
 from lit_ssl.methods import CascadedVideoGAN
+from lit_ssl.metrics.video.preparation import to_uint8
 from lit_ssl.metrics.video.random_features import RandomFeatureDistance
-from lit_ssl.models.video.cascade import GeneratorCascade, to_uint8
+from lit_ssl.models.video.cascade import GeneratorCascade
 from lit_ssl.models.video.cost import saved_bytes
 from lit_ssl.models.video.level import LevelSpec
 from lit_ssl.video.sheet import contact_sheet, write_png
@@ -73,7 +74,7 @@ class Sizes(NamedTuple):
     steps_1: int = 500
     steps_2: int = 400
     every: int = 80
-    videos: int = 128
+    videos: int = 256
     matched: int = 64
     repeats: int = 7
 
@@ -136,7 +137,7 @@ def real_videos(level: int, count: int) -> Tensor:
 def distance(videos: Tensor, real: Tensor) -> float:
     """RFD between generated and real videos."""
     with isolate_rng():
-        metric = RandomFeatureDistance()
+        metric = RandomFeatureDistance(num_features=32)
     metric.update(real, real=True)
     metric.update(videos, real=False)
     return float(metric.compute())

@@ -29,6 +29,8 @@ from lit_ssl.trainer.validation import tell_schedule
 __all__ = ["CascadeMonitor"]
 
 _GROUP = 8  # videos that are made at once, and share a stream of noise
+# Few features: the distance of two halves of the real videos should be small beside that of others.
+_FEATURES = 32
 _MATCHED = 64  # videos, at most, whose input is compared with them
 
 
@@ -39,9 +41,10 @@ class CascadeMonitor(pl.Callback):
     (:class:`lit_ssl.contracts.video_generation.GeneratesVideos`). Logged, over all processes
     (``test/`` in a test):
 
-    - ``val/random_feature_distance``: Fréchet distance on features of a network of random weights
+    - ``val/random_feature_distance``: Fréchet distance on 32 features of a random network
       (:class:`lit_ssl.metrics.video.random_features.RandomFeatureDistance`), lower is better. It
-      needs no file and ranks the states of a run; it does not compare with any FVD;
+      needs no file and is a rough guide within a run, sensitive to speckle; look at the videos
+      too. It does not compare with any FVD, nor with other numbers of videos;
     - ``val/motion`` and ``val/motion_real``: mean change of a pixel from frame to frame, in grey
       levels: still videos have little, flickering ones too much;
     - of a level above the first, for 64 videos at most, ``val/matching_own`` and
@@ -103,7 +106,7 @@ class CascadeMonitor(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to collect real videos."""
         with isolate_rng():
-            self._metric = RandomFeatureDistance().to(pl_module.device)
+            self._metric = RandomFeatureDistance(_FEATURES).to(pl_module.device)
         ranks, rank = trainer.world_size, trainer.global_rank
         self._left = len(range(rank, self.num_videos, ranks))
         self._motion = []

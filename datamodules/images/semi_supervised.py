@@ -82,6 +82,7 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Prepare the data set."""
+        self.dataset.trainer = self.trainer
         self.dataset.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:

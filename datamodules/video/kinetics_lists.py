@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +64,7 @@ def find_list(folders: Sequence[Path], version: int, split: str) -> Path | None:
 def is_table(path: Path) -> bool:
     """Whether a list is an official table, with the names of its columns in the first line."""
     first = next(iter(text_lines(path)), (0, ""))[1]
-    return "youtube_id" in first.split(",")
+    return any("youtube_id" in names for names in csv.reader([first], skipinitialspace=True))
 
 
 def read_table(path: Path) -> list[Entry]:
@@ -75,7 +76,7 @@ def read_table(path: Path) -> list[Entry]:
     Raises:
         InputError: A column is missing, or a line has no such times.
     """
-    lines = csv.DictReader(read_text(path).splitlines())
+    lines = csv.DictReader(read_text(path).splitlines(), skipinitialspace=True)
     lacking = [name for name in _COLUMNS[1:] if name not in (lines.fieldnames or ())]
     if lacking:
         raise InputError(
@@ -96,18 +97,20 @@ def read_table(path: Path) -> list[Entry]:
 
 
 def read_list(path: Path) -> list[Entry]:
-    """Read a list with lines ``<path> <number of the class>``, or with a comma between them.
+    """Read a list with lines ``<path> <number of the class>``; between them blanks or a comma.
+
+    Paths may have blanks and commas in them.
 
     Raises:
         InputError: A line is another.
     """
     entries = []
     for number, line in text_lines(path):
-        name, _, label = line.strip().replace(",", " ").rpartition(" ")
-        if not name or not label.isdecimal():
+        entry = re.fullmatch(r"(.*[^\s,])[\s,]+(\d+)", line.strip())
+        if entry is None:
             raise InputError(
                 f"Kinetics: line {number} of {path} is {line!r}: expected '<path> <number of the"
                 " class from 0>', or an official table, which begins with the names of its columns"
             )
-        entries.append(Entry(name.strip(), label))
+        entries.append(Entry(entry[1], entry[2]))
     return entries

@@ -152,6 +152,7 @@ class VideoFramesDataModule(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Prepare the videos."""
+        self.video.trainer = self.trainer  # how many processes there are
         self.video.prepare_data()
 
     def default_eval_transform(self) -> EvalTransform:

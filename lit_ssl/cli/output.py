@@ -50,6 +50,7 @@ _WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\)",  # about Lightning's own code
     r"The dirpath has changed from",  # it always has: each run has a folder of its own
     r"Total length of `list` across ranks is zero",  # data without images for validation
+    r"Found \d+ module\(s\) in eval mode",  # the summary above it says which, on purpose
     r"Precision \S+-mixed is not supported by the model summary",  # its parameters have 32 bits
 )
 _LEFT_BY_A_START = ("config.yaml", "hparams.yaml")

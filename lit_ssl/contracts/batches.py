@@ -20,6 +20,7 @@ __all__ = [
     "labelled_inputs",
     "num_samples",
     "parts_of",
+    "refuse_clips",
     "scored_inputs",
     "split_batch",
     "two_stream_batch",
@@ -90,6 +91,23 @@ def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
 def inputs_of(batch: Any) -> Any:
     """The inputs of a batch, whatever comes with them."""
     return batch[0] if isinstance(batch, list | tuple) else batch
+
+
+def refuse_clips(inputs: Any, who: str) -> None:
+    """Raise where a network that takes images is given clips ``[B, T, C, H, W]``.
+
+    Args:
+        inputs: Of a batch.
+        who: Name of the method, for the message.
+
+    Raises:
+        ValueError: They are clips.
+    """
+    if isinstance(inputs, Tensor) and inputs.ndim == 5:
+        raise InputError(
+            f"{who} takes images, got clips {describe(inputs)}: take the frames of videos as "
+            "images with VideoFramesDataModule"
+        )
 
 
 def labelled_batch(
@@ -254,6 +272,7 @@ def two_stream_batch(batch: Any) -> tuple[list[Tensor], Tensor, Tensor]:
     Raises:
         ValueError: If the batch is of another form.
     """
+    refuse_clips(parts_of(batch).inputs, "it")
     problem = f"a batch of type {type(batch).__name__}"
     if isinstance(batch, dict) and {"unlabelled", "support"} <= set(batch):
         views = parts_of(batch).inputs

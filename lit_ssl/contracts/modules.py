@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
-from lit_ssl.contracts.batches import inputs_of
+from lit_ssl.contracts.batches import inputs_of, refuse_clips
 from lit_ssl.errors import InputAttributeError
 
 __all__ = [
@@ -61,9 +61,12 @@ def embed_dim_of(pl_module: pl.LightningModule) -> int:
 def features_and_labels(pl_module: Any, batch: Any, batch_idx: int) -> dict[str, Tensor]:
     """A ``validation_step`` and ``test_step``: of a labelled batch, what evaluators need."""
     images, labels = batch[:2]
+    refuse_clips(images, type(pl_module).__name__)
     return {"features": pl_module(images), "labels": labels}
 
 
 def features_of_inputs(pl_module: Any, batch: Any, batch_idx: int) -> Tensor:
     """A ``predict_step``: features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
-    return pl_module(inputs_of(batch))
+    images = inputs_of(batch)
+    refuse_clips(images, type(pl_module).__name__)
+    return pl_module(images)

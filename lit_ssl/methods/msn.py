@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import fit_weights
 from lit_ssl.checkpoints.origins import read_weights
-from lit_ssl.contracts.batches import parts_of
+from lit_ssl.contracts.batches import parts_of, refuse_clips
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
 from lit_ssl.errors import InputError, by_name, check_choice
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
@@ -381,6 +381,7 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def _split(self, batch: Any) -> tuple[Tensor, list[Tensor]]:
         views = parts_of(batch).inputs
+        refuse_clips(views, type(self).__name__)
         if not isinstance(views, list) or any(v.ndim != 5 for v in views):
             raise InputError(
                 "MSN trains on multi-view batches: a list of tensors [B, count, C, H, W], one per "

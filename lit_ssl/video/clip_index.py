@@ -76,7 +76,9 @@ def build_clip_index(
 
     Packets are counted, and the first frame is decoded. Warns once where files cannot be read; with
     a ``cache_dir`` a list of them is written there. The file of the index is known by names, sizes
-    and times of the videos, so that it is made anew when one of them changes.
+    and times of the videos, so that it is made anew when one of them changes. Nothing is kept where
+    a file cannot be opened at all (no permission, a disk that fails): that may be otherwise the
+    next time.
 
     Args:
         root: Folder of the videos.
@@ -86,7 +88,8 @@ def build_clip_index(
 
     Raises:
         InputFileNotFoundError: A file is not there.
-        InputError: The same file is listed twice.
+        InputError: The same file is listed twice, or the index cannot be written.
+        InputRuntimeError: A process that looks at files was ended from outside.
         InputImportError: PyAV is not installed.
     """
     root = Path(root)
@@ -107,7 +110,7 @@ def build_clip_index(
                 for name, dtype in _COLUMNS.items()
             },
         )
-        if file is not None:
+        if file is not None and _is_final(index):
             _write(file, index, [why for _, why in answers])
     _warn_of_unreadable(index, file)
     return index
@@ -135,6 +138,17 @@ def _key(root: Path, paths: Sequence[str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def _is_final(index: ClipIndex) -> bool:
+    """Whether what is unreadable is so by its content, and not by its place."""
+    for row in np.flatnonzero(index.frames == 0):
+        try:
+            with (index.root / index.paths[row]).open("rb") as file:
+                file.read(1)
+        except OSError:
+            return False
+    return True
+
+
 def _unreadable_list(file: Path) -> Path:
     return file.with_name(f"{file.stem}_unreadable.txt")
 
@@ -142,10 +156,17 @@ def _unreadable_list(file: Path) -> Path:
 def _write(file: Path, index: ClipIndex, reasons: Sequence[str]) -> None:
     columns = {name: getattr(index, name) for name in _COLUMNS}
     lines = [f"{path}\t{why}\n" for path, why in zip(index.paths, reasons, strict=True) if why]
-    if lines:
-        write_file(_unreadable_list(file), lambda text: text.writelines(lines))
+    listing = "".join(lines).encode(errors="surrogateescape")  # names need not be UTF-8
     names = np.frombuffer(_names(index.paths), np.uint8)
-    write_file(file, lambda out: np.savez_compressed(out, names=names, **columns), binary=True)
+    try:
+        if lines:
+            write_file(_unreadable_list(file), lambda out: out.write(listing), binary=True)
+        write_file(file, lambda out: np.savez_compressed(out, names=names, **columns), binary=True)
+    except OSError as error:
+        raise InputError(
+            f"the index of the videos in {index.root} cannot be written to {file}"
+            f" ({error.strerror or error}): set index_dir to a folder that can be written"
+        ) from error
 
 
 def _names(paths: Sequence[str]) -> bytes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from lit_ssl.errors import InputFileNotFoundError, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed
 from lit_ssl.files import describe_folder, text_lines
 from lit_ssl.video.suffixes import VIDEO_SUFFIXES
 
@@ -16,30 +17,42 @@ def find_videos(root: str | Path) -> list[str]:
     """Return the videos below a folder, by their suffixes; hidden files do not count.
 
     Args:
-        root: The folder. Links to folders are followed.
+        root: The folder. Links to folders are followed, but not back to a folder above.
 
     Returns:
         Paths relative to it, with ``/``, sorted.
 
     Raises:
         InputFileNotFoundError: There are none.
+        InputError: A folder cannot be listed.
     """
-    root, seen, found = Path(root), set(), []
-    for folder, below, files in os.walk(root, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:  # a link that goes round in a circle, or a second one
-            below.clear()
-            continue
-        seen.add(place)
-        below[:] = [name for name in below if not name.startswith(".")]
-        for name in files:
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                found.append((Path(folder) / name).relative_to(root).as_posix())
+    root = Path(root)
+    found = sorted(_videos(str(root), "", ())) if root.is_dir() else []
     if not found:
         raise InputFileNotFoundError(
             f"no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) in {root}: {describe_folder(root)}"
         )
-    return sorted(found)
+    return found
+
+
+def _videos(folder: str, name: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Yield the videos of a folder, named ``name``, that was reached through those ``above``."""
+    place = os.path.realpath(folder)
+    if place in above:  # a link that goes round in a circle
+        return
+    try:
+        with os.scandir(folder) as entries:
+            inside = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(
+            f"cannot list the folder {folder} ({error.strerror or error}): make it readable, or"
+            " take it out of the videos"
+        ) from error
+    for entry in inside:
+        if os.path.isdir(entry.path):
+            yield from _videos(entry.path, f"{name}{entry.name}/", (*above, place))
+        elif os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES:
+            yield f"{name}{entry.name}"
 
 
 def read_video_list(path: str | Path, root: str | Path) -> tuple[list[str], list[str]]:

@@ -21,6 +21,7 @@ __all__ = ["Progress", "Share", "probe_videos"]
 
 _IN_THIS_PROCESS = 100  # files; starting another process takes as long as probing about so many
 _PROBE = ("-m", "lit_ssl.video.probe")
+_KILLED = (-2, -9, -15)  # from outside, as where memory runs out; other signals are the file's
 _LONG = 10.0  # seconds
 _FIRST_LOOK = 2.0
 
@@ -30,7 +31,7 @@ def probe_videos(paths: Sequence[Path], num_workers: int | None) -> list[tuple[V
 
     The processes are started by the command line of Python, so neither threads nor devices of this
     one reach them, and scripts need no guard. A file that brings its process down counts as
-    unreadable.
+    unreadable, but not where the process was ended from outside.
 
     Args:
         paths: The files.
@@ -38,7 +39,7 @@ def probe_videos(paths: Sequence[Path], num_workers: int | None) -> list[tuple[V
 
     Raises:
         InputImportError: PyAV is not installed.
-        InputRuntimeError: No process can be started.
+        InputRuntimeError: No process can be started, or one was ended from outside.
     """
     need_pyav()
     workers = min(num_workers or _cores(), len(paths) // _IN_THIS_PROCESS)
@@ -106,6 +107,11 @@ class Share:
                 raise InputRuntimeError(
                     f"Videos cannot be probed: {sys.executable} ended with"
                     f" status {code}; its message stands above"
+                )
+            if code in _KILLED:
+                raise InputRuntimeError(
+                    f"a process that looks at videos was ended with status {code} at"
+                    f" {self._paths[len(answers)]}: perhaps memory ran out; start again"
                 )
             why = f"its decoder ended the process with status {code}"
             answers.append((VideoFacts(0, 0.0, 0, 0), why))

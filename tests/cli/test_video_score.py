@@ -71,6 +71,7 @@ def test_without_files_of_networks(lit_ssl, videos, workdir):
     low, high = distance["interval_95"]
     assert low < distance["value"] < high
     assert distance["self_distance"] > 0
+    assert card["data"]["reader"] == "pyav"
     real = card["data"]["real"]
     assert (real["split"], real["unreadable"], real["shorter_than_a_clip"]) == ("train", 1, 1)
     assert (real["start"], card["data"]["generated"]["start"]) == ("random", "first frame")
@@ -177,6 +178,8 @@ def test_mistakes_are_one_line(lit_ssl, videos, tmp_path):
         ((real, fake, "--extractor", "none.pt"), "no feature extractor at none.pt"),
         ((real, fake, "--classifier", videos / "small.pt"), "needs mean_clip"),
         ((real, fake, "--mean-clip", "mean.npy"), "--mean-clip goes with --classifier"),
+        ((real, fake, "--protocol", "tats"), "--protocol goes with --extractor"),
+        ((real, fake, "--num-classes", 101), "--num-classes goes with --classifier"),
         ((real, fake, "--device", "abacus"), "--device abacus cannot be used here"),
         ((real, fake, *FOUR, "--extractor", videos / "small.pt"), "gives 6 features for each"),
         ((real,), "the following arguments are required: FAKE_DIR"),

@@ -58,6 +58,20 @@ def network(pixels):
     return net
 
 
+# --------------------------------------------------------------- clips in place of images
+
+
+@pytest.mark.parametrize("method", [MSN, PAWS, SuNCEt])
+@pytest.mark.parametrize("door", ["training", "validation", "predict"])
+def test_clips_are_refused_with_what_to_do(method, door):
+    options = MASKED if method is MSN else {"backbone": "resnet10t"}
+    module = method(**options)
+    batch = torch.zeros(2, 4, 3, 16, 16), torch.tensor([0, 1])
+    message = rf"{method.__name__}.* images, got .*\[2, 4, 3, 16, 16\].* VideoFramesDataModule"
+    with pytest.raises(InputError, match=message):
+        getattr(module, f"{door}_step")(batch, 0)
+
+
 # --------------------------------------------------------------- batches of one image
 
 

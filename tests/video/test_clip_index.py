@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -132,6 +133,45 @@ def test_unreadable_videos_have_no_frames_and_are_listed_once(root, tmp_path):
         build_clip_index(root, names)
 
 
+def test_names_need_not_be_utf_8(root, tmp_path):
+    name = os.fsdecode(b"caf\xe9.avi")
+    try:
+        (root / name).write_bytes(b"not a video")
+    except OSError:
+        pytest.skip("this disk takes names in UTF-8 only")
+    with pytest.warns(UserWarning, match="1 of 2 videos in .* cannot be read"):
+        index = build_clip_index(root, (NAMES[0], name), tmp_path / "cache")
+    assert index.frames.tolist() == [30, 0]
+    (listing,) = (tmp_path / "cache").glob("*_unreadable.txt")
+    assert listing.read_bytes().startswith(b"caf\xe9.avi\t")
+
+
+def test_an_index_that_cannot_be_written_is_one_line(root, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=r"cannot be written to .*file.* set index_dir"):
+            build_clip_index(root, NAMES, folder)
+
+
+def test_files_that_cannot_be_opened_may_be_otherwise_the_next_time(root, tmp_path, monkeypatch):
+    def probe(paths, num_workers):
+        facts, why = VideoFacts(0, 0.0, 0, 0), "permission denied"
+        return [(facts, why), *original(paths[1:], num_workers)]
+
+    def opened(path, *args):
+        if path.name == Path(NAMES[0]).name:
+            raise PermissionError(13, "Permission denied")
+        return open(path, *args)
+
+    original = probe_many.probe_videos
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_index, "probe_videos", probe)
+        patch.setattr(Path, "open", opened)
+        with pytest.warns(UserWarning, match="1 of 3 videos in .* cannot be read: a/long.avi"):
+            assert build_clip_index(root, NAMES, tmp_path).frames.tolist() == [0, 20, 7]
+    assert_right(build_clip_index(root, NAMES, tmp_path), root)
+
+
 def test_some_videos_of_an_index(root):
     index = build_clip_index(root, NAMES)
     some = index.select(np.array([2, 0]))
@@ -176,10 +216,18 @@ import json, os, signal, sys
 from lit_ssl.video.probe import look_at_video
 for line in sys.stdin:
     if "tall" in line:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGSEGV)
     facts, why = look_at_video(json.loads(line))
     print(json.dumps([*facts, why]), flush=True)
 """
+
+
+def test_a_process_that_was_ended_from_outside_is_no_broken_file(root, monkeypatch):
+    killed = CRASHING.replace("SIGSEGV", "SIGKILL")
+    monkeypatch.setattr(probe_many, "_PROBE", ("-c", killed))
+    share = probe_many.Share([root / name for name in NAMES], probe_many.Progress(3))
+    with pytest.raises(InputRuntimeError, match=r"status -9 at .*tall.mp4: perhaps memory ran out"):
+        share.run()
 
 
 def test_a_process_that_cannot_start_is_no_broken_file(root, monkeypatch):

@@ -251,9 +251,10 @@ class _Search:
             ]
             if takers and last is not None and last.class_type.__name__ not in takers:
                 who = last.class_type.__name__
+                have = "has" if len(takers) == 1 else "have"
                 self.fail(
                     f"{path}.{name} is for {who}, the last of {count}, which has no such option; "
-                    f"{' and '.join(takers)} has: give the list again, with it, in a config"
+                    f"{' and '.join(takers)} {have}: give the list again, with it, in a config"
                 )
         self.value(value, hint, f"{path}[{count - 1}]")
 

@@ -173,7 +173,7 @@ def _sample(
     """Videos one after the other; each depends on the seed, its number and class alone."""
     import torch
 
-    from lit_ssl.models.video.cascade import to_uint8
+    from lit_ssl.metrics.video.preparation import to_uint8
     from lit_ssl.seeding import Stream, sample_seeds
 
     for start in range(0, len(labels), args.batch_size):

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+# options that say how a network is used: its option, and what they are if they are not given
+_OF_A_NETWORK: dict[str, tuple[str, str | int | None]] = {
+    "protocol": ("extractor", "stylegan_v"),
+    "num_features": ("extractor", 400),
+    "inception_protocol": ("classifier", "tgan2"),
+    "num_classes": ("classifier", 101),
+    "mean_clip": ("classifier", None),
+}
+
 
 def run(words: Sequence[str]) -> None:
     """Run the command.
@@ -75,17 +84,15 @@ def _parser() -> LineParser:
     add(
         "--protocol",
         choices=("stylegan_v", "tats"),
-        default="stylegan_v",
         help="of FVD and KVD (default: stylegan_v)",
     )
     add(
         "--inception-protocol",
         choices=("tgan2", "stylegan_v"),
-        default="tgan2",
         help="of the Inception Score (default: tgan2)",
     )
-    add("--num-features", type=int, default=400, help="of the extractor (default: 400)")
-    add("--num-classes", type=int, default=101, help="of the classifier (default: 101)")
+    add("--num-features", type=int, help="of the extractor (default: 400)")
+    add("--num-classes", type=int, help="of the classifier (default: 101)")
     add("--clip-length", type=int, default=16, help="frames of a clip (default: 16)")
     add("--stride", type=int, default=1, help="take every so many-th frame (default: 1)")
     add("--size", help="H or HxW to compare at (default: that of the generated videos)")
@@ -101,6 +108,12 @@ def _parser() -> LineParser:
 
 
 def _check(args: Namespace) -> None:
+    for name, (network, usual) in _OF_A_NETWORK.items():
+        if getattr(args, name) is None:
+            setattr(args, name, usual)
+        elif getattr(args, network) is None:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} goes with --{network}, which is missing")
     for name in ("clip_length", "stride", "max_items", "batch_size", "num_features", "num_classes"):
         if getattr(args, name) < 1:
             option = name.replace("_", "-")
@@ -116,8 +129,6 @@ def _check(args: Namespace) -> None:
                 f"{inner} lies in {outer}, whose videos are looked for in all folders below: keep"
                 " real and generated videos apart"
             )
-    if args.mean_clip is not None and args.classifier is None:
-        raise InputError("--mean-clip goes with --classifier, which is missing")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -189,7 +200,7 @@ def _write(
         "stride": args.stride,
         "size": list(size),
         "resize": "bilinear of libswscale, shorter side, then centre crop; where sizes differ",
-        "reader": args.reader,
+        "reader": "torchcodec" if args.reader == "torchcodec" else "pyav",
         "device": device,
         "flip": False,
         "seed": args.seed,

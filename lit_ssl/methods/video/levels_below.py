@@ -154,9 +154,10 @@ class LevelsBelow:
         self.spec.check_follows(lower.top, self.previous)
         self._take_up(lower)
         self._previous_sha256 = sha256_of(self.previous)
+        several = len(lower.specs) > 1
+        stay = "levels, which stay as they are" if several else "level, which stays as it is"
         rank_zero_info(
-            f"level {self.level} goes on from {self.previous}: {len(lower.specs)} trained"
-            f" level{'s' * (len(lower.specs) > 1)}, which stay as they are"
+            f"level {self.level} goes on from {self.previous}: {len(lower.specs)} trained {stay}"
         )
 
     def _take_up(self, lower: GeneratorCascade) -> None:

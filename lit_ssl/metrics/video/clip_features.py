@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_ssl.distributed import process_rank, world_size
-from lit_ssl.errors import InputError, InputRuntimeError
+from lit_ssl.errors import InputError, InputRuntimeError, InputTypeError
 from lit_ssl.metrics.video.features import load_extractor
 from lit_ssl.metrics.video.preparation import check_clips
 
-__all__ = ["ClipFeatures"]
+__all__ = ["ClipFeatures", "check_flag"]
 
 
 class ClipFeatures(Metric):
@@ -59,6 +60,8 @@ class ClipFeatures(Metric):
             ("max_items", max_items),
             ("clip_length", clip_length),
         ):
+            if isinstance(value, bool) or not isinstance(value, Integral | None):
+                raise InputTypeError(f"{name} must be an integer, not {value!r}")
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
         # in a tuple, so that its weights are no part of this module
@@ -73,8 +76,13 @@ class ClipFeatures(Metric):
             self.add_state(f"{name}_places", [], dist_reduce_fx="cat", persistent=is_kept)
         zero = torch.zeros((), dtype=torch.int64)
         # of the last clips, [T, H, W]; and the number of processes that shared them
-        self.add_state("clip_size", zero.repeat(3), dist_reduce_fx="max", persistent=bool(kept))
+        self.add_state(
+            "clip_size", zero.repeat(3), dist_reduce_fx=_common_size, persistent=bool(kept)
+        )
         self.add_state("processes", zero, dist_reduce_fx="max", persistent=bool(kept))
+        # a MetricCollection lets metrics of equal states share them: not where these differ
+        own = torch.tensor([max_items or 0, len(self.kept)])
+        self.add_state("own_options", own, dist_reduce_fx="max")
         self.register_load_state_dict_post_hook(_take_share)
         self.reset()
 
@@ -181,8 +189,8 @@ class ClipFeatures(Metric):
         frames, height, width = self.clip_size.tolist()
         return {
             "extractor": self._extractor[0].card(),
-            "clip_length": frames,
-            "resolution_before_resize": [height, width],
+            "clip_length": frames or None,
+            "resolution_before_resize": [height, width] if frames else None,
             "max_items": self.max_items,
         }
 
@@ -204,6 +212,22 @@ class ClipFeatures(Metric):
     def _joined(self, name: str) -> Tensor:
         value: list[Tensor] | Tensor = getattr(self, name)  # one tensor where it was gathered
         return torch.cat([t.cpu() for t in ([value] if isinstance(value, Tensor) else value)])
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Refuse anything but True and False, such as the name of a set."""
+    if not isinstance(value, bool):
+        raise InputTypeError(f"{name} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def _common_size(sizes: Tensor) -> Tensor:
+    """Size of the clips of all processes, ``[W, 3]`` to ``[3]``; zeros are of those without any."""
+    found = sizes[sizes.any(dim=1)].unique(dim=0)
+    if len(found) > 1:
+        have = ", ".join("{} frames of {} x {}".format(*size) for size in found.tolist())
+        raise InputError(f"processes have clips of different sizes ({have}): bring all to one")
+    return found[0] if len(found) else sizes[0]
 
 
 def _take_share(metric: ClipFeatures, incompatible_keys: object) -> None:

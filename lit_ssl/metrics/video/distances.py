@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_ssl.errors import by_name
-from lit_ssl.metrics.video.clip_features import ClipFeatures
+from lit_ssl.metrics.video.clip_features import ClipFeatures, check_flag
 from lit_ssl.metrics.video.frechet import frechet_distance_from_features
 from lit_ssl.metrics.video.kernel import polynomial_mmd
 from lit_ssl.metrics.video.preparation import for_i3d
@@ -66,7 +66,7 @@ class VideoDistance(ClipFeatures):
         Raises:
             ValueError: Shapes or the features are not as expected; nothing is added then.
         """
-        self.add_clips("real" if real else "fake", video)
+        self.add_clips("real" if check_flag("real", real) else "fake", video)
 
     def prepare(self, video: Tensor) -> Tensor:
         """Resize and scale, where the protocol does; uint8 ``[B, 3, T, H, W]`` else."""

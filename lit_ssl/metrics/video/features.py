@@ -23,6 +23,9 @@ __all__ = ["Extractor", "load_extractor"]
 
 # arguments of the TorchScript files of stylegan-v: it resizes and scales, and stops before softmax
 _SCRIPT_OPTIONS = {"rescale": True, "resize": True, "return_features": True}
+_WHY_BYTES = (
+    ", as uint8: with protocol stylegan_v the network scales them itself; with tats it gets floats"
+)
 _USUAL_PLACE = (
     "for FVD it is usually i3d_torchscript.pt, for the Inception Score c3d_ucf101.pt, which the"
     " code of universome/stylegan-v (src/metrics) points to. Nothing is downloaded"
@@ -67,7 +70,7 @@ class Extractor:
             self.device = inputs.device
         off = torch.autocast(device_type=inputs.device.type, enabled=False)
         with torch.no_grad(), off, _evaluating(self.network, self.path is None):
-            features = self.network(inputs, **self.options)
+            features = self._features(inputs)
         if not isinstance(features, Tensor):
             kind = type(features).__name__
             raise InputTypeError(f"{self.name} gives {kind}, expected a tensor [B, F]")
@@ -78,6 +81,19 @@ class Extractor:
                 " for each clip"
             )
         return features
+
+    def _features(self, inputs: Tensor) -> Any:
+        try:
+            return self.network(inputs, **self.options)
+        except (RuntimeError, AssertionError, IndexError) as error:
+            if self.path is None or isinstance(error, torch.OutOfMemoryError):
+                raise  # of a module its own traceback says more
+            why = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            hint = _WHY_BYTES if inputs.dtype == torch.uint8 and not self.options else ""
+            raise InputError(
+                f"{self.name} cannot take clips {inputs.dtype} {list(inputs.shape)} ({why}); it has"
+                f" to take any number of clips, of this length and size{hint}"
+            ) from error
 
     def __reduce__(self) -> tuple[Callable[..., Extractor], tuple[Any, ...]]:
         """Copies of a file's network read the file again, for TorchScript cannot be pickled."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, by_name
-from lit_ssl.metrics.video.clip_features import ClipFeatures
+from lit_ssl.metrics.video.clip_features import ClipFeatures, check_flag
 from lit_ssl.metrics.video.inception import InceptionScore, are_probabilities, inception_score
 from lit_ssl.metrics.video.preparation import for_c3d, read_mean_clip
 from lit_ssl.metrics.video.protocols import inception_protocol
@@ -72,17 +72,20 @@ class VideoInceptionScore(ClipFeatures):
         self.mean_clip = None if mean_clip is None else read_mean_clip(mean_clip)
 
     @by_name
-    def update(self, video: Tensor) -> None:
+    def update(self, video: Tensor, real: bool = False) -> None:
         """Add generated clips.
 
         Args:
             video: uint8 ``[B, T, 3, H, W]``, all of one T, H and W.
+            real: Whether they are real: such clips are passed over, so that the score can stand in
+                one ``MetricCollection`` with distances.
 
         Raises:
             ValueError: Shapes or the classifier's outputs are not as expected; nothing is added
                 then.
         """
-        self.add_clips("fake", video)
+        if not check_flag("real", real):
+            self.add_clips("fake", video)
 
     def prepare(self, video: Tensor) -> Tensor:
         """Bring clips into C3D's form where the protocol does; uint8 ``[B, 3, T, H, W]`` else."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice
+from lit_ssl.errors import InputError, InputFileNotFoundError, InputTypeError, check_choice
 
 __all__ = ["check_clips", "for_c3d", "for_i3d", "read_mean_clip", "to_uint8"]
 
@@ -45,6 +45,10 @@ def to_uint8(video: Tensor, protocol: str = "stylegan_v") -> Tensor:
 
 def check_clips(video: Tensor) -> None:
     """Refuse anything but a batch of clips, uint8 ``[B, T, 3, H, W]``."""
+    if not isinstance(video, Tensor):
+        raise InputTypeError(
+            f"needs a video, a tensor uint8 [B, T, 3, H, W], got {type(video).__name__}"
+        )
     shape = list(video.shape)
     if video.ndim != 5 or shape[2] != 3 or video.dtype != torch.uint8 or 0 in shape[1:]:
         swapped = video.ndim == 5 and shape[1] == 3 and shape[2] != 3

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_ssl.errors import InputError
 from lit_ssl.models.video.level import LevelSpec
 
-__all__ = ["GeneratorCascade", "to_uint8", "upsampled_frames"]
+__all__ = ["GeneratorCascade", "upsampled_frames"]
 
 
 class GeneratorCascade(nn.Module):
@@ -165,8 +165,3 @@ def in_chunks(
         for start in range(0, total, chunk)
     ]
     return torch.cat(parts, dim=1)
-
-
-def to_uint8(video: Tensor) -> Tensor:
-    """Map [-1, 1] to 0 … 255, as stylegan-v does before FVD: ``x · 127.5 + 128``, cut off."""
-    return (video.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)

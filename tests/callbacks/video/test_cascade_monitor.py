@@ -33,7 +33,7 @@ def test_values_are_those_of_the_videos(make_trainer):
     assert len({seed for _, _, seed in made}) == 2  # other noise for each group
     module.eval()
     fakes = [module.sample(n, generator=torch.Generator().manual_seed(seed)) for n, _, seed in made]
-    metric = RandomFeatureDistance()
+    metric = RandomFeatureDistance(32)
     metric.update(data.videos, real=True)
     metric.update(torch.cat(fakes), real=False)
     found = logged(trainer)

@@ -9,6 +9,7 @@ import pytest
 from video_files import bar_video
 
 from lit_ssl.datamodules import BDD100KVideoDataModule, KineticsDataModule
+from lit_ssl.datamodules.video.kinetics_lists import is_table, read_table
 from lit_ssl.errors import InputError
 
 CLASSES = ["abseiling", "air drumming", "yoga"]
@@ -144,6 +145,32 @@ def test_lists_of_paths(make, flat, below_root):
     (flat / "kinetics400_train_list_videos.txt").write_text("one word\n")
     with pytest.raises(InputError, match=r"line 1 of .* expected '<path> <number of the class"):
         make(flat).setup()
+
+
+def test_paths_and_names_with_commas(make, tmp_path):
+    names = ("train/cut, then wash/x y.mp4", "train/yoga/z.mp4")
+    for name in names:
+        bar_video(tmp_path / name, 6)
+    for between in (" ", ",", ", ", "\t"):
+        lines = [f"{name}{between}{label}" for label, name in enumerate(names)]
+        (tmp_path / "train.txt").write_text("\n".join(lines))
+        data = make(tmp_path, min_found_fraction=1.0)
+        data.setup("fit")
+        assert names_of(data, "train") == list(names)
+        assert data.labels("train").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        '"label","youtube_id","time_start","time_end"\n"cut, then wash","aaa","3","13"\n',
+        'label, youtube_id, time_start, time_end\n"cut, then wash", aaa, 3, 13\n',
+    ],
+)
+def test_tables_with_quotes_or_blanks(tmp_path, table):
+    (tmp_path / "train.csv").write_text(table)
+    assert is_table(tmp_path / "train.csv")
+    assert read_table(tmp_path / "train.csv") == [("aaa_000003_000013", "cut, then wash")]
 
 
 @pytest.mark.parametrize(

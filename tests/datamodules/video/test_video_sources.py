@@ -17,6 +17,7 @@ from lit_ssl.datamodules import (
     UCF101DataModule,
     VideoDataModule,
     VideoFolderDataModule,
+    VideoFramesDataModule,
 )
 from lit_ssl.datamodules.reading.walking import INDEX_FOLDER
 from lit_ssl.errors import InputError
@@ -122,6 +123,11 @@ def test_one_process_finds_out_the_lengths_before_the_others(folder):
         data.trainer = SimpleNamespace(world_size=world_size, state=state)
         data.prepare_data()
         assert (folder / INDEX_FOLDER).is_dir() == kept
+    shutil.rmtree(folder / INDEX_FOLDER)
+    frames = VideoFramesDataModule(VideoFolderDataModule(root=str(folder), **OPTIONS))
+    frames.trainer = data.trainer
+    frames.prepare_data()
+    assert (folder / INDEX_FOLDER).is_dir()
 
 
 def test_from_yaml(folder):

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_ssl.errors import InputError
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
 from lit_ssl.methods.video.levels_below import load_generators
-from lit_ssl.models.video.cascade import to_uint8
+from lit_ssl.metrics import to_uint8
 from lit_ssl.video.resampling import downsample_video
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -158,6 +158,14 @@ def test_a_checkpoint_is_complete(trained_level1, trained_level2, tmp_path):
     below = load_generators(trained_level1)
     for name, value in below.levels[0].state_dict().items():
         assert torch.equal(value, state[f"lower.levels.0.{name}"])
+
+
+def test_a_diverged_generator_makes_no_black_videos():
+    module = level1()
+    with torch.no_grad():
+        [*module.generator_ema.parameters()][-1].fill_(torch.nan)  # behind all statistics
+    with pytest.raises(InputError, match="NaN: the generator has diverged"):
+        module.sample(2, [0, 1])
 
 
 def test_whole_and_in_pieces_give_the_same_video(trained_level2):

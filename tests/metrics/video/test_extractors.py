@@ -72,6 +72,38 @@ def test_a_module_is_left_as_it_was():
     assert extractor.card() == {"name": "Sequential", "sha256": None, "called_with": {}}
 
 
+class Convolves(nn.Module):
+    """Takes floats, and at least three frames."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(3, 6, 3)
+
+    def forward(self, video):
+        return self.conv(video).mean(dim=(2, 3, 4))
+
+
+def test_what_a_file_cannot_take_is_one_line(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Convolves()), tmp_path / "script.pt")
+        program = torch.export.export(Small(), (VIDEO,))
+        torch.export.save(program, tmp_path / "three.pt2")
+    script, three = (load_extractor(tmp_path / name) for name in ("script.pt", "three.pt2"))
+    assert script(VIDEO.float()).shape == (3, 6)
+    for extractor, video, message in (
+        (script, VIDEO, r"script.pt cannot take clips torch.uint8 .* with tats it gets floats$"),
+        (script, VIDEO[:, :, :2].float(), r"\[3, 3, 2, 7, 9\] \(.*Kernel size can't be greater"),
+        (three, VIDEO[:1], r"three.pt2 .* it has to take any number of clips"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            extractor(video)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(RuntimeError, match="Input type") as caught:  # a module is the user's own
+        load_extractor(Convolves())(VIDEO)
+    assert not isinstance(caught.value, InputError)
+
+
 class Gives(nn.Module):
     def __init__(self, outputs):
         super().__init__()

@@ -139,6 +139,35 @@ def test_kernel_distance_and_its_collection():
     assert found["fvd"].item() == pytest.approx(filled(fvd()).compute().item(), rel=1e-9)
 
 
+def test_metrics_of_a_collection_share_only_what_they_both_want():
+    """A collection lets metrics with equal states share them after the first batch."""
+    metrics = MetricCollection({
+        "few": fvd(max_items=8, reset_real_features=False),
+        "all": fvd(max_items=None),
+        "inception": VideoInceptionScore(
+            Small(), protocol="stylegan_v", splits=1, num_classes=6, clip_length=4
+        ),
+    })  # fmt: skip
+    for part in REAL.split(8):
+        metrics.update(part, real=True)
+    metrics.update(FAKE, real=False)
+    found = metrics.compute()
+    assert found["all"].item() == pytest.approx(filled(fvd()).compute().item(), rel=1e-9)
+    assert found["few"].item() == pytest.approx(filled(fvd(max_items=8)).compute().item(), rel=1e-9)
+    assert found["inception"].num_clips == len(FAKE)
+    metrics.reset()
+    assert [len(metrics[name].rows("real")) for name in ("few", "all")] == [8, 0]
+
+
+def test_clips_of_processes_have_one_size():
+    def gathered(value, group):
+        return [value, value.flip(0) if value.shape == (3,) else value]
+
+    metric = filled(fvd(dist_sync_fn=gathered, distributed_available_fn=lambda: True))
+    with pytest.raises(InputError, match=r"sizes \(4 frames of 7 x 9, 9 frames of 7 x 4\)"):
+        metric.compute()
+
+
 def test_reset_keeps_real_clips_where_asked():
     metric = filled(fvd(reset_real_features=False))
     first = metric.compute().item()
@@ -243,6 +272,14 @@ def test_mistakes():
         fvd(protocol="digan")
     with pytest.raises(InputError, match="max_items must be at least 1, not 0"):
         fvd(max_items=0)
+    with pytest.raises(InputError, match=r"max_items must be an integer, not 2.5"):
+        fvd(max_items=2.5)
+    for value in ("fake", torch.ones(23).bool()):
+        with pytest.raises(InputError, match=r"real must be True or False, not (str|Tensor)"):
+            fvd().update(FAKE, real=value)
+    with pytest.raises(InputError, match="got ndarray"):
+        fvd().update(FAKE.numpy(), real=True)
+    assert fvd().card()["clip_length"] is None
     with pytest.raises(InputError, match="got 1 fake"):
         filled(fvd(), fake=FAKE[:1]).compute()
     broken = torch.rand(30, 6)
