@@ -279,6 +279,11 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         if self._is_restored():
             return
         if self.level > 1 and self.lower is None:
+            if stage != "fit" and not self.previous:
+                raise InputError(
+                    f"there is no trained level {self.level} here: give its checkpoint,"
+                    " --ckpt_path PATH, which holds the levels below, too"
+                )
             self.read_levels_below()
         if stage != "fit" and not int(self.g_step):
             rank_zero_warn(

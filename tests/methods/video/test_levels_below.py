@@ -98,3 +98,5 @@ def test_a_level_without_training_says_so(trained_level1, tmp_path):
     for door in ("validate", "predict"):
         with pytest.warns(UserWarning, match="level 2 has not been trained"):
             getattr(trainer(1, tmp_path), door)(level2(str(trained_level1)), datamodule=Blobs(2))
+        with pytest.raises(InputError, match="no trained level 2 here: give its checkpoint"):
+            getattr(trainer(1, tmp_path), door)(level2(None), datamodule=Blobs(2))
