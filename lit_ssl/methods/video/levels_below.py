@@ -161,7 +161,8 @@ class LevelsBelow:
         )
 
     def _take_up(self, lower: GeneratorCascade) -> None:
-        trainer = trainer_of(self)
+        module: Any = self
+        trainer = trainer_of(module)
         if trainer is not None and joins_batch_norms_on_cpu(trainer):
             join_batch_norms_(lower, joined=False)
         self.lower = lower.to(self.device)
