@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _MAX_DEPTH = 4
+_SINGLE = {"weights": "file of weights", "checkpoint": "checkpoint"}
 _OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -89,6 +90,8 @@ def read_file(
     path = file = Path(path)
     if path.is_dir():
         file = next((path / n for n in _OF_TRANSFORMERS if (path / n).is_file()), path)
+    if file.is_dir():
+        raise InputFileNotFoundError(f"{path} is a folder: give a {_SINGLE[kind]} in it")
     if not file.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob(f"*{path.suffix}")])
         at = " at" if kind == "weights" else ""
@@ -104,9 +107,8 @@ def read_file(
             raise TypeError(f"it holds a {type(content).__name__}, no names")
         return content
     except Exception as error:  # each reader has its own kinds
-        what = "file of weights" if kind == "weights" else kind
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path} cannot be read as a {what}: {reason}") from error
+        raise InputError(f"{path} cannot be read as a {_SINGLE[kind]}: {reason}") from error
 
 
 class _Unread:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_ssl.cli.video.plan import _windows as windows_of
 from lit_ssl.methods.video.costs import level_cost
 from lit_ssl.models.video.cost import GIB, saved_bytes
 
@@ -114,6 +115,18 @@ def test_level_1_has_one_row_and_needs_no_data(lit_ssl):
     assert "counted for one class: give --model.num_classes NUMBER" in shown.out
     (row,) = [line for line in shown.out.splitlines() if line.strip().startswith("all")]
     assert row.split()[-2:] == ["none", "none"]
+
+
+def test_a_halo_leaves_room_for_smaller_windows():
+    options = {"level": 2, "num_frames": 16, "temporal_factor": 2, "window_halo": 1}
+    assert windows_of({**options, "window": 4}, None) == [2, 4, 6]
+    assert windows_of({**options, "window": 4}, "3") == [3, 4]
+
+
+def test_numbers_that_are_divided_by(lit_ssl):
+    wrong = lit_ssl("video-plan", "--config=video/ucf101_level2.yaml", "--model.d_steps=0")
+    assert wrong.code == 2
+    assert "error: d_steps must be at least 1, not 0" in wrong.err
 
 
 def test_mistakes(lit_ssl):

@@ -175,4 +175,4 @@ def test_weights_that_are_no_numbers_are_refused(lit_ssl, checkpoints):
     torch.save(checkpoint, "nan.ckpt")
     result = lit_ssl("video-sample", "nan.ckpt", "new.mp4")
     assert result.code == 2
-    assert result.err.startswith("error: nan.ckpt makes no finite numbers: its training has")
+    assert result.err.startswith("error: nan.ckpt holds weights that are no finite numbers")

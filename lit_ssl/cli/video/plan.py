@@ -97,6 +97,9 @@ def read_plan(words: Sequence[str]) -> Plan:
             "--config video/…"
         )
     options = dict(model["init_args"])
+    for name in ("d_steps", "temporal_factor"):  # divided by, before the model checks them
+        if options[name] < 1:
+            raise InputError(f"{name} must be at least 1, not {options[name]}")
     batch = data["init_args"].get("batch_size") or 1
     note = ""
     if options["num_classes"] is None:
@@ -195,9 +198,10 @@ def _windows(options: dict[str, Any], text: str | None) -> list[int | None]:
             )
         return [None]
     below = options["num_frames"] // options["temporal_factor"]
-    options["window"] = own = options["window"] or below
+    options["window"] = own = below if options["window"] is None else options["window"]
     if text is None:
-        sizes = {own, max(1, own // 2), min(2 * own, below), below}
+        most = max(1, below - 2 * options["window_halo"])
+        sizes = {own, max(1, own // 2), min(2 * own, most), most}
     else:
         try:
             sizes = {own, *(int(part) for part in text.split(","))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -13,11 +13,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_ssl.contracts.data import data_source
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.errors import InputError, InputRuntimeError, check_choice
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
 from lit_ssl.methods.video.clip_batches import clip_batch, drawn_window
 from lit_ssl.methods.video.sampling import SamplesVideos
 from lit_ssl.models.ema import ema_state_update_
+from lit_ssl.models.video.conv_gru import CandidateAct
 from lit_ssl.models.video.discriminators import (
     ClipDiscriminator,
     FrameDiscriminator,
@@ -25,12 +26,15 @@ from lit_ssl.models.video.discriminators import (
 )
 from lit_ssl.models.video.level import LevelSpec
 from lit_ssl.models.video.replicas import join_batch_norms_
+from lit_ssl.precision import kept_wide
 from lit_ssl.trainer.idle_networks import allow_idle_network
 from lit_ssl.trainer.private import joins_batch_norms_on_cpu, trainer_of, uncounted_steps
 from lit_ssl.trainer.sharding import refuse_sharding
 from lit_ssl.video.resampling import downsample_video
 
 __all__ = ["CascadedVideoGAN"]
+
+_CHECKED = 50  # steps; each look at a loss waits for the device
 
 
 class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
@@ -118,7 +122,7 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         use_matching: bool = True,
         matching_space: str = "low",
         residual_output: bool = False,
-        candidate_act: str = "relu",
+        candidate_act: CandidateAct = "relu",
         lr_g: float = 1e-4,
         lr_d: float = 5e-4,
         betas: tuple[float, float] = (0.0, 0.999),
@@ -131,7 +135,7 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        sides = [resolution, resolution] if isinstance(resolution, int) else list(resolution)
+        sides = list(resolution) if isinstance(resolution, Sequence) else [resolution] * 2
         if len(sides) != 2:
             raise InputError(f"resolution must be a height and a width, not {resolution}")
         if num_classes is not None and num_classes < 1:
@@ -144,7 +148,7 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
             z_dim=z_dim,
             embed_dim=embed_dim,
             channels=channels,
-            channel_multipliers=tuple(channel_multipliers) if channel_multipliers else None,
+            channel_multipliers=None if channel_multipliers is None else tuple(channel_multipliers),
             candidate_act=candidate_act,
             temporal_factor=temporal_factor,
             spatial_factor=spatial_factor,
@@ -220,8 +224,11 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         for name in ("lr_g", "lr_d", "adam_eps", "lambda_matching", "ema_start"):
             if not 0 <= options[name] < math.inf:
                 raise InputError(f"{name} must be a finite number >= 0, not {options[name]}")
-        if not all(0 <= beta < 1 for beta in options["betas"]):
-            raise InputError(f"betas must lie in [0, 1), not {tuple(options['betas'])}")
+        if not options["adam_eps"]:  # 0 / 0 for weights that have had no gradient yet
+            raise InputError("adam_eps must be above 0")
+        betas = tuple(options["betas"])
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise InputError(f"betas must lie in [0, 1), two of them, not {betas}")
         if not 0 <= options["ema_decay"] < 1:
             raise InputError(f"ema_decay must lie in [0, 1), not {options['ema_decay']}")
 
@@ -269,8 +276,20 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
                 if joins_batch_norms_on_cpu(trainer):
                     join_batch_norms_(self.generator)
                     join_batch_norms_(self.generator_ema, joined=False)
-        if self.level > 1 and self.lower is None and not self._is_restored():
+        if self._is_restored():
+            return
+        if self.level > 1 and self.lower is None:
+            if stage != "fit" and not self.previous:
+                raise InputError(
+                    f"there is no trained level {self.level} here: give its checkpoint,"
+                    " --ckpt_path PATH, which holds the levels below, too"
+                )
             self.read_levels_below()
+        if stage != "fit" and not int(self.g_step):
+            rank_zero_warn(
+                f"level {self.level} has not been trained: what it makes is noise; give a"
+                " checkpoint of it, --ckpt_path PATH"
+            )
 
     def _count_classes(self, trainer: pl.Trainer) -> None:
         """Classes of fakes are drawn as often as they come among the training videos."""
@@ -296,9 +315,14 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
     # training
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """``d_steps`` steps of the discriminators and one of the generator."""
+        """``d_steps`` steps of the discriminators and one of the generator.
+
+        Raises:
+            InputError: for a batch of another form, or losses that are no finite numbers.
+        """
         video, labels = clip_batch(batch, self)
-        optimizer_g, optimizer_d = self.optimizers()  # type: ignore[misc]
+        optimizers: Any = self.optimizers()
+        optimizer_g, optimizer_d = optimizers
         logs: dict[str, Tensor] = {}
         d_steps = self.hparams["d_steps"]
         if len(video) % d_steps:
@@ -321,8 +345,14 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         self.manual_backward(loss_g)
         optimizer_g.step()
         self.untoggle_optimizer(optimizer_g)
-        self._average(self.count_step())
+        steps = self.count_step()
+        self._average(steps)
         logs["loss_g"] = loss_g.detach()
+        if steps % _CHECKED == 0 and not (logs["loss_g"] + logs["loss_d"]).isfinite():
+            raise InputRuntimeError(
+                f"losses are no finite numbers at step {steps}: training has diverged; go back to"
+                " an earlier checkpoint and lower the learning rates"
+            )
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
         return logs
 
@@ -394,6 +424,16 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
     def _average(self, steps: int) -> None:
         decay = self.hparams["ema_decay"] if steps >= self.hparams["ema_start"] else 0.0
         ema_state_update_(self.generator_ema, self.generator, decay)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CascadedVideoGAN:
+        """Keep what only makes videos wide: an average in half precision would not move."""
+        counts = self.class_counts
+        wide = [self.generator_ema, *([] if self.lower is None else [self.lower])]
+        with kept_wide(*wide):
+            super()._apply(fn, recurse)
+        if self.class_counts.dtype in (torch.float16, torch.bfloat16):
+            self.class_counts = counts.to(self.class_counts.device)
+        return self
 
     def train(self, mode: bool = True) -> CascadedVideoGAN:
         """Set the mode of what is trained; what only makes videos stays in eval mode."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.errors import InputError
 from lit_ssl.models.video.cascade import GeneratorCascade
 from lit_ssl.models.video.level import LevelSpec
-from lit_ssl.trainer.private import checkpoint_to_come
+from lit_ssl.models.video.replicas import join_batch_norms_
+from lit_ssl.trainer.private import checkpoint_to_come, joins_batch_norms_on_cpu, trainer_of
 
 __all__ = ["LevelsBelow", "load_generators", "stored_specs"]
 
@@ -42,6 +43,8 @@ def stored_specs(checkpoint: Mapping[str, Any], source: str) -> list[LevelSpec]:
     stored = checkpoint.get(_KEY)
     if not isinstance(stored, Mapping) or not isinstance(stored.get("levels"), list):
         raise InputError(f"{source} is no checkpoint of CascadedVideoGAN")
+    if not stored["levels"]:
+        raise InputError(f"{source} describes no level of a cascade")
     return [LevelSpec.from_dict(plain, source) for plain in stored["levels"]]
 
 
@@ -61,12 +64,42 @@ def load_generators(path: str | Path) -> GeneratorCascade:
     """
     source = str(path)
     checkpoint = read_checkpoint(path)
-    cascade = GeneratorCascade(stored_specs(checkpoint, source))
-    weights = cascade_weights(checkpoint["state_dict"], len(cascade.levels))
+    specs, state = stored_specs(checkpoint, source), checkpoint["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"the state_dict of {source} holds other things than weights")
+    return filled_cascade(specs, cascade_weights(state, len(specs)), source)
+
+
+def filled_cascade(
+    specs: Sequence[LevelSpec], weights: Mapping[str, Tensor], source: str
+) -> GeneratorCascade:
+    """A cascade with given weights, frozen and in eval mode.
+
+    No memory is taken for what a file only describes, and no weights are drawn.
+
+    Args:
+        specs: of its levels.
+        weights: all of them; they are copied.
+        source: what both were read from, for the message.
+
+    Raises:
+        InputError: if weights are missing, of other sizes or no finite numbers.
+    """
+    try:
+        with torch.device("meta"):
+            cascade = GeneratorCascade(specs)
+    except RuntimeError as error:
+        raise InputError(f"{source} describes levels too large to be made") from error
     own = cascade.state_dict()
     if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
         raise InputError(f"{source} lacks weights of the levels that it describes: it is damaged")
-    cascade.load_state_dict(weights)
+    if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise InputError(
+            f"{source} holds weights that are no finite numbers ({wrong[0]}): its training has"
+            " diverged; take an earlier checkpoint"
+        )
+    copies = {name: value.to(own[name].dtype, copy=True) for name, value in weights.items()}
+    cascade.load_state_dict(copies, assign=True)
     return cascade.requires_grad_(False).eval()
 
 
@@ -119,13 +152,20 @@ class LevelsBelow:
             )
         lower = load_generators(self.previous)
         self.spec.check_follows(lower.top, self.previous)
-        self.lower = lower.to(self.device)
+        self._take_up(lower)
         self._previous_sha256 = sha256_of(self.previous)
         several = len(lower.specs) > 1
         stay = "levels, which stay as they are" if several else "level, which stays as it is"
         rank_zero_info(
             f"level {self.level} goes on from {self.previous}: {len(lower.specs)} trained {stay}"
         )
+
+    def _take_up(self, lower: GeneratorCascade) -> None:
+        module: Any = self
+        trainer = trainer_of(module)
+        if trainer is not None and joins_batch_norms_on_cpu(trainer):
+            join_batch_norms_(lower, joined=False)
+        self.lower = lower.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Complete the checkpoint: descriptions of all levels, and statistics for sampling."""
@@ -152,20 +192,29 @@ class LevelsBelow:
                 " leave these out, or load the checkpoint that belongs to it"
             )
         stored = checkpoint[_KEY].get("previous_sha256")
-        self._check_previous(stored)
+        self._check_previous(stored, checkpoint[_KEY].get("previous"))
         self._previous_sha256 = stored
         if lower:
-            self.lower = GeneratorCascade(lower).requires_grad_(False).eval().to(self.device)
+            state = checkpoint["state_dict"].items()
+            weights = {k[len(_LOWER) :]: v for k, v in state if k.startswith(_LOWER)}
+            self._take_up(filled_cascade(lower, weights, source))
         self._steps = self._statistics_of = int(checkpoint["state_dict"]["g_step"])
 
-    def _check_previous(self, stored: str | None) -> None:
-        """A checkpoint has its levels below inside; another one at hand would be ignored."""
+    def _check_previous(self, stored: str | None, trained_on: str | None) -> None:
+        """A checkpoint has its levels below inside; another one at hand is ignored, or refused."""
         path = self.previous
-        if path and Path(path).is_file() and stored and sha256_of(path) != stored:
-            raise InputError(
-                f"the checkpoint was trained on another level {self.level - 1} than {path}: leave"
-                " out previous, since the levels below are inside the checkpoint"
+        if not (path and Path(path).is_file() and stored) or sha256_of(path) == stored:
+            return
+        if path == trained_on:  # perhaps nobody gave it: it is among the hyper-parameters
+            rank_zero_warn(
+                f"{path} has changed since this level {self.level} was trained on it: the levels"
+                " below inside the checkpoint are used, not that file"
             )
+            return
+        raise InputError(
+            f"the checkpoint was trained on another level {self.level - 1} than {path}: leave"
+            " out previous, since the levels below are inside the checkpoint"
+        )
 
     def _lower(self) -> GeneratorCascade:
         if self.lower is None:

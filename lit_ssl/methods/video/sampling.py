@@ -98,13 +98,15 @@ class SamplesVideos(LevelsBelow):
         Raises:
             ValueError: A value lies outside its range, or the generator makes NaN.
         """
+        if n < 1 or batch_size < 1:
+            raise InputError(f"n and batch_size must be at least 1, not {n} and {batch_size}")
         labels = self.drawn_labels(n, generator) if y is None else torch.as_tensor(y)
-        labels = labels.to(self.device).long()
         outside = (labels < 0) | (labels >= self.num_classes)
-        if n < 1 or labels.shape != (n,) or outside.any():
+        if labels.shape != (n,) or labels.is_floating_point() or outside.any():
             raise InputError(
-                f"n must be at least 1, and y n classes from 0 to {self.num_classes - 1}"
+                f"y must be {n} classes, whole numbers from 0 to {self.num_classes - 1}"
             )
+        labels = labels.to(self.device).long()
         cascade = self.cascade()
         latents = cascade.draw_latents(n, self.device, generator)
         videos = []

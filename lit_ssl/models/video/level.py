@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_choice
+from lit_ssl.models.video.conv_gru import CandidateAct
 from lit_ssl.models.video.dvd_generator import DVDGenerator
 from lit_ssl.models.video.upsampling_generator import UpsamplingGenerator
 
 __all__ = ["LevelSpec"]
+
+_COUNTS = (
+    "level", "num_frames", "num_classes", "z_dim", "embed_dim", "channels", "temporal_factor",
+    "spatial_factor",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,20 @@ class LevelSpec:
     embed_dim: int = 120
     channels: int = 96
     channel_multipliers: tuple[int, ...] | None = None
-    candidate_act: str = "relu"
+    candidate_act: CandidateAct = "relu"
     temporal_factor: int = 2
     spatial_factor: int = 2
     residual_output: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("level", "num_frames", "num_classes", "z_dim", "embed_dim", "channels"):
+        for name in _COUNTS:
+            _check_whole(name, getattr(self, name))
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if min(self.temporal_factor, self.spatial_factor) < 1:
-            raise InputError("temporal_factor and spatial_factor must be at least 1")
+        for name in ("resolution", "channel_multipliers"):
+            for number in getattr(self, name) or ():
+                _check_whole(name, number)
+        check_choice("candidate_act", self.candidate_act, get_args(CandidateAct))
 
     def build(self) -> nn.Module:
         """Return the generator, with new weights."""
@@ -149,6 +158,12 @@ class LevelSpec:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise InputError(f"{source} describes no level of a cascade: {error}") from error
+
+
+def _check_whole(name: str, value: object) -> None:
+    """A checkpoint keeps whole numbers as they are, and is refused with others."""
+    if type(value) is not int:
+        raise InputError(f"{name} takes whole numbers, not {value!r}")
 
 
 def described(num_frames: int, resolution: tuple[int, int]) -> str:

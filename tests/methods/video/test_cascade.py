@@ -160,6 +160,14 @@ def test_a_checkpoint_is_complete(trained_level1, trained_level2, tmp_path):
         assert torch.equal(value, state[f"lower.levels.0.{name}"])
 
 
+def test_a_diverged_generator_makes_no_black_videos():
+    module = level1()
+    with torch.no_grad():
+        [*module.generator_ema.parameters()][-1].fill_(torch.nan)  # behind all statistics
+    with pytest.raises(InputError, match="NaN: the generator has diverged"):
+        module.sample(2, [0, 1])
+
+
 def test_whole_and_in_pieces_give_the_same_video(trained_level2):
     cascade = load_generators(trained_level2)
     fixed = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from lit_ssl.methods import CascadedVideoGAN
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from small_cascades import SMALL, Blobs, trainer
+from small_cascades import SMALL, Blobs, level2, trainer
 
 
 class SameNoise(CascadedVideoGAN):
@@ -57,7 +57,17 @@ def run(folder, world):
     runs.fit(SameNoise(**options), datamodule=Blobs(1, count=4, batch_size=4 // world))
 
 
-def run_rank(rank, folder, port):
+def run_upper(folder, previous, rank):
+    """A step of a level above, whose lower levels are not joined."""
+    module = level2(previous, window=1)
+    runs = trainer(
+        1, folder, devices=2, sync_batchnorm=True, strategy="ddp_find_unused_parameters_true"
+    )
+    runs.fit(module, datamodule=Blobs(2, count=4, batch_size=1))
+    torch.save(module.state_dict(), f"upper_{rank}.pt")
+
+
+def run_rank(rank, folder, port, previous):
     os.chdir(folder)
     torch.set_num_threads(1)
     os.environ |= {
@@ -65,18 +75,26 @@ def run_rank(rank, folder, port):
         "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2",
         "TORCHELASTIC_RUN_ID": "test",
     }  # fmt: skip
+    torch.manual_seed(rank)
+    run_upper(folder, previous, rank)
     run(folder, 2)
 
 
 @pytest.mark.distributed
-def test_two_processes_with_joined_statistics_equal_one(tmp_path, monkeypatch):
+def test_two_processes_with_joined_statistics_equal_one(trained_level1, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(str(tmp_path), 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(run_rank, (str(tmp_path), port), nprocs=2)
+    mp.spawn(run_rank, (str(tmp_path), port, str(trained_level1)), nprocs=2)
     one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1_0", "2_0", "2_1"))
     for key, value in one.items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-5, msg=key)
         assert torch.equal(first[key], second[key]), key
+    first, second = (torch.load(tmp_path / f"upper_{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    below = torch.load(trained_level1, weights_only=True)["state_dict"]
+    lower = {k[len("lower.levels.0.") :]: v for k, v in first.items() if k.startswith("lower.")}
+    assert lower
+    assert all(torch.equal(value, below[f"generator_ema.{k}"]) for k, value in lower.items())
