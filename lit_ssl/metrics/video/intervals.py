@@ -43,7 +43,8 @@ def bootstrap_interval(
 
     Clips of both sets are drawn anew with replacement. That makes a Fréchet distance larger, for
     clips come several times; so the deviations of the replicates from their mean are put around
-    the distance that was measured. The interval says nothing of the bias that few clips give.
+    the distance that was measured. It reaches below 0 where the sets can hardly be told apart. The
+    interval says nothing of the bias that few clips give.
 
     Args:
         distance: of two sets of rows, such as ``metric.distance``.

@@ -34,8 +34,9 @@ def to_uint8(video: Tensor, protocol: str = "stylegan_v") -> Tensor:
         ValueError: Values are NaN, or it is no float tensor.
     """
     check_choice("protocol", protocol, ("stylegan_v", "tats"))
-    if not video.is_floating_point():
-        raise InputError(f"to_uint8 needs a float video in [-1, 1], got {video.dtype}")
+    if not isinstance(video, Tensor) or not video.is_floating_point():
+        kind = video.dtype if isinstance(video, Tensor) else type(video).__name__
+        raise InputTypeError(f"to_uint8 needs a float tensor in [-1, 1], got {kind}")
     if broken := int(video.isnan().sum()):
         raise InputError(f"to_uint8 got {broken:,} values that are NaN: the generator has diverged")
     video = video.float()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_ssl.errors import InputError
 from lit_ssl.metrics.video.distances import VideoDistance
 from lit_ssl.metrics.video.frechet import frechet_distance_from_features
 from lit_ssl.seeding import Stream, uniform
@@ -97,6 +98,8 @@ class RandomVideoFeatures(nn.Module):
 
     def __init__(self, num_features: int = 128, seed: int = 0) -> None:
         super().__init__()
+        if num_features < 1:
+            raise InputError(f"num_features must be at least 1, not {num_features}")
         for layer, sizes in enumerate(pairwise(_CHANNELS)):
             shape = (sizes[1], sizes[0], 3, 3, 3)
             weight = _normal(shape, seed, layer) * (2 / (sizes[0] * 27)) ** 0.5

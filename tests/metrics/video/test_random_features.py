@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lit_ssl.errors import InputError
 from lit_ssl.metrics import RandomFeatureDistance
 from lit_ssl.metrics.video.random_features import RandomVideoFeatures
 
@@ -95,3 +96,8 @@ def test_any_size_of_clips(size):
     assert abs(metric.compute().item()) < 1e-3
     assert metric.card()["protocol"] == "random features, not FVD"
     assert metric.card()["clip_length"] == frames
+
+
+def test_no_features_are_refused():
+    with pytest.raises(InputError, match="num_features must be at least 1, not 0"):
+        RandomFeatureDistance(0)

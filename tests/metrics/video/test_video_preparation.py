@@ -33,8 +33,9 @@ def test_grey_levels_of_both_protocols():
     assert to_uint8(torch.tensor([0.5]).bfloat16()).tolist() == [191]
     with pytest.raises(InputError, match="2 values that are NaN"):
         to_uint8(torch.tensor([torch.nan, 0, torch.nan]))
-    with pytest.raises(InputError, match="needs a float video"):
-        to_uint8(torch.zeros(2).byte())
+    for value in (torch.zeros(2).byte(), np.zeros(2)):
+        with pytest.raises(InputError, match=r"needs a float tensor .* got (torch.uint8|ndarray)"):
+            to_uint8(value)
     with pytest.raises(InputError, match="'stylegan_v' or 'tats', not 'digan'"):
         to_uint8(x, "digan")
 
