@@ -158,6 +158,14 @@ class CascadeMonitor(pl.Callback):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         assert self._metric is not None
         self.last_step = trainer.global_step
+        rows = [*self._motion, torch.zeros(0, device=pl_module.device)]
+        motion_real = torch.cat(gather_rows(torch.cat(rows).float()))
+        if len(motion_real) < 2:
+            raise InputError(
+                f"CascadeMonitor compares with 2 videos of the evaluation at least, and got"
+                f" {len(motion_real)}: give the data more, or more limit_{split}_batches, or remove"
+                " the callback"
+            )
         with (
             isolate_rng(),
             torch.no_grad(),
@@ -169,7 +177,7 @@ class CascadeMonitor(pl.Callback):
         values = {
             "random_feature_distance": float(self._metric.compute()),
             "motion": _mean(motion),
-            "motion_real": _mean(torch.cat([*self._motion, motion[:0]])),
+            "motion_real": float(motion_real.double().mean()),
         }
         if errors is not None:
             own, shuffled = (float(value) for value in errors)

@@ -35,6 +35,8 @@ class ClipRule:
         for name, value in (("num_frames", self.length), ("stride", self.stride)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+            if value % 1:  # 2.5 would give clips of 3 frames
+                raise InputError(f"{name} must be a whole number, got {value}")
         if self.fps is not None and not 0 < self.fps < float("inf"):
             raise InputError(f"fps must be a positive number of frames per second, got {self.fps}")
 

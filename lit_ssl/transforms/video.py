@@ -24,7 +24,7 @@ def frame_size(size: int | Size) -> Size:
     Raises:
         InputError: a side is no positive whole number.
     """
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = (size, size) if isinstance(size, int | float) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 2 for side in sides):
         raise InputError(
             f"size must be pixels, as one number or as [height, width], each at least 2, not {size}"

@@ -141,8 +141,11 @@ def _key(root: Path, paths: Sequence[str]) -> str:
 def _is_final(index: ClipIndex) -> bool:
     """Whether what is unreadable is so by its content, and not by its place."""
     for row in np.flatnonzero(index.frames == 0):
+        path = index.root / index.paths[row]
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            continue
         try:
-            with (index.root / index.paths[row]).open("rb") as file:
+            with path.open("rb") as file:
                 file.read(1)
         except OSError:
             return False

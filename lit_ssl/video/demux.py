@@ -6,6 +6,7 @@ edit list hides, those before the first keyframe, and what follows a packet that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
     need_pyav()
     import av
 
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise UnreadableVideo(path, "it is no regular file")
     try:
         # The prefix keeps names with a colon from being addresses.
         with av.open(f"file:{path}", metadata_errors="ignore", options=_OPTIONS) as container:

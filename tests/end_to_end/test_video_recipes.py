@@ -12,7 +12,7 @@ from lit_ssl.cli.recipes import list_configs, packaged_config
 from lit_ssl.methods import CascadedVideoGAN
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from video_files import write_ucf101
+from video_files import bar_video, write_ucf101
 
 # videos of a step, steps; by recipe
 SIZES = {
@@ -140,3 +140,29 @@ def test_ucf101_from_its_files(lit_ssl, tmp_path):
         )  # fmt: skip
         assert done.code == 0, done.err
         assert "val/random_feature_distance" in done.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "folder", "suffix", "frames"),
+    [("kinetics600", "{split}/class", ".mp4", 96), ("bdd100k", "videos/{split}", ".mov", 48)],
+)
+def test_large_recipes_from_files(name, folder, suffix, frames, lit_ssl, tmp_path):
+    pytest.importorskip("av")
+    for split in ("train", "val"):
+        place = tmp_path / "data" / folder.format(split=split)
+        place.mkdir(parents=True)
+        for number in range(2):
+            bar_video(place / f"{split}{number}{suffix}", frames, size=(32, 48))
+    previous = ()
+    for level in range(1, len(SIZES[name]) + 1):
+        size = 4 << level
+        done = lit_ssl(
+            "fit", f"--config=video/{name}_level{level}.yaml", *QUICK, "--data.root=data",
+            "--data.batch_size=2", f"--data.size={size}", f"--model.resolution={size}",
+            f"--trainer.default_root_dir={level}", *previous,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        assert "val/random_feature_distance" in done.out
+        assert ("val/matching_gap" in done.out) == (level > 1)
+        previous = (f"--model.previous={end_of(tmp_path, level)}",)

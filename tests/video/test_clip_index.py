@@ -146,6 +146,14 @@ def test_names_need_not_be_utf_8(root, tmp_path):
     assert listing.read_bytes().startswith(b"caf\xe9.avi\t")
 
 
+def test_a_pipe_is_not_waited_for(root):
+    os.mkfifo(root / "pipe.mp4")
+    with pytest.warns(UserWarning, match="1 of 2 videos in .* cannot be read: pipe.mp4"):
+        assert build_clip_index(root, ("pipe.mp4", NAMES[0])).frames.tolist() == [0, 30]
+    with pytest.warns(UserWarning, match="1 of 1 videos in .* cannot be read"):
+        build_clip_index(root, ("pipe.mp4",), root)
+
+
 def test_an_index_that_cannot_be_written_is_one_line(root, tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):

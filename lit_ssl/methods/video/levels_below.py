@@ -191,6 +191,8 @@ class LevelsBelow:
                 f"{source} is of level {own.level} with other {', '.join(wrong)} than this model:"
                 " leave these out, or load the checkpoint that belongs to it"
             )
+        if "g_step" not in checkpoint["state_dict"]:
+            raise InputError(f"{source} lacks its number of steps, g_step: it is damaged")
         stored = checkpoint[_KEY].get("previous_sha256")
         self._check_previous(stored, checkpoint[_KEY].get("previous"))
         self._previous_sha256 = stored

@@ -112,6 +112,8 @@ def test_other_sizes_are_refused(make_trainer, data, message):
 def test_mistakes(toys, make_trainer):
     with pytest.raises(InputError, match="num_videos >= 2 and every_n_epochs >= 1, got 1, 1"):
         CascadeMonitor(1)
+    with pytest.raises(InputError, match=r"compares with 2 videos .* and got 1: give"):
+        make_trainer(callbacks=[CascadeMonitor()]).validate(ColumnMaker(), NoiseClips(count=1))
     with pytest.raises(AttributeError, match=r"CascadeMonitor needs a module .* has no level"):
         make_trainer(callbacks=[CascadeMonitor()]).fit(toys.ToyModule(), toys.ToyData())
     module = ColumnMaker()

@@ -248,6 +248,8 @@ def test_on_the_device(make):
     ("options", "message"),
     [
         ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
+        ({"num_frames": 2.5}, "num_frames must be a whole number, got 2.5"),
+        ({"size": 4.5}, "size must be pixels"),
         ({"stride": 0}, "stride must be at least 1"),
         ({"fps": 0.0}, "fps must be a positive number"),
         ({"size": 0}, "size must be pixels"),

@@ -100,3 +100,9 @@ def test_a_level_without_training_says_so(trained_level1, tmp_path):
             getattr(trainer(1, tmp_path), door)(level2(str(trained_level1)), datamodule=Blobs(2))
         with pytest.raises(InputError, match="no trained level 2 here: give its checkpoint"):
             getattr(trainer(1, tmp_path), door)(level2(None), datamodule=Blobs(2))
+
+
+def test_a_checkpoint_without_its_steps_is_one_line(trained_level1, tmp_path):
+    path = changed(trained_level1, tmp_path, lambda c: c["state_dict"].pop("g_step"))
+    with pytest.raises(InputError, match="lacks its number of steps"):
+        CascadedVideoGAN.load_from_checkpoint(path, weights_only=True)
