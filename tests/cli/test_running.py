@@ -160,6 +160,7 @@ def test_no_advertisements(lit_ssl):
     assert "Tip" not in result.out + result.err
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_by_torchrun(workdir, environment):
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "lit_ssl"]

@@ -97,6 +97,7 @@ def test_msn_slowmo_is_msn_without_collectives_in_local_steps():
     assert "SyncMonitor" in names
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_msn_slowmo_trains_on_two_processes(workdir, environment):
     words = [*QUICK, "--trainer.max_epochs=5", "--data.subset.fraction=0.1"]

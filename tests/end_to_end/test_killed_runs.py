@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -70,6 +71,7 @@ def test_run_killed_in_the_middle_of_an_epoch(trained, console_script, finished,
     assert [line for line in told if not line.startswith(begins)] == []
 
 
+@pytest.mark.slow
 def test_run_with_views_from_workers(lit_ssl, console_script, finished, recipe, tmp_path):
     words = ["fit", *recipe, *IN_WORKERS]
     assert lit_ssl(*words, "--trainer.default_root_dir=whole").code == 0

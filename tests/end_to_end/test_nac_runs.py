@@ -42,7 +42,9 @@ def weights(folder):
     return content["global_step"], content["state_dict"]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(
+    "name", [OURS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in OURS[1:])]
+)
 def test_all_commands_and_a_resume_in_the_middle_of_an_epoch(lit_ssl, tmp_path, name):
     words = ["--config", name, *SMALL[name], *QUICK]
     whole = [*EVERY_STEP, "--trainer.default_root_dir=whole"]
@@ -188,6 +190,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize(("name", "strategy"), RUNS)
 def test_two_processes(pool, name, strategy):

@@ -66,6 +66,7 @@ def test_bf16(trained, lit_ssl, finished, recipe, augment):
         assert exact == pytest.approx(rounded, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes(console_script, lit_ssl, finished, recipe, tmp_path):
     words = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=32"]

@@ -61,6 +61,7 @@ def test_paws_and_the_supervised_network_see_the_same_labelled_digits():
     assert len(images[0]) == 20
 
 
+@pytest.mark.slow
 def test_msn_prints_all_rows(run):
     words = ("--seeds", "0", "--shots", "1", "5", "--steps", "1", "--epochs", "1")
     out, rows = run("msn_low_shot", *words)

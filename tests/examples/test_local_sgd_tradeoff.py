@@ -39,6 +39,7 @@ def sixteen(simulation):
     return found
 
 
+@pytest.mark.slow
 def test_accuracy_falls_with_the_length_of_rounds_and_slow_momentum_lifts_it(sixteen):
     ddp = sixteen["DDP", 1, True]
     for period in (8, 24):
@@ -48,6 +49,7 @@ def test_accuracy_falls_with_the_length_of_rounds_and_slow_momentum_lifts_it(six
     assert sixteen["local SGD", 8, True].accuracy - sixteen["local SGD", 24, True].accuracy > 0.5
 
 
+@pytest.mark.slow
 def test_on_random_shards_the_training_loss_tells_the_same(sixteen):
     ddp = sixteen["DDP", 1, False].loss
     local, slow = (sixteen[m, 8, False].loss for m in ("local SGD", "slow momentum"))
@@ -55,6 +57,7 @@ def test_on_random_shards_the_training_loss_tells_the_same(sixteen):
     assert local < 0.9 * sixteen["local SGD", 24, False].loss
 
 
+@pytest.mark.slow
 def test_local_steps_from_the_first_drop_on_match_ddp(sixteen):
     for is_sorted in (False, True):
         ddp = sixteen["DDP", 1, is_sorted].accuracy

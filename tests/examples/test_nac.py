@@ -47,6 +47,7 @@ def record(accuracy, alone=20.0, times=(32.0, 4.0, 2.0)):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_module_dropping_trains_once_and_reports_every_order(run, tmp_path, monkeypatch):
     module = load("nac_module_dropping")
     monkeypatch.setattr(module, "BATCHES", {64: 2, 1: 2})
@@ -118,6 +119,7 @@ def test_times_are_of_really_smaller_circuits(monkeypatch):
     assert net.num_modules == 16
 
 
+@pytest.mark.slow
 def test_low_shot_prints_all_rows_and_paired_differences(run, tmp_path):
     module = load("nac_low_shot")
     words = ("--seeds", "0", "--shots", "1", "3", "--episodes", "2")

@@ -238,6 +238,7 @@ def test_own_annotations(lit_ssl, tmp_path, write_images):
     assert (tmp_path / "predictions.csv").read_text().splitlines()[1].startswith("1/photo1.png,")
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_give_the_report_of_one(lit_ssl, tmp_path, folder, write_images):
     write_images(tmp_path / "val", [n for n in range(1, 61) if n != 60])  # does not divide evenly

@@ -41,6 +41,7 @@ def fit(tiny, devices, strategy):
     trainer.fit(model, datamodule=data)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
     fit(tiny, 1, "auto")

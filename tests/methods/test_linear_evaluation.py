@@ -237,6 +237,7 @@ class Save(pl.Callback):
             torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
     for devices in (1, 2):

@@ -36,7 +36,9 @@ class Save(pl.Callback):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("queue_size", [0, 16])  # two batches of 8, in whatever order
+@pytest.mark.parametrize(
+    "queue_size", [0, pytest.param(16, marks=pytest.mark.slow)]
+)  # two batches of 8, in whatever order
 def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path, queue_size):
     for devices in (1, 2):
         torch.manual_seed(0)

@@ -99,6 +99,7 @@ class Save(pl.Callback):
             torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_and_three_processes_equal_one(tiny, tmp_path):
     weights = {}

@@ -152,7 +152,12 @@ def test_is_logged(every, wanted):
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     ("kind", "command"),
-    [("tensorboard", "fit"), ("csv", "validate"), ("shared", "test"), ("none", "predict")],
+    [
+        ("tensorboard", "fit"),
+        pytest.param("csv", "validate", marks=pytest.mark.slow),
+        pytest.param("shared", "test", marks=pytest.mark.slow),
+        pytest.param("none", "predict", marks=pytest.mark.slow),
+    ],
 )
 def test_all_processes_agree(kind, command, tmp_path):
     """Also where rank zero finds that a file of a person is in the way."""

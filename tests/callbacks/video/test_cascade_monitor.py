@@ -124,6 +124,7 @@ def test_mistakes(toys, make_trainer):
         make_trainer(callbacks=[CascadeMonitor()]).validate(ColumnMaker(), toys.ToyData())
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_processes_share_the_work(tmp_path):
     script = Path(__file__).with_name("run_monitor.py")

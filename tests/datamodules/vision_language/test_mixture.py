@@ -367,6 +367,7 @@ trainer: {max_epochs: 1, accelerator: cpu, logger: false, default_root_dir: FOLD
 """
 
 
+@pytest.mark.slow
 def test_from_the_command_line(root, tmp_path):
     layouts.write_image(root / "a.jpg", 3)
     (root / "mine.csv").write_text("image,caption\na.jpg,a lake\n")
@@ -409,7 +410,11 @@ def results(folder, root, processes):
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     "processes",
-    [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3],
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=pytest.mark.slow),
+        pytest.param(3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_mixture_on_processes_resumes_in_the_middle(root, tmp_path, processes):
     """12 captions, of which 9 draws are of COCO (5 captions) and 3 of Visual Genome (7)."""

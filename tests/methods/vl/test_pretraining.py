@@ -222,6 +222,7 @@ def test_text_is_masked_for_words_only_and_their_image_is_the_true_one():
 # ------------------------------------------------------------- learning
 
 
+@pytest.mark.slow
 def test_it_learns_a_few_pairs_by_heart():
     data = scenes((32, 0, 8), batch_size=32)
     data.setup("fit")

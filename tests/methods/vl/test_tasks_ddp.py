@@ -48,6 +48,7 @@ def run(tasks, command, module, data, processes, start, **kwargs):
     return [torch.load(f"{name}_{rank}.pt") for rank in range(processes)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_on_the_joined_batch(tasks):
     """And every parameter has a gradient, else DDP would end the second step with an error."""
     found = {}

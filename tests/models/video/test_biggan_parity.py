@@ -23,7 +23,7 @@ from lit_ssl.models.video.orthogonal import orthogonal_penalty_
 from lit_ssl.models.video.projection_head import ProjectionHead2d
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reference import fill, fill_from, under, weight_of
+from biggan_reference import fill, fill_from, under, weight_of
 
 CLOSE = {"rtol": 1e-4, "atol": 5e-6}
 

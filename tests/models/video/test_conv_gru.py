@@ -13,7 +13,7 @@ from lit_ssl.errors import InputError
 from lit_ssl.models import ConvGRUCell
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reference import under
+from biggan_reference import under
 
 CLOSE = {"rtol": 1e-4, "atol": 5e-6}
 

@@ -15,6 +15,7 @@ pytest.importorskip("webdataset")
 SCRIPT = Path(__file__).with_name("stream_run.py")
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes(shards, serve, vocabulary, tmp_path):
     shards(tmp_path / "web/cc", [3] * 4 + [3] * 4)
