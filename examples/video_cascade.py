@@ -57,7 +57,8 @@ SHARED: dict[str, Any] = {
     "ema_decay": 0.98, "ema_start": 0,
 }  # fmt: skip
 LEVEL_1: dict[str, Any] = {
-    "level": 1, "num_frames": 8, "resolution": 16, "channels": 12, "channel_multipliers": (2, 2, 2),
+    "level": 1, "num_frames": 8, "resolution": 16, "channels": 12, "d_channels": 24,
+    "channel_multipliers": (2, 2, 2),
 }  # fmt: skip
 LEVEL_2: dict[str, Any] = {
     "level": 2, "num_frames": 16, "resolution": 32, "channels": 8, "window": 4, "d_frames": 4,
