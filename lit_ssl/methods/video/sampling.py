@@ -14,7 +14,7 @@ from lit_ssl.methods.video.levels_below import LevelsBelow
 from lit_ssl.metrics.video.preparation import to_uint8
 from lit_ssl.models.video.cascade import GeneratorCascade
 from lit_ssl.models.video.standing_statistics import standing_statistics
-from lit_ssl.seeding import Stream, batch_seed, sample_seeds
+from lit_ssl.seeding import Stream, sample_seeds
 from lit_ssl.video.resampling import downsample_video
 
 __all__ = ["SamplesVideos"]
@@ -58,9 +58,12 @@ class SamplesVideos(LevelsBelow):
 
         Returns:
             ``[B, T, 3, H, W]`` in [-1, 1].
+
+        Raises:
+            InputError: for other classes, or a condition at level 1.
         """
         given = next((len(x) for x in (z, y, condition) if x is not None), num_videos)
-        labels = self.drawn_labels(given) if y is None else y
+        labels = self.drawn_labels(given) if y is None else self._classes(y, given)
         noise = torch.randn(given, self.spec.z_dim, device=self.device) if z is None else z
         generator = self.sampled_generator()
         if self.level == 1:
@@ -100,13 +103,7 @@ class SamplesVideos(LevelsBelow):
         """
         if n < 1 or batch_size < 1:
             raise InputError(f"n and batch_size must be at least 1, not {n} and {batch_size}")
-        labels = self.drawn_labels(n, generator) if y is None else torch.as_tensor(y)
-        outside = (labels < 0) | (labels >= self.num_classes)
-        if labels.shape != (n,) or labels.is_floating_point() or outside.any():
-            raise InputError(
-                f"y must be {n} classes, whole numbers from 0 to {self.num_classes - 1}"
-            )
-        labels = labels.to(self.device).long()
+        labels = self.drawn_labels(n, generator) if y is None else self._classes(y, n)
         cascade = self.cascade()
         latents = cascade.draw_latents(n, self.device, generator)
         videos = []
@@ -115,6 +112,16 @@ class SamplesVideos(LevelsBelow):
             made = cascade([z[part] for z in latents], labels[part], num_frames, chunk)
             videos.append(to_uint8(made).cpu())
         return torch.cat(videos)
+
+    def _classes(self, y: Tensor | Sequence[int], count: int) -> Tensor:
+        """Classes on the module's device, int64 ``[count]``, after a look at them."""
+        labels = torch.as_tensor(y)
+        outside = (labels < 0) | (labels >= self.num_classes)
+        if labels.shape != (count,) or labels.is_floating_point() or outside.any():
+            raise InputError(
+                f"y must be {count} classes, whole numbers from 0 to {self.num_classes - 1}"
+            )
+        return labels.to(self.device).long()
 
     def cascade(self) -> GeneratorCascade:
         """All levels up to this one as they are sampled; the networks are this module's own."""
@@ -146,8 +153,8 @@ class SamplesVideos(LevelsBelow):
 
     @torch.no_grad()
     def _estimate_statistics(self, steps: int) -> None:
-        seeds = sample_seeds(Stream.STANDING_STATISTICS, steps)
-        random = torch.Generator().manual_seed(batch_seed(seeds))
+        seed = int(sample_seeds(Stream.STANDING_STATISTICS, steps)[0])
+        random = torch.Generator().manual_seed(seed)
 
         def sampler(_: int) -> None:
             labels = self.drawn_labels(_STATISTICS_BATCH, random)

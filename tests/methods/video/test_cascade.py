@@ -213,6 +213,14 @@ def test_statistics_are_of_the_weights_that_are_sampled(tmp_path):
     assert all(torch.equal(again[name], ours[name]) for name in ours)
 
 
+@pytest.mark.parametrize("y", [[0, 2], [-1, 0], [0.0, 1.0], [0]])
+def test_classes_are_checked_at_both_doors(y, trained_level1):
+    module = type(level1()).load_from_checkpoint(trained_level1, weights_only=True)
+    for make_videos in (lambda: module.sample(2, y), lambda: module(torch.zeros(2, 5), y)):
+        with pytest.raises(InputError, match="y must be 2 classes, whole numbers from 0 to 1"):
+            make_videos()
+
+
 def test_without_the_matching_discriminator_it_has_none(trained_level1, tmp_path):
     module = level2(str(trained_level1), use_matching=False)
     fit(module, tmp_path, 1)
