@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_ssl.cli.video.folders import ClipFolder, find_videos, read_fitted
+from lit_ssl.cli.video.folders import ClipFolder, indexed_videos, read_fitted
 from lit_ssl.metrics import frechet_distance_from_features, polynomial_mmd
 from lit_ssl.metrics.video.preparation import for_i3d
 from lit_ssl.video import open_reader
@@ -121,7 +121,7 @@ def test_with_an_extractor_and_a_classifier(lit_ssl, videos, workdir, protocol, 
 
 def chosen(folder, is_real):
     """The five clips of a folder, [B, 3, T, H, W]."""
-    clips = ClipFolder(find_videos(folder), 4, 1, 5, 3, random_start=is_real)
+    clips = ClipFolder(indexed_videos(folder), 4, 1, 5, 3, random_start=is_real)
     return torch.cat(list(clips.batches(open_reader(), (16, 24), 2))).transpose(1, 2)
 
 
@@ -145,7 +145,7 @@ def test_clips_are_cut_in_the_middle_and_cover_the_size(videos):
 
 
 def test_other_seeds_choose_other_videos_and_starts(videos):
-    index = find_videos(videos / "real")
+    index = indexed_videos(videos / "real")
 
     def clips(seed, items=None):
         folder = ClipFolder(index, 4, 1, items, seed, random_start=True)

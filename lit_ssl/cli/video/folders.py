@@ -12,16 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_ssl.errors import InputError, InputFileNotFoundError, listed
-from lit_ssl.files import describe_folder
+from lit_ssl.errors import InputError, listed
 from lit_ssl.seeding import Stream, keyed_permutation, sample_seeds
 from lit_ssl.video.clip_index import ClipIndex, build_clip_index
 from lit_ssl.video.clips import clip_span, random_clip
 from lit_ssl.video.frames import UnreadableVideo
+from lit_ssl.video.listing import find_videos
 from lit_ssl.video.readers import VideoReader
-from lit_ssl.video.suffixes import VIDEO_SUFFIXES
 
-__all__ = ["ClipFolder", "common_size", "find_videos", "read_fitted"]
+__all__ = ["ClipFolder", "common_size", "indexed_videos", "read_fitted"]
 
 
 @dataclass
@@ -120,22 +119,14 @@ class ClipFolder:
         }
 
 
-def find_videos(folder: str | Path) -> ClipIndex:
-    """Find the videos below a folder.
+def indexed_videos(folder: str | Path) -> ClipIndex:
+    """Find the videos below a folder, as data modules and ``video-cache`` do.
 
     Raises:
         InputError: There is no such folder, or no video in it.
     """
     root = Path(folder)
-    found = sorted(
-        path.relative_to(root).as_posix()
-        for path in (root.rglob("*") if root.is_dir() else ())
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-    )
-    if not found:
-        raise InputFileNotFoundError(
-            f"no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) found: {describe_folder(root)}"
-        )
+    found = find_videos(root)
     with warnings.catch_warnings():  # counted and told with the scores
         warnings.filterwarnings("ignore", message=".*cannot be read")
         return build_clip_index(root, found)

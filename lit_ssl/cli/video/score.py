@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> None:
     from lit_ssl.video.readers import open_reader
 
     scores = Scores(args)  # networks are opened first: their files may be wrong
-    sets = [folders.find_videos(folder) for folder in (args.real, args.fake)]
+    sets = [folders.indexed_videos(folder) for folder in (args.real, args.fake)]
     chosen = folders.common_size(sets[1]) if size is None else size
     real, fake = (
         folders.ClipFolder(
