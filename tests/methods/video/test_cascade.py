@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_ssl.errors import InputError
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
-from lit_ssl.methods.video.levels_below import load_generators
+from lit_ssl.methods.video.stored_cascade import load_generators
 from lit_ssl.metrics import to_uint8
 from lit_ssl.video.resampling import downsample_video
 
