@@ -68,6 +68,28 @@ def test_each_optimizer_moves_its_own_networks(level, trained_level1, tmp_path):
     assert not any(n.startswith("lower.") for n in changed)
 
 
+@pytest.mark.parametrize("level", [1, 2])
+def test_the_generators_step_leaves_the_discriminators_alone(level, trained_level1, tmp_path):
+    module = make(level, trained_level1)
+    before, loss_of = {}, module.generator_loss
+
+    def noted(size):  # between the two steps
+        for name, p in module.discriminators.named_parameters():
+            before[name] = p.detach().clone(), p.grad.clone()
+            assert not p.requires_grad
+        return loss_of(size)
+
+    module.generator_loss = noted
+    torch.manual_seed(0)
+    fit(module, tmp_path, steps=1)
+    for name, p in module.discriminators.named_parameters():
+        value, gradient = before.pop(name)
+        assert torch.equal(p, value)
+        assert torch.equal(p.grad, gradient)
+        assert p.requires_grad
+    assert not before
+
+
 def test_the_losses_are_those_of_the_formula(trained_level1):
     module = level2(str(trained_level1), lambda_matching=0.5)
     module.setup("fit")
