@@ -11,7 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 
-from lit_ssl.checkpoints.files import find_class, newest_checkpoint, read_checkpoint
+from lit_ssl.checkpoints.classes import ForeignClassError, Names
+from lit_ssl.checkpoints.files import newest_checkpoint, read_checkpoint
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
 from lit_ssl.errors import InputError
@@ -98,7 +99,7 @@ def _saved_for_slurm(root: str) -> list[Path]:
 
 
 def stored_model(
-    path: str, asked: str | None, given: Collection[str]
+    path: str, asked: str | None, given: Collection[str], names: Names
 ) -> tuple[str, dict[str, Any]] | None:
     """Class path and options of the model in a checkpoint, as far as nobody has given others.
 
@@ -106,18 +107,29 @@ def stored_model(
         path: the checkpoint.
         asked: class path of the model that the user names, if any.
         given: options that the user gives.
+        names: what the checkpoint may name.
 
     Returns:
         None if the checkpoint does not tell (its module was made in Python) or is of another class.
+
+    Raises:
+        InputError: if the checkpoint names a class that it must not name.
     """
     stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
     class_path = stored.pop("_class_path", None)
     if class_path is None:
         return None
-    model_class = find_class(class_path)
-    if asked and find_class(asked) is not model_class:
+    try:
+        model_class = names.find(class_path)
+    except ForeignClassError:
+        if asked is None:
+            raise
         return None
-    accepted = set(option_types(class_parser(model_class))) - set(given)
+    if asked is not None and names.find(asked) is not model_class:
+        return None
+    stored = {name: value for name, value in stored.items() if name not in given}
+    names.check(stored)
+    accepted = option_types(class_parser(model_class))
     return class_path, {name: value for name, value in stored.items() if name in accepted}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_ssl.callbacks import LastCheckpoint, LastValidation, StepSeeder
+from lit_ssl.checkpoints.classes import Names, class_paths
+from lit_ssl.checkpoints.parsing import only_names
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.help import with_class_to_help
 from lit_ssl.cli.mistakes.entries import wrong_entry
@@ -100,6 +103,7 @@ class LitSSLCLI(LightningCLI):
         self.words: list[str] = []  # as they were typed
         self.parsed_args: dict[str, Any] | Namespace | None = None
         self.stored: dict[str, Any] = {}
+        self.names: Names | None = None  # what the checkpoint may name
         self.failure: Exception | None = None
         self.then: list[str] = []  # what follows a fit
         self._num_classes: tuple[int | None, int | None] = (None, None)  # given, of the data
@@ -131,6 +135,8 @@ class LitSSLCLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        # Lightning runs what is in a checkpoint behind a URL, unless it is told not to
+        parser.set_defaults(weights_only=True)
         if subcommand == "fit":
             parser.add_argument(
                 "--then",
@@ -208,16 +214,18 @@ class LitSSLCLI(LightningCLI):
     def _merge_checkpoint(self, command: str, path: str) -> None:
         asked = self.config[command].get("model")
         given = self.given.get("model.init_args") or Namespace()
-        found = stored_model(path, asked and asked.class_path, given.as_dict())
+        self.names = Names(path, class_paths(self.config[command].as_dict()))
+        found = stored_model(path, asked and asked.class_path, given.as_dict(), self.names)
         if found is None:
             return
         class_path, self.stored = found
         entries = {command: {"model": {"class_path": class_path, "init_args": self.stored}}}
-        try:
-            self.config = self.parser.parse_object(entries, self.config)
-        except ParseError as error:
-            line = self._explain(error, entries)
-            raise InputError(f"hyper-parameters of {path}: {line}") from error
+        with only_names(self.names):  # what looks for the mistake imports classes, too
+            try:
+                self.config = self.parser.parse_object(entries, self.config)
+            except ParseError as error:
+                line = self._explain(error, entries)
+                raise InputError(f"hyper-parameters of {path}: {line}") from error
 
     def _part(self, config: Namespace, key: str) -> Any:
         """A part of the configuration, e.g. ``model``, of the command if there is one."""
@@ -279,10 +287,11 @@ class LitSSLCLI(LightningCLI):
         """Build data, model and trainer; an error of a constructor comes out as it was raised."""
         follow = self._part(self.config, "ckpt_path") not in (None, "best", "hpc")
         try:
-            with weights_follow(follow):
-                super().instantiate_classes()
-            if follow and not self.model.strict_loading:  # the checkpoint may hold only some
-                super().instantiate_classes()
+            with nullcontext() if self.names is None else only_names(self.names):
+                with weights_follow(follow):
+                    super().instantiate_classes()
+                if follow and not self.model.strict_loading:  # the checkpoint may hold only some
+                    super().instantiate_classes()
         except Exception as error:
             failure = error
             if self.failure is not None and raised_in(error).partition(".")[0] == "jsonargparse":
@@ -368,7 +377,8 @@ class LitSSLCLI(LightningCLI):
         for command in self.then:
             tell(f"{command}: {short(best) if best else 'the end of the training'}")
             run_command = getattr(self.trainer, command)
-            run_command(self.model, datamodule=self.datamodule, ckpt_path=best)
+            kwargs = {"datamodule": self.datamodule, "ckpt_path": best, "weights_only": True}
+            run_command(self.model, **kwargs)
             getattr(self, f"after_{command}")()
 
     def after_validate(self) -> None:

@@ -39,7 +39,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "checkpoints": ("models",),
     # siblings, never each other
     "callbacks": ("contracts", "groups", "imagenet_x", "metrics", "models", "trainer", "video"),
-    "datamodules": ("contracts", "groups", "imagenet_x", "text", "trainer", "transforms", "video"),
+    "datamodules": ("checkpoints", "contracts", "groups", "imagenet_x", "text", "trainer",
+                    "transforms", "video"),
     "methods": ("checkpoints", "contracts", "groups", "losses", "metrics", "models", "optim",
                 "text", "trainer", "transforms", "video"),
     "strategies": ("trainer",),

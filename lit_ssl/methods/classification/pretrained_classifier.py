@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_ssl.checkpoints.files import find_class, load_module, read_checkpoint
+from lit_ssl.checkpoints.classes import Names
+from lit_ssl.checkpoints.files import read_checkpoint
+from lit_ssl.checkpoints.modules import load_module
 from lit_ssl.contracts.batches import inputs_of
 from lit_ssl.errors import InputError
 from lit_ssl.files import read_text
@@ -151,14 +153,15 @@ def _own(path: str) -> Classifier:
             f"{path} was made in Python and does not name its class: load it there, and give the "
             "module itself as model"
         )
-    module_class: Any = find_class(class_path)
+    names = Names(path, how="load it in Python, and give the module itself as model")
+    module_class: Any = names.find(class_path)
     if not hasattr(module_class, "logits") and not hasattr(module_class, "best_head"):
         raise InputError(
             f"{path} holds a {class_path.rpartition('.')[2]}, which has no classifier "
             "(logits(images)): train one on its features first, with LinearEvaluation, or with "
             "ImageClassifier and freeze_backbone"
         )
-    module = load_module(path, class_path, hparams)
+    module = load_module(path, module_class, hparams)
     preprocessing = _of_data(content.get("datamodule_hyper_parameters", {}))
     name = f"{class_path.rpartition('.')[2]} ({Path(path).name})"
     network = _OwnLogits(module) if hasattr(module, "logits") else _BestHead(module)
