@@ -134,29 +134,28 @@ class Names:
             ForeignClassError: if there is one that the file must not name.
         """
         waiting: list[tuple[Any, str, bool]] = [(hparams, option, False)]
-        seen: set[int] = set()
+        seen: set[tuple[int, bool]] = set()  # one object may stand in several places
         while waiting:
             value, place, is_foreign = waiting.pop()
-            if not isinstance(value, Mapping | list | tuple | set | frozenset) or id(value) in seen:
+            if not isinstance(value, Mapping | list | tuple | set | frozenset):
                 continue
-            seen.add(id(value))
+            if (id(value), is_foreign) in seen:
+                continue
+            seen.add((id(value), is_foreign))
             if not isinstance(value, Mapping):
                 waiting += [(item, place, is_foreign) for item in value]
                 continue
             for key in ("_class_path", "class_path"):
                 if value.get(key) is not None:
                     found = self.find(value[key], place)
-                    is_foreign = not getattr(found, "__module__", "").startswith("lit_ssl.")
+                    home = str(getattr(found, "__module__", "")).partition(".")[0]
+                    is_foreign = home in _PLACES and home != "lit_ssl"
             for key, item in value.items():
-                self._check_argument(key, item, place, is_foreign)
-                is_inside = key in ("init_args", "dict_kwargs") or key[:1] == "_"
+                self._check_argument(str(key), item, place, is_foreign)
+                is_inside = key in ("init_args", "dict_kwargs")
                 waiting.append((item, place if is_inside else f"{place}.{key}", is_foreign))
 
-    def _check_argument(self, key: object, value: object, place: str, is_foreign: bool) -> None:
-        if not isinstance(key, str):
-            raise ForeignClassError(
-                f"{self.path} is damaged: {place} has a name {key!r:.{_MAX_SHOWN}}"
-            )
+    def _check_argument(self, key: str, value: object, place: str, is_foreign: bool) -> None:
         if key == "_instantiator" and value is not None and value not in _INSTANTIATORS:
             raise self._refusal(value, key, "which is not how Lightning builds modules")
         is_kernel = key.endswith("_implementation") and re.search(r"[/:]", str(value))
@@ -202,6 +201,9 @@ def class_paths(value: object) -> set[str]:
     Other strings do not count, for they may be names of files: ``model.ckpt`` is not the person's
     word for what a file model.py has in it.
     """
+    if callable(value):  # a class or function that has been found
+        name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+        return {name} if _DOTTED.fullmatch(name) else set()
     found: set[str] = set()
     if isinstance(value, Mapping):
         path = value.get("class_path")

@@ -247,6 +247,17 @@ def test_a_file_of_the_working_folder_is_no_package(folder, monkeypatch):
     assert str(folder) in sys.path
 
 
+def test_one_object_in_two_places(folder):
+    shared = {"checkpoint_path": "planted.pth"}
+    inside = {"class_path": "timm.models.VisionTransformer", "init_args": {"a": shared}}
+    for hparams in ({"a": shared, "b": inside}, {"b": inside, "a": shared}):
+        with pytest.raises(ForeignClassError, match="checkpoint_path"):
+            Names("x.ckpt").check(hparams)
+    around: dict = {1: "numbers may be names"}
+    around["itself"] = [around]
+    Names("x.ckpt").check(around)
+
+
 def test_names_of_files_are_no_names_of_classes(folder):
     # a person has typed model.ckpt, not asked for what model.py has in it
     assert classes.class_paths({"ckpt_path": "planted.Network", "a": [{"class_path": "b.C"}]}) == {
