@@ -96,7 +96,8 @@ def export_checkpoint(
         weights = weights_of(content, checkpoint, network, prefix)
         encoder, by_class_token = weights.encoder, weights.by_class_token
     data = content.get("datamodule_hyper_parameters")
-    names = Names(checkpoint, [] if class_path is None else [class_path])
+    how = "export_encoder takes mean and std in Python"
+    names = Names(checkpoint, [] if class_path is None else [class_path], how)
     mean, std = _normalisation(data if isinstance(data, Mapping) else {}, names)
     method = class_path or hparams.get("_class_path", "")
     options: dict[str, Any] = {"mean": mean, "std": std, "method": method}

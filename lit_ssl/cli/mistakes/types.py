@@ -144,8 +144,8 @@ def class_called(name: str, bases: Collection[type]) -> type | None:
 
 
 def _by_path(path: str, what: str) -> Any:
-    if (names := names_here()) is not None:
-        names.find(path, "model.OPTION")
+    if (of_file := names_here()) is not None:
+        of_file.find(path, "model.OPTION")
     module, _, name = path.rpartition(".")
     try:
         home = import_module(module)
