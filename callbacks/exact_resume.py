@@ -16,6 +16,7 @@ from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.known_files import know_files
 from lit_ssl.trainer.length import finished_batches
 from lit_ssl.trainer.private import (
+    checkpoint_to_come,
     ends_now,
     goes_on,
     is_accumulating,
@@ -63,10 +64,7 @@ class ExactResume(pl.Callback):
             rank_zero_info("EarlyStopping has ended this training; with more patience it goes on")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set what is set at the start of an epoch, which a resume in its middle passes over."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, GradientAccumulationScheduler):
-                callback.on_train_epoch_start(trainer, pl_module)
+        """Go on with the gradients of an unfinished step; say what is another than it was."""
         for name, parameter in pl_module.named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter)
@@ -113,8 +111,9 @@ class ExactResume(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Let the fit go on from there."""
-        if trainer.state.fn != "fit" or "loops" not in checkpoint:
-            return
+        is_resumed = trainer.ckpt_path and trainer.ckpt_path == checkpoint_to_come(pl_module)
+        if trainer.state.fn != "fit" or "loops" not in checkpoint or not is_resumed:
+            return  # a finder of learning rates or batch sizes takes back its steps
         know_files(trainer, checkpoint)
         known = checkpoint.get(KEY, {})
         self._is_ended = known.get("stops", False) and _is_out_of_patience(trainer, checkpoint)
@@ -143,7 +142,7 @@ def _limits(trainer: pl.Trainer) -> dict[str, Any]:
     return {
         "max_epochs": max_epochs_of(trainer),
         "max_steps": trainer.max_steps,
-        "batches of an epoch": batches if math.isfinite(batches) else -1,
+        "batches of an epoch": batches if math.isfinite(batches) else None,
         "accumulate_grad_batches": 0 if changes else trainer.accumulate_grad_batches,
         "seed of the steps": run_seed(seed),
     }

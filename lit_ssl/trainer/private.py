@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.optimizer import _optimizer_to_device
 from lightning.pytorch.callbacks import (
+    GradientAccumulationScheduler,
     ModelCheckpoint,
     RichModelSummary,
     StochasticWeightAveraging,
@@ -219,6 +220,13 @@ class _ResumedFitLoop(_FitLoop):
                 self.epoch_progress.current.completed -= 1
                 self.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
                 self.epoch_progress.current.completed += 1
+
+    def advance(self) -> None:
+        if self.rest.in_epoch:  # its start, at which they set it, is passed over
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, GradientAccumulationScheduler):
+                    callback.on_train_epoch_start(self.trainer, self.trainer.lightning_module)
+        super().advance()
 
     def on_advance_end(self) -> None:
         # Lightning keeps schedules that look at metrics from it, since it does not save these.

@@ -18,7 +18,7 @@ CASES = {
     "steps": (
         {"max_epochs": -1, "max_steps": 7, "accumulate_grad_batches": 2, "val_check_interval": 3,
          "check_val_every_n_epoch": None},
-        [("batch", 3), ("validation", 0), ("epoch", 1)],
+        [("batch", 3), ("validation", 1), ("epoch", 1)],
     ),
 }  # fmt: skip
 
