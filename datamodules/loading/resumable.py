@@ -72,6 +72,7 @@ class ResumableDataLoader(RowsLoader):
         super().__init__(*args, **kwargs)
         self._processed = processed
         self._resume: dict[str, int] | None = None
+        self._has_begun = False
         self._shift = 0  # Lightning's number of the epoch minus ours
         self._epoch = self._order_epoch = self._batches = 0
 
@@ -90,7 +91,7 @@ class ResumableDataLoader(RowsLoader):
         if resume is not None and resume["epoch"] != sampler.epoch and self._finished_batches():
             # Resumed at the end of an epoch, Trainer(max_steps=...) asks once more for that epoch.
             return
-        self._resume = None
+        self._resume, self._has_begun = None, True
         self._epoch, self._batches = sampler.epoch, 0
         self._order_epoch = sampler.epoch - self._shift
         in_the_middle = False
@@ -116,9 +117,10 @@ class ResumableDataLoader(RowsLoader):
         if self._resume is not None:
             return dict(self._resume)
         finished = self._finished_batches()
+        coming = self._coming_epoch()  # of a loader made anew, between two epochs
         return {
-            "epoch": self._epoch,
-            "order_epoch": self._order_epoch,
+            "epoch": self._epoch if coming is None else coming,
+            "order_epoch": self._order_epoch if coming is None else coming,
             "batches": self._batches if finished is None else min(self._batches, finished),
             **self._order(),
         }
@@ -134,6 +136,11 @@ class ResumableDataLoader(RowsLoader):
             state_dict: What ``state_dict()`` returned.
         """
         self._resume = dict(state_dict)
+
+    def _coming_epoch(self) -> int | None:
+        sampler = self.sampler
+        is_new = isinstance(sampler, EpochSampler) and not self._has_begun
+        return sampler.epoch if is_new else None  # type: ignore[union-attr]
 
     def _finished_batches(self) -> int | None:
         return None if self._processed is None else self._processed()

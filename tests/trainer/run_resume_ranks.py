@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import resume_traces as traces
 
+from lit_ssl.strategies import LocalSGDStrategy
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 
 CASES = {
@@ -20,16 +21,18 @@ CASES = {
          "check_val_every_n_epoch": None},
         [("batch", 3), ("validation", 1), ("epoch", 1)],
     ),
+    "rounds": ({"limit_train_batches": 3}, [("batch", 1), ("batch", 2), ("epoch", 0)]),
 }  # fmt: skip
 
 
-def fit(folder, *callbacks, **options):
+def fit(folder, name, *callbacks, **options):
+    options["strategy"] = LocalSGDStrategy(sync_every=4) if name == "rounds" else "ddp"
     return traces.fit(
         folder,
         traces.TinyImages(drop_last=False),  # 15 and 14 images: the last comes twice
         traces.TracedModule(buffers=False),
         callbacks,
-        **{**options, "devices": 2, "strategy": "ddp"},
+        **{**options, "devices": 2},
     )
 
 
@@ -38,10 +41,10 @@ def main(folder):
     for name, (options, places) in CASES.items():
         torch.manual_seed(0)
         save = traces.SaveEverywhere(folder / name)
-        whole = fit(folder, save, **options)
+        whole = fit(folder, name, save, **options)
         for kind, number in places:
             one = [saved for saved in save.saved if saved.kind == kind][number]
-            rest = fit(folder, ckpt_path=one.path, **options)
+            rest = fit(folder, name, ckpt_path=one.path, **options)
             found[f"{name} {one.path.name}"] = traces.unlike(whole, rest, one)
     return found
 

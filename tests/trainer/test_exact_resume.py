@@ -322,5 +322,5 @@ def test_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in (0, 1):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert len(found) == 6
+        assert len(found) == 9
         assert {name: wrong for name, wrong in found.items() if wrong} == {}
