@@ -138,9 +138,9 @@ class ResumableDataLoader(RowsLoader):
         self._resume = dict(state_dict)
 
     def _coming_epoch(self) -> int | None:
-        sampler = self.sampler
-        is_new = isinstance(sampler, EpochSampler) and not self._has_begun
-        return sampler.epoch if is_new else None  # type: ignore[union-attr]
+        if self._has_begun or not isinstance(self.sampler, EpochSampler):
+            return None
+        return self.sampler.epoch
 
     def _finished_batches(self) -> int | None:
         return None if self._processed is None else self._processed()

@@ -295,7 +295,7 @@ def validate_the_end(trainer: pl.Trainer) -> None:
 
 def was_validated(trainer: pl.Trainer) -> bool:
     """Whether the weights of now were validated before the checkpoint that a fit goes on from."""
-    fit = trainer.fit_loop
+    fit: Any = trainer.fit_loop
     rest: Rest | None = getattr(fit, "rest", None)
     return rest is not None and rest.validated_at == fit.epoch_loop.batch_progress.total.processed
 
@@ -305,7 +305,7 @@ def validate_now(trainer: pl.Trainer) -> None:
 
     Nothing is done where that was done before the checkpoint that the fit goes on from.
     """
-    fit = trainer.fit_loop
+    fit: Any = trainer.fit_loop
     rest: Rest | None = getattr(fit, "rest", None)
     if rest is not None and rest.end_validated_at == fit.epoch_loop.batch_progress.total.processed:
         return

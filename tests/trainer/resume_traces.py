@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import DummyExperiment, Logger
 from torch import nn
 
@@ -21,7 +22,6 @@ QUIET = {
     "accelerator": "cpu",
     "devices": 1,
     "max_epochs": 3,
-    "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
@@ -114,8 +114,8 @@ class Saved(NamedTuple):
     values: int  # logged so far
 
 
-class SaveEverywhere(pl.Callback):
-    """Saves at each place where a checkpoint may be written."""
+class SaveEverywhere(Checkpoint):
+    """Saves at each place where a checkpoint may be written, behind all other callbacks."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -178,8 +178,10 @@ class Traced(NamedTuple):
 def fit(folder, data, module, callbacks=(), ckpt_path=None, exact=True, **options):
     """Fit, and return what was done."""
     own = [ExactResume()] if exact else []
+    saves = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    given = {"default_root_dir": folder, "logger": Values(), "enable_checkpointing": saves}
     trainer = pl.Trainer(
-        **{**QUIET, "default_root_dir": folder, "logger": Values(), **options},
+        **{**QUIET, **given, **options},
         callbacks=[*own, StepSeeder(seed=5), LastValidation(), Tracer(), *callbacks],
     )
     with warnings.catch_warnings():

@@ -281,16 +281,16 @@ def test_a_run_in_another_folder_knows_the_best_files(traces, fit, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     torch.manual_seed(0)
     one = keep(first)
-    fit(one, LastCheckpoint(), enable_checkpointing=True, max_epochs=3)
+    fit(one, LastCheckpoint(), max_epochs=3)
     before = sorted(first.iterdir())
     contents = [path.read_bytes() for path in before]
     path = one.best_model_path
     torch.manual_seed(0)
     whole = keep(tmp_path / "whole")
-    fit(whole, enable_checkpointing=True, max_epochs=6)
+    fit(whole, max_epochs=6)
     newest = max(before, key=lambda file: torch.load(file, weights_only=True)["global_step"])
     other = keep(second)
-    fit(other, LastCheckpoint(), enable_checkpointing=True, max_epochs=6, ckpt_path=newest)
+    fit(other, LastCheckpoint(), max_epochs=6, ckpt_path=newest)
     scores = sorted(value.item() for value in other.best_k_models.values())
     assert scores == sorted(value.item() for value in whole.best_k_models.values())
     assert Path(other.best_model_path).name == Path(whole.best_model_path).name
@@ -303,12 +303,12 @@ def test_a_folder_that_was_moved(traces, fit, tmp_path):
     first, moved = tmp_path / "first", tmp_path / "moved"
     torch.manual_seed(0)
     one = keep(first)
-    fit(one, enable_checkpointing=True, max_epochs=3)
+    fit(one, max_epochs=3)
     names = {Path(path).name for path in one.best_k_models}
     newest = max(names)
     shutil.move(first, moved)
     other = keep(moved)
-    fit(other, enable_checkpointing=True, max_epochs=3, ckpt_path=moved / newest)
+    fit(other, max_epochs=3, ckpt_path=moved / newest)
     assert {Path(path).name for path in other.best_k_models} == names
     assert {Path(path).parent for path in other.best_k_models} == {moved}
     assert os.path.exists(other.best_model_path)
