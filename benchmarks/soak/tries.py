@@ -147,8 +147,12 @@ class _Try:
 
     def some_time(self, job: Job) -> bool:
         """Wait for a moment between the start and the end."""
-        moment = self.rng.uniform(0, self.reference.seconds)
-        return job.wait(lambda: job.seconds() >= moment, _PATIENCE)
+        moment, begun = self.rng.uniform(0, self.reference.seconds), 0.0
+        if KINDS[self.plan.kind].is_for_two:
+            # before they have met, only what has started them can know that one is missing
+            job.wait(lambda: len({e.rank for e in job.journal()}) == self.ranks, _PATIENCE)
+            moment, begun = self.rng.uniform(0, self.reference.seconds / 2), job.seconds()
+        return job.wait(lambda: job.seconds() >= begun + moment, _PATIENCE)
 
     def stop(self, stages: Iterable[str]) -> dict[str, Any]:
         """Draw a stage at which a process stops."""
