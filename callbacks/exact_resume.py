@@ -120,7 +120,7 @@ class ExactResume(pl.Callback):
         self._limits = known.get("limits", {})
         counters = deepcopy(checkpoint["loops"])
         rest = mend(checkpoint)
-        if not goes_on(trainer, rest):
+        if rest is None or not goes_on(trainer, rest):
             checkpoint["loops"] = counters
             return
         self._validated, self._end_validated = known.get("validated", -1), rest.end_validated_at
@@ -165,4 +165,4 @@ def _gradients(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Ten
     if trainer.world_size > 1 or not is_accumulating(trainer):
         return {}
     parameters = module.named_parameters()
-    return {name: p.grad.detach().clone() for name, p in parameters if p.grad is not None}
+    return {name: p.grad.detach() for name, p in parameters if p.grad is not None}

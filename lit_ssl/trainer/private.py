@@ -214,8 +214,9 @@ class _ResumedFitLoop(_FitLoop):
             _Loop.restarting.fset(self, False)  # type: ignore[attr-defined]
         super().reset()
         if self.rest.metrics is not None:
-            known = self.trainer._logger_connector._callback_metrics
-            known.update(self.rest.metrics)
+            known, device = self.trainer._logger_connector, self.trainer.strategy.root_device
+            metrics = {name: value.to(device) for name, value in self.rest.metrics.items()}
+            known._callback_metrics.update(metrics)
             if self.rest.after_epoch:
                 self.epoch_progress.current.completed -= 1
                 self.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
@@ -235,6 +236,13 @@ class _ResumedFitLoop(_FitLoop):
 
     def on_iteration_done(self) -> None:
         super().on_iteration_done()
+        self._forget()
+
+    def on_run_end(self) -> None:
+        super().on_run_end()
+        self._forget()
+
+    def _forget(self) -> None:
         self.rest.in_epoch = self.rest.after_epoch = self.rest.before_end = False
         self.rest.metrics = None
 

@@ -48,19 +48,22 @@ class Rest:
     metrics: dict[str, Any] | None = field(default=None)
 
 
-def mend(checkpoint: dict[str, Any]) -> Rest:
+def mend(checkpoint: dict[str, Any]) -> Rest | None:
     """Set the counters of a checkpoint's fit loop to a place from which Lightning goes on rightly.
 
     Args:
         checkpoint: As it was loaded; its counters are changed in place. Under ``KEY`` it may hold
             ``validated`` and ``end_validated`` (finished batches of the run at the last
             validation, and at the last one of its end), ``validating`` (whether a validation was
-            under way) and ``metrics``. Without them it is of a run that did not write them down.
+            under way), ``last`` (whether the batch was the last of its epoch) and ``metrics``.
+            Without them it is of a run that did not write them down.
 
     Returns:
-        What was still to do.
+        What was still to do; None where the counters are not those of Lightning 2.
     """
     loops, known = checkpoint["loops"]["fit_loop"], checkpoint.get(KEY)
+    if _EPOCH not in loops or _BATCH not in loops:
+        return None
     epoch, batch = loops[_EPOCH], loops[_BATCH]
     now, total = batch["current"], batch["total"]
     validating = (
