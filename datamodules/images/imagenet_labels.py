@@ -9,7 +9,9 @@ from pathlib import Path, PureWindowsPath
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.selection.lists import read_lines
-from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError, listed, shortened
+from lit_ssl.numerals import whole_number
+from lit_ssl.opening import open_file, reading
 
 __all__ = ["find_label_file", "read_validation_labels"]
 
@@ -46,14 +48,18 @@ def read_validation_labels(path: Path, files: Sequence[str]) -> list[str]:
         ImportError: ``meta.mat`` needs scipy, which is not installed.
     """
     lines = read_lines(str(path))
-    if lines and all(line.isdigit() for line in lines):
-        return _devkit_labels(path, [int(line) for line in lines], files)
+    numbers = [whole_number(line) for line in lines]
+    if lines and None not in numbers:
+        return _devkit_labels(path, [number for number in numbers if number is not None], files)
     pairs = (line.replace(",", " ").split() for line in lines)
     table: dict[str, str] = {}
     for name, wnid, *_ in (fields for fields in pairs if len(fields) > 1):
         stem = PureWindowsPath(name).stem  # takes / and \ alike
         if table.setdefault(stem, wnid) != wnid:
-            raise InputError(f"{path} gives {name} two labels, {table[stem]} and {wnid}: keep one")
+            raise InputError(
+                f"{path} gives {shortened(name)} two labels, {shortened(table[stem])} and"
+                f" {shortened(wnid)}: keep one"
+            )
     missing = [name for name in files if Path(name).stem not in table]
     if missing:
         raise InputError(
@@ -101,7 +107,15 @@ def _devkit_classes(meta: Path) -> dict[int, str]:
             f"Reading {meta} needs scipy: `pip install scipy`, or set val_labels to a list of file"
             " names and wnids"
         ) from error
-    synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
-    numbers = (int(number) for number in synsets["ILSVRC2012_ID"])
-    pairs = zip(numbers, synsets["WNID"], strict=True)
-    return {number: str(wnid) for number, wnid in pairs if number <= _NUM_CLASSES}
+    try:
+        with reading(meta), open_file(meta) as file:
+            synsets = loadmat(file, squeeze_me=True)["synsets"]
+        numbers = (int(number) for number in synsets["ILSVRC2012_ID"])
+        pairs = zip(numbers, synsets["WNID"], strict=True)
+        return {number: str(wnid) for number, wnid in pairs if number <= _NUM_CLASSES}
+    except InputError:
+        raise
+    except Exception as error:  # scipy's reader has errors of every kind for a file that is broken
+        raise InputError(
+            f"{meta} is not the devkit's ({type(error).__name__}: {error}): get the devkit again"
+        ) from error

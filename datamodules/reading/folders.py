@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.listing import FolderListing
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.walking import (
     LeftOut,
@@ -16,7 +17,7 @@ from lit_ssl.datamodules.reading.walking import (
     lost_folders,
     visible_folders,
 )
-from lit_ssl.errors import InputError, InputFileNotFoundError, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed, shortened
 from lit_ssl.files import layout_error
 
 __all__ = [
@@ -71,18 +72,11 @@ def missing_images(
     Raises:
         FileNotFoundError: Some are not; it says which and how many.
     """
-    by_parent: dict[str, set[str]] = {}
-    missing = []
-    for name in names:
-        parent, _, file = name.rpartition("/")
-        if parent not in by_parent:
-            inside = folder / parent
-            by_parent[parent] = {p.name for p in inside.iterdir()} if inside.is_dir() else set()
-        if file not in by_parent[parent]:
-            missing.append(name)
+    listing = FolderListing(folder)
+    missing = [name for name in names if name not in listing]
     if names and len(missing) == len(names):
         raise layout_error(
-            data_set, folder, f"the {inputs} that {source} names, such as {names[0]}"
+            data_set, folder, f"the {inputs} that {source} names, such as {shortened(names[0])}"
         )
     if missing:
         raise InputFileNotFoundError(

@@ -41,8 +41,8 @@ class FolderListing:
                     self._names[parent] = frozenset(
                         entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)
                     )
-            except (FileNotFoundError, NotADirectoryError):
-                self._names[parent] = frozenset()
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                self._names[parent] = frozenset()  # a ValueError: nothing can be called so
             except OSError as error:
                 raise InputError(
                     f"cannot list the folder {self.folder / parent} ({error.strerror or error}):"

@@ -14,7 +14,6 @@ is left over from a process that was stopped, and nobody reads it.
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,8 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lit_ssl.arrays import read_arrays
 from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice
-from lit_ssl.files import describe_folder, write_file, write_json
+from lit_ssl.files import describe_folder, read_bytes, write_file, write_json
+from lit_ssl.json_text import parse_json
 
 __all__ = [
     "DAMAGED",
@@ -140,7 +141,7 @@ def read_settings(folder: Path) -> CacheSettings:
             f"no cache of videos: {describe_folder(folder)}; `lit-ssl video-cache` makes one"
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_bytes(path))
         version = values.pop("version")
         settings = CacheSettings(**values)
     except (*DAMAGED, AttributeError) as error:
@@ -186,8 +187,8 @@ def read_index(folder: Path) -> CacheIndex:
     """
     path = folder / "index.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names, *columns = (arrays[field] for field in CacheIndex._fields)
+        arrays = read_arrays(path)
+        names, *columns = (arrays[field] for field in CacheIndex._fields)
         index = CacheIndex(
             tuple(names.tobytes().decode(errors="surrogateescape").split("\0")), *columns
         )
