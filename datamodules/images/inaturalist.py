@@ -146,4 +146,5 @@ def _path(name: object) -> str:
         raise ValueError(f"expected the path of an image, found {quoted(name)}")
     if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
         raise ValueError(f"expected a path below the folder of images, found {quoted(name)}")
+    name.encode()  # JSON may hold half characters, which no name has
     return name

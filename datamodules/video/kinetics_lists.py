@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,8 @@ def find_list(folders: Sequence[Path], version: int, split: str) -> Path | None:
 def is_table(path: Path) -> bool:
     """Whether a list is an official table, with the names of its columns in the first line."""
     first = next(iter(text_lines(path)), (0, ""))[1]
-    return any("youtube_id" in names for names in csv.reader([first], skipinitialspace=True))
+    with _table_errors(path):
+        return any("youtube_id" in names for names in csv.reader([first], skipinitialspace=True))
 
 
 def read_table(path: Path) -> list[Entry]:
@@ -77,6 +79,21 @@ def read_table(path: Path) -> list[Entry]:
     Raises:
         InputError: A column is missing, or a line has no such times.
     """
+    with _table_errors(path):
+        return _entries(path)
+
+
+@contextmanager
+def _table_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise InputError(
+            f"Kinetics: {path} is no table of comma-separated values: {error}"
+        ) from error
+
+
+def _entries(path: Path) -> list[Entry]:
     lines = csv.DictReader(read_text(path).splitlines(), skipinitialspace=True)
     lacking = [name for name in _COLUMNS[1:] if name not in (lines.fieldnames or ())]
     if lacking:

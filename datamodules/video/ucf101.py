@@ -136,8 +136,8 @@ class UCF101DataModule(VideoFilesModule):
             if entry is None or label is None or (entry[2] and int(entry[2]) != label + 1):
                 raise InputError(
                     f"{_NAME}: line {number} of {path} is {quoted(line)}: expected"
-                    " '<class>/<file>', with a class of classInd.txt, and its number or nothing behind"
-                    " it"
+                    " '<class>/<file>', with a class of classInd.txt, and its number or nothing"
+                    " behind it"
                 )
             entries.append((entry[1], label))
         if not entries:

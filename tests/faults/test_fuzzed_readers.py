@@ -16,6 +16,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import mutated_files
 import reader_table
+import readers_of_captions  # noqa: F401 -- fills the table
+import readers_of_images  # noqa: F401
+import readers_of_runs  # noqa: F401
+import readers_of_tables  # noqa: F401
 
 from lit_ssl.errors import InputError
 
