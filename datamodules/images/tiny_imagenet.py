@@ -202,8 +202,8 @@ class TinyImageNetDataModule(ImageDataModule):
                 continue
             if len(fields) < 2 or fields[1] not in index:
                 raise InputError(
-                    f"{_NAME}: line {number} of {path} is {quoted(line)}: expected a file name and one"
-                    f" of the {len(index)} wnids in {self._wnids}. Get the archive again"
+                    f"{_NAME}: line {number} of {path} is {quoted(line)}: expected a file name and"
+                    f" one of the {len(index)} wnids in {self._wnids}. Get the archive again"
                 )
             if table.setdefault(fields[0], index[fields[1]]) != index[fields[1]]:
                 raise InputError(f"{_NAME}: {path} gives {fields[0]} two classes: keep one")
