@@ -6,6 +6,7 @@ the run goes on. The program says so again at its end, and ends with an error.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,10 @@ def may_be_lost(trainer: pl.Trainer, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except Exception as failed:
+        error = _of_the_disk(failed)
+        if error is None:
+            raise
         known = _lost.setdefault(trainer, {})
         if what not in known:
             known[what] = shortened(error)
@@ -42,6 +46,13 @@ def may_be_lost(trainer: pl.Trainer, what: str) -> Iterator[None]:
                 f"{what} cannot be written, and the run goes on without: {known[what]}",
                 stacklevel=3,
             )
+
+
+def _of_the_disk(error: BaseException | None) -> OSError | None:
+    """The error of the system that one comes from: loggers say others about it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def lost_files(trainer: pl.Trainer) -> str | None:
@@ -58,11 +69,25 @@ class LastingLogs(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stand between the trainer and what its loggers write."""
+        if threading.excepthook != self._of_a_thread:
+            self._say_of_threads = threading.excepthook
+            threading.excepthook = self._of_a_thread
         for logger in trainer.loggers:
             for name in _WRITES:
                 write = getattr(logger, name, None)
                 if callable(write) and not isinstance(write, partial):
                     setattr(logger, name, partial(_write, trainer, logger, write))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let errors of threads be said as before."""
+        if threading.excepthook == self._of_a_thread:
+            threading.excepthook = self._say_of_threads
+
+    def _of_a_thread(self, what: threading.ExceptHookArgs) -> None:
+        # TensorBoard writes in a thread, and raises again what that thread met.
+        is_writer = type(what.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(what.exc_value, OSError)):
+            self._say_of_threads(what)
 
 
 def _write(trainer: pl.Trainer, logger: Any, write: Any, *args: Any, **kwargs: Any) -> None:

@@ -60,7 +60,7 @@ def test_a_full_disk_costs_the_logs_and_no_step(tmp_path, kind):
     options = {"flush_secs": 0, "max_queue": 1} if kind is TensorBoardLogger else {}
     callbacks = [LastingLogs(), DiskFills()]
     trainer, module, said = train(tmp_path, kind(tmp_path, **options), callbacks)
-    _, alone, _ = train(tmp_path, False, [])
+    _, alone, _ = train(tmp_path / "alone", False, [])
     assert trainer.global_step == 8
     assert torch.equal(module.net.weight, alone.net.weight)
     assert len(said) == 1
@@ -68,7 +68,7 @@ def test_a_full_disk_costs_the_logs_and_no_step(tmp_path, kind):
     assert lost_files(trainer).startswith(
         f"not everything could be written: the logs of {kind.__name__}: "
     )
-    assert len(list(tmp_path.rglob("*.ckpt"))) == 1
+    assert len(list(Path(trainer.logger.log_dir).rglob("*.ckpt"))) == 1
 
 
 def test_what_was_written_is_not_said(tmp_path):
