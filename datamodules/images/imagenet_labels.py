@@ -8,10 +8,10 @@ from pathlib import Path, PureWindowsPath
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from lit_ssl.datamodules.images.devkit_meta import devkit_classes
 from lit_ssl.datamodules.selection.lists import read_lines
-from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError, listed, shortened
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed, shortened
 from lit_ssl.numerals import whole_number
-from lit_ssl.opening import open_file, reading
 
 __all__ = ["find_label_file", "read_validation_labels"]
 
@@ -20,7 +20,6 @@ _CANDIDATES = (
     "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
     "ILSVRC2012_validation_ground_truth.txt",
 )
-_NUM_CLASSES = 1000
 _IMAGE = re.compile(r"ILSVRC2012_val_\d{8}")
 
 
@@ -91,31 +90,8 @@ def _devkit_labels(path: Path, numbers: list[int], files: Sequence[str]) -> list
             " missing. Put the devkit's data folder there, or set val_labels to a list of file"
             " names and wnids"
         )
-    names = _devkit_classes(meta)
+    names = devkit_classes(meta)
     unknown = sorted(set(numbers) - set(names))
     if unknown:
         raise InputError(f"{path} has labels that {meta} does not have: {unknown[:5]}")
     return [names[number] for number in numbers]
-
-
-def _devkit_classes(meta: Path) -> dict[int, str]:
-    """Number (ILSVRC2012_ID) → wnid of the 1,000 classes; higher numbers are inner nodes."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise InputImportError(
-            f"Reading {meta} needs scipy: `pip install scipy`, or set val_labels to a list of file"
-            " names and wnids"
-        ) from error
-    try:
-        with reading(meta), open_file(meta) as file:
-            synsets = loadmat(file, squeeze_me=True)["synsets"]
-        numbers = (int(number) for number in synsets["ILSVRC2012_ID"])
-        pairs = zip(numbers, synsets["WNID"], strict=True)
-        return {number: str(wnid) for number, wnid in pairs if number <= _NUM_CLASSES}
-    except InputError:
-        raise
-    except Exception as error:  # scipy's reader has errors of every kind for a file that is broken
-        raise InputError(
-            f"{meta} is not the devkit's ({type(error).__name__}: {error}): get the devkit again"
-        ) from error

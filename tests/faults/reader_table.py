@@ -34,10 +34,12 @@ class Reader(NamedTuple):
     Attributes:
         write: Writes a valid one, and what goes with it, into a folder; returns its path.
         read: Reads it; asserts that the values have the right form.
+        cost: How many others could be read meanwhile.
     """
 
     write: Callable[[Path], Path]
     read: Callable[[Path], object]
+    cost: int = 1
 
 
 READERS: dict[str, Reader] = {}

@@ -128,9 +128,11 @@ def _read_devkit(path: Path) -> None:
     assert all(isinstance(name, str) for name in found)
 
 
-READERS["devkit_meta"] = Reader(_devkit, _read_devkit)
+READERS["devkit_meta"] = Reader(_devkit, _read_devkit, cost=6)
 READERS["devkit_labels"] = Reader(
-    lambda folder: _devkit(folder).with_name("ILSVRC2012_validation_ground_truth.txt"), _read_devkit
+    lambda folder: _devkit(folder).with_name("ILSVRC2012_validation_ground_truth.txt"),
+    _read_devkit,
+    cost=6,
 )
 
 
