@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -24,11 +25,8 @@ __all__ = ["CIFAR10DataModule", "CIFAR100DataModule"]
 _PIXELS = 3 * 32 * 32
 
 
-class _ArrayUnpickler(pickle._Unpickler):
-    """Loads arrays, lists and strings, and refuses everything else a pickle could run.
-
-    It is the one in Python: that in C makes a table as large as a number in the file says.
-    """
+class _ArrayUnpickler(pickle.Unpickler):
+    """Loads arrays, lists and strings, and refuses everything else a pickle could run."""
 
     _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype"})
 
@@ -54,6 +52,7 @@ def _read_pickle(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
     with reading(path), open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         try:
+            _check_numbers(file, size)
             content = _ArrayUnpickler(file, encoding="latin1").load()
             if not isinstance(content, dict):
                 raise TypeError(f"it holds {quoted(content)}, and no dictionary")
@@ -61,9 +60,17 @@ def _read_pickle(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
         # A pickle is a program: one that is damaged fails in any way, at any place.
         except Exception as error:
             raise InputError(
-                f"{path}, of {size:,} bytes, is not a file of CIFAR's Python version"
-                f" ({type(error).__name__}: {shortened(error)}). Extract the official archive again"
+                f"{path} is not a file of CIFAR's Python version"
+                f" ({shortened(error) or type(error).__name__}). Extract the official archive again"
             ) from error
+
+
+def _check_numbers(file: BinaryIO, size: int) -> None:
+    """Refuse the numbers by which Python's reader would make a table of any size in advance."""
+    for operation, number, _ in pickletools.genops(file):
+        if operation.name.endswith("PUT") and isinstance(number, int) and number > size:
+            raise pickle.UnpicklingError(f"it counts to {number:,} in {size:,} bytes")
+    file.seek(0)
 
 
 def _pixels(data: object) -> np.ndarray:

@@ -8,6 +8,7 @@ import pickle
 import sys
 import tarfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,28 @@ def resampled_points(path: Path) -> None:
     points = rows.source.read(0)
     assert points.dtype == np.float32
     assert np.isfinite(points).all()
+
+
+def _hdf5(folder: Path) -> Path:
+    import h5py
+
+    folder = folder / "modelnet40_ply_hdf5_2048"
+    put(folder, "shape_names.txt", "sofa\nbed\n")
+    put(folder, "train_files.txt", "data/modelnet40_ply_hdf5_2048/a.h5\n")
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["data"] = np.zeros((2, 8, 3), np.float32)
+        file["label"] = np.array([[0], [1]], np.uint8)
+    return folder / "a.h5"
+
+
+def _read_hdf5(path: Path) -> None:
+    from lit_ssl.datamodules.points.modelnet40_files import read_clouds
+
+    clouds, labels = read_clouds(path.parent, "train", 2)
+    assert len(clouds) == len(labels)
+    assert labels.min() >= 0
+    assert labels.max() < 2
+
+
+if find_spec("h5py") is not None:
+    READERS["hdf5"] = Reader(_hdf5, _read_hdf5)
