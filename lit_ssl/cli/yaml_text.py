@@ -43,7 +43,7 @@ def load_yaml(text: str) -> Any:
         # a day such as 2024-99-99, !!int of a word, a number of thousands of digits
         raise YAMLError(f"it holds a value that cannot be read ({_few(error)})") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _few(error: Exception) -> str:

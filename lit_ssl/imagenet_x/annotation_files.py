@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
             return kept
     except (OSError, ArrayFileError):
         pass
-    arrays = {
+    arrays: dict[str, Any] = {
         **_try(_read_factors, folder),
         "prototype": _try(_read_prototypes, folder),
         "label": _try(_read_labels, folder),
@@ -184,7 +184,7 @@ def _number(name: str) -> int:
 def _bit(value: object) -> int:
     if value not in (0, 1):
         raise InputError(f"a factor is {quoted(value)}, and not 0 or 1")
-    return int(value)  # type: ignore[call-overload]
+    return int(value)
 
 
 def _class(value: object) -> int:
