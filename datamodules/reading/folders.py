@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def find_file(root: Path, names: Sequence[str], data_set: str, folders: Sequence
 
 def posix_name(folder: Path, name: str) -> str:
     """Return a path below a folder as a table names it, with ``/`` for Windows' backslashes."""
-    if "\\" not in name or (folder / name).exists():
+    if "\\" not in name or os.path.exists(folder / name):
         return name
     return name.replace("\\", "/")
 

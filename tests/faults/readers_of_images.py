@@ -227,7 +227,7 @@ def off(path: Path) -> None:
 
     mesh = read_off(path)
     assert mesh.triangles.min(initial=0) >= 0
-    assert mesh.triangles.max(initial=0) < len(mesh.vertices)
+    assert mesh.triangles.max(initial=-1) < len(mesh.vertices)
     assert np.isfinite(points_on_surface(mesh, 10, 0)).all()
 
 

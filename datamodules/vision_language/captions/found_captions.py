@@ -166,7 +166,7 @@ class FoundCaptions:
             raise layout_error(
                 self._data_set,
                 self._folder,
-                f"the images that {self._source} names, such as {missing[0]}",
+                f"the images that {self._source} names, such as {shortened(missing[0])}",
             )
         total = kept + self._lost
         what = (
