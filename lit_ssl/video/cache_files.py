@@ -67,7 +67,8 @@ class CacheSettings:
         check_choice("format", self.format, _FORMATS)
         if type(self.shorter) is not int or not 1 <= self.shorter <= _LONGEST:
             raise InputError(
-                f"shorter must be at least 1 pixel (and at most {_LONGEST:,}), not {quoted(self.shorter)}"
+                f"shorter must be at least 1 pixel (and at most {_LONGEST:,}), not"
+                f" {quoted(self.shorter)}"
             )
         if type(self.quality) is not int or (
             self.format == "jpeg" and not 1 <= self.quality <= 100
