@@ -27,7 +27,8 @@ __all__ = [
 _NO_EVALUATION = (
     "lightning.", "lit_ssl.callbacks.monitors", "lit_ssl.callbacks.pictures",
     "lit_ssl.callbacks.seed", "lit_ssl.callbacks.last_checkpoint",
-    "lit_ssl.callbacks.last_validation", "lit_ssl.cli", "lit_ssl.trainer",
+    "lit_ssl.callbacks.last_validation", "lit_ssl.callbacks.exact_resume", "lit_ssl.cli",
+    "lit_ssl.trainer",
 )  # fmt: skip
 _STRATEGY = "trainer.strategy"
 _HOOKS = ("_batch_end", "_epoch_end", "_end")
