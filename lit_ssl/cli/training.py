@@ -63,9 +63,9 @@ from lit_ssl.trainer.private import (
     subcommand_parsers,
     summary_options,
 )
-from lit_ssl.trainer.requeue import SlurmRequeue
+from lit_ssl.trainer.requeue import SlurmRequeue, was_terminated
 from lit_ssl.trainer.run_lock import RunLock
-from lit_ssl.trainer.termination import end_children, leaves_at_once
+from lit_ssl.trainer.termination import end_children, leaves_at_once, terminated
 
 __all__ = ["DEFAULT_SEED", "LitSSLCLI", "run"]
 
@@ -421,6 +421,8 @@ class LitSSLCLI(LightningCLI):
         """Say how the training ended, and where its files lie; then do what follows."""
         tell_results(self.trainer)
         best = best_checkpoint(self.trainer)
+        if self.then and was_terminated(self.trainer):
+            raise terminated()
         for command in self.then:
             tell(f"{command}: {short(best) if best else 'the end of the training'}")
             run_command = getattr(self.trainer, command)

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lit_ssl.trainer.private import around_batches, defer_requeue, on_sigterm
 from lit_ssl.trainer.termination import die, leave_children, terminated
 
-__all__ = ["SlurmRequeue", "requeue_of"]
+__all__ = ["SlurmRequeue", "requeue_of", "was_terminated"]
 
 _JOB = "lit_ssl.slurm_job"
 COPIES_WITHIN = 3.0  # seconds
@@ -205,6 +205,12 @@ def requeue_of(trainer: pl.Trainer, module: pl.LightningModule) -> SlurmRequeue:
         callbacks.append(found)
         found.setup(trainer, module, "fit")
     return found
+
+
+def was_terminated(trainer: pl.Trainer) -> bool:
+    """Whether this process has got SIGTERM in a fit that was about to end."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return any(isinstance(c, SlurmRequeue) and (c.terminated or c.is_over) for c in callbacks)
 
 
 def _is_local(trainer: pl.Trainer) -> bool:
