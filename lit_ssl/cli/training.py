@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,8 @@ class LitSSLCLI(LightningCLI):
             )
             sys.exit(0)
         self.home, self.goes_on = earlier.folder, True
-        self.save_config_callback = None  # it is there
+        self.save_config_callback = None  # it is there, and so are checkpoints
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         config["ckpt_path"] = str(earlier.checkpoint)
         if config.get("seed_everything") is True:
             config["seed_everything"] = earlier.seed

@@ -50,13 +50,15 @@ def new_version(parent: Path, first: int = 0) -> int:
         N.
     """
     number = first
-    parent.mkdir(parents=True, exist_ok=True)
     while True:
         try:
+            parent.mkdir(parents=True, exist_ok=True)
             (parent / f"version_{number}").mkdir()
             return number
         except FileExistsError:
             number += 1
+        except FileNotFoundError:  # a run that had nothing to leave has just removed the parent
+            continue
 
 
 def last_run_in(folder: Path) -> dict[str, Any]:
@@ -145,11 +147,15 @@ class FolderLock:
             os.pwrite(self._file, text, 0)
             os.ftruncate(self._file, len(text))
 
-    def release(self) -> None:
-        """Give the folder back; one with nothing else in it is removed."""
+    def release(self, keep_note: bool = False) -> None:
+        """Give the folder back; an empty one is removed.
+
+        Args:
+            keep_note: Leave written down whose folder it is.
+        """
         _open.discard(self._file)
         with suppress(OSError):
-            if os.listdir(self.folder) == [NAME]:
+            if not keep_note or os.listdir(self.folder) == [NAME]:
                 os.unlink(self.folder / NAME)
                 self.folder.rmdir()
         os.close(self._file)

@@ -154,9 +154,11 @@ class SlurmRequeue(pl.Callback):
         if self._ends and not self.is_over:
             rank_zero_info(f"SIGTERM: the run ends after step {trainer.global_step}.")
             self.is_over = True
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if callable(hook := getattr(callback, "on_termination", None)):
-                    hook(trainer, trainer.lightning_module)
+            hooks = [getattr(c, "on_termination", None) for c in trainer.callbacks]  # type: ignore[attr-defined]
+            for hook in filter(callable, hooks):
+                hook(trainer, trainer.lightning_module)
+            if not any(hooks):
+                rank_zero_warn("SIGTERM: nothing was saved, since there is no LastCheckpoint")
             leave_children(trainer)
 
     def _stop(self) -> None:

@@ -118,9 +118,11 @@ class RunLock(pl.Callback):
             lock.note(finished=trainer.global_step)
 
     def release(self) -> None:
-        """Give all folders back."""
-        self._for_good = set()
-        self._release_what_was_not_claimed()
+        """Give all folders back; those that were claimed keep the name of the run."""
+        while self._locks:
+            folder, lock = self._locks.popitem()
+            lock.release(keep_note=folder in self._for_good)
+        self._for_good, self._versions = set(), set()
 
     def _release_what_was_not_claimed(self) -> None:
         for folder in self._locks.keys() - self._for_good:

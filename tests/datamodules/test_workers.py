@@ -21,6 +21,12 @@ class Pids(torch.utils.data.Dataset):
         return os.getpid()
 
 
+def send_until_it_goes(process):
+    for _ in range(100):
+        os.kill(process, signal.SIGTERM)
+        time.sleep(0.1)
+
+
 def test_workers_go_on_after_a_sigterm_and_go_at_a_second_one():
     """As where a scheduler sends it to all processes of a job."""
     loader = DataLoader(Pids(), batch_size=2, num_workers=1, worker_init_fn=begin_worker)
@@ -33,6 +39,4 @@ def test_workers_go_on_after_a_sigterm_and_go_at_a_second_one():
     batches = iter(DataLoader(Pids(), num_workers=1, worker_init_fn=begin_worker))
     worker = int(next(batches)[0])
     with pytest.raises(RuntimeError, match="killed by signal: Terminated"):
-        for _ in range(100):
-            os.kill(worker, signal.SIGTERM)
-            time.sleep(0.1)
+        send_until_it_goes(worker)

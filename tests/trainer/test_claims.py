@@ -112,9 +112,12 @@ def test_nothing_of_an_unused_folder_is_left(tmp_path):
     assert not (tmp_path / "a/b").exists()
     lock = FolderLock(tmp_path / "a", "mine")
     (tmp_path / "a/log.txt").touch()
-    lock.release()
+    lock.release(keep_note=True)
     assert {p.name for p in (tmp_path / "a").iterdir()} == {NAME, "log.txt"}
     FolderLock(tmp_path / "a", "next").release()  # free again
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"log.txt"}
+    FolderLock(tmp_path / "a/c", "mine").release(keep_note=True)
+    assert not (tmp_path / "a/c").exists()
 
 
 def test_a_file_removed_between_opening_and_locking_counts_for_nothing(tmp_path, monkeypatch):
