@@ -170,6 +170,11 @@ def _newest_of(folder: Path, run: str | None, trainer: Mapping[str, Any]) -> Pat
     found = [inside, *(f for e in elsewhere for f in e.glob("*.ckpt")), *root.glob("hpc_ckpt_*")]
     own = [path for path in found if path == inside or _is_of(path, run)]
     newest = newest_checkpoint(own)
+    if newest.path is None and newest.damaged:
+        raise InputError(
+            f"--auto_resume: {short(folder)} has only damaged checkpoints "
+            f"({listed([short(file) for file in newest.damaged])}); remove them to start anew"
+        )
     for file in newest.damaged:
         tell(f"passing over {short(file)}: it is incomplete")
     return newest.path

@@ -142,6 +142,20 @@ def test_a_checkpoint_of_slurm_is_taken_if_it_is_of_this_run(
     assert lit_ssl(*words).out.splitlines()[0] == "--auto_resume: hpc_ckpt_1.ckpt"
 
 
+def test_a_run_with_only_damaged_checkpoints_does_not_begin_anew(
+    command, lit_ssl, workdir, monkeypatch
+):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    for path in workdir.rglob("*.ckpt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    refused = lit_ssl(*words)
+    assert refused.code == 2
+    assert "version_0 has only damaged checkpoints" in refused.err
+    assert not (workdir / "lightning_logs/version_1").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
