@@ -236,7 +236,8 @@ class LitSSLCLI(LightningCLI):
         config = self.config[command]
         if config.get("ckpt_path") is not None:
             raise InputError("--auto_resume chooses a checkpoint by itself: leave out --ckpt_path")
-        dumped = subcommand_parsers(self)[command].dump(config, skip_none=False)
+        parser: Any = subcommand_parsers(self)[command]
+        dumped = parser.dump(config, skip_none=False)
         plain = {key: value for key, value in yaml.safe_load(dumped).items() if key != "then"}
         self.home = home_without_logger(plain["trainer"])
         earlier = earlier_run(plain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,11 @@ class RunLock(pl.Callback):
             self.run = last_run_in(home).get("run") or self.run
         for logger in filter(_has_own_folder, trainer.loggers):
             root = _root(logger)
-            before = _folder_of(root, self.run, home) if home is not None and goes_on else None
-            if before is not None:
-                set_version(logger, _version(before.name))
-                go_on_in(trainer, before)
+            before = _folders_of(root, self.run, home) if home is not None and goes_on else []
+            before = [folder for folder in before if folder not in self._versions]
+            if before:
+                set_version(logger, _version(before[0].name))
+                go_on_in(trainer, before[0])
             elif named_version(logger) is None:
                 set_version(logger, new_version(root, int(logger.version or 0)))
             self._take_version(logger)
@@ -75,11 +76,13 @@ class RunLock(pl.Callback):
         if is_fast_dev_run(trainer):
             return
         loggers = [logger for logger in trainer.loggers if _has_own_folder(logger)]
-        versions = [logger.version for logger in loggers] if trainer.is_global_zero else []
+        versions: list[Any] = (
+            [logger.version for logger in loggers] if trainer.is_global_zero else []
+        )
         versions = trainer.strategy.broadcast(versions)
         for logger, version in zip(loggers, versions, strict=True):
             set_version(logger, version)
-        self._together(trainer, lambda: [self._take_version(logger) for logger in loggers])
+        self._together(trainer, self._take_version, loggers)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the folders of the checkpoints."""
@@ -87,14 +90,17 @@ class RunLock(pl.Callback):
             return
         callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
         folders = [str(c.dirpath) for c in callbacks if c.dirpath and "://" not in str(c.dirpath)]
-        self._together(trainer, lambda: [self._take(Path(folder)) for folder in folders])
+        self._together(trainer, self._take, [Path(folder) for folder in folders])
 
-    def _together(self, trainer: pl.Trainer, take: Callable[[], object]) -> None:
+    def _together(
+        self, trainer: pl.Trainer, take: Callable[[Any], None], folders: Sequence[Any]
+    ) -> None:
         """Take folders on rank zero; where it has to stop, all do."""
         refusal = ""
         if trainer.is_global_zero:
             try:
-                take()
+                for folder in folders:
+                    take(folder)
             except InputError as error:
                 refusal = str(error)
         refusal = trainer.strategy.broadcast(refusal)
@@ -168,9 +174,9 @@ def _folder(logger: Any) -> Path:
     return _root(logger) / version
 
 
-def _folder_of(root: Path, run: str, known: Path) -> Path | None:
-    """The folder of a run below that of all runs of a logger."""
-    if known.parent.absolute() == root.absolute():
-        return known
-    found = (path for path in root.glob("*/") if last_run_in(path).get("run") == run)
-    return next(found, None)
+def _folders_of(root: Path, run: str, home: Path) -> list[Path]:
+    """The folders that loggers of a run have below that of all runs, in the order of loggers."""
+    root, home = root.absolute(), home.absolute()
+    found = [path for path in root.glob("*/") if last_run_in(path).get("run") == run]
+    found += [home] if home.parent == root and home not in found else []
+    return sorted(found, key=lambda path: (path != home, len(path.name), path.name))

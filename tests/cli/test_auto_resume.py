@@ -21,7 +21,7 @@ class StopOnce(pl.Callback):
     \"\"\"Sends SIGTERM to its process before a step, if no file says that it has.\"\"\"
 
     def on_train_batch_start(self, trainer, *args):
-        if trainer.global_step == 5 and os.environ.get("STOP") == "1":
+        if trainer.global_step == 6 and os.environ.get("STOP") == "1":
             signal.raise_signal(signal.SIGTERM)
 """
 SETTINGS = """\
@@ -63,9 +63,9 @@ def test_a_command_that_is_started_again_goes_on_and_ends_once(
     stopped = lit_ssl(*words)
     assert stopped.code == 128 + signal.SIGTERM
     last = stopped.out.splitlines()[-1]
-    assert last.startswith("stopped at step 6; to go on: lit-ssl fit")
+    assert last.startswith("stopped at step 7; to go on: lit-ssl fit")
     assert last.endswith("=run")  # the same command
-    assert len(losses(workdir / "parts.txt")) == 6
+    assert len(losses(workdir / "parts.txt")) == 7
     monkeypatch.setenv("STOP", "0")
     again = lit_ssl(*words)
     assert again.code == 0, again.err

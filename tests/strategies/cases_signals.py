@@ -23,10 +23,17 @@ echo "$@" >> "{log}"
 
 
 class Signal(pl.Callback):
-    """Sends a signal to this process in given steps, before or after the optimizer's step."""
+    """Sends a signal to this process in given steps, before or after the optimizer's step.
+
+    Step −1 is before all batches.
+    """
 
     def __init__(self, steps, late=False, signum=signal.SIGUSR1):
         self.steps, self.late, self.signum = steps, late, signum
+
+    def on_train_start(self, trainer, *args):
+        if -1 in self.steps:
+            os.kill(os.getpid(), self.signum)
 
     def on_train_batch_start(self, trainer, *args):
         if not self.late and trainer.global_step in self.steps:
@@ -112,7 +119,7 @@ def preempted(name, rank, world, folder):
 # strategy; class; rank that gets SIGTERM, step, accumulated batches
 TERMINATED = {
     "ddp": (DDPStrategy, GoldenModule, (1, 5), 1),
-    "ddp_first": (DDPStrategy, GoldenModule, (1, 0), 1),
+    "ddp_first": (DDPStrategy, GoldenModule, (1, -1), 1),
     "ddp_accumulating": (DDPStrategy, GoldenModule, (0, 3), 2),
     "slowmo": (partial(SLOWMO, sync_every=4), Noisy, (1, 5), 1),
     "delayed": (partial(LOCAL, sync_every=4, delay=2), Noisy, (0, 5), 1),

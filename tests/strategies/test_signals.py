@@ -33,7 +33,7 @@ def test_job_is_saved_at_a_common_step_and_goes_on_from_there(name, case):
 ENDED = {
     "ddp": 7,
     "ddp_first": None,
-    "ddp_accumulating": 5,
+    "ddp_accumulating": 4,
     "slowmo": 8,
     "delayed": 8,
     "warming": 6,
