@@ -87,10 +87,10 @@ class LitSSLCLI(LightningCLI):
     - ``--ckpt_path last`` finds the newest checkpoint of earlier runs;
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
     - always among the callbacks are ``ExactResume`` and ``StepSeeder``, so that resumed runs
-      continue identically,
-      ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is saved and validated,
-      ``LastingLogs``, so that a full disk costs logs and not the training,
-      and ``SlurmRequeue``, which saves before SLURM ends the job, where all processes share a step.
+      continue identically, ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is
+      saved and validated, ``LastingLogs``, so that a full disk costs logs and not the training,
+      ``SlurmRequeue``, which saves before a scheduler ends the job, where all processes share a
+      step, and ``RunLock``, so that no other run writes into its folders.
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
