@@ -83,12 +83,14 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
     path = short(newest) if newest is not None else trainer.ckpt_path
     if path is None:
         return "stopped before a checkpoint was written"
+    step = f"step {trainer.global_step}"
+    if "--auto_resume" in words:
+        return f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *words])}"
     kept, skip = [], False
     for word in words:
         if not skip and word != "--ckpt_path" and not word.startswith("--ckpt_path="):
             kept.append(word)
         skip = word == "--ckpt_path"
-    step = f"step {trainer.global_step}"
     return (
         f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *kept, '--ckpt_path', str(path)])}"
     )
