@@ -15,6 +15,7 @@ __all__ = [
     "InputImportError",
     "InputRuntimeError",
     "InputTypeError",
+    "NonFiniteError",
     "by_name",
     "check_choice",
     "did_you_mean",
@@ -49,6 +50,10 @@ class InputTypeError(InputError, TypeError):
 
 class InputAttributeError(InputError, AttributeError):
     """An object without what is asked of it by contract."""
+
+
+class NonFiniteError(InputError, FloatingPointError):
+    """A loss, a weight or an output that is NaN or infinite."""
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lit_ssl.callbacks import LastCheckpoint, LastValidation, StepSeeder
+from lit_ssl.callbacks import FiniteGuard, LastCheckpoint, LastValidation, StepSeeder
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.help import with_class_to_help
 from lit_ssl.cli.mistakes.entries import wrong_entry
@@ -40,6 +40,7 @@ from lit_ssl.cli.resume import (
     explain_misfit,
     is_file_here,
     last_checkpoint,
+    line_after_nonfinite,
     line_that_resumes,
     stored_model,
 )
@@ -50,7 +51,7 @@ from lit_ssl.cli.trainer_options import (
     tell_if_nothing,
     without_checkpoints,
 )
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError, NonFiniteError, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.private import (
@@ -80,7 +81,8 @@ class LitSSLCLI(LightningCLI):
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
     - always among the callbacks are ``StepSeeder``, so that resumed runs continue identically,
       ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is saved and validated,
-      and ``SlurmRequeue``, which saves before SLURM ends the job, where all processes share a step.
+      ``SlurmRequeue``, which saves before SLURM ends the job, where all processes share a step,
+      and ``FiniteGuard``, which stops a fit that has diverged.
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
@@ -318,7 +320,7 @@ class LitSSLCLI(LightningCLI):
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         callbacks = without_checkpoints(callbacks, given)
-        for kind in (LastValidation, StepSeeder, SlurmRequeue):
+        for kind in (FiniteGuard, LastValidation, StepSeeder, SlurmRequeue):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
         trainer = super().instantiate_trainer(
@@ -349,6 +351,8 @@ class LitSSLCLI(LightningCLI):
                 tell(line_that_resumes(self.words, self.trainer, self.first_batch.started))
             raise
         except Exception as error:
+            if isinstance(error, NonFiniteError) and subcommand == "fit" and self.first_batch.seen:
+                tell(line_after_nonfinite(self.words, self.trainer, self.first_batch.started))
             if not self.first_batch.seen:
                 remove_unused_run(self.trainer, self.first_batch.started)
             config = self.config[subcommand]

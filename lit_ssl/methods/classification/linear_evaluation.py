@@ -118,6 +118,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.register_buffer("val_acc1", empty)
         # equal on all processes, and NaN at first: nothing for DDP or a strategy to bring together
         self._ddp_params_and_buffers_to_ignore = ["val_acc1"]
+        self.nonfinite_allowed = ("heads.", "val_acc1")  # some heads of a sweep may diverge
         self._counts: Tensor | None = None
         self._tested: tuple[int, ProbeHead] | None = None
         self._validated: list[Any] = []  # data sets of the last validation, which chose the head
@@ -174,8 +175,9 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         finite = losses.isfinite()
         lowest = torch.where(finite, losses.detach(), torch.inf).min()
         self.log("train/best_loss", lowest, prog_bar=True, batch_size=len(labels))
-        # a sum: each head gets the gradient of its own loss
-        return {"loss": torch.where(finite, losses, 0.0).sum(), "features": features[0]}
+        # a sum: each head gets the gradient of its own loss; NaN only where all have diverged
+        loss = torch.where(finite, losses, 0.0).sum() + torch.where(finite.any(), 0.0, torch.nan)
+        return {"loss": loss, "features": features[0]}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD whose learning rate and weight decay differ from head to head."""

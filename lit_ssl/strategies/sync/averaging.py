@@ -129,6 +129,7 @@ class Averager:
         self.node = groups.node
         self.skip_nonfinite = options.nonfinite == "skip_rank"
         self.bytes_sent = 0
+        self.bad_loss: Tensor | None = None  # whether this process's losses are not finite, bool
 
     def reduce(self, flat: Tensor, group: Any = None, size: int | None = None) -> list[Any]:
         """Start summing a flat tensor, in place and in chunks; returns the handles."""
@@ -164,6 +165,8 @@ class Averager:
         flight = InFlight(flat, numel, table_at)
         # One pass without a temporary tensor: both ends are NaN if anything is.
         bad = ~torch.isfinite(torch.stack(torch.aminmax(values))).all()
+        if self.bad_loss is not None:
+            bad = bad | self.bad_loss
         if self.skip_nonfinite and self.node is not None:
             # Processes of a node have equal parameters: they are left out together, or would part.
             worst = bad.to(flat.dtype)
