@@ -17,7 +17,7 @@ from lit_ssl.contracts.finite import (
     watched,
 )
 from lit_ssl.distributed import gather_stack
-from lit_ssl.errors import InputError, NonFiniteError
+from lit_ssl.errors import InputError, NonFiniteError, check_numbers
 from lit_ssl.trainer.private import is_finding_lr
 from lit_ssl.trainer.run import logging_interval
 
@@ -75,6 +75,7 @@ class FiniteGuard(pl.Callback):
         self._window, self._on_purpose = [], set()
         self._saved, self._found, self._has_begun = {}, None, False
         if stage == "fit":
+            check_numbers({"gradient_clip_val": trainer.gradient_clip_val or 0.0}, "trainer.")
             self._watch_saving(trainer)
 
     def _watch_saving(self, trainer: pl.Trainer) -> None:
@@ -102,7 +103,10 @@ class FiniteGuard(pl.Callback):
     # in a fit
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse weights that are no numbers; note which buffers hold such on purpose."""
+        """Refuse weights and rates that are no numbers; note which buffers are so on purpose."""
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                check_numbers({n: v for n, v in group.items() if n != "params"}, "optimizer ")
         self._looked_at = trainer.global_step
         must = {*dict(pl_module.named_parameters()), *running_statistics(pl_module)}
         others = {n: t for n, t in watched(pl_module).items() if n not in must}

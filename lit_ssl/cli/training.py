@@ -51,7 +51,7 @@ from lit_ssl.cli.trainer_options import (
     tell_if_nothing,
     without_checkpoints,
 )
-from lit_ssl.errors import InputError, NonFiniteError, did_you_mean
+from lit_ssl.errors import InputError, NonFiniteError, check_numbers, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.private import (
@@ -317,6 +317,8 @@ class LitSSLCLI(LightningCLI):
         """Build the trainer, with the callbacks that every run has."""
         given = self._part(self.config_init, "trainer")
         check_strategy(given.get("strategy"))
+        plain = {k: v for k, v in given.items() if isinstance(v, int | float)}
+        check_numbers(plain, "trainer.")
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         callbacks = without_checkpoints(callbacks, given)

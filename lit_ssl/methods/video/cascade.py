@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_ssl.contracts.data import data_source
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.errors import InputError, check_choice, check_numbers
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
 from lit_ssl.methods.video.clip_batches import clip_batch, drawn_window
 from lit_ssl.methods.video.sampling import SamplesVideos
@@ -132,6 +132,7 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_numbers(self.hparams)
         self.automatic_optimization = False
         sides = list(resolution) if isinstance(resolution, Sequence) else [resolution] * 2
         if len(sides) != 2:
