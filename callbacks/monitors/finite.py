@@ -87,8 +87,9 @@ class FiniteGuard(pl.Callback):
         def look_and_write(
             checkpoint: dict[str, Any], filepath: Any, *args: Any, **kwargs: Any
         ) -> None:
-            state = (checkpoint.get("state_dict") or {}).items()
-            self._look(trainer, watched(trainer.lightning_module, state))
+            if self._has_begun:  # else a file of the start, as the finder of a rate keeps one
+                state = (checkpoint.get("state_dict") or {}).items()
+                self._look(trainer, watched(trainer.lightning_module, state))
             write(checkpoint, filepath, *args, **kwargs)
             self._saved.pop(str(filepath), None)
             self._saved[str(filepath)] = None
@@ -108,7 +109,7 @@ class FiniteGuard(pl.Callback):
             for group in optimizer.param_groups:
                 check_numbers({n: v for n, v in group.items() if n != "params"}, "optimizer ")
         self._looked_at = trainer.global_step
-        must = {*dict(pl_module.named_parameters()), *running_statistics(pl_module)}
+        must = _never_on_purpose(pl_module)
         others = {n: t for n, t in watched(pl_module).items() if n not in must}
         bad = nonfinite(others.values(), trainer.strategy.root_device).tolist()
         self._on_purpose = {name for name, is_bad in zip(others, bad, strict=True) if is_bad}
@@ -150,10 +151,16 @@ class FiniteGuard(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look before anything is measured, and chosen by it."""
-        if not trainer.sanity_checking and not _is_local(trainer):
+        if trainer.state.fn != "fit":
+            self._look_at_start(trainer, pl_module)
+        elif not trainer.sanity_checking and not _is_local(trainer):
             self._look(trainer, watched(pl_module))
 
-    on_test_start = on_predict_start = on_validation_start
+    def _look_at_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at what an evaluation is of."""
+        self._look(trainer, watched(pl_module, _never_on_purpose(pl_module).items()))
+
+    on_test_start = on_predict_start = _look_at_start
 
     # what is found
 
@@ -205,6 +212,13 @@ def _first(places: list[int], names: list[str]) -> str:
     place, rank = min(found)
     name = names[place] if place < len(names) else "one"  # of a file that this process has not
     return f"{name} on rank {rank}" if len(places) > 1 else name
+
+
+def _never_on_purpose(module: pl.LightningModule) -> dict[str, Tensor]:
+    """Parameters, and statistics of BatchNorm: other buffers may hold anything on purpose."""
+    statistics = running_statistics(module)
+    buffers = {name: b for name, b in module.named_buffers() if name in statistics}
+    return {**dict(module.named_parameters()), **buffers}
 
 
 def _is_local(trainer: pl.Trainer) -> bool:

@@ -69,8 +69,8 @@ def vilt():
     )  # fmt: skip
 
 
-def digits():
-    return ColouredMNISTDataModule(subset=0.01, batch_size=8, augment="worker")
+def digits(known=1.0):
+    return ColouredMNISTDataModule(batch_size=16, seed=0, group_label_fraction=known)
 
 
 def scenes():
@@ -93,7 +93,7 @@ METHODS = {
         lambda: loader(labelled),
     ),
     "GroupRobustClassifier": (lambda: GroupRobustClassifier(SmallCNN(2), **GROUPS), digits),
-    "BARACK": (lambda: BARACK(SmallCNN(2), predictor_epochs=1, **GROUPS), digits),
+    "BARACK": (lambda: BARACK(backbone=SmallCNN(2), predictor_epochs=1, **GROUPS), lambda: digits(0.1)),
     "NAC": (lambda: NAC(circuit(), num_classes=3, warmup_epochs=0), lambda: loader(labelled)),
     "CascadedVideoGAN": (level1, lambda: Blobs(1, count=4 * STEPS)),
     "VLPretraining": (lambda: VLPretraining(vilt(), UniformMasker(0.6)), scenes),
@@ -115,7 +115,7 @@ class Spoil(pl.Callback):
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if self.how == "gradient" and trainer.global_step == self.step - 1 and not self.is_done:
-            self.is_done = True
-            for weight in optimizer.param_groups[0]["params"]:
+            for weight in (w for group in optimizer.param_groups for w in group["params"]):
                 if weight.grad is not None:
+                    self.is_done = True
                     weight.grad.view(-1)[0] = torch.inf

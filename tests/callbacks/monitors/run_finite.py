@@ -1,21 +1,20 @@
-"""One of two CPU processes sees NaN: run_finite.py OUT.json."""
+"""One of two CPU processes sees NaN: run_finite.py FOLDER, with LOCAL_RANK 0 and 1."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import toys
 
 from lit_ssl.callbacks import FiniteGuard
+from lit_ssl.errors import NonFiniteError
 from lit_ssl.strategies import LocalSGDStrategy
 
 
@@ -38,27 +37,31 @@ class Weight1(toys.ToyModule):
                 self.linear.bias[0] = torch.nan
 
 
-RUNS = {
-    "ddp": (Rank1, lambda: DDPStrategy(start_method="fork"), {}),
-    "local": (Rank1, lambda: LocalSGDStrategy(sync_every=2, start_method="fork"), {}),
-    "look": (
-        Weight1, lambda: LocalSGDStrategy(sync_every=2, start_method="fork"),
-        {"val_check_interval": 3},
-    ),
-}  # fmt: skip
-
-
-def run(name, folder, queue):
-    module, strategy, options = RUNS[name]
+def run(name, folder):
+    module, strategy, options = {
+        "ddp": (Rank1, "ddp", {}),
+        "local": (Rank1, LocalSGDStrategy(sync_every=2), {}),
+        "look": (Weight1, LocalSGDStrategy(sync_every=2), {"val_check_interval": 3}),
+    }[name]
     torch.manual_seed(0)
     trainer = toys.make_trainer(
-        folder, devices=2, strategy=strategy(), max_epochs=2, enable_checkpointing=True,
-        log_every_n_steps=4,
-        callbacks=[FiniteGuard(), ModelCheckpoint(Path(folder) / name, every_n_train_steps=2)],
+        folder, devices=2, strategy=strategy, max_epochs=2, enable_checkpointing=True,
+        log_every_n_steps=5, use_distributed_sampler=False,
+        callbacks=[FiniteGuard(), ModelCheckpoint(folder / name, every_n_train_steps=2)],
         **options,
     )  # fmt: skip
-    trainer.fit(module(), toys.ToyData(train=96))
+    try:
+        trainer.fit(module(), toys.ToyData(train=96))
+    except NonFiniteError as error:
+        return [f"NonFiniteError: {error}", trainer.global_step]
+    return ["", trainer.global_step]
+
+
+def main(folder):
+    torch.set_num_threads(1)
+    found = {name: run(name, folder) for name in ("ddp", "local", "look")}
+    (folder / f"{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    raise SystemExit
+    main(Path(sys.argv[1]))
