@@ -93,7 +93,9 @@ METHODS = {
         lambda: loader(labelled),
     ),
     "GroupRobustClassifier": (lambda: GroupRobustClassifier(SmallCNN(2), **GROUPS), digits),
-    "BARACK": (lambda: BARACK(backbone=SmallCNN(2), predictor_epochs=1, **GROUPS), lambda: digits(0.1)),
+    "BARACK": (
+        lambda: BARACK(backbone=SmallCNN(2), predictor_epochs=1, **GROUPS), lambda: digits(0.1),
+    ),
     "NAC": (lambda: NAC(circuit(), num_classes=3, warmup_epochs=0), lambda: loader(labelled)),
     "CascadedVideoGAN": (level1, lambda: Blobs(1, count=4 * STEPS)),
     "VLPretraining": (lambda: VLPretraining(vilt(), UniformMasker(0.6)), scenes),
