@@ -17,8 +17,9 @@ Measured every 80 steps, on 64 videos; RFD at the end, on 256:
 
 The part "cost" times a step of level 2 and counts what it keeps for the backward, for windows and
 for lengths of the whole video. Settings are those of the recipes video/moving_digits_level1.yaml
-and level2; nothing is chosen on these numbers: the last step counts. A run that was done before is
-read from ``--out``.
+and level2, but for lower learning rates, with which levels learn slowly enough to be watched;
+nothing is chosen on these numbers: the last step counts. A run that was done before is read from
+``--out``.
 """
 
 from __future__ import annotations
@@ -204,6 +205,7 @@ def step_cost(job: Job) -> dict[str, Any]:
     options = {**LEVEL_2, "window": window, "num_frames": frames}
     module = CascadedVideoGAN(num_classes=3, **options, **SHARED)
     shape: dict[str, Any] = {**LEVEL_1, "num_frames": frames // 2, "resolution": (16, 16)}
+    del shape["d_channels"]
     below = LevelSpec(**shape, num_classes=3)
     module.lower = GeneratorCascade([below]).requires_grad_(False).eval()
     module.train()
