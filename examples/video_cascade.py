@@ -145,7 +145,7 @@ def distance(videos: Tensor, real: Tensor) -> float:
     return float(metric.compute())
 
 
-class Grounding(pl.Callback):
+class GapWatch(pl.Callback):
     """Notes every so many steps how far level 2 follows its input."""
 
     def __init__(self, every: int, videos: int) -> None:
@@ -183,11 +183,11 @@ def train_level2(job: Job) -> dict[str, Any]:
         num_classes=data.num_classes, previous=str(job.checkpoint),
         use_matching=WAYS[job.name], **LEVEL_2, **SHARED,
     )  # fmt: skip
-    grounding = Grounding(job.sizes.every, job.sizes.matched)
-    trainer(job.sizes.steps_2, grounding).fit(module, datamodule=data)
+    watch = GapWatch(job.sizes.every, job.sizes.matched)
+    trainer(job.sizes.steps_2, watch).fit(module, datamodule=data)
     videos = module.sample(job.sizes.videos, generator=torch.Generator().manual_seed(7))
     draw(module, job.path.with_suffix(".png"))
-    return {"rfd": distance(videos, real_videos(2, job.sizes.videos)), "steps": grounding.found}
+    return {"rfd": distance(videos, real_videos(2, job.sizes.videos)), "steps": watch.found}
 
 
 def draw(module: CascadedVideoGAN, path: Path) -> None:
