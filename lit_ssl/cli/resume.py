@@ -14,6 +14,7 @@ import yaml
 from lit_ssl.checkpoints.files import find_class, newest_checkpoint, read_checkpoint
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
+from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import option_types
 
@@ -81,12 +82,14 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
     path = short(newest) if newest is not None else trainer.ckpt_path
     if path is None:
         return "stopped before a checkpoint was written"
+    step = f"step {trainer.global_step}"
+    if "--auto_resume" in words:
+        return f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *words])}"
     kept, skip = [], False
     for word in words:
         if not skip and word != "--ckpt_path" and not word.startswith("--ckpt_path="):
             kept.append(word)
         skip = word == "--ckpt_path"
-    step = f"step {trainer.global_step}"
     return (
         f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *kept, '--ckpt_path', str(path)])}"
     )
@@ -212,9 +215,9 @@ def _config_of(path: Path, options: Mapping[str, Any]) -> Path | None:
         if not saved.is_file():
             continue
         try:
-            model = yaml.safe_load(saved.read_text(encoding="utf-8"))["model"]
+            model = load_yaml(saved.read_text(encoding="utf-8"))["model"]
             found = _flat({"class_path": model["class_path"], **model["init_args"]})
-        except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        except (yaml.YAMLError, YAMLError, OSError, UnicodeDecodeError, TypeError, KeyError):
             continue  # a person's own, not of a run
         if all(found[name] == value for name, value in options.items() if name in found):
             return saved
