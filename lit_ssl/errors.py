@@ -15,6 +15,7 @@ __all__ = [
     "InputImportError",
     "InputRuntimeError",
     "InputTypeError",
+    "OutputError",
     "by_name",
     "check_choice",
     "did_you_mean",
@@ -37,6 +38,10 @@ class InputFileNotFoundError(InputError, FileNotFoundError):
 
 class InputImportError(InputError, ImportError):
     """A package that has to be installed first."""
+
+
+class OutputError(InputError, OSError):
+    """A file that cannot be written: the disk is full or read-only, or the folder is closed."""
 
 
 class InputRuntimeError(InputError, RuntimeError):

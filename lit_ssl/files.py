@@ -7,7 +7,6 @@ import csv
 import json
 import math
 import os
-import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from gzip import BadGzipFile
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lit_ssl.errors import InputError, InputFileNotFoundError, listed
+from lit_ssl.parts import replacing
 
 __all__ = [
     "describe_folder",
@@ -103,15 +103,9 @@ def write_file(path: str | Path, write: Callable[[Any], object], binary: bool = 
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A process number alone is not enough: in containers on several machines all may have one.
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     options: dict[str, Any] = {} if binary else {"newline": "", "encoding": "utf-8"}
-    try:
-        with part.open("wb" if binary else "w", **options) as file:
-            write(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb" if binary else "w", **options) as file:
+        write(file)
     return path
 
 

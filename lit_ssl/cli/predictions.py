@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from safetensors.torch import save
 from torch import Tensor
 
+from lit_ssl.checkpoints.whole import save_whole
 from lit_ssl.cli.output import short, tell
 from lit_ssl.contracts.modules import features_of_inputs
 from lit_ssl.datamodules.loading.resumable import RowsLoader
@@ -57,7 +58,7 @@ def save_predictions(trainer: pl.Trainer) -> None:
     path = folder / stems[trainer.global_rank]
     if all(isinstance(part, Tensor) and part.ndim for part in predictions):
         predictions = _with_names(trainer, torch.cat(list(predictions)), path)
-    torch.save(predictions, path.with_suffix(".pt"))
+    save_whole(predictions, path.with_suffix(".pt"))
     tell(f"predictions: {short(path.with_suffix('.pt'))}")
 
 

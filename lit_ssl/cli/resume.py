@@ -11,7 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 
-from lit_ssl.checkpoints.files import find_class, newest_checkpoint, read_checkpoint
+from lit_ssl.checkpoints.files import find_class, read_checkpoint
+from lit_ssl.checkpoints.newest import PassedOver, newest_checkpoint
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
 from lit_ssl.errors import InputError
@@ -44,7 +45,7 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         command: ``fit`` starts from scratch where there is none, the others cannot.
 
     Raises:
-        InputError: if there is no checkpoint, and the command needs one.
+        InputError: if there is no checkpoint, and the command needs one; or if all are damaged.
     """
     folders = run_folders(trainer)
     root = str(trainer.get("default_root_dir") or os.getcwd())
@@ -52,9 +53,12 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         # an evaluation that logs nothing, as of a preset: the training may have had any logger
         folders += [Path(folder) for folder in _logger_folders("", root)[1:]]
     path, damaged = newest_checkpoint([*folders, *_saved_for_slurm(root)])
-    for file in damaged:
-        tell(f"passing over {short(file)}: it is incomplete")
     where = " or ".join(map(short, folders))
+    files = [one for one in damaged if one.path.name.endswith(".ckpt")]
+    if path is None and files:
+        raise InputError(_all_damaged(files, where, command))
+    for file, why in damaged:
+        tell(f"passing over {short(file)}: {why}")
     if path is not None:
         tell(f"--ckpt_path last: {short(path)}")
         return str(path)
@@ -62,6 +66,16 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         raise InputError(f"--ckpt_path last: no checkpoint under {where}.")
     tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
     return None
+
+
+def _all_damaged(files: Sequence[PassedOver], where: str, command: str) -> str:
+    newest, why = files[0]
+    more = f", and so are {len(files) - 1} more" if len(files) > 1 else ""
+    instead = ", or leave it out to start from scratch" if command == "fit" else ""
+    return (
+        f"--ckpt_path last: no checkpoint under {where} can be used: {short(newest)}: {why}{more};"
+        f" give another --ckpt_path{instead}"
+    )
 
 
 def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import lit_ssl as package
 from lit_ssl.checkpoints.export import export_checkpoint, export_encoder
-from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.errors import InputError
 from lit_ssl.methods import GroupRobustClassifier
 from lit_ssl.models import SmallCNN, TextBackbone

@@ -18,9 +18,10 @@ import floor_plan as plan
 
 ROOT = Path(__file__).parents[2]
 
-GROUND = ("distributed", "errors", "files", "lazy", "precision", "seeding", "tables", "version")
+GROUND = ("distributed", "errors", "files", "lazy", "parts", "precision", "seeding", "tables",
+          "version")  # fmt: skip
 # Ground files stand alone but for these.
-ON_GROUND = {"files": ("errors",), "tables": ("errors", "files")}
+ON_GROUND = {"files": ("errors", "parts"), "tables": ("errors", "files")}
 # room → the rooms that it may import besides itself and the ground
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # plain: no Lightning
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": ("models", "text"),
     # what the others agree upon
     "contracts": (),
-    "trainer": ("contracts",),
+    "trainer": ("checkpoints", "contracts"),
     "checkpoints": ("models",),
     # siblings, never each other
     "callbacks": ("contracts", "groups", "imagenet_x", "metrics", "models", "trainer", "video"),
