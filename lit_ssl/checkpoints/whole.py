@@ -20,6 +20,7 @@ __all__ = ["damage", "save_whole"]
 _BLOCK = 1 << 20  # bytes read at a time
 _ARCHIVE = b"PK\x03\x04"
 _PICKLE = b"\x80\x02"  # how files of torch.save before 1.6 begin
+_FOLDER = 0x10  # torch reads nothing of a record with this bit, and takes what is in memory
 _FOREIGN = "it was not written by torch.save"
 
 # What is known of files: identity, size and times → why it is damaged.
@@ -78,8 +79,11 @@ def _of_file(path: Path) -> str | None:
         return _of_safetensors(path)
     with path.open("rb") as file:
         head = file.read(len(_ARCHIVE))
-        if zipfile.is_zipfile(file):
-            return _of_archive(file, path)
+        try:
+            if zipfile.is_zipfile(file):
+                return _of_archive(file, path)
+        except zipfile.BadZipFile as error:
+            return f"it is damaged: {error}"
     if not head:
         return "it is empty"
     if head == _ARCHIVE:
@@ -114,6 +118,8 @@ def _of_archive(file: BinaryIO, path: Path) -> str | None:
             for record in records:
                 if record.file_size != record.compress_size:
                     return f"it is damaged: {record.filename} has two sizes"
+                if record.external_attr & _FOLDER:
+                    return f"it is damaged: {record.filename} is called a folder"
                 with archive.open(record) as content:
                     while content.read(_BLOCK):
                         pass

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import Strategy
 
 from lit_ssl.checkpoints.newest import newest_checkpoint, refuse_damaged
 from lit_ssl.checkpoints.whole import save_whole
-from lit_ssl.errors import OutputError
+from lit_ssl.errors import InputError, OutputError
 from lit_ssl.parts import remove_leftovers
 from lit_ssl.trainer.private import chosen_checkpoint_io
 
@@ -85,7 +85,14 @@ class WholeCheckpointIO(TorchCheckpointIO):
         if place is not None:
             refuse_damaged(place)
             self._to_tidy.add(place.absolute().parent)
-        return super().load_checkpoint(path, map_location, weights_only)
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        except RuntimeError as error:
+            if "PytorchStreamReader" not in str(error):
+                raise
+            # its values are whole, but the table is not in which torch looks for them
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{path} cannot be read as a checkpoint: {reason}") from error
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint; one that somebody else has removed meanwhile is gone as well."""

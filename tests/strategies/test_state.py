@@ -78,13 +78,12 @@ def test_resuming_in_the_middle_of_a_round_is_exact(name, case):
             assert torch.equal(whole, resumed)
         assert result["steps"] == [24]
         assert result["rounds"][0] == result["rounds"][1]
-        sidecars = [f"13.ckpt.rank{r}" for r in range(2)]
-        assert set(sidecars) <= set(result["files"]) or name not in ("sidecar", "large")
+        sidecars = sorted(f.partition(".rank")[2] for f in result["files"] if ".rank" in f)
+        assert sidecars == ["0", "1"] * (name in ("sidecar", "large"))
         if name in ("sidecar", "large", "warming"):
             assert result["has_ranks"] is False
         else:
             assert result["has_ranks"] == 2
-            assert not set(sidecars) & set(result["files"])
         for key, value in result["content"]["state_dict"].items():
             local = torch.stack([r["local"][key] for r in results])
             if value.is_floating_point() and key != "norm.running_var":
