@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -11,6 +12,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from lit_ssl.checkpoints import whole
 from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.resume import run_folders
 
@@ -244,6 +246,27 @@ def test_a_damaged_file_is_refused_at_every_door(lit_ssl, workdir):
     lines = last.out.splitlines()
     assert lines[0].startswith(f"passing over checkpoints/{newer.name}: it is damaged: Bad CRC-32")
     assert lines[1] == f"--ckpt_path last: checkpoints/{older.name}"
+
+
+def test_a_disk_that_fills_up_ends_a_run_with_one_line(lit_ssl, workdir, monkeypatch):
+    """The checkpoint before stays, and the line names it."""
+    write_to = whole._Target.write
+
+    def full(self, data):
+        if list(workdir.glob("checkpoints/*.ckpt")):
+            self.error = OSError(errno.ENOSPC, "No space left on device")
+            return len(data)
+        return write_to(self, data)
+
+    monkeypatch.setattr(whole._Target, "write", full)
+    words = ["--trainer.max_epochs=3", "--trainer.callbacks+=ModelCheckpoint"]
+    result = lit_ssl("fit", *BASE, *words, "--trainer.callbacks.every_n_train_steps=2")
+    assert result.code == 2
+    line = result.err.splitlines()[-1]
+    assert line.startswith("error: cannot write ")
+    assert "No space left on device (0.0 MB needed, " in line
+    (kept,) = (workdir / "checkpoints").iterdir()
+    assert line.endswith(f"{kept} is whole: go on from it")
 
 
 def test_last_fills_in_hyper_parameters_too(lit_ssl, workdir):
