@@ -193,7 +193,7 @@ def draw(module: CascadedVideoGAN, path: Path) -> None:
     """Two videos of each class."""
     classes = torch.arange(2 * module.num_classes) % module.num_classes
     videos = module.sample(len(classes), classes, torch.Generator().manual_seed(7))
-    captions = [f"class {number}" for number in classes.tolist()]
+    captions = [module.class_names[number] for number in classes.tolist()]
     write_png(path, contact_sheet(videos, captions), overwrite=True)
 
 

@@ -29,7 +29,8 @@ class VideoFilesModule(VideoDataModule, ABC):
     Args:
         root: Folder of the data set.
         cache: Folder that ``lit-ssl video-cache`` has written from ``root``: its frames are read in
-            place of the files, which need not be there.
+            place of the files, which need not be there. Where they are, a line says whether their
+            folder has other videos by now.
         reader: Package that reads files: "pyav" (``pip install lit-ssl[video]``) or "torchcodec";
             "auto" is PyAV.
         index_dir: Folder to keep the lengths of files in; None: ``.lit_ssl_index`` in ``root``, if
@@ -57,7 +58,9 @@ class VideoFilesModule(VideoDataModule, ABC):
     def store(self) -> VideoStore:
         """The videos, by name."""
         if self.cache is not None:
-            return CacheStore(self.cache, self.resolution)
+            store = CacheStore(self.cache, self.resolution)
+            store.warn_outdated(self.root)
+            return store
         return FolderStore(self.root, self.reader, self.index_dir, self.resolution)
 
     def prepare_data(self) -> None:

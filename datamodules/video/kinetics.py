@@ -126,7 +126,7 @@ class KineticsDataModule(VideoFilesModule):
             found = self._of_table(entries, names, listed_in)
         else:
             found = self._of_list(entries, folder, listed_in)
-        where = str(self.root / folder)
+        where = str(self.root / folder if self.cache is None else self.cache)
         check_found(found, self.min_found_fraction, f"{self.data_set}, {split}", where, listed_in)
         return self.rows_of(found.names, found.labels)
 

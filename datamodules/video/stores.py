@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import (
+    rank_zero_info,
+    rank_zero_only,
+    rank_zero_warn,
+)
 
 from lit_ssl.datamodules.reading.walking import (
     INDEX_FOLDER,
@@ -186,3 +190,33 @@ class CacheStore(VideoStore):
 
     def warn_left_out(self) -> None:
         """Say nothing: a cache holds videos alone."""
+
+    @rank_zero_only  # one process looks through the folder
+    def warn_outdated(self, root: Path) -> None:
+        """Say where the folder of the files has other videos by now.
+
+        Names are compared, not contents: to look at each file would take as long as to use it.
+
+        Args:
+            root: The folder, which need not be there.
+        """
+        if not root.is_dir():
+            return
+        try:
+            there = find_files(root, LeftOut(root, _VIDEOS))
+        except InputError as error:
+            rank_zero_warn(f"the cache {self.folder} cannot be compared with its videos: {error}")
+            return
+        new = sorted(set(there) - self._rows.keys())
+        gone = sorted(self._rows.keys() - set(there)) if there else []
+        if new:
+            rank_zero_warn(
+                f"{len(new):,} of the {len(there):,} videos in {root} are not in the cache"
+                f" {self.folder} and are not used ({listed(new, 3)}): run `lit-ssl video-cache`"
+                " again to add them"
+            )
+        if gone:
+            rank_zero_warn(
+                f"{len(gone):,} videos of the cache {self.folder} are no longer in {root} and"
+                f" are used all the same ({listed(gone, 3)}): to leave them out, write a new cache"
+            )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lit_ssl.methods.ropaws import RoPAWS as RoPAWS
     from lit_ssl.methods.suncet import SuNCEt as SuNCEt
     from lit_ssl.methods.video.cascade import CascadedVideoGAN as CascadedVideoGAN
-    from lit_ssl.methods.video.levels_below import load_generators as load_generators
+    from lit_ssl.methods.video.stored_cascade import load_generators as load_generators
     from lit_ssl.methods.video.supervised import SupervisedVideo as SupervisedVideo
     from lit_ssl.methods.vl.entailment import (
         VisualEntailmentClassifier as VisualEntailmentClassifier,

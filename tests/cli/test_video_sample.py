@@ -55,7 +55,7 @@ def test_grid_clips_and_sheet(lit_ssl, workdir, checkpoints):
     assert out.code == 0, out.err
     assert "level 2, 12 frames of 16 x 16 pixels, 5 frames per second" in out.out
     assert "wrote 3 clips into clips\n" in out.out
-    assert out.out.splitlines()[-1] == "wrote 3 clips into clips" or "classes: 1, 0, 1" in out.out
+    assert "in order: class 1, class 0, class 1\n" in out.out
     names = ["00000_class1.mp4", "00001_class0.mp4", "00002_class1.mp4"]
     assert files(workdir / "clips") == names
     grid = frames_of("all.mp4")
@@ -93,7 +93,7 @@ def test_longer_videos_of_a_level_without_classes(lit_ssl, workdir, checkpoints)
     out = lit_ssl("video-sample", checkpoints["plain"], "one.avi", *words)
     assert out.code == 0, out.err
     assert "level 1 alone, 11 frames of 8 x 8 pixels" in out.out
-    assert "classes" not in out.out
+    assert "in order" not in out.out
     assert frames_of("one.avi").shape == (11, 8, 8, 3)
     assert lit_ssl("video-sample", checkpoints["plain"], "--folder", "f", *words).code == 0
     assert files(workdir / "f") == ["00000.mp4"]
@@ -109,7 +109,66 @@ def test_classes_come_as_in_the_training(lit_ssl, workdir, checkpoints):
     assert lit_ssl("video-sample", "ones.ckpt", "--folder", "f", "--num", 5).code == 0
     assert all(name.endswith("_class1.mp4") for name in files(workdir / "f"))
     out = lit_ssl("video-sample", "ones.ckpt", "o.mp4", "--num", 5, "--classes", "all")
-    assert "classes: 0, 1, 0, 1, 0" in out.out
+    assert "in order: class 0, class 1, class 0, class 1, class 0\n" in out.out
+
+
+@pytest.fixture
+def named(checkpoints, workdir):
+    """Writes a checkpoint whose classes have names."""
+
+    def write(*names):
+        checkpoint = torch.load(checkpoints["one"], weights_only=True)
+        checkpoint["lit_ssl.cascade"]["class_names"] = list(names)
+        torch.save(checkpoint, "named.ckpt")
+
+    return write
+
+
+def test_classes_by_name(lit_ssl, workdir, named, monkeypatch):
+    captions = []
+    monkeypatch.setattr(
+        "lit_ssl.video.sheet.contact_sheet",
+        lambda videos, names: captions.extend(names) or np.zeros((4, 4, 3), np.uint8),
+    )
+    named("Yo Yo/2", "a\x1b[2Jb")
+    words = ("--num", 3, "--folder", "f", "--sheet", "s.png", "--classes")
+    out = lit_ssl("video-sample", "named.ckpt", *words, "1, Yo Yo/2")
+    assert out.code == 0, out.err
+    assert captions == ["a\ufffd[2Jb", "Yo Yo/2", "a\ufffd[2Jb"]
+    assert f"in order: {', '.join(captions)}\n" in out.out
+    assert files(workdir / "f") == ["00000_a_2Jb.mp4", "00001_YoYo_2.mp4", "00002_a_2Jb.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "message"),
+    [
+        # digits: a number is a name, and not the place of another name
+        (("1", "0"), "2", "no class '2' among 1, 0: give names, or all"),
+        (
+            ("cat", "dog"),
+            "cet",
+            "no class 'cet' among cat, dog (did you mean cat?): give names, or",
+        ),
+        (
+            ("cat", "dog"),
+            "2",
+            "no class '2' among cat, dog: give names, or numbers from 0 to 1, or",
+        ),
+        (("cat", "cat"), "cat", "several classes are called cat: give their numbers"),
+    ],
+)
+def test_words_that_name_no_class(names, classes, message, lit_ssl, named):
+    named(*names)
+    result = lit_ssl("video-sample", "named.ckpt", "o.mp4", "--classes", classes)
+    assert result.code == 2
+    assert result.err.startswith(f"error: --classes: {message}")
+    assert result.err.count("\n") == 1
+
+
+def test_digits_are_names(lit_ssl, named):
+    named("1", "0")
+    out = lit_ssl("video-sample", "named.ckpt", "o.mp4", "--num", 2, "--classes", "0")
+    assert "in order: 0, 0\n" in out.out
 
 
 # words after `video-sample CKPT`; below them, what the line says
@@ -135,9 +194,9 @@ TWO new.mp4 --chunk 0
 TWO new.mp4 --fps nan
     --fps must lie between 0.01 and 1000, not nan
 TWO new.mp4 --classes 0,2
-    --classes: there are classes 0 to 1, not 2
+    --classes: no class '2' among class 0, class 1: give names, or numbers from 0 to 1, or all
 TWO new.mp4 --classes one
-    --classes takes numbers with commas between, such as 0,3,7, or all, not one
+    --classes: no class 'one' among class 0, class 1
 PLAIN new.mp4 --classes 0
     this cascade has no classes: leave out --classes
 TWO new.mp4 --frames 11

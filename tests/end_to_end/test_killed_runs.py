@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+sys.path.insert(0, str(Path(__file__).parent))
+from checkpoint_differences import differences
+
 # Steps 6 to 11 are epoch 1, which has a checkpoint after step 8.
 KILL = ["--trainer.callbacks.kill_at=11"]
 IN_WORKERS = ["--data.augment=worker", "--data.num_workers=2"]
-
-
-def differences(first, second, path=""):
-    """Places where two nested structures of a checkpoint differ."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        missing = [f"{path}/{key}" for key in first.keys() ^ second.keys()]
-        both = sorted(first.keys() & second.keys(), key=str)
-        return missing + [
-            d for key in both for d in differences(first[key], second[key], f"{path}/{key}")
-        ]
-    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        pairs = enumerate(zip(first, second, strict=True))
-        return [d for number, pair in pairs for d in differences(*pair, f"{path}/{number}")]
-    if isinstance(first, torch.Tensor):
-        return [] if torch.equal(first, second) else [path]
-    return [] if first == second else [path]
 
 
 def final_values(logs, prefix):

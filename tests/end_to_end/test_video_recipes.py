@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from lit_ssl.cli.recipes import list_configs, packaged_config
@@ -136,10 +137,24 @@ def test_ucf101_from_its_files(lit_ssl, tmp_path):
         done = lit_ssl(
             "fit", f"--config=video/ucf101_level{level}.yaml", *options, f"--data.size={size}",
             f"--model.resolution={size}", f"--trainer.default_root_dir={level}",
-            *(previous if level == 2 else ()),
+            "--trainer.precision=bf16-mixed", *(previous if level == 2 else ()),
         )  # fmt: skip
         assert done.code == 0, done.err
         assert "val/random_feature_distance" in done.out
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_with_joined_statistics(console_script, digits, tmp_path):
+    done = console_script(
+        "fit", "--config=video/moving_digits_level2.yaml", *QUICK, "--data.sizes=[16,4,4]",
+        f"--model.previous={end_of(digits, 1)}", "--trainer.max_steps=2", "--trainer.devices=2",
+        "--trainer.sync_batchnorm=true", "--trainer.default_root_dir=both",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "val/matching_gap" in done.out
+    state = torch.load(end_of(tmp_path, "both"), weights_only=True)["state_dict"]
+    assert int(state["g_step"]) == 2
 
 
 @pytest.mark.slow

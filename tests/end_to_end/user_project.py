@@ -33,6 +33,15 @@ class LossWriter(pl.Callback):
             file.write(f"{trainer.global_step} {outputs['loss'].item().hex()}\n")
 
 
+class CascadeLossWriter(LossWriter):
+    """The same for a level of a cascade, whose steps have two losses."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        losses = [outputs[name].item().hex() for name in ("loss_d", "loss_g")]
+        with open(self.file, "a") as file:
+            file.write(f"{trainer.global_step} {','.join(losses)}\n")
+
+
 class ScaledMSN(MSN):
     """MSN whose features are scaled.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lit_ssl.cli.mistakes.one_line import LineParser
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, listed, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +45,12 @@ def run(words: Sequence[str]) -> None:
     """
     args = _parser().parse_args(words)
     _check(args)
-    from lit_ssl.methods.video.levels_below import load_generators
+    from lit_ssl.methods.video.stored_cascade import load_cascade
 
-    cascade = load_generators(args.checkpoint)
+    cascade, names, counts = load_cascade(args.checkpoint)
     top = cascade.top
-    labels = _labels(args, top.num_classes)
+    names = names or tuple(f"class {number}" for number in range(top.num_classes))
+    labels = _labels(args, names, counts)
     device = _device(args.device)
     cascade.to(device)
     frames = top.num_frames if args.frames is None else args.frames
@@ -58,10 +60,10 @@ def run(words: Sequence[str]) -> None:
     shown = []
     for sampled in _sample(cascade, labels, args, device):
         if args.folder:
-            _write_clip(Path(args.folder), sampled, top.num_classes, args.fps)
+            _write_clip(Path(args.folder), sampled, names, args.fps)
         if args.out or args.sheet:
             shown.append(sampled)
-    _write_shown(shown, args, top.num_classes)
+    _write_shown(shown, args, names)
     if args.folder:
         print(f"wrote {args.num} clips into {args.folder}")
 
@@ -77,7 +79,8 @@ def _parser() -> LineParser:
     parser.add_argument("--num", type=int, default=16, help="how many videos (16)")
     parser.add_argument(
         "--classes",
-        help="their classes, in turn: 0,3,7, or all (default: as often as in the training)",
+        help="their classes, in turn, by name or number: cat,dog, or 0,3,7, or all (default: as "
+        "often as in the training)",
     )
     parser.add_argument("--frames", type=int, help="frames of each (default: as trained)")
     parser.add_argument(
@@ -131,40 +134,48 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _labels(args: Namespace, num_classes: int) -> list[int]:
+def _labels(args: Namespace, names: Sequence[str], counts: Tensor) -> list[int]:
     """The class of each video."""
-    if num_classes == 1:
+    if len(names) == 1:
         if args.classes is not None:
             raise InputError("this cascade has no classes: leave out --classes")
         return [0] * args.num
     if args.classes is None:
-        return _drawn_labels(args)
+        return _drawn_labels(args, counts)
     if args.classes == "all":
-        chosen = list(range(num_classes))
+        chosen = list(range(len(names)))
     else:
-        try:
-            chosen = [int(part) for part in args.classes.split(",")]
-        except ValueError as error:
-            raise InputError(
-                f"--classes takes numbers with commas between, such as 0,3,7, or all, not "
-                f"{args.classes}"
-            ) from error
-    if wrong := [number for number in chosen if not 0 <= number < num_classes]:
-        raise InputError(f"--classes: there are classes 0 to {num_classes - 1}, not {wrong[0]}")
+        chosen = [_class_of(part.strip(), names) for part in args.classes.split(",")]
     return [chosen[number % len(chosen)] for number in range(args.num)]
 
 
-def _drawn_labels(args: Namespace) -> list[int]:
+def _class_of(word: str, names: Sequence[str]) -> int:
+    """The class that a word means: a name or, where no name is a number, a number."""
+    if names.count(word) == 1:
+        return names.index(word)
+    are_numbers = any(name.isdecimal() for name in names)
+    if not are_numbers and word in map(str, range(len(names))):
+        return int(word)
+    if word in names:
+        raise InputError(f"--classes: several classes are called {word}: give their numbers")
+    numbers = "" if are_numbers else f", or numbers from 0 to {len(names) - 1}"
+    near = nearest(word, names, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise InputError(
+        f"--classes: no class {word!r} among {listed(names, 10)}{hint}: give names{numbers}, or all"
+    )
+
+
+def _drawn_labels(args: Namespace, counts: Tensor) -> list[int]:
     """Classes as often as among the training videos, which the checkpoint knows."""
     import torch
 
-    from lit_ssl.checkpoints.files import read_checkpoint
     from lit_ssl.seeding import Stream, sample_seeds
 
-    counts = read_checkpoint(args.checkpoint)["state_dict"]["class_counts"].float()
     seed = int(sample_seeds(Stream.SAMPLED_VIDEOS, args.seed, -1)[0])
     random = torch.Generator().manual_seed(seed)
-    return torch.multinomial(counts, args.num, replacement=True, generator=random).tolist()
+    chances = counts.float()
+    return torch.multinomial(chances, args.num, replacement=True, generator=random).tolist()
 
 
 def _sample(
@@ -195,15 +206,16 @@ def _sample(
             yield Sampled(number, labels[number], video)
 
 
-def _write_clip(folder: Path, sampled: Sampled, num_classes: int, fps: float) -> None:
+def _write_clip(folder: Path, sampled: Sampled, names: Sequence[str], fps: float) -> None:
     from lit_ssl.video.writing import write_video
 
-    suffix = f"_class{sampled.label}" if num_classes > 1 else ""
-    name = f"{sampled.number:0{_NUMBER_DIGITS}d}{suffix}.mp4"
-    write_video(folder / name, sampled.video, fps)
+    number = f"{sampled.number:0{_NUMBER_DIGITS}d}"
+    # of a name only what every file system takes; the number keeps files apart
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", names[sampled.label].replace(" ", ""))
+    write_video(folder / f"{number}{f'_{name}' if len(names) > 1 else ''}.mp4", sampled.video, fps)
 
 
-def _write_shown(shown: Sequence[Sampled], args: Namespace, num_classes: int) -> None:
+def _write_shown(shown: Sequence[Sampled], args: Namespace, names: Sequence[str]) -> None:
     """The grid and the sheet, where they are asked for."""
     import torch
 
@@ -219,9 +231,9 @@ def _write_shown(shown: Sequence[Sampled], args: Namespace, num_classes: int) ->
         write_video(args.out, videos[0] if alone else video_grid(videos), args.fps)
         rows = "" if alone else f": {len(videos)} videos, row by row from the top left"
         print(f"wrote {args.out}{rows}")
+    captions = [names[sampled.label] for sampled in shown] if len(names) > 1 else []
     if args.sheet:
-        captions = [f"class {s.label}" for s in shown] if num_classes > 1 else []
         write_png(args.sheet, contact_sheet(videos, captions))
         print(f"wrote {args.sheet}")
-    if num_classes > 1:
-        print(f"classes: {', '.join(str(sampled.label) for sampled in shown)}")
+    if captions:
+        print(f"in order: {', '.join(captions)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -10,20 +9,18 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_ssl.contracts.data import data_source
-from lit_ssl.errors import InputError, InputRuntimeError, check_choice
+from lit_ssl.errors import InputError, InputRuntimeError
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
+from lit_ssl.methods.video.classes import check_same_classes, counted_classes, names_of_data
 from lit_ssl.methods.video.clip_batches import clip_batch, drawn_window
+from lit_ssl.methods.video.judges import new_judges
+from lit_ssl.methods.video.options import check_options, checked_window
 from lit_ssl.methods.video.sampling import SamplesVideos
 from lit_ssl.models.ema import ema_state_update_
 from lit_ssl.models.video.conv_gru import CandidateAct
-from lit_ssl.models.video.discriminators import (
-    ClipDiscriminator,
-    FrameDiscriminator,
-    MatchingDiscriminator,
-)
 from lit_ssl.models.video.level import LevelSpec
 from lit_ssl.models.video.replicas import join_batch_norms_
 from lit_ssl.precision import kept_wide
@@ -56,8 +53,8 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
 
     Sampling uses G_ema, whose BatchNorm statistics are estimated anew by forward passes
     whenever its weights have changed: averaged ones lag behind the weights. The levels below are
-    inside each checkpoint, so that it is complete. ``trainer.max_steps`` and ``global_step`` count
-    steps of the generator.
+    inside each checkpoint, so that it is complete, with the names of the classes (``class_names``)
+    if the data tell them. ``trainer.max_steps`` and ``global_step`` count steps of the generator.
 
     Args:
         level: 1, 2, …
@@ -154,9 +151,9 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
             spatial_factor=spatial_factor,
             residual_output=residual_output,
         )
-        self.window = self._checked_window(window, window_halo)
+        self.window = checked_window(self.spec, window, window_halo)
         self.window_halo = window_halo
-        self._check_numbers()
+        check_options(self.hparams)
         if level == 1 and previous:
             raise InputError("level 1 makes videos from noise: leave out previous, or give a level")
         self.previous = previous
@@ -164,9 +161,7 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         self.register_module("lower", None)  # from `previous` or a checkpoint
         self.generator: Any = self.spec.build()
         self.generator_ema: Any = deepcopy(self.generator).requires_grad_(False).eval()
-        self.discriminators = self._new_discriminators(
-            channels if d_channels is None else d_channels, score_reduction
-        )
+        self.discriminators = new_judges(self.spec, self.frames, self.hparams)
         self.register_buffer("g_step", torch.zeros((), dtype=torch.int64))
         counts = torch.ones(self.num_classes, dtype=torch.float64)
         self.register_buffer("class_counts", counts)
@@ -195,87 +190,26 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
         """Whether a discriminator judges how well a video fits what it was made from."""
         return "matching" in self.discriminators
 
-    def _checked_window(self, window: int | None, halo: int) -> int:
-        below = self.num_frames // self.spec.temporal_factor
-        if self.level == 1:
-            if window is not None or halo:
-                raise InputError("level 1 is trained on whole videos: leave out window")
-            return 0
-        if self.num_frames % self.spec.temporal_factor:
-            raise InputError(
-                f"num_frames={self.num_frames} is no multiple of temporal_factor"
-                f"={self.spec.temporal_factor}"
-            )
-        chosen = below if window is None else window
-        if not 1 <= chosen <= below or halo < 0 or chosen + 2 * halo > below:
-            raise InputError(
-                f"window={window} and window_halo={halo} must fit into the {below} frames of the"
-                f" level below: 1 <= window + 2 * window_halo <= {below}"
-            )
-        return chosen
-
-    def _check_numbers(self) -> None:
-        options = self.hparams
-        check_choice("matching_space", options["matching_space"], ("low", "high"))
-        check_choice("score_reduction", options["score_reduction"], ("sum", "mean"))
-        for name in ("d_frames", "d_steps", "standing_stats_batches"):
-            if options[name] < 1:
-                raise InputError(f"{name} must be at least 1, not {options[name]}")
-        for name in ("lr_g", "lr_d", "adam_eps", "lambda_matching", "ema_start"):
-            if not 0 <= options[name] < math.inf:
-                raise InputError(f"{name} must be a finite number >= 0, not {options[name]}")
-        if not options["adam_eps"]:  # 0 / 0 for weights that have had no gradient yet
-            raise InputError("adam_eps must be above 0")
-        betas = tuple(options["betas"])
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise InputError(f"betas must lie in [0, 1), two of them, not {betas}")
-        if not 0 <= options["ema_decay"] < 1:
-            raise InputError(f"ema_decay must lie in [0, 1), not {options['ema_decay']}")
-
-    def _new_discriminators(self, channels: int, score_reduction: str) -> nn.ModuleDict:
-        shared: dict[str, Any] = {
-            "num_classes": self.num_classes,
-            "channels": channels,
-            "score_reduction": score_reduction,
-        }
-        frames, size = self.frames, self.resolution
-        judges: dict[str, nn.Module] = {
-            "frames": FrameDiscriminator(
-                size, num_frames=min(self.hparams["d_frames"], frames), **shared
-            ),
-            "clip": ClipDiscriminator(size, num_frames=frames, **shared),
-        }
-        if self.level > 1 and self.hparams["use_matching"]:
-            space = self.hparams["matching_space"]
-            factor = self.spec.spatial_factor if space == "low" else 1
-            judges["matching"] = MatchingDiscriminator(
-                (size[0] // factor, size[1] // factor),
-                num_frames=frames,
-                temporal_factor=self.spec.temporal_factor,
-                spatial_factor=self.spec.spatial_factor,
-                matching_space=space,
-                **shared,
-            )
-        return nn.ModuleDict(judges)
-
     # the levels below, and what the data say
 
     def setup(self, stage: str) -> None:
-        """Read the levels below and how often the classes come; say what was found.
+        """Read the levels below and what the classes are; say what was found.
 
         Raises:
-            InputError: if the level below is missing or does not fit, or the strategy would wait
-                for gradients of the network that is not trained at that moment.
+            InputError: if the level below is missing or does not fit, the data have other classes,
+                or the strategy would wait for gradients of the network that is not trained at that
+                moment.
         """
         trainer = trainer_of(self)
         if stage == "fit":
             refuse_sharding(self)
             if trainer is not None:
                 allow_idle_network(trainer, "generator and discriminators are trained in turn")
-                self._count_classes(trainer)
                 if joins_batch_norms_on_cpu(trainer):
                     join_batch_norms_(self.generator)
                     join_batch_norms_(self.generator_ema, joined=False)
+        if trainer is not None:
+            self._learn_classes(trainer, stage)
         if self._is_restored():
             return
         if self.level > 1 and self.lower is None:
@@ -291,26 +225,16 @@ class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
                 " checkpoint of it, --ckpt_path PATH"
             )
 
-    def _count_classes(self, trainer: pl.Trainer) -> None:
-        """Classes of fakes are drawn as often as they come among the training videos."""
-        if self.num_classes == 1:
-            return
-        labels = getattr(data_source(trainer), "labels", None)
-        if labels is None:
-            rank_zero_warn(
-                "The data do not tell their labels (no method labels(split)): classes of generated"
-                " videos are drawn equally often, which shifts distances where the true ones are"
-                " not equally many"
-            )
-            return
-        known = torch.as_tensor(labels("train"))
-        if (known < 0).any():
-            raise InputError(
-                f"{int((known < 0).sum())} training videos have no label: a conditional model needs"
-                " all; leave them out, or train with --model.num_classes 1"
-            )
-        counts = torch.bincount(known.long(), minlength=self.num_classes).double()
-        self.class_counts.copy_(counts[: self.num_classes])
+    def _learn_classes(self, trainer: pl.Trainer, stage: str) -> None:
+        """Take the names of the classes from the data, and how often they come."""
+        source = data_source(trainer)
+        names = names_of_data(source, self.num_classes)
+        check_same_classes(self.class_names, names, "this model")
+        self.class_names = names or self.class_names
+        if stage == "fit" and self.num_classes > 1:
+            counts = counted_classes(source, self.num_classes)
+            if counts is not None:
+                self.class_counts.copy_(counts)
 
     # training
 

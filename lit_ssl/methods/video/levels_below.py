@@ -2,113 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 
-from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.errors import InputError
+from lit_ssl.methods.video.classes import check_same_classes, stored_names
+from lit_ssl.methods.video.stored_cascade import (
+    KEY,
+    LOWER,
+    NAMES,
+    filled_cascade,
+    load_cascade,
+    sha256_of,
+    stored_specs,
+)
 from lit_ssl.models.video.cascade import GeneratorCascade
 from lit_ssl.models.video.level import LevelSpec
 from lit_ssl.models.video.replicas import join_batch_norms_
 from lit_ssl.trainer.private import checkpoint_to_come, joins_batch_norms_on_cpu, trainer_of
 
-__all__ = ["LevelsBelow", "load_generators", "stored_specs"]
-
-_KEY = "lit_ssl.cascade"  # key in checkpoints
-_LOWER = "lower."  # how names of the levels below begin in the state dict
-_SAMPLED = "generator_ema."  # and those of the own level's averaged generator
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hash of a file, by which it is known again when it has moved."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def stored_specs(checkpoint: Mapping[str, Any], source: str) -> list[LevelSpec]:
-    """Descriptions of all levels in a checkpoint, the trained one last.
-
-    Raises:
-        InputError: if it is of no cascade.
-    """
-    stored = checkpoint.get(_KEY)
-    if not isinstance(stored, Mapping) or not isinstance(stored.get("levels"), list):
-        raise InputError(f"{source} is no checkpoint of CascadedVideoGAN")
-    if not stored["levels"]:
-        raise InputError(f"{source} describes no level of a cascade")
-    return [LevelSpec.from_dict(plain, source) for plain in stored["levels"]]
-
-
-def load_generators(path: str | Path) -> GeneratorCascade:
-    """Read the generators of a checkpoint of any level: averaged weights, ready to sample.
-
-    Nothing in the file chooses code to run: it holds numbers, which describe the networks.
-
-    Args:
-        path: checkpoint of ``CascadedVideoGAN``; it has the levels below inside.
-
-    Returns:
-        The cascade, frozen and in eval mode.
-
-    Raises:
-        InputError: if it is no such checkpoint, or is damaged.
-    """
-    source = str(path)
-    checkpoint = read_checkpoint(path)
-    specs, state = stored_specs(checkpoint, source), checkpoint["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"the state_dict of {source} holds other things than weights")
-    return filled_cascade(specs, cascade_weights(state, len(specs)), source)
-
-
-def filled_cascade(
-    specs: Sequence[LevelSpec], weights: Mapping[str, Tensor], source: str
-) -> GeneratorCascade:
-    """A cascade with given weights, frozen and in eval mode.
-
-    No memory is taken for what a file only describes, and no weights are drawn.
-
-    Args:
-        specs: of its levels.
-        weights: all of them; they are copied.
-        source: what both were read from, for the message.
-
-    Raises:
-        InputError: if weights are missing, of other sizes or no finite numbers.
-    """
-    try:
-        with torch.device("meta"):
-            cascade = GeneratorCascade(specs)
-    except RuntimeError as error:
-        raise InputError(f"{source} describes levels too large to be made") from error
-    own = cascade.state_dict()
-    if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
-        raise InputError(f"{source} lacks weights of the levels that it describes: it is damaged")
-    if wrong := [name for name, value in weights.items() if not value.isfinite().all()]:
-        raise InputError(
-            f"{source} holds weights that are no finite numbers ({wrong[0]}): its training has"
-            " diverged; take an earlier checkpoint"
-        )
-    copies = {name: value.to(own[name].dtype, copy=True) for name, value in weights.items()}
-    cascade.load_state_dict(copies, assign=True)
-    return cascade.requires_grad_(False).eval()
-
-
-def cascade_weights(state: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Weights of a ``GeneratorCascade`` of so many levels, out of those of the method."""
-    weights = {k[len(_LOWER) :]: v for k, v in state.items() if k.startswith(_LOWER)}
-    top = f"levels.{count - 1}."
-    sampled = {k[len(_SAMPLED) :]: v for k, v in state.items() if k.startswith(_SAMPLED)}
-    return {**weights, **{top + name: value for name, value in sampled.items()}}
+__all__ = ["LevelsBelow"]
 
 
 class LevelsBelow:
@@ -121,6 +38,7 @@ class LevelsBelow:
     spec: LevelSpec
     previous: str | None
     lower: GeneratorCascade | None
+    class_names: tuple[str, ...] = ()  # in the order of the labels; (): not known
     _previous_sha256: str | None = None
     _steps: int | None
     _statistics_of = -1  # the step whose weights the sampled generator's statistics are of
@@ -150,8 +68,10 @@ class LevelsBelow:
                 f"level {self.level} goes on from a trained level {self.level - 1}: give its"
                 " checkpoint, --model.previous PATH"
             )
-        lower = load_generators(self.previous)
+        lower, names, _ = load_cascade(self.previous)
         self.spec.check_follows(lower.top, self.previous)
+        check_same_classes(names, self.class_names, self.previous)
+        self.class_names = self.class_names or names
         self._take_up(lower)
         self._previous_sha256 = sha256_of(self.previous)
         several = len(lower.specs) > 1
@@ -168,11 +88,12 @@ class LevelsBelow:
         self.lower = lower.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Complete the checkpoint: descriptions of all levels, and statistics for sampling."""
+        """Complete the checkpoint: descriptions of levels, classes, statistics for sampling."""
         self.sampled_generator()  # in place, so that it reaches the state dict, too
         lower = [] if self.lower is None else self.lower.specs
-        checkpoint[_KEY] = {
+        checkpoint[KEY] = {
             "levels": [spec.to_dict() for spec in (*lower, self.spec)],
+            NAMES: list(self.class_names),
             "previous": self.previous,
             "previous_sha256": self._previous_sha256,
         }
@@ -181,7 +102,7 @@ class LevelsBelow:
         """Make room for the levels below that the checkpoint holds.
 
         Raises:
-            InputError: if it is of another level or of no cascade.
+            InputError: if it is of another level or of no cascade, or the data have other classes.
         """
         source = "the checkpoint"
         *lower, own = stored_specs(checkpoint, source)
@@ -193,12 +114,15 @@ class LevelsBelow:
             )
         if "g_step" not in checkpoint["state_dict"]:
             raise InputError(f"{source} lacks its number of steps, g_step: it is damaged")
-        stored = checkpoint[_KEY].get("previous_sha256")
-        self._check_previous(stored, checkpoint[_KEY].get("previous"))
+        names = stored_names(checkpoint[KEY].get(NAMES), self.spec.num_classes, source)
+        check_same_classes(names, self.class_names, source)
+        self.class_names = names or self.class_names
+        stored = checkpoint[KEY].get("previous_sha256")
+        self._check_previous(stored, checkpoint[KEY].get("previous"))
         self._previous_sha256 = stored
         if lower:
             state = checkpoint["state_dict"].items()
-            weights = {k[len(_LOWER) :]: v for k, v in state if k.startswith(_LOWER)}
+            weights = {k[len(LOWER) :]: v for k, v in state if k.startswith(LOWER)}
             self._take_up(filled_cascade(lower, weights, source))
         self._steps = self._statistics_of = int(checkpoint["state_dict"]["g_step"])
 

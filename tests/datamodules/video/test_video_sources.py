@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,6 +93,34 @@ def test_folders_of_a_cache(cache):
     wrong = VideoFolderDataModule(root="x", cache=str(cache), layout="splits", **OPTIONS)
     with pytest.raises(InputError, match=r"Found: the cache .* holds 23 videos: Apply.*Set cache"):
         wrong.setup()
+
+
+def test_a_cache_that_is_older_than_its_folder(ucf101, cache, tmp_path):
+    def warned(root):
+        options = {"cache": str(cache), "min_found_fraction": 0.1, **OPTIONS}
+        lists = {"annotation_dir": str(ucf101.annotations)}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            UCF101DataModule(root=str(root), **lists, **options).setup("fit")
+            VideoFolderDataModule(root=str(root), cache=str(cache), **OPTIONS).setup("fit")
+        said = [str(w.message) for w in caught if "cache" in str(w.message)]
+        assert said[: len(said) // 2] == said[len(said) // 2 :]  # every data module says it
+        return said[: len(said) // 2]
+
+    root = shutil.copytree(ucf101.videos, tmp_path / "videos")
+    (new,) = warned(root)
+    assert new.startswith(f"1 of the 24 videos in {root} are not in the cache {cache} and are not")
+    assert "(YoYo/v_YoYo_g09_c02.avi): run `lit-ssl video-cache` again" in new
+    (root / "YoYo/v_YoYo_g09_c02.avi").unlink()
+    assert warned(root) == []
+    (root / "YoYo/v_YoYo_g09_c01.avi").rename(root / "YoYo/other.avi")
+    new, gone = warned(root)
+    assert "(YoYo/other.avi)" in new
+    assert gone.startswith(f"1 videos of the cache {cache} are no longer in {root} and are used")
+    assert "(YoYo/v_YoYo_g09_c01.avi): to leave them out, write a new cache" in gone
+    assert warned(tmp_path / "not there") == []
+    (tmp_path / "empty").mkdir()
+    assert warned(tmp_path / "empty") == []
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_ssl.errors import InputError
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
-from lit_ssl.methods.video.levels_below import load_generators
+from lit_ssl.methods.video.stored_cascade import load_generators
 from lit_ssl.metrics import to_uint8
 from lit_ssl.video.resampling import downsample_video
 
@@ -66,6 +66,28 @@ def test_each_optimizer_moves_its_own_networks(level, trained_level1, tmp_path):
     assert any(n.startswith("discriminators.") for n in changed)
     assert below is None or fingerprint(module.lower) == below
     assert not any(n.startswith("lower.") for n in changed)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_the_generators_step_leaves_the_discriminators_alone(level, trained_level1, tmp_path):
+    module = make(level, trained_level1)
+    before, loss_of = {}, module.generator_loss
+
+    def noted(size):  # between the two steps
+        for name, p in module.discriminators.named_parameters():
+            before[name] = p.detach().clone(), p.grad.clone()
+            assert not p.requires_grad
+        return loss_of(size)
+
+    module.generator_loss = noted
+    torch.manual_seed(0)
+    fit(module, tmp_path, steps=1)
+    for name, p in module.discriminators.named_parameters():
+        value, gradient = before.pop(name)
+        assert torch.equal(p, value)
+        assert torch.equal(p.grad, gradient)
+        assert p.requires_grad
+    assert not before
 
 
 def test_the_losses_are_those_of_the_formula(trained_level1):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_ssl.errors import InputError
 from lit_ssl.methods import CascadedVideoGAN
-from lit_ssl.methods.video.levels_below import load_generators
+from lit_ssl.methods.video.stored_cascade import load_generators
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from small_cascades import fit, level1, level2, trainer

@@ -11,7 +11,7 @@ import torch
 
 from lit_ssl.errors import InputError, InputRuntimeError
 from lit_ssl.methods import CascadedVideoGAN
-from lit_ssl.methods.video.levels_below import load_generators
+from lit_ssl.methods.video.stored_cascade import load_generators
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from small_cascades import Blobs, fit, level1, level2, trainer
