@@ -196,8 +196,8 @@ def _number_after(pickle: Any, key: str) -> int | None:
     """The number that follows a key in a pickle, of which nothing is run."""
     is_next = False
     for opcode, value, _ in islice(genops(pickle), _OPCODES):
-        if is_next and opcode.name in _INTEGERS:
-            return int(value)
+        if is_next and isinstance(value, int) and opcode.name in _INTEGERS:
+            return value
         if "PUT" not in opcode.name and opcode.name != "MEMOIZE":
             is_next = value == key
     return None

@@ -146,7 +146,7 @@ def save_whole(content: Any, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("wb") as file, _with_checksums():
-        target = _Target(file)
+        target: Any = _Target(file)
         torch.save(content, target)
         if target.error is not None:
             raise target.error

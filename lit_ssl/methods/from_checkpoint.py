@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 from lit_ssl.checkpoints.newest import refuse_damaged
@@ -24,7 +24,7 @@ class FromCheckpoint:
             InputError: if the checkpoint is damaged.
         """
         path = kwargs.get("checkpoint_path", args[0] if args else None)
-        if isinstance(path, str | os.PathLike):
+        if isinstance(path, str | Path):
             refuse_damaged(path)
         with weights_follow(kwargs.get("strict") is not False):
             return super().load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
