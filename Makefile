@@ -6,7 +6,7 @@ RUN_DIR ?= runs/demo
 # Processes that run tests, each a file at a time; many tests start two or three more of their own.
 JOBS ?= 2
 
-.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video clean
+.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video soak clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -77,6 +77,10 @@ bench-imagenet-x: $(VENV)/.dev
 # Needs root and iproute2; says so where it cannot run.
 bench-slow-link: $(VENV)/.dev
 	$(BIN)/python benchmarks/slow_link.py
+
+# Harm at random to tiny trainings: a quarter of an hour on two cores. SOAK="--minutes 60 --seed 1" for more.
+soak: $(VENV)/.dev
+	PYTHONPATH=benchmarks $(BIN)/python -m soak $(SOAK)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
