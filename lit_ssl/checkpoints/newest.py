@@ -91,8 +91,9 @@ def _choose(places: Iterable[Path]) -> Newest:
 
 
 def _checkpoints(folder: Path, passed: list[PassedOver]) -> Iterator[Path]:
-    if os.path.isfile(folder):
+    if os.path.isfile(folder) or (_is_checkpoint(folder.name) and folder.is_dir()):
         yield folder
+        return
 
     def note(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):

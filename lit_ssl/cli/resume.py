@@ -87,11 +87,10 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
         started: when it began, in seconds since the epoch.
     """
     folders = [Path(d) for c in trainer.checkpoint_callbacks if (d := getattr(c, "dirpath", None))]
-    files = (
-        newest_checkpoint([f]).path for f in (*folders, *_saved_for_slurm(trainer.default_root_dir))
-    )
-    written = [path for path in files if path is not None and path.stat().st_mtime >= started]
-    newest = newest_checkpoint(written).path
+    files = [file for folder in folders for file in folder.glob("[!.]*.ckpt")]
+    files += _saved_for_slurm(trainer.default_root_dir)
+    # other runs may have written into the same folder
+    newest = newest_checkpoint(file for file in files if _is_since(file, started)).path
     path = short(newest) if newest is not None else trainer.ckpt_path
     if path is None:
         return "stopped before a checkpoint was written"
@@ -104,6 +103,13 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
     return (
         f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *kept, '--ckpt_path', str(path)])}"
     )
+
+
+def _is_since(path: Path, started: float) -> bool:
+    try:
+        return path.stat().st_mtime >= started
+    except OSError:  # removed meanwhile, or a link that leads nowhere
+        return False
 
 
 def _saved_for_slurm(root: str) -> list[Path]:

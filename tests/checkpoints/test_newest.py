@@ -77,7 +77,7 @@ def test_folders_of_shards(tmp_path):
         (shards, "its writing was not finished"[:27])
     ]
     (shards / ".metadata").touch()
-    assert found(tmp_path) == shards
+    assert found(tmp_path) == found(shards) == shards
 
 
 def test_the_step_is_read_without_the_tensors(tmp_path, monkeypatch):
