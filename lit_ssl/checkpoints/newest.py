@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -114,12 +115,14 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def _reachable(paths: Iterable[Path], passed: list[PassedOver]) -> list[Path]:
-    """Those that can be looked at: no links in a circle, or to what is not there."""
+    """Those that can be looked at: no pipes, and no links in a circle or to what is not there."""
     reachable = []
     for path in sorted(paths):
         try:
-            path.stat()
-            reachable.append(path)
+            if stat.S_ISFIFO(path.stat().st_mode):  # at which a reader could wait for ever
+                passed.append(PassedOver(path, "it is a pipe"))
+            else:
+                reachable.append(path)
         except FileNotFoundError:
             if not path.is_symlink():
                 raise

@@ -53,6 +53,8 @@ def damage(path: str | Path) -> str | None:
     try:
         if stat.S_ISDIR(about.st_mode):
             return _of_folder(path)
+        if not stat.S_ISREG(about.st_mode):  # a reader could wait for ever
+            return "it is a pipe or a device"
         key = (
             about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
         )  # fmt: skip

@@ -116,11 +116,13 @@ def test_links_and_closed_folders(tmp_path):
     circle.parent.mkdir()
     circle.symlink_to(circle)
     lost.symlink_to("gone.ckpt")
+    os.mkfifo(tmp_path / "version_1/pipe.ckpt")
     path, passed = newest_checkpoint([tmp_path])
     assert path == good
     assert {one.path.name: one.why for one in passed} == {
         "circle.ckpt": "it cannot be reached (Too many levels of symbolic links)",
         "lost.ckpt": "it is a link that leads nowhere",
+        "pipe.ckpt": "it is a pipe",
     }
 
 
