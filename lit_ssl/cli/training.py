@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lit_ssl.callbacks import LastCheckpoint, LastValidation, StepSeeder
+from lit_ssl.callbacks import ExactResume, LastCheckpoint, LastValidation, StepSeeder
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.help import with_class_to_help
 from lit_ssl.cli.mistakes.entries import wrong_entry
@@ -80,7 +80,8 @@ class LitSSLCLI(LightningCLI):
     - ``--ckpt_path last`` finds the newest whole checkpoint of earlier runs;
     - checkpoints are written by ``WholeCheckpointIO``, unless another plugin is given;
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
-    - always among the callbacks are ``StepSeeder``, so that resumed runs continue identically,
+    - always among the callbacks are ``ExactResume`` and ``StepSeeder``, so that resumed runs
+      continue identically,
       ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is saved and validated,
       and ``SlurmRequeue``, which saves before SLURM ends the job, where all processes share a step.
 
@@ -320,7 +321,7 @@ class LitSSLCLI(LightningCLI):
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         callbacks = without_checkpoints(callbacks, given)
-        for kind in (LastValidation, StepSeeder, SlurmRequeue):
+        for kind in (ExactResume, LastValidation, StepSeeder, SlurmRequeue):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
         trainer = super().instantiate_trainer(
