@@ -88,9 +88,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         try:
             return super().load_checkpoint(path, map_location, weights_only)
         except RuntimeError as error:
-            if "PytorchStreamReader" not in str(error):
-                raise
-            # its values are whole, but the table is not in which torch looks for them
+            # of a file whose values are whole, but not the table in which torch looks for them
             reason = str(error).partition("\n")[0]
             raise InputError(f"{path} cannot be read as a checkpoint: {reason}") from error
 
