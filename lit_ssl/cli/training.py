@@ -58,6 +58,7 @@ from lit_ssl.cli.trainer_options import (
 from lit_ssl.errors import InputError, OutputError, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
+from lit_ssl.trainer.checkpoint_io import write_whole
 from lit_ssl.trainer.lost_files import LastingLogs, lost_files
 from lit_ssl.trainer.private import (
     option_types,
@@ -84,7 +85,8 @@ class LitSSLCLI(LightningCLI):
     - ``--config msn/mnist5k`` finds the packaged recipe when there is no such file here;
     - what is typed, or stands in a config, beats the hyper-parameters of ``--ckpt_path``, which in
       turn beat the defaults;
-    - ``--ckpt_path last`` finds the newest checkpoint of earlier runs;
+    - ``--ckpt_path last`` finds the newest whole checkpoint of earlier runs;
+    - checkpoints are written by ``WholeCheckpointIO``, unless another plugin is given;
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
     - always among the callbacks are ``ExactResume`` and ``StepSeeder``, so that resumed runs
       continue identically, ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is
@@ -383,6 +385,7 @@ class LitSSLCLI(LightningCLI):
             else callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         ]
+        write_whole(trainer.strategy)
         savers = trainer.checkpoint_callbacks
         has_last = any(isinstance(saver, LastCheckpoint) for saver in savers)
         if not has_last and any(isinstance(saver, ModelCheckpoint) for saver in savers):
