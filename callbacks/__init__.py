@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from lit_ssl.callbacks.evaluators.low_shot import LowShotEvaluator as LowShotEvaluator
     from lit_ssl.callbacks.evaluators.soft_nn import SoftNNEvaluator as SoftNNEvaluator
+    from lit_ssl.callbacks.exact_resume import ExactResume as ExactResume
     from lit_ssl.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
     from lit_ssl.callbacks.last_layer import LastLayerRefit as LastLayerRefit
     from lit_ssl.callbacks.last_validation import LastValidation as LastValidation
@@ -39,5 +40,6 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.reports.vqa_results import VQAResults as VQAResults
     from lit_ssl.callbacks.seed import StepSeeder as StepSeeder
     from lit_ssl.trainer.requeue import SlurmRequeue as SlurmRequeue
+    from lit_ssl.trainer.run_lock import RunLock as RunLock
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 
-from lit_ssl.trainer.private import validate_now, validate_the_end
+from lit_ssl.trainer.private import validate_now, validate_the_end, was_validated
 from lit_ssl.trainer.validation import tell_schedule
 
 __all__ = ["LastValidation"]
@@ -37,5 +37,6 @@ class LastValidation(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate where a callback stopped the fit only when its last epoch was over."""
-        if trainer.enable_validation and self._step != trainer.global_step:
+        is_open = self._step != trainer.global_step and not was_validated(trainer)
+        if is_open and trainer.enable_validation:
             validate_now(trainer)

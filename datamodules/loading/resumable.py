@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +17,7 @@ from lit_ssl.datamodules.loading.samplers import EpochSampler
 __all__ = ["ResumableDataLoader", "ResumingData", "RowsLoader", "Targets"]
 
 _POSITION = ("epoch", "order_epoch", "batches")  # what a state has beside that of the order
+_OF_ALL_EPOCHS = ("seed", "samples", "batch_size", "processes")
 Targets = Callable[[], tuple[np.ndarray, ...]]
 
 
@@ -70,6 +72,7 @@ class ResumableDataLoader(RowsLoader):
         super().__init__(*args, **kwargs)
         self._processed = processed
         self._resume: dict[str, int] | None = None
+        self._has_begun = False
         self._shift = 0  # Lightning's number of the epoch minus ours
         self._epoch = self._order_epoch = self._batches = 0
 
@@ -81,13 +84,14 @@ class ResumableDataLoader(RowsLoader):
     def _iterate(self) -> Iterator[Any]:
         sampler = self.sampler
         if not isinstance(sampler, EpochSampler):  # Trainer(overfit_batches=...) takes it away
-            yield from super().__iter__()
+            self._resume = None
+            yield from islice(super().__iter__(), self._finished_batches() or 0, None)
             return
         resume = self._resume
         if resume is not None and resume["epoch"] != sampler.epoch and self._finished_batches():
             # Resumed at the end of an epoch, Trainer(max_steps=...) asks once more for that epoch.
             return
-        self._resume = None
+        self._resume, self._has_begun = None, True
         self._epoch, self._batches = sampler.epoch, 0
         self._order_epoch = sampler.epoch - self._shift
         in_the_middle = False
@@ -98,8 +102,8 @@ class ResumableDataLoader(RowsLoader):
             # After such a request Lightning counts that epoch twice.
             self._shift = sampler.epoch - self._order_epoch
         sampler.start_at(self._order_epoch, self._batches * (self.batch_size or 1))
-        if resume is not None and in_the_middle and self._batches:
-            self._check_order(resume)
+        if resume is not None:
+            self._check_order(resume, in_the_middle and self._batches > 0)
         for batch in super().__iter__():
             self._batches += 1
             yield batch
@@ -113,9 +117,10 @@ class ResumableDataLoader(RowsLoader):
         if self._resume is not None:
             return dict(self._resume)
         finished = self._finished_batches()
+        coming = self._coming_epoch()  # of a loader made anew, between two epochs
         return {
-            "epoch": self._epoch,
-            "order_epoch": self._order_epoch,
+            "epoch": self._epoch if coming is None else coming,
+            "order_epoch": self._order_epoch if coming is None else coming,
             "batches": self._batches if finished is None else min(self._batches, finished),
             **self._order(),
         }
@@ -124,29 +129,42 @@ class ResumableDataLoader(RowsLoader):
         """Continue at a stored position as soon as that epoch is iterated.
 
         If seed, number of samples, batch size or number of processes have changed by then, the
-        number of batches is kept, and a warning says that they are not the missing ones.
+        number of batches is kept, and a warning says that they are not the missing ones; at the
+        end of an epoch, that the next ones are others.
 
         Args:
             state_dict: What ``state_dict()`` returned.
         """
         self._resume = dict(state_dict)
 
+    def _coming_epoch(self) -> int | None:
+        if self._has_begun or not isinstance(self.sampler, EpochSampler):
+            return None
+        return self.sampler.epoch
+
     def _finished_batches(self) -> int | None:
         return None if self._processed is None else self._processed()
 
-    def _check_order(self, saved: dict[str, int]) -> None:
+    def _check_order(self, saved: dict[str, int], in_the_middle: bool) -> None:
         now = self._order()
-        # What only one of them depends on counts too: another sampler has another order.
-        keys = [key for key in {**now, **saved} if key not in _POSITION]
+        if in_the_middle:
+            # What only one of them depends on counts too: another sampler has another order.
+            keys = [key for key in {**now, **saved} if key not in _POSITION]
+        else:  # weights may be others in each epoch
+            keys = [key for key in _OF_ALL_EPOCHS if key in saved and key in now]
         pairs = [(key, saved.get(key, 0), now.get(key, 0)) for key in keys]
         changed = [f"{key} {was} -> {value}" for key, was, value in pairs if was != value]
-        if changed:
-            warnings.warn(
-                "The checkpoint is from the middle of an epoch and the order of the samples has"
-                f" changed since ({', '.join(changed)}): some samples of this epoch come twice and"
-                " some not at all. Keep these values to continue exactly",
-                stacklevel=2,
-            )
+        if not changed:
+            return
+        listed = ", ".join(changed)
+        what = (
+            "The checkpoint is from the middle of an epoch and the order of the samples has"
+            f" changed since ({listed}): some samples of this epoch come twice and some not at all"
+            if in_the_middle
+            else f"The order of the samples has changed since the checkpoint ({listed}): the"
+            " epochs from here on are others than those of the run that wrote it"
+        )
+        warnings.warn(f"{what}. Keep these values to continue exactly", stacklevel=2)
 
     def _order(self) -> dict[str, int]:
         sampler = self.sampler

@@ -7,8 +7,9 @@ public way to ask or to say. Hooks that a subclass overrides, such as LightningC
 
 from __future__ import annotations
 
+import csv
 import inspect
-import signal
+import os
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,37 +23,53 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.optimizer import _optimizer_to_device
 from lightning.pytorch.callbacks import (
+    GradientAccumulationScheduler,
     ModelCheckpoint,
     RichModelSummary,
     StochasticWeightAveraging,
 )
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loops import _Loop
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.overrides.distributed import _sync_module_states
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.tuner.lr_finder import _ExponentialLR, _LinearLR
 from torch import nn
 from torch.optim import Optimizer
 
+from lit_ssl.files import write_file
+from lit_ssl.trainer.resumed_loops import Rest
+
 __all__ = [
+    "around_batches",
     "backend_of",
     "before_batch_transfer",
     "built_by_cli",
     "checkpoint_to_come",
+    "chosen_checkpoint_io",
     "collectives_begun",
     "copy_from_first_rank",
     "defer_requeue",
-    "defer_sigterm",
     "ends_now",
     "finds_unused_parameters",
+    "goes_on",
+    "is_accumulating",
     "is_finding_lr",
+    "is_last_batch",
     "is_up_to_date",
     "joins_batch_norms_on_cpu",
+    "keep_metrics",
     "leftover_scale",
     "lightning_instantiator",
     "loader_of_call",
     "loaders_of",
     "lower_loss_scale",
     "max_epochs_of",
+    "named_version",
+    "on_sigterm",
     "optimizer_to_device",
     "option_types",
     "quiet_hp_metric",
@@ -60,6 +77,7 @@ __all__ = [
     "save_at_epoch_ends",
     "saves_at_step",
     "saves_within_epochs",
+    "set_version",
     "steps_made",
     "subcommand_parsers",
     "summary_options",
@@ -70,6 +88,7 @@ __all__ = [
     "validate_now",
     "validate_the_end",
     "values_kept_when_wrapped",
+    "was_validated",
     "whole_numbers_first",
 ]
 
@@ -156,6 +175,118 @@ def ends_now(trainer: pl.Trainer) -> bool:
     return out_of_steps or stopped or (is_last_epoch and loop._num_ready_batches_reached())
 
 
+class _ResumedEpochLoop(_TrainingEpochLoop):
+    """Goes on behind the batch of which a checkpoint is, with what was still to do there."""
+
+    rest: Rest
+
+    @property
+    def done(self) -> bool:
+        return not self.rest.after_batch and super().done
+
+    def reset(self) -> None:
+        super().reset()
+        self._restarting = self._restarting and self.rest.after_batch
+
+    def advance(self, data_fetcher: Any) -> None:
+        if not self.rest.after_batch:
+            super().advance(data_fetcher)
+        self.val_loop.restarting = self._restarting = False
+
+    def on_advance_end(self, data_fetcher: Any) -> None:
+        self._skip_next_val = self.rest.after_batch and self.rest.validated
+        self.rest.after_batch = False
+        super().on_advance_end(data_fetcher)
+
+
+class _ResumedFitLoop(_FitLoop):
+    """Begins in the middle of an epoch or between two, as the counters of :func:`mend` say."""
+
+    rest: Rest
+
+    @property
+    def done(self) -> bool:
+        return not self.rest.after_batch and super().done
+
+    @property
+    def skip(self) -> bool:
+        is_over = super().skip
+        if is_over and self.rest.before_end and self.rest.in_epoch:
+            # Where it stays stopped in mid-epoch, that counts as an epoch.
+            self.epoch_progress.increment_processed()
+            self.epoch_progress.increment_completed()
+            self.rest.in_epoch = False
+        return is_over and not self.rest.before_end
+
+    def reset(self) -> None:
+        if not self.rest.in_epoch:
+            _Loop.restarting.fset(self, False)  # type: ignore[attr-defined]
+        super().reset()
+        if self.rest.metrics is not None:
+            known, device = self.trainer._logger_connector, self.trainer.strategy.root_device
+            metrics = {name: value.to(device) for name, value in self.rest.metrics.items()}
+            known._callback_metrics.update(metrics)
+            if self.rest.after_epoch:
+                self.epoch_progress.current.completed -= 1
+                self.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+                self.epoch_progress.current.completed += 1
+
+    def advance(self) -> None:
+        if self.rest.in_epoch:  # its start, at which they set it, is passed over
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, GradientAccumulationScheduler):
+                    callback.on_train_epoch_start(self.trainer, self.trainer.lightning_module)
+        super().advance()
+
+    def on_advance_end(self) -> None:
+        # Lightning keeps schedules that look at metrics from it, since it does not save these.
+        self._restarting = self._restarting and self.rest.metrics is None
+        super().on_advance_end()
+
+    def on_iteration_done(self) -> None:
+        super().on_iteration_done()
+        self._forget()
+
+    def on_run_end(self) -> None:
+        super().on_run_end()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.rest.in_epoch = self.rest.after_epoch = self.rest.before_end = False
+        self.rest.metrics = None
+
+
+def goes_on(trainer: pl.Trainer, rest: Rest) -> bool:
+    """Let a fit go on with what was still to do when a checkpoint was written.
+
+    Args:
+        trainer: Before the counters of the checkpoint (:func:`mend`) are loaded.
+        rest: What was still to do.
+
+    Returns:
+        Whether it can: False where someone has exchanged the loops of the Trainer.
+    """
+    fit: Any = trainer.fit_loop
+    kinds = (_FitLoop, _ResumedFitLoop), (_TrainingEpochLoop, _ResumedEpochLoop)
+    if type(fit) not in kinds[0] or type(fit.epoch_loop) not in kinds[1]:
+        return False
+    fit.__class__, fit.epoch_loop.__class__ = _ResumedFitLoop, _ResumedEpochLoop
+    fit.rest = fit.epoch_loop.rest = rest
+    return True
+
+
+def is_accumulating(trainer: pl.Trainer) -> bool:
+    """Whether the latest batch has left gradients to which the next one adds."""
+    loop = trainer.fit_loop.epoch_loop
+    return loop.batch_progress.current.ready > 0 and loop._should_accumulate()
+
+
+def is_last_batch(trainer: pl.Trainer) -> bool:
+    """Whether the latest batch is the last of its epoch."""
+    loop = trainer.fit_loop.epoch_loop
+    return loop.batch_progress.current.ready > 0 and loop._num_ready_batches_reached()
+
+
 def validate_the_end(trainer: pl.Trainer) -> None:
     """Let a fit validate after its last batch too, wherever that falls; calling it again is free.
 
@@ -172,16 +303,29 @@ def validate_the_end(trainer: pl.Trainer) -> None:
             return True
         if not trainer.enable_validation:
             return False
-        if loop.restarting:  # a checkpoint of such a validation: it has been done
+        if loop.restarting:  # without ExactResume: such a validation has been done
             return loop.restarted_on_last and loop._num_ready_batches_reached()
         return ends_now(trainer)
 
     loop._should_check_val_fx = is_due_or_last  # type: ignore[method-assign]
 
 
+def was_validated(trainer: pl.Trainer) -> bool:
+    """Whether the weights of now were validated before the checkpoint that a fit goes on from."""
+    fit: Any = trainer.fit_loop
+    rest: Rest | None = getattr(fit, "rest", None)
+    return rest is not None and rest.validated_at == fit.epoch_loop.batch_progress.total.processed
+
+
 def validate_now(trainer: pl.Trainer) -> None:
-    """Validate at ``on_train_end``, as part of the epoch that has just ended."""
-    fit = trainer.fit_loop
+    """Validate at ``on_train_end``, as part of the epoch that has just ended.
+
+    Nothing is done where that was done before the checkpoint that the fit goes on from.
+    """
+    fit: Any = trainer.fit_loop
+    rest: Rest | None = getattr(fit, "rest", None)
+    if rest is not None and rest.end_validated_at == fit.epoch_loop.batch_progress.total.processed:
+        return
     fit.epoch_progress.current.completed -= 1  # what trainer.current_epoch is
     fit.epoch_loop._batches_that_stepped -= 1  # the step in the logs
     trainer.validating = True
@@ -283,6 +427,45 @@ def quiet_hp_metric(logger: TensorBoardLogger) -> None:
     logger._default_hp_metric = False
 
 
+def named_version(logger: Any) -> int | str | None:
+    """The version of a TensorBoard or CSV logger if it has one; asking it looks for the next."""
+    return logger._version
+
+
+def set_version(logger: Any, version: int | str) -> None:
+    """Let a TensorBoard or CSV logger, which has not begun, write into the folder of a version."""
+    logger._version = version
+
+
+class _KeptMetrics(ExperimentWriter):
+    """Adds rows to ``metrics.csv`` where Lightning deletes the file of an earlier run."""
+
+    def _check_log_dir_exists(self) -> None:
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
+                text = file.read()
+            self.metrics_keys = next(csv.reader([text.partition("\n")[0]]), [])
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:  # a killed process has left half a row
+                write_file(self.metrics_file_path, lambda file: file.write(whole))
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+
+        def write(file: Any) -> None:
+            writer = csv.DictWriter(file, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)
+
+        write_file(self.metrics_file_path, write)
+
+
+def keep_metrics(logger: CSVLogger) -> None:
+    """Let a CSV logger, which has not begun, go on with the ``metrics.csv`` in its folder."""
+    logger._experiment = _KeptMetrics(log_dir=logger.log_dir)
+
+
 # LightningCLI and jsonargparse
 
 
@@ -340,6 +523,11 @@ def whole_numbers_first(parser: ArgumentParser) -> None:
 
 
 # Strategies
+
+
+def chosen_checkpoint_io(strategy: Strategy) -> CheckpointIO | None:
+    """How a strategy was told to write checkpoints; its attribute makes Lightning's, if at all."""
+    return strategy._checkpoint_io
 
 
 def trainer_of(module: pl.LightningModule | None) -> pl.Trainer | None:
@@ -401,32 +589,39 @@ def saves_within_epochs(callback: pl.Callback) -> bool:
     )
 
 
-def defer_sigterm(trainer: pl.Trainer, agree: Callable[[], None], note: Callable[[], bool]) -> None:
-    """Let the handler of SIGTERM only set a flag; ``agree`` is called before every batch.
+def on_sigterm(trainer: pl.Trainer, handle: Callable[[int, Any], None]) -> None:
+    """Exchange what is done on SIGTERM during a call of the Trainer.
 
-    Lightning broadcasts rank 0's flag before every batch, which ``agree`` takes the place of, and
-    once more inside its handler, wherever the process is at that moment. A process whose own flag
-    is set stops at the end of its batch, whether or not others do.
+    Lightning's handler sends a message to all processes, wherever this one is at that moment, and
+    passes the signal on to those that it has started, which may have got it already.
 
     Args:
         trainer: before its signal handlers are registered.
-        agree: tells the processes of each other's signals; called with several of them.
-        note: called by the handler; True: this process stops by itself.
+        handle: the new handler.
     """
-    loop, connector = trainer.fit_loop.epoch_loop, trainer._signal_connector
+    trainer._signal_connector._sigterm_notifier_fn = handle  # type: ignore[method-assign, assignment]
+
+
+def around_batches(
+    trainer: pl.Trainer, before: Callable[[], None], after: Callable[[], None]
+) -> None:
+    """Call functions before each training batch and after it, between all hooks of the batches.
+
+    Args:
+        trainer: before it fits.
+        before: called with several processes, in the place of the message by which Lightning
+            tells of rank 0's SIGTERM.
+        after: called when a batch is done and logged, before a validation that may follow.
+    """
+    loop = trainer.fit_loop.epoch_loop
     if hasattr(type(loop), "_broadcast_sigterm_tensor"):  # since Lightning 2.6
-        loop._broadcast_sigterm_tensor = agree  # type: ignore[method-assign]
-    passed_on = False
+        loop._broadcast_sigterm_tensor = before  # type: ignore[method-assign]
 
-    def handle(signum: signal.Signals | int, frame: Any) -> None:
-        nonlocal passed_on
-        launcher = trainer.strategy.launcher
-        if launcher is not None and not passed_on:
-            launcher.kill(signum)
-        passed_on = True
-        connector.received_sigterm = note()
+    def on_advance_end(data_fetcher: Any) -> None:
+        after()
+        type(loop).on_advance_end(loop, data_fetcher)
 
-    connector._sigterm_notifier_fn = handle  # type: ignore[method-assign, assignment]
+    loop.on_advance_end = on_advance_end  # type: ignore[method-assign]
 
 
 def defer_requeue(
