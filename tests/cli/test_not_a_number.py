@@ -61,7 +61,7 @@ def test_a_run_stops_with_the_line_that_goes_on(lit_ssl, workdir, monkeypatch):
             "trainer.gradient_clip_val must be a finite number >= 0, not nan",
         ),
         (
-            ["--trainer.strategy=slowmo", "--trainer.strategy.slow_momentum=.nan"],
+            ["--trainer.strategy=SlowMomentumStrategy", "--trainer.strategy.slow_momentum=.nan"],
             "slow_momentum must be a finite number >= 0, not nan",
         ),
     ],
