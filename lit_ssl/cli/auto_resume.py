@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from lit_ssl.checkpoints.files import newest_checkpoint, read_checkpoint
+from lit_ssl.checkpoints.files import read_checkpoint
+from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.output import short, tell
+from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError, listed
 from lit_ssl.trainer.claims import last_run_in
 from lit_ssl.trainer.run_lock import RUN
@@ -131,8 +133,8 @@ def _logger_root(trainer: Mapping[str, Any]) -> Path:
 def _read(path: Path) -> dict[str, Any] | None:
     """A saved configuration; None if there is none to read."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, YAMLError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -173,10 +175,10 @@ def _newest_of(folder: Path, run: str | None, trainer: Mapping[str, Any]) -> Pat
     if newest.path is None and newest.damaged:
         raise InputError(
             f"--auto_resume: {short(folder)} has only damaged checkpoints "
-            f"({listed([short(file) for file in newest.damaged])}); remove them to start anew"
+            f"({listed([short(file) for file, _ in newest.damaged])}); remove them to start anew"
         )
-    for file in newest.damaged:
-        tell(f"passing over {short(file)}: it is incomplete")
+    for file, why in newest.damaged:
+        tell(f"passing over {short(file)}: {why}")
     return newest.path
 
 

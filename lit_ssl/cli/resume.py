@@ -12,17 +12,20 @@ import lightning.pytorch as pl
 import yaml
 
 from lit_ssl.checkpoints.classes import ForeignClassError, Names
-from lit_ssl.checkpoints.files import newest_checkpoint, read_checkpoint
+from lit_ssl.checkpoints.files import read_checkpoint
+from lit_ssl.checkpoints.newest import PassedOver, newest_checkpoint
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
 from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError
+from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.private import option_types
 
 __all__ = [
     "explain_misfit",
     "is_file_here",
     "last_checkpoint",
+    "line_after_nonfinite",
     "line_that_resumes",
     "run_folders",
     "stored_model",
@@ -46,7 +49,7 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         command: ``fit`` starts from scratch where there is none, the others cannot.
 
     Raises:
-        InputError: if there is no checkpoint, and the command needs one.
+        InputError: if there is no checkpoint, and the command needs one; or if all are damaged.
     """
     folders = run_folders(trainer)
     root = str(trainer.get("default_root_dir") or os.getcwd())
@@ -54,9 +57,12 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         # an evaluation that logs nothing, as of a preset: the training may have had any logger
         folders += [Path(folder) for folder in _logger_folders("", root)[1:]]
     path, damaged = newest_checkpoint([*folders, *_saved_for_slurm(root)])
-    for file in damaged:
-        tell(f"passing over {short(file)}: it is incomplete")
     where = " or ".join(map(short, folders))
+    files = [one for one in damaged if one.path.name.endswith(".ckpt")]
+    if path is None and files:
+        raise InputError(_all_damaged(files, where, command))
+    for file, why in damaged:
+        tell(f"passing over {short(file)}: {why}")
     if path is not None:
         tell(f"--ckpt_path last: {short(path)}")
         return str(path)
@@ -64,6 +70,16 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         raise InputError(f"--ckpt_path last: no checkpoint under {where}.")
     tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
     return None
+
+
+def _all_damaged(files: Sequence[PassedOver], where: str, command: str) -> str:
+    newest, why = files[0]
+    more = f", and so are {len(files) - 1} more" if len(files) > 1 else ""
+    instead = ", or leave it out to start from scratch" if command == "fit" else ""
+    return (
+        f"--ckpt_path last: no checkpoint under {where} can be used: {short(newest)}: {why}{more};"
+        f" give another --ckpt_path{instead}"
+    )
 
 
 def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:
@@ -75,11 +91,10 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
         started: when it began, in seconds since the epoch.
     """
     folders = [Path(d) for c in trainer.checkpoint_callbacks if (d := getattr(c, "dirpath", None))]
-    files = (
-        newest_checkpoint([f]).path for f in (*folders, *_saved_for_slurm(trainer.default_root_dir))
-    )
-    written = [path for path in files if path is not None and path.stat().st_mtime >= started]
-    newest = newest_checkpoint(written).path
+    files = [file for folder in folders for file in folder.glob("[!.]*.ckpt")]
+    files += _saved_for_slurm(trainer.default_root_dir)
+    # other runs may have written into the same folder
+    newest = newest_checkpoint(file for file in files if _is_since(file, started)).path
     path = short(newest) if newest is not None else trainer.ckpt_path
     if path is None:
         return "stopped before a checkpoint was written"
@@ -94,6 +109,32 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
     return (
         f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *kept, '--ckpt_path', str(path)])}"
     )
+
+
+def line_after_nonfinite(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:
+    """What to tell a person whose training has stopped at a number that is none.
+
+    The same data in the same order would most likely end alike, so another seed of theirs goes
+    along, where they have one.
+
+    Args:
+        words: those of the command line, after ``lit-ssl``.
+        trainer: see :func:`line_that_resumes`.
+        started: likewise.
+    """
+    line = line_that_resumes(words, trainer, started)
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if "--ckpt_path" not in line or not hasattr(data, "seed"):
+        return line
+    seed = run_seed(data.seed) + 1
+    return f"{line} --data.seed {seed} (the data then come in another order)"
+
+
+def _is_since(path: Path, started: float) -> bool:
+    try:
+        return path.stat().st_mtime >= started
+    except OSError:  # removed meanwhile, or a link that leads nowhere
+        return False
 
 
 def _saved_for_slurm(root: str) -> list[Path]:

@@ -1,10 +1,12 @@
-"""Modules that come from a checkpoint: its file is data, and what it replaces is not fetched."""
+"""Modules from a checkpoint: whole, as data, and without what it is going to replace."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lit_ssl.checkpoints.loading import loading_data
+from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.models.backbones.fetching import weights_follow
 
 __all__ = ["FromCheckpoint"]
@@ -36,9 +38,11 @@ class FromCheckpoint:
             **kwargs: arguments in place of those in the file.
 
         Raises:
-            InputError: if the file holds other things than plain values, or names a class that it
+            InputError: if the file is damaged, holds other things than plain values, or names a class that it
                 must not name (:class:`lit_ssl.checkpoints.classes.Names`).
         """
+        if isinstance(checkpoint_path, str | Path):
+            refuse_damaged(checkpoint_path)
         load = super().load_from_checkpoint  # type: ignore[misc]
         rest = {"map_location": map_location, "hparams_file": hparams_file, "strict": strict}
         with weights_follow(strict is not False):

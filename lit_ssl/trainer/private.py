@@ -34,7 +34,8 @@ from lightning.pytorch.loops import _Loop
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.overrides.distributed import _sync_module_states
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.tuner.lr_finder import _ExponentialLR, _LinearLR
 from torch import nn
 from torch.optim import Optimizer
@@ -48,6 +49,7 @@ __all__ = [
     "before_batch_transfer",
     "built_by_cli",
     "checkpoint_to_come",
+    "chosen_checkpoint_io",
     "collectives_begun",
     "copy_from_first_rank",
     "defer_requeue",
@@ -521,6 +523,11 @@ def whole_numbers_first(parser: ArgumentParser) -> None:
 
 
 # Strategies
+
+
+def chosen_checkpoint_io(strategy: Strategy) -> CheckpointIO | None:
+    """How a strategy was told to write checkpoints; its attribute makes Lightning's, if at all."""
+    return strategy._checkpoint_io
 
 
 def trainer_of(module: pl.LightningModule | None) -> pl.Trainer | None:

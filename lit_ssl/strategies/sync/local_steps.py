@@ -30,6 +30,7 @@ from lit_ssl.strategies.sync.units import (
     check_same_parameters,
     make_equal,
 )
+from lit_ssl.trainer.checkpoint_io import write_whole
 from lit_ssl.trainer.private import (
     copy_from_first_rank,
     timeout_of,
@@ -96,6 +97,14 @@ class LocalStepsStrategy(QuietDDPStrategy):
         """Everything that was chosen, as plain values."""
         return self.options.settings()
 
+    def note_bad_loss(self, bad: Tensor) -> None:
+        """Let the next averages count this process among those with inf or NaN.
+
+        Args:
+            bad: whether a loss since the last average was one, bool, on the device.
+        """
+        self.engine.averager.bad_loss = bad
+
     # the rule
 
     def begin_local_steps(self) -> None:
@@ -133,6 +142,11 @@ class LocalStepsStrategy(QuietDDPStrategy):
             method(self)
 
     # set-up
+
+    def setup_environment(self) -> None:
+        """Write checkpoints whole, also where a run was not made by the command line."""
+        write_whole(self)
+        super().setup_environment()
 
     def setup_distributed(self) -> None:
         """Create the process group; under torchrun with a store of this attempt's own."""
