@@ -38,8 +38,8 @@ class FromCheckpoint:
             **kwargs: arguments in place of those in the file.
 
         Raises:
-            InputError: if the file is damaged, holds other things than plain values, or names a class that it
-                must not name (:class:`lit_ssl.checkpoints.classes.Names`).
+            InputError: if the file is damaged, holds other things than plain values, or names a
+                class that it must not name (:class:`lit_ssl.checkpoints.classes.Names`).
         """
         if isinstance(checkpoint_path, str | Path):
             refuse_damaged(checkpoint_path)
