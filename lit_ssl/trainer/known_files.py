@@ -17,8 +17,10 @@ def know_files(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
     Lightning forgets all but one of them where a run has another folder than the one that wrote the
     checkpoint: a resumed run, whose logger gives it a new one, and a run whose folder was moved.
     Its best file then is the best since the resume. Here files are found in the folder of now, else
-    where they were; those that are nowhere are left out. Files in other folders than that of the
-    run are never deleted, nor written over. Rank zero looks for all processes.
+    where they were; those that are nowhere, or are no checkpoints, are left out. Files in other
+    folders than that of the run are never deleted, nor written over, whatever a checkpoint calls
+    them: Lightning itself would follow ``..`` and other protocols. Rank zero looks for all
+    processes.
 
     Args:
         trainer: The running trainer, before the states of its callbacks are loaded.
@@ -26,7 +28,7 @@ def know_files(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
     """
     for callback in trainer.checkpoint_callbacks:
         state = checkpoint.get("callbacks", {}).get(callback.state_key)
-        if isinstance(callback, ModelCheckpoint) and state and "best_model_path" in state:
+        if isinstance(callback, ModelCheckpoint) and state:
             found = _found(callback, state) if trainer.is_global_zero else None
             state.update(trainer.strategy.broadcast(found))
 
@@ -34,24 +36,27 @@ def know_files(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
 def _found(callback: ModelCheckpoint, state: dict[str, Any]) -> dict[str, Any]:
     """What is to be changed in the state of a callback."""
     there, here = str(state.get("dirpath") or ""), str(callback.dirpath)
-    if "://" in there + here:
-        return {}
+    ending = callback.FILE_EXTENSION
 
     def now(path: str) -> str:
         """Where a file lies now; empty if nowhere."""
+        if "://" in path + here:  # only what is in the run's own folder is known to be its own
+            is_own = path.startswith(f"{here.rstrip('/')}/") and ".." not in path.split("/")
+            return path if is_own and path.endswith(ending) else ""
         is_below = bool(there) and path.startswith(there + os.sep)
         moved = os.path.join(here, os.path.relpath(path, there)) if is_below else path
-        return next((p for p in (moved, path) if path and os.path.exists(p)), "")
+        places = (os.path.normpath(p) for p in (moved, path) if path.endswith(ending))
+        return next((p for p in places if os.path.exists(p)), "")
 
     last = now(state.get("last_model_path", ""))
-    is_own = os.path.dirname(os.path.abspath(last)) == os.path.abspath(here)
+    is_own = "://" in here or os.path.dirname(os.path.abspath(last)) == os.path.abspath(here)
     models = {now(path): score for path, score in state.get("best_k_models", {}).items()}
     models.pop("", None)
     found: dict[str, Any] = {
         "dirpath": callback.dirpath,
         "best_k_models": models,
         "last_model_path": last if last and is_own else "",
-        "best_model_path": now(state["best_model_path"]),
+        "best_model_path": now(state.get("best_model_path", "")),
     }
     if models:
         best, worst = (min, max) if callback.mode == "min" else (max, min)

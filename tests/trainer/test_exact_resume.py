@@ -314,6 +314,31 @@ def test_a_folder_that_was_moved(traces, fit, tmp_path):
     assert os.path.exists(other.best_model_path)
 
 
+@pytest.mark.parametrize("ending", ["", ".ckpt"])
+@pytest.mark.parametrize("how", ["protocol", "dots", "own dots", "absolute"])
+def test_a_checkpoint_chooses_no_file_to_delete(fit, tmp_path, monkeypatch, how, ending):
+    monkeypatch.chdir(tmp_path)
+    precious = tmp_path / f"precious{ending}"
+    precious.mkdir()
+    (precious / "thesis.tex").touch()
+    fit(ModelCheckpoint("first", filename="x"), max_epochs=1)
+    content = torch.load("first/x.ckpt", weights_only=True)
+    (state,) = (s for name, s in content["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    there, path = {
+        "protocol": ("x://", f"local://{precious}"),
+        "dots": ("/x/y/z", f"/x/y/z/../../{precious.name}"),
+        "own dots": (str(tmp_path / "second"), f"{tmp_path}/second/../{precious.name}"),
+        "absolute": (None, str(precious)),
+    }[how]
+    paths = {"best_model_path": path, "last_model_path": path, "kth_best_model_path": path}
+    state |= {"dirpath": there, **paths, "best_k_models": {path: torch.tensor(9.0)}}
+    torch.save(content, "stranger.ckpt")
+    for monitor in (None, "val/loss"):
+        saves = ModelCheckpoint("second", monitor=monitor, save_last=True)
+        fit(saves, LastCheckpoint(), max_epochs=3, ckpt_path="stranger.ckpt")
+        assert (precious / "thesis.tex").exists()
+
+
 @pytest.mark.distributed
 def test_two_processes(tmp_path):
     script = Path(__file__).with_name("run_resume_ranks.py")
