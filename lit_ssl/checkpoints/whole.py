@@ -115,6 +115,9 @@ def _of_archive(file: BinaryIO, path: Path) -> str | None:
                     stacklevel=2,
                 )
                 return None
+            # zipfile skips what stands before an archive, but torch counts from the beginning
+            if min(record.header_offset for record in records) != 0:
+                return "it is damaged: something else stands before its records"
             if len({record.filename for record in records}) < len(records):
                 return "it is damaged: it has two records of one name"
             for record in records:

@@ -112,6 +112,16 @@ def test_no_bit_of_the_tables_changes_values(path, tmp_path):
         assert refused(file) == 2
 
 
+def test_one_file_behind_another(path, tmp_path):
+    """Python's reader of archives finds the second file, torch the first, where they are alike."""
+    other = {**CONTENT, "state_dict": {k: v + 1 for k, v in CONTENT["state_dict"].items()}}
+    save_whole(other, tmp_path / "b.ckpt")
+    both = tmp_path / "both.ckpt"
+    for before in (path.read_bytes(), b"PK\x03\x04", b"\x80\x02"):
+        both.write_bytes(before + (tmp_path / "b.ckpt").read_bytes())
+        assert "stands before" in damage(both)
+
+
 def test_every_bit_of_the_values_counts(path):
     """All bits of the pickle and of a tensor's record, one after the other."""
     content = path.read_bytes()
