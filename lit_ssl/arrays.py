@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,8 @@ from lit_ssl.opening import open_file
 __all__ = ["ArrayFileError", "read_array", "read_arrays"]
 
 _ENDING = ".npy"
+_ALWAYS = 64 << 20  # bytes that compressed arrays of any file may have together …
+_RATIO = 200  # … and how many times as many as the file: masks shrink to a hundredth
 
 
 class ArrayFileError(ValueError):
@@ -53,8 +56,14 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 def _members(file: BinaryIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if name.endswith(_ENDING)]
-        return {name.removesuffix(_ENDING): _array(archive.read(name)) for name in names}
+        found = [about for about in archive.infolist() if about.filename.endswith(_ENDING)]
+        size = sum(about.file_size for about in found)  # zipfile reads no more than that
+        if size > max(_ALWAYS, _RATIO * os.fstat(file.fileno()).st_size):
+            raise ArrayFileError(
+                f"its arrays expand to {size:,} bytes, more than {_RATIO} times its size: write it"
+                " with numpy.savez, which compresses nothing"
+            )
+        return {a.filename.removesuffix(_ENDING): _array(archive.read(a)) for a in found}
 
 
 def _array(content: bytes) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -155,6 +156,17 @@ def test_a_false_shape_takes_no_memory(tmp_path):
     np.savez(tmp_path / "b.npz", x=np.array([{}], dtype=object))
     with pytest.raises(ArrayFileError, match="Python objects"):
         read_arrays(tmp_path / "b.npz")
+
+
+def test_a_bomb_of_arrays_is_not_expanded(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a", "b", "c"):  # each alone would be allowed
+            archive.writestr(f"{name}.npy", bytes(40 << 20))
+    with pytest.raises(ArrayFileError, match="expand to"):
+        read_arrays(path)
+    np.savez_compressed(path, mask=np.zeros((1000, 1000), dtype=bool))
+    assert read_arrays(path)["mask"].shape == (1000, 1000)
 
 
 # CIFAR
