@@ -136,12 +136,15 @@ def _network_of(hparams: Mapping[str, Any]) -> tuple[str | None, Mapping[str, An
     backbone = hparams.get("backbone") if circuit is None else circuit
     if isinstance(backbone, Mapping) and str(backbone.get("class_path")).startswith("lit_ssl."):
         name = str(backbone["class_path"]).rpartition(".")[2]
-        args = backbone.get("init_args") or {}
+        args = backbone.get("init_args")
+        args = args if isinstance(args, Mapping) else {}
         return name, args if circuit is None else {
             **args,
             "num_classes": hparams.get("num_classes", 0),
         }
-    return backbone if isinstance(backbone, str) else None, hparams.get("backbone_kwargs") or {}
+    args = hparams.get("backbone_kwargs")
+    name = backbone if isinstance(backbone, str) else None
+    return name, args if isinstance(args, Mapping) else {}
 
 
 def _architecture(name: str, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from lit_ssl.checkpoints.extent import ExtentError, check_hparams
 from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
 
@@ -56,7 +57,10 @@ def read_file(
         content = _load(file, others=not plain_only)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}, no names")
+        check_hparams(content, path)
         return content
+    except ExtentError:
+        raise
     except Exception as error:  # each reader has its own kinds
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} cannot be read as a {_SINGLE[kind]}: {reason}") from error

@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.core.saving import load_hparams_from_tags_csv
 
 from lit_ssl.checkpoints.classes import Names, class_paths
+from lit_ssl.checkpoints.extent import check_extent, check_hparams
 from lit_ssl.checkpoints.files import read_file
 from lit_ssl.checkpoints.parsing import names_here, only_names
 from lit_ssl.errors import InputError
@@ -92,6 +93,7 @@ def _read(source: Any) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{_shown(source)} is no checkpoint")
+    check_hparams(content, _shown(source))
     return content
 
 
@@ -120,7 +122,8 @@ def _of_file(path: Any) -> dict[str, Any]:
     try:
         with fsspec.open(str(path), "r", encoding="utf-8") as file:
             found = yaml.safe_load(file)
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as hyper-parameters: {reason}") from error
+    check_extent(found, path)  # aliases may stand for any number of values
     return found if isinstance(found, dict) else {}

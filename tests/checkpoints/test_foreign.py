@@ -85,6 +85,50 @@ def test_no_door_builds_what_a_file_names(folder, name):
     assert "planted" not in sys.modules
 
 
+def nested(value, times, copies=1):
+    for _ in range(times):
+        value = [value] * copies
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (nested(1, 12, copies=10), "more than 100,000"),
+        (nested(1, 300), "too deeply"),
+        ("a" * 10_000_000, "10,000,000 characters"),
+        (None, "hold themselves"),
+    ],
+)
+def test_hyper_parameters_that_stand_for_too_much(folder, value, why):
+    loop = []
+    loop.append(loop)
+    hparams = {**PLAIN, "backbone_kwargs": {"a": loop if value is None else value}}
+    path = write_checkpoint(folder / "x.ckpt", {**INSTANTIATOR, **hparams})
+    data = {"_class_path": "lit_ssl.datamodules.MNIST5kDataModule", **INSTANTIATOR, **hparams}
+    of_data = write_checkpoint(folder / "y.ckpt", {}, datamodule_hyper_parameters=data)
+    for enter in (
+        lambda: ImageClassifier.load_from_checkpoint(path),
+        lambda: ImageClassifier.load_from_checkpoint(path.as_uri()),
+        lambda: export_checkpoint(path, "out.safetensors"),
+        lambda: export_checkpoint(of_data, "out.safetensors"),
+        lambda: MNIST5kDataModule.load_from_checkpoint(of_data),
+        lambda: PretrainedClassifier(str(path)),
+    ):
+        with pytest.raises(InputError, match=f"hyper-parameters.*{why}"):
+            enter()
+
+
+def test_aliases_in_a_file_of_hyper_parameters(folder):
+    path = write_checkpoint(folder / "x.ckpt", dict(PLAIN))
+    (folder / "a.yaml").write_text(yaml.safe_dump({**PLAIN, "milestones": nested([1], 12, 10)}))
+    (folder / "b.yaml").write_text("milestones: &a [*a]\n")
+    (folder / "c.yaml").write_text("milestones: " + "[" * 5000 + "]" * 5000)
+    for name in ("a.yaml", "b.yaml", "c.yaml"):
+        with pytest.raises(InputError):
+            ImageClassifier.load_from_checkpoint(path, hparams_file=name)
+
+
 def test_hyper_parameters_in_a_file_beside_it(folder):
     path = write_checkpoint(folder / "x.ckpt", dict(PLAIN))
     (folder / "hparams.yaml").write_text(yaml.safe_dump(INSTANTIATOR | ATTACKS["function"]))
