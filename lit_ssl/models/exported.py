@@ -12,7 +12,7 @@ import torch
 from timm import create_model
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputError, InputFileNotFoundError
+from lit_ssl.errors import InputError, InputFileNotFoundError, quoted
 from lit_ssl.models.backbones import conv_stem
 from lit_ssl.models.backbones.by_name import OWN_BACKBONES
 from lit_ssl.models.backbones.fetching import weights_follow
@@ -59,11 +59,14 @@ def build_network(name: str, args: Mapping[str, Any]) -> nn.Module:
             if name in _OWN:
                 return _OWN[name](**args)
             return create_model(name, num_classes=0, **args)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError, OSError) as error:
         if isinstance(error, InputError):
             raise
         who = "timm" if is_of_timm(name) else "lit_ssl"
-        raise InputError(f"{who} cannot build {name!r} with {dict(args)}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{who} cannot build {quoted(name)} with {quoted(dict(args))}: {reason:.300}"
+        ) from error
 
 
 def load_exported(path: str | Path) -> nn.Module:
@@ -90,7 +93,7 @@ def load_exported(path: str | Path) -> nn.Module:
         raise InputError(f"{path} was not written by `lit-ssl export`: it names no network")
     try:
         args = dict(json.loads(about.get("model_args", "{}")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged: its model_args are no JSON object") from error
     if reading := [key for key in _READING if args.get(key)]:
         raise InputError(
@@ -98,7 +101,10 @@ def load_exported(path: str | Path) -> nn.Module:
             "build the network yourself, and load its weights with safetensors"
         )
     network = build_network(name, args)
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not hold the weights of the {name} that it names") from error
     return network.eval()
 
 

@@ -194,6 +194,17 @@ def test_the_description_in_an_exported_file(folder):
     save_file({"x": torch.zeros(1)}, folder / "x.safetensors", metadata=about)
     with pytest.raises(InputError, match="asks for another file, by checkpoint_path"):
         load_exported(folder / "x.safetensors")
+    for name, text, why in (
+        ("resnet10t", "[" * 100_000, "no JSON object"),
+        ("resnet10t", "{}", "does not hold the weights"),
+        ("vit_tiny_patch16_224", '{"img_size": [0, 0]}', "cannot build"),
+        ("local-dir:nowhere", "{}", "cannot build"),
+        ("a/b", "{}", "cannot build"),
+    ):
+        about = {"timm_model": name, "model_args": text}
+        save_file({"x": torch.zeros(1)}, folder / "z.safetensors", metadata=about)
+        with pytest.raises(InputError, match=why):
+            load_exported(folder / "z.safetensors")
     part = {"class_path": "planted.Network", "init_args": {}}
     args = {"tokenizer": part, "num_modules": 2}
     about = {"lit_ssl_model": "NeuralAttentiveCircuit", "model_args": json.dumps(args)}
