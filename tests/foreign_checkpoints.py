@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -77,6 +78,19 @@ ATTACKS: dict[str, dict] = {
             "class_path": "timm.models.VisionTransformer",
             "init_args": {"pretrained_cfg": {"file": "planted.pth"}},
         },
+    },
+}
+_CONFIG = {"class_path": "transformers.BertConfig", "dict_kwargs": {"auto_map": {"AutoModel": "a"}}}
+_BERT = {"class_path": "transformers.BertModel", "init_args": {"config": _CONFIG}}
+ATTACKS |= {
+    "remote code in YAML": {**PLAIN, "backbone": json.dumps(_BERT)},
+    "remote code in YAML, inside": {
+        **PLAIN,
+        "backbone": {**_BERT, "init_args": {"config": json.dumps(_CONFIG)}},
+    },
+    "remote code in YAML in YAML": {
+        **PLAIN,
+        "backbone": json.dumps({**_BERT, "init_args": {"config": json.dumps(_CONFIG)}}),
     },
 }
 # Here the type of the argument makes jsonargparse look behind a plain string.

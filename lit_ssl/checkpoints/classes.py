@@ -14,10 +14,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lit_ssl.checkpoints.extent import check_extent
 from lit_ssl.errors import InputError
 
 __all__ = ["ForeignClassError", "Names", "class_paths"]
@@ -135,10 +137,14 @@ class Names:
         """
         waiting: list[tuple[Any, str, bool]] = [(hparams, option, False)]
         seen: set[tuple[int, bool]] = set()  # one object may stand in several places
+        kept: list[Any] = []  # so that no other object gets the number of one in ``seen``
         while waiting:
             value, place, is_foreign = waiting.pop()
+            if isinstance(value, str):
+                value = self._of_yaml(value)  # as jsonargparse takes it, where a type allows
             if not isinstance(value, Mapping | list | tuple | set | frozenset):
                 continue
+            kept.append(value)
             if (id(value), is_foreign) in seen:
                 continue
             seen.add((id(value), is_foreign))
@@ -154,6 +160,17 @@ class Names:
                 self._check_argument(str(key), item, place, is_foreign)
                 is_inside = key in ("init_args", "dict_kwargs")
                 waiting.append((item, place if is_inside else f"{place}.{key}", is_foreign))
+
+    def _of_yaml(self, text: str) -> Any:
+        """The mapping or list that a text may be taken for; None: it is only a text."""
+        if not any(sign in text for sign in ":[{"):
+            return None
+        try:
+            found = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return None
+        check_extent(found, self.path)
+        return found
 
     def _check_argument(self, key: str, value: object, place: str, is_foreign: bool) -> None:
         if key == "_instantiator" and value is not None and value not in _INSTANTIATORS:
