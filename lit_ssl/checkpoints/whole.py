@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from lit_ssl.opening import open_file
 from lit_ssl.parts import replacing
 
 __all__ = ["damage", "save_whole"]
@@ -21,6 +25,17 @@ _BLOCK = 1 << 20  # bytes read at a time
 _ARCHIVE = b"PK\x03\x04"
 _PICKLE = b"\x80\x02"  # how files of torch.save before 1.6 begin
 _FOLDER = 0x10  # torch reads nothing of a record with this bit, and takes what is in memory
+# What the table of a sharded checkpoint is made of.
+_OF_TABLES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
+_HELPERS = (
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    ("collections", "OrderedDict"),
+    ("pathlib", "Path"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "WindowsPath"),
+    ("pathlib._local", "PosixPath"),  # of Python 3.13
+)
 _FOREIGN = "it was not written by torch.save"
 
 # What is known of files: identity, size and times → why it is damaged.
@@ -73,6 +88,41 @@ def _of_folder(folder: Path) -> str | None:
         return "it is an empty folder"
     if any(name.endswith(".distcp") for name in names) and ".metadata" not in names:
         return "its writing was not finished: .metadata, which comes last, is missing"
+    return _of_table(folder / ".metadata") if ".metadata" in names else None
+
+
+class _TableUnpickler(pickle.Unpickler):
+    """Reads the table of a sharded checkpoint, which torch itself unpickles with all that is in it.
+
+    Only the classes of tables are built, and Python's other names are refused.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A class of tables."""
+        is_type = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_type or (module, name) in _HELPERS:
+            return super().find_class(module, name)
+        if module not in _OF_TABLES or "." in name:
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        found = super().find_class(module, name)
+        is_entry = isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum))
+        if not is_entry or found.__module__ not in _OF_TABLES:
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        return found
+
+
+def _of_table(path: Path) -> str | None:
+    if path.stat().st_size == 0:
+        return "its .metadata is empty"
+    try:
+        with open_file(path) as file:
+            _TableUnpickler(file).load()
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        return f"its .metadata is damaged, or names code ({error!s:.80}), and none is run"
+    except Exception as error:  # a damaged pickle leads to errors of many kinds
+        return f"its .metadata is damaged ({type(error).__name__})"
     return None
 
 

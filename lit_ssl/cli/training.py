@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import warnings
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from lit_ssl.callbacks import ExactResume, FiniteGuard, LastCheckpoint, LastValidation, StepSeeder
 from lit_ssl.checkpoints.classes import Names, class_paths
+from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.checkpoints.parsing import only_names
 from lit_ssl.cli.auto_resume import earlier_run, home_without_logger, with_true_flag
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
@@ -229,6 +231,8 @@ class LitSSLCLI(LightningCLI):
             config["ckpt_path"] = last_checkpoint(config.trainer.as_dict(), command)
         if is_file_here(config.get("ckpt_path")):
             self._merge_checkpoint(command, config.ckpt_path)
+        elif os.path.isdir(config.get("ckpt_path") or ""):  # sharded: torch unpickles its table
+            refuse_damaged(config.ckpt_path)
         needed = [name for name in ("model", "data") if not self.config[command].get(name)]
         if needed:
             classes = " ".join(f"--{name} CLASS" for name in needed)

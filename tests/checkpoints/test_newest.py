@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import threading
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_folders_of_shards(tmp_path):
     assert [(one.path, one.why[:27]) for one in passed] == [
         (shards, "its writing was not finished"[:27])
     ]
-    (shards / ".metadata").touch()
+    (shards / ".metadata").write_bytes(pickle.dumps({}))
     assert found(tmp_path) == found(shards) == shards
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import resource
 import signal
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.distributed import checkpoint
 
 from lit_ssl.checkpoints import whole
 from lit_ssl.checkpoints.files import read_file
+from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.checkpoints.whole import damage, save_whole
 from lit_ssl.errors import InputError
 from lit_ssl.files import write_file
@@ -182,9 +186,42 @@ def test_other_files(tmp_path):
     (shards / "__0_0.distcp").touch()
     assert damage(shards).startswith("its writing was not finished")
     (shards / ".metadata").touch()
-    assert damage(shards) is None
+    assert damage(shards) == "its .metadata is empty"
     with pytest.raises(FileNotFoundError):
         damage(tmp_path / "none")
+
+
+class Reduced:
+    def __init__(self, function, *args):
+        self.called = function, args
+
+    def __reduce__(self):
+        return self.called
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_of_a_sharded_checkpoint_runs_nothing(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    folder = tmp_path / "a.ckpt"
+    content = {"state_dict": module.state_dict(), "epoch": 1, "lists": [OrderedDict(a=0.5)]}
+    checkpoint.save(content, checkpoint_id=folder, no_dist=True)
+    assert damage(folder) is None
+    whole_table = (folder / ".metadata").read_bytes()
+    entered = tmp_path / "entered"
+    for function, args in (
+        (open, (str(entered), "w")),
+        (checkpoint.filesystem.FileSystem().create_stream, ()),
+        (eval, (f"open({str(entered)!r}, 'w')",)),
+        (torch.load, (str(entered),)),
+        (checkpoint.filesystem.pickle.loads, (b"",)),
+    ):
+        (folder / ".metadata").write_bytes(pickle.dumps(Reduced(function, *args)))
+        assert "names code" in damage(folder)
+        with pytest.raises(InputError, match="none is run"):
+            refuse_damaged(folder)
+    (folder / ".metadata").write_bytes(whole_table[: len(whole_table) // 2])
+    assert "is damaged" in damage(folder)
+    assert not entered.exists()
 
 
 # writing
