@@ -14,11 +14,13 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.errors import InputError
+from lit_ssl.files import read_text
 
-__all__ = ["NAME", "FolderLock", "last_run_in", "new_run", "new_version"]
+__all__ = ["NAME", "FolderLock", "in_the_way", "last_run_in", "new_run", "new_version"]
 
 NAME = ".lit_ssl_run"  # of the file that is locked, and tells whose folder it is
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _open: set[int] = set()  # files of this process that are locked
 
 
@@ -48,6 +50,9 @@ def new_version(parent: Path, first: int = 0) -> int:
 
     Returns:
         N.
+
+    Raises:
+        InputError: If no folder can be made there.
     """
     number = first
     while True:
@@ -55,10 +60,34 @@ def new_version(parent: Path, first: int = 0) -> int:
             parent.mkdir(parents=True, exist_ok=True)
             (parent / f"version_{number}").mkdir()
             return number
-        except FileExistsError:
-            number += 1
         except FileNotFoundError:  # a run that had nothing to leave has just removed the parent
             continue
+        except OSError as error:
+            if (what := in_the_way(parent)) is not None:
+                raise InputError(
+                    f"{what} is no folder, and the run needs one there: choose another place "
+                    "(--trainer.default_root_dir, the logger's save_dir)"
+                ) from error
+            if not isinstance(error, FileExistsError):
+                raise InputError(
+                    f"{parent} cannot be written ({error.strerror}); choose another folder for "
+                    "the runs (--trainer.default_root_dir, the logger's save_dir)"
+                ) from error
+            number += 1
+
+
+def in_the_way(folder: Path) -> Path | None:
+    """What stands in the place of a folder, or of one above it: a file, or a link to nothing.
+
+    Args:
+        folder: It need not exist.
+
+    Returns:
+        Its path; None if the folder is there, or nothing is.
+    """
+    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+    is_folder = there.is_dir() or not os.path.lexists(there)
+    return None if is_folder else there
 
 
 def last_run_in(folder: Path) -> dict[str, Any]:
@@ -69,8 +98,8 @@ def last_run_in(folder: Path) -> dict[str, Any]:
         None. Empty if there is nothing to read.
     """
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or of a process that was killed in the middle
+        found = json.loads(read_text(folder / NAME))
+    except ValueError:  # none, or of a process that was killed in the middle
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -103,7 +132,8 @@ class FolderLock:
     def _lock(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
         while True:
-            file = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+            # A link could lead to a file of somebody else, and what is noted would replace it.
+            file = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
             try:
                 _flock(file)
             except BlockingIOError as error:
