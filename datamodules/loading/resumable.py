@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from lit_ssl.datamodules.loading.from_checkpoint import DataFromCheckpoint
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 
 __all__ = ["ResumableDataLoader", "ResumingData", "RowsLoader", "Targets"]
@@ -179,7 +180,7 @@ class ResumableDataLoader(RowsLoader):
         }
 
 
-class ResumingData:
+class ResumingData(DataFromCheckpoint):
     """Part of a data module whose training loaders continue in the middle of an epoch.
 
     Lightning restores loaders by itself, but not if a module has asked for

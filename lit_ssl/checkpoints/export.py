@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from lit_ssl.checkpoints.files import find_class, load_module, read_file
+from lit_ssl.checkpoints.classes import ForeignClassError, Names
+from lit_ssl.checkpoints.files import read_file
+from lit_ssl.checkpoints.modules import find_class, load_module
 from lit_ssl.checkpoints.origins import weights_of
 from lit_ssl.checkpoints.prefixes import StateDict
 from lit_ssl.errors import InputError, listed
@@ -49,8 +52,8 @@ def export_checkpoint(
 ) -> str:
     """Write the encoder of a checkpoint, or of another file of weights, with timm's key names.
 
-    Nothing in the file is executed (``weights_only=True``). Of checkpoints of other classes than
-    this package's, the class of their module is imported, which tells the encoder.
+    Nothing in the file is executed, and it chooses no code: of checkpoints of other classes than
+    this package's a person names the class, whose module tells the encoder.
 
     Args:
         checkpoint: file that a run wrote, or any other of
@@ -58,8 +61,8 @@ def export_checkpoint(
         out: file to write, ``.safetensors``; one that exists is not written over.
         model_name: name of the encoder, of timm or of this package; None: ``hparams.backbone``, if
             that is a name or a network of this package.
-        class_path: class of the module, to take its ``encoder``; None: as stored in checkpoints of
-            ``lit-ssl fit``.
+        class_path: class of the module, to take its ``encoder``; None: that of this package which
+            the checkpoint names.
         prefix: of the encoder's names in the file; None: by the origin, or the one that fits.
         model_args: arguments of the encoder; None: those of the run, ``hparams.backbone_kwargs``.
 
@@ -74,12 +77,11 @@ def export_checkpoint(
     found = content.get("hyper_parameters")
     hparams: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
     stored = hparams.get("_class_path")
-    foreign = class_path
-    if foreign is None and stored is not None and not stored.startswith("lit_ssl."):
-        foreign = stored
     encoder: nn.Module | StateDict | None = None
-    if foreign is not None:
-        encoder = _encoder_of_module(checkpoint, foreign, hparams)
+    if class_path is not None:
+        encoder = _encoder_of_module(checkpoint, find_class(class_path), hparams)
+    elif stored is not None and not str(stored).startswith("lit_ssl."):
+        Names(checkpoint, how="if you trust it, name it yourself, --class {name}").find(stored)
     elif "pytorch-lightning_version" in content and prefix is None:
         encoder = _without_backbone(content, checkpoint, hparams)
     name, args = _network_of(hparams)
@@ -94,7 +96,9 @@ def export_checkpoint(
         weights = weights_of(content, checkpoint, network, prefix)
         encoder, by_class_token = weights.encoder, weights.by_class_token
     data = content.get("datamodule_hyper_parameters")
-    mean, std = _normalisation(data if isinstance(data, Mapping) else {})
+    how = "export_encoder takes mean and std in Python"
+    names = Names(checkpoint, [] if class_path is None else [class_path], how)
+    mean, std = _normalisation(data if isinstance(data, Mapping) else {}, names)
     method = class_path or hparams.get("_class_path", "")
     options: dict[str, Any] = {"mean": mean, "std": std, "method": method}
     return export_encoder(encoder, out, name, args, **options, by_class_token=by_class_token)
@@ -108,19 +112,20 @@ def _without_backbone(
         weights_of(content, path)
     except InputError as error:
         if "_class_path" in hparams:
-            return _encoder_of_module(path, hparams["_class_path"], hparams)
+            return _encoder_of_module(path, Names(path).find(hparams["_class_path"]), hparams)
         raise InputError(
             f"{path} was made in Python: name its class, --class package.Class."
         ) from error
     return None
 
 
-def _encoder_of_module(path: str | Path, class_path: str, hparams: Mapping[str, Any]) -> nn.Module:
+def _encoder_of_module(path: str | Path, kind: type, hparams: Mapping[str, Any]) -> nn.Module:
     """The encoder of a module of another package; where it pools by class token, with that."""
-    module = load_module(path, class_path, hparams)
+    module = load_module(path, kind, hparams)
     encoder = getattr(module, "encoder", None)
     if not isinstance(encoder, nn.Module):
-        raise InputError(f"{class_path} has no module `encoder` to export.")
+        name = f"{kind.__module__}.{kind.__name__}"
+        raise InputError(f"{name} has no module `encoder` to export.")
     around = (m for m in module.modules() if isinstance(m, ClassTokenViT) and m.vit is encoder)
     return next(around, encoder)
 
@@ -324,15 +329,22 @@ def _other_features(name: str, difference: float) -> str:
     )
 
 
-def _normalisation(hparams: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+def _normalisation(
+    hparams: Mapping[str, Any], names: Names
+) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std of the data module: as given, else its class's, else ImageNet's."""
     inner = hparams.get("dataset")
     if isinstance(inner, Mapping) and "class_path" in inner:  # composed of another data module
-        return _normalisation({"_class_path": inner["class_path"], **inner.get("init_args", {})})
+        found = {"_class_path": inner["class_path"], **inner.get("init_args", {})}
+        return _normalisation(found, names)
     mean, std = hparams.get("mean"), hparams.get("std")
     class_path = hparams.get("_class_path")
     if class_path and not (mean and std):
-        data_class = find_class(class_path)
-        mean = mean or getattr(data_class, "default_mean", None)
-        std = std or getattr(data_class, "default_std", None)
+        try:
+            data_class = names.find(class_path, "data")
+        except ForeignClassError as error:
+            rank_zero_warn(f"{error}; ImageNet's mean and std are noted instead of those it has")
+        else:
+            mean = mean or getattr(data_class, "default_mean", None)
+            std = std or getattr(data_class, "default_std", None)
     return mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -13,11 +11,8 @@ import torch
 
 from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
-from lit_ssl.models.backbones.fetching import weights_follow
 
 __all__ = [
-    "find_class",
-    "load_module",
     "read_checkpoint",
     "read_file",
 ]
@@ -129,57 +124,3 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if "state_dict" not in checkpoint:
         raise InputError(f"{path} is no Lightning checkpoint: it has no state_dict.")
     return checkpoint
-
-
-def find_class(class_path: str) -> type:
-    """Import a class by its full path.
-
-    Args:
-        class_path: for example ``lit_ssl.methods.MSN``.
-
-    Raises:
-        InputError: if it cannot be imported.
-    """
-    module, _, name = class_path.rpartition(".")
-    if not module:
-        raise InputError(
-            f"{class_path!r} is no class path; write it as package.module.{class_path}."
-        )
-    try:
-        found = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"class {class_path} cannot be imported: {error}.") from error
-    except AttributeError as error:
-        valid = [n for n, v in vars(import_module(module)).items() if isinstance(v, type)]
-        raise InputError(f"{module} has no class {name!r}.{did_you_mean(name, valid)}") from error
-    if not isinstance(found, type):
-        raise InputError(f"{class_path} is no class.")
-    return found
-
-
-def load_module(path: str | Path, class_path: str, hparams: Mapping[str, Any]) -> Any:
-    """Build the module of a checkpoint, by its class, with the weights of the checkpoint.
-
-    Args:
-        path: the checkpoint.
-        class_path: class of the module, which is imported.
-        hparams: hyper-parameters of the checkpoint.
-
-    Raises:
-        InputError: if there is no such class, or it cannot be built from the checkpoint.
-    """
-    module_class: Any = find_class(class_path)
-    if not hasattr(module_class, "load_from_checkpoint"):
-        raise InputError(f"{class_path} is no LightningModule.")
-    kwargs = hparams.get("backbone_kwargs") or {}
-    changed: dict[str, Any] = {}
-    if kwargs.get("pretrained"):  # for classes that build their network without us
-        changed["backbone_kwargs"] = {**kwargs, "pretrained": False}
-    try:
-        with weights_follow():  # they are in the checkpoint
-            return module_class.load_from_checkpoint(
-                path, map_location="cpu", weights_only=True, **changed
-            )
-    except (TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{class_path} cannot be built from {path}: {reason}") from error

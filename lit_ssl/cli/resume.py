@@ -11,18 +11,21 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 
-from lit_ssl.checkpoints.files import find_class, read_checkpoint
+from lit_ssl.checkpoints.classes import ForeignClassError, Names
+from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.checkpoints.newest import PassedOver, newest_checkpoint
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
 from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError
+from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.private import option_types
 
 __all__ = [
     "explain_misfit",
     "is_file_here",
     "last_checkpoint",
+    "line_after_nonfinite",
     "line_that_resumes",
     "run_folders",
     "stored_model",
@@ -108,6 +111,25 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
     )
 
 
+def line_after_nonfinite(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:
+    """What to tell a person whose training has stopped at a number that is none.
+
+    The same data in the same order would most likely end alike, so another seed of theirs goes
+    along, where they have one.
+
+    Args:
+        words: those of the command line, after ``lit-ssl``.
+        trainer: see :func:`line_that_resumes`.
+        started: likewise.
+    """
+    line = line_that_resumes(words, trainer, started)
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if "--ckpt_path" not in line or not hasattr(data, "seed"):
+        return line
+    seed = run_seed(data.seed) + 1
+    return f"{line} --data.seed {seed} (the data then come in another order)"
+
+
 def _is_since(path: Path, started: float) -> bool:
     try:
         return path.stat().st_mtime >= started
@@ -121,7 +143,7 @@ def _saved_for_slurm(root: str) -> list[Path]:
 
 
 def stored_model(
-    path: str, asked: str | None, given: Collection[str]
+    path: str, asked: str | None, given: Collection[str], names: Names
 ) -> tuple[str, dict[str, Any]] | None:
     """Class path and options of the model in a checkpoint, as far as nobody has given others.
 
@@ -129,18 +151,29 @@ def stored_model(
         path: the checkpoint.
         asked: class path of the model that the user names, if any.
         given: options that the user gives.
+        names: what the checkpoint may name.
 
     Returns:
         None if the checkpoint does not tell (its module was made in Python) or is of another class.
+
+    Raises:
+        InputError: if the checkpoint names a class that it must not name.
     """
     stored = dict(read_checkpoint(path).get("hyper_parameters", {}))
     class_path = stored.pop("_class_path", None)
     if class_path is None:
         return None
-    model_class = find_class(class_path)
-    if asked and find_class(asked) is not model_class:
+    try:
+        model_class = names.find(class_path)
+    except ForeignClassError:
+        if asked is None:
+            raise
         return None
-    accepted = set(option_types(class_parser(model_class))) - set(given)
+    if asked is not None and names.find(asked) is not model_class:
+        return None
+    stored = {name: value for name, value in stored.items() if name not in given}
+    names.check(stored)
+    accepted = option_types(class_parser(model_class))
     return class_path, {name: value for name, value in stored.items() if name in accepted}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lit_ssl.callbacks import ExactResume, LastCheckpoint, LastValidation, StepSeeder
+from lit_ssl.callbacks import ExactResume, FiniteGuard, LastCheckpoint, LastValidation, StepSeeder
+from lit_ssl.checkpoints.classes import Names, class_paths
+from lit_ssl.checkpoints.parsing import only_names
 from lit_ssl.cli.auto_resume import earlier_run, home_without_logger, with_true_flag
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.help import with_class_to_help
@@ -44,6 +47,7 @@ from lit_ssl.cli.resume import (
     explain_misfit,
     is_file_here,
     last_checkpoint,
+    line_after_nonfinite,
     line_that_resumes,
     stored_model,
 )
@@ -55,7 +59,7 @@ from lit_ssl.cli.trainer_options import (
     with_strategy_classes,
     without_checkpoints,
 )
-from lit_ssl.errors import InputError, OutputError, did_you_mean
+from lit_ssl.errors import InputError, NonFiniteError, OutputError, check_numbers, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.checkpoint_io import write_whole
@@ -90,9 +94,10 @@ class LitSSLCLI(LightningCLI):
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
     - always among the callbacks are ``ExactResume`` and ``StepSeeder``, so that resumed runs
       continue identically, ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is
-      saved and validated, ``LastingLogs``, so that a full disk costs logs and not the training,
-      ``SlurmRequeue``, which saves before a scheduler ends the job, where all processes share a
-      step, and ``RunLock``, so that no other run writes into its folders.
+      saved and validated, ``FiniteGuard``, which stops a fit that has diverged, ``LastingLogs``, so
+      that a full disk costs logs and not the training, ``SlurmRequeue``, which saves before a
+      scheduler ends the job, where all processes share a step, and ``RunLock``, so that no other
+      run writes into its folders.
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
@@ -112,6 +117,7 @@ class LitSSLCLI(LightningCLI):
         self.words: list[str] = []  # as they were typed
         self.parsed_args: dict[str, Any] | Namespace | None = None
         self.stored: dict[str, Any] = {}
+        self.names: Names | None = None  # what the checkpoint may name
         self.failure: Exception | None = None
         self.then: list[str] = []  # what follows a fit
         self.home: Path | None = None  # with --auto_resume: the folder of an earlier run, or a root
@@ -146,6 +152,8 @@ class LitSSLCLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        # Lightning runs what is in a checkpoint behind a URL, unless it is told not to
+        parser.set_defaults(weights_only=True)
         if subcommand == "fit":
             parser.add_argument(
                 "--then",
@@ -262,16 +270,18 @@ class LitSSLCLI(LightningCLI):
     def _merge_checkpoint(self, command: str, path: str) -> None:
         asked = self.config[command].get("model")
         given = self.given.get("model.init_args") or Namespace()
-        found = stored_model(path, asked and asked.class_path, given.as_dict())
+        self.names = Names(path, class_paths(self.config[command].as_dict()))
+        found = stored_model(path, asked and asked.class_path, given.as_dict(), self.names)
         if found is None:
             return
         class_path, self.stored = found
         entries = {command: {"model": {"class_path": class_path, "init_args": self.stored}}}
-        try:
-            self.config = self.parser.parse_object(entries, self.config)
-        except ParseError as error:
-            line = self._explain(error, entries)
-            raise InputError(f"hyper-parameters of {path}: {line}") from error
+        with only_names(self.names):  # what looks for the mistake imports classes, too
+            try:
+                self.config = self.parser.parse_object(entries, self.config)
+            except ParseError as error:
+                line = self._explain(error, entries)
+                raise InputError(f"hyper-parameters of {path}: {line}") from error
 
     def _part(self, config: Namespace, key: str) -> Any:
         """A part of the configuration, e.g. ``model``, of the command if there is one."""
@@ -333,10 +343,11 @@ class LitSSLCLI(LightningCLI):
         """Build data, model and trainer; an error of a constructor comes out as it was raised."""
         follow = self._part(self.config, "ckpt_path") not in (None, "best", "hpc")
         try:
-            with weights_follow(follow):
-                super().instantiate_classes()
-            if follow and not self.model.strict_loading:  # the checkpoint may hold only some
-                super().instantiate_classes()
+            with nullcontext() if self.names is None else only_names(self.names):
+                with weights_follow(follow):
+                    super().instantiate_classes()
+                if follow and not self.model.strict_loading:  # the checkpoint may hold only some
+                    super().instantiate_classes()
         except Exception as error:
             failure = error
             if self.failure is not None and raised_in(error).partition(".")[0] == "jsonargparse":
@@ -369,10 +380,19 @@ class LitSSLCLI(LightningCLI):
         """Build the trainer, with the callbacks that every run has."""
         given = self._part(self.config_init, "trainer")
         check_strategy(given.get("strategy"))
+        plain = {k: v for k, v in given.items() if isinstance(v, int | float)}
+        check_numbers(plain, "trainer.")
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         callbacks = without_checkpoints(callbacks, given)
-        for kind in (ExactResume, LastValidation, StepSeeder, SlurmRequeue, LastingLogs):
+        for kind in (
+            FiniteGuard,
+            ExactResume,
+            LastValidation,
+            StepSeeder,
+            SlurmRequeue,
+            LastingLogs,
+        ):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
         callbacks.append(self.run_lock)
@@ -409,6 +429,8 @@ class LitSSLCLI(LightningCLI):
             end_children(self.trainer)
             raise
         except Exception as error:
+            if isinstance(error, NonFiniteError) and subcommand == "fit" and self.first_batch.seen:
+                tell(line_after_nonfinite(self.words, self.trainer, self.first_batch.started))
             if not self.first_batch.seen:
                 remove_unused_run(self.trainer, self.first_batch.started)
             config = self.config[subcommand]
@@ -432,7 +454,8 @@ class LitSSLCLI(LightningCLI):
         for command in self.then:
             tell(f"{command}: {short(best) if best else 'the end of the training'}")
             run_command = getattr(self.trainer, command)
-            run_command(self.model, datamodule=self.datamodule, ckpt_path=best)
+            kwargs = {"datamodule": self.datamodule, "ckpt_path": best, "weights_only": True}
+            run_command(self.model, **kwargs)
             getattr(self, f"after_{command}")()
         self.run_lock.note_end(self.trainer)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, InputImportError, did_you_mean
 from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
-from lit_ssl.models.backbones.fetching import do_weights_follow, fetching
+from lit_ssl.models.backbones.fetching import do_weights_follow, fetching, without_weights
 from lit_ssl.transforms.preprocessing import Preprocessing, without_long_ends
 
 __all__ = ["Classifier", "load_classifier"]
@@ -69,7 +69,7 @@ def _timm(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classifier:
     if not timm.is_model(name) and "/" not in name:
         raise InputError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
     with fetching(f"timm:{name}", _INSTEAD):
-        network = timm.create_model(name, pretrained=pretrained, **kwargs)
+        network = timm.create_model(name, pretrained=pretrained, **without_weights(kwargs))
     given = {key: kwargs[key] for key in ("img_size",) if key in kwargs}
     config = timm.data.resolve_model_data_config(network, args=given)
     steps = timm.data.create_transform(**config, is_training=False, use_prefetcher=True)
@@ -113,12 +113,14 @@ def _transformers(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Classi
             f"hf:{name} needs transformers: pip install 'lit-ssl[hf]'"
         ) from error
     with fetching(f"hf:{name}", _INSTEAD, ValueError):
-        processor = AutoImageProcessor.from_pretrained(name)
+        # else transformers would ask on the terminal whether to run what the folder holds
+        trusts = bool(kwargs.setdefault("trust_remote_code", False))
+        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=trusts)
         if pretrained:
             model = AutoModelForImageClassification.from_pretrained(name, **kwargs)
         else:
             config = AutoConfig.from_pretrained(name, **kwargs)
-            model = AutoModelForImageClassification.from_config(config)
+            model = AutoModelForImageClassification.from_config(config, trust_remote_code=trusts)
     text = f"transformers' for {name} ({type(processor).__name__})"
     preprocessing = Preprocessing(_Processor(processor), text=text)
     return Classifier(_Logits(model), int(model.config.num_labels), preprocessing, Path(name).name)

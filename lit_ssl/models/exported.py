@@ -35,6 +35,10 @@ _OWN: dict[str, Callable[..., nn.Module]] = {
 _TOLD = (conv_stem.vitc_4gf.__name__, conv_stem.deit_small_convstem.__name__)
 
 
+# Arguments of timm by which it reads weights from a file or the net.
+_READING = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+
+
 def is_of_timm(name: str) -> bool:
     """Whether timm builds a network of this name without this package."""
     return name not in _OWN and name not in _TOLD
@@ -84,7 +88,16 @@ def load_exported(path: str | Path) -> nn.Module:
     name = about.get("timm_model") or about.get("lit_ssl_model")
     if name is None:
         raise InputError(f"{path} was not written by `lit-ssl export`: it names no network")
-    network = build_network(name, json.loads(about.get("model_args", "{}")))
+    try:
+        args = dict(json.loads(about.get("model_args", "{}")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged: its model_args are no JSON object") from error
+    if reading := [key for key in _READING if args.get(key)]:
+        raise InputError(
+            f"{path} asks for another file, by {reading[0]}, which `lit-ssl export` never writes: "
+            "build the network yourself, and load its weights with safetensors"
+        )
+    network = build_network(name, args)
     network.load_state_dict(state)
     return network.eval()
 

@@ -96,7 +96,9 @@ def load_tokenizer(path: str) -> Any:
     if os.path.isfile(path):
         return wordpiece_tokenizer(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         if os.path.exists(path):
             reason = f"transformers says: {' '.join(str(error).split())[:200]}"

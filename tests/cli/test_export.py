@@ -43,8 +43,8 @@ def metadata(path):
 @pytest.mark.parametrize("wrapped", ["false", "true"])
 def test_timm_gives_the_same_features(trained, lit_ssl, workdir, wrapped):
     path = trained(*MODEL, f"--model.wrapped={wrapped}", "--data.std=[0.1,0.2,0.3]")
-    result = lit_ssl("export", path, "out/vit.safetensors")
-    assert result.code == 0
+    result = lit_ssl("export", path, "out/vit.safetensors", "--class", "toy_project.TinyViT")
+    assert result.code == 0, result.err
     assert result.out.splitlines()[0] == "wrote out/vit.safetensors; load it with"
 
     import toy_project
@@ -113,12 +113,14 @@ none.pt x.safetensors
     no checkpoint none.pt.
 check.ckpt x.safetensors
     no checkpoint check.ckpt. Did you mean checkpoint.ckpt?
-checkpoint.ckpt x.pth
+checkpoint.ckpt x.pth --class toy_project.TinyViT
     x.pth: the name must end in .safetensors
-checkpoint.ckpt x.safetensors --model-name resnet18
+checkpoint.ckpt x.safetensors --class toy_project.TinyViT --model-name resnet18
     timm cannot build 'resnet18' with
 checkpoint.ckpt x.safetensors --class toy_project.TinyVit
     toy_project has no class 'TinyVit'. Did you mean TinyViT?
+checkpoint.ckpt x.safetensors
+    checkpoint.ckpt names toy_project.TinyViT (model), which is not of this package
 recipe.yaml x.safetensors
     recipe.yaml cannot be read as a checkpoint:
 """
@@ -139,7 +141,7 @@ def test_what_cannot_be_exported(trained, lit_ssl, workdir, words, message):
 
 
 def test_model_without_encoder(trained, lit_ssl):
-    result = lit_ssl("export", trained(), "x.safetensors")
+    result = lit_ssl("export", trained(), "x.safetensors", "--class=toy_project.ToyModel")
     assert result.err == "error: toy_project.ToyModel has no module `encoder` to export.\n"
 
 

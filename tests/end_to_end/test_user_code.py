@@ -52,10 +52,13 @@ def test_subclass_of_a_method_with_an_own_option(lit_ssl, finished, recipe):
         rows.append(torch.load(folder / "predictions.pt", weights_only=True))
     assert torch.allclose(3 * rows[0], rows[1])
 
-    # without a word about the model, the checkpoint names it
+    # the checkpoint names the class, but only the user may choose code
     words = ["--data=MNIST5kDataModule", "--ckpt_path=last", "--trainer.accelerator=cpu"]
     words += ["--trainer.callbacks+=KNNEvaluator", "--trainer.callbacks.feature_method=features"]
-    alone = lit_ssl("validate", *words)
+    refused = lit_ssl("validate", *words)
+    assert refused.code == 2
+    assert "name it yourself, --model user_project.ScaledMSN" in refused.err
+    alone = lit_ssl("validate", "--model=user_project.ScaledMSN", *words)
     assert alone.code == 0, alone.err
     again = lit_ssl("validate", *recipe, "--model=user_project.ScaledMSN", "--ckpt_path=last")
     shown, known = metrics(alone.out, "val"), metrics(again.out, "val")

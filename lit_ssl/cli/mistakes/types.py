@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
+from lit_ssl.checkpoints.parsing import names_here
 from lit_ssl.errors import InputError, did_you_mean
 
 __all__ = [
@@ -143,6 +144,8 @@ def class_called(name: str, bases: Collection[type]) -> type | None:
 
 
 def _by_path(path: str, what: str) -> Any:
+    if (of_file := names_here()) is not None:
+        of_file.find(path, "model.OPTION")
     module, _, name = path.rpartition(".")
     try:
         home = import_module(module)

@@ -9,13 +9,15 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
-from lit_ssl.checkpoints.files import find_class, load_module, read_checkpoint
+from lit_ssl.checkpoints.classes import Names
+from lit_ssl.checkpoints.files import read_checkpoint
+from lit_ssl.checkpoints.modules import load_module
 from lit_ssl.contracts.batches import inputs_of
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_numbers
 from lit_ssl.files import read_text
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
+from lit_ssl.metrics import KnownAccuracy
 from lit_ssl.models.classifiers import Classifier, load_classifier
 from lit_ssl.numerals import whole_number
 from lit_ssl.trainer.hparams import not_plain
@@ -60,6 +62,7 @@ class PretrainedClassifier(FromCheckpoint, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=not_plain(model=model))
+        check_numbers(self.hparams)
         is_read = isinstance(model, str) and (pretrained or Path(model).suffix == ".ckpt")
         self.weights = model if is_read else None  # what reports name
         self.preprocessing: Preprocessing
@@ -79,11 +82,7 @@ class PretrainedClassifier(FromCheckpoint, pl.LightningModule):
         if num_classes is not None and width is not None and width != num_classes:
             raise InputError(_misfit(self.model_name, width, num_classes))
         self.num_classes = num_classes or width
-        self.accuracy = (
-            None
-            if self.num_classes is None
-            else MulticlassAccuracy(self.num_classes, average="micro", ignore_index=-1)
-        )
+        self.accuracy = None if self.num_classes is None else KnownAccuracy(self.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of the classes: ``[B, C, H, W]`` → ``[B, num_classes]``."""
@@ -152,14 +151,15 @@ def _own(path: str) -> Classifier:
             f"{path} was made in Python and does not name its class: load it there, and give the "
             "module itself as model"
         )
-    module_class: Any = find_class(class_path)
+    names = Names(path, how="load it in Python, and give the module itself as model")
+    module_class: Any = names.find(class_path)
     if not hasattr(module_class, "logits") and not hasattr(module_class, "best_head"):
         raise InputError(
             f"{path} holds a {class_path.rpartition('.')[2]}, which has no classifier "
             "(logits(images)): train one on its features first, with LinearEvaluation, or with "
             "ImageClassifier and freeze_backbone"
         )
-    module = load_module(path, class_path, hparams)
+    module = load_module(path, module_class, hparams)
     preprocessing = _of_data(content.get("datamodule_hyper_parameters", {}))
     name = f"{class_path.rpartition('.')[2]} ({Path(path).name})"
     network = _OwnLogits(module) if hasattr(module, "logits") else _BestHead(module)

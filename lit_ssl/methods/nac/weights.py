@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_ssl.checkpoints.classes import Names
 from lit_ssl.checkpoints.encoders import fit_weights
-from lit_ssl.checkpoints.files import load_module, read_checkpoint, read_file
+from lit_ssl.checkpoints.files import read_checkpoint, read_file
+from lit_ssl.checkpoints.modules import load_module
 from lit_ssl.checkpoints.prefixes import StateDict, all_tensors
 from lit_ssl.errors import InputError
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
@@ -15,7 +17,6 @@ from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 __all__ = ["build_circuit", "load_circuit"]
 
 _CLASSIFIER = "head.classifier."
-_OURS = ("lit_ssl.", "torch.nn.", "torch.optim.")
 
 
 def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
@@ -50,8 +51,7 @@ def build_circuit(
 ) -> tuple[NeuralAttentiveCircuit, Any]:
     """The circuit of a checkpoint, as its configuration says and with its weights.
 
-    The file chooses no code: it is refused unless every class that it names is one of this package,
-    of ``torch.nn`` or ``torch.optim``.
+    The file chooses no code: see :class:`lit_ssl.checkpoints.classes.Names`.
 
     Args:
         path: checkpoint of a run of the command line, with a circuit as ``net``.
@@ -71,26 +71,9 @@ def build_circuit(
             f"{path} does not say how its network is built, since that was done in Python, or it "
             f"is not a checkpoint of NAC: {instead}"
         )
-    foreign = [name for name in _class_paths(hparams) if not name.startswith(_OURS)]
-    foreign += [] if class_path.startswith(_OURS) else [class_path]
-    if foreign:
-        raise InputError(
-            f"{path} names the class {foreign[0]}, which is not of this package, and a file must "
-            f"not choose code: {instead}"
-        )
-    module = load_module(path, class_path, hparams)
-    if not isinstance(module.net, NeuralAttentiveCircuit):
+    names = Names(path, how=instead)
+    names.check(hparams)
+    module = load_module(path, names.find(class_path), hparams)
+    if not isinstance(getattr(module, "net", None), NeuralAttentiveCircuit):
         raise InputError(f"{path} is a checkpoint of {class_path}, whose net is no circuit")
     return module.net, config
-
-
-def _class_paths(value: Any) -> Iterator[str]:
-    """Every ``class_path`` of a nested configuration."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            if name == "class_path":
-                yield str(item)
-            yield from _class_paths(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _class_paths(item)

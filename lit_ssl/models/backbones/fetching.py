@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from os.path import isfile
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
+
+import torch
 
 from lit_ssl.errors import InputError
 
@@ -37,10 +42,31 @@ def do_weights_follow() -> bool:
 
 
 def without_weights(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of timm, without those that ask for weights where others follow."""
+    """Arguments of timm, without those that ask for weights where others follow.
+
+    Raises:
+        InputError: if a file of weights that they name holds other objects, too, which some
+            versions of timm would run.
+    """
     if not do_weights_follow():
+        described = [kwargs.get(key) for key in ("pretrained_cfg", "pretrained_cfg_overlay")]
+        files = [part.get("file") for part in described if isinstance(part, Mapping)]
+        for file in (kwargs.get("checkpoint_path"), *files):
+            _check_plain(file)
         return dict(kwargs)
     return {key: _WEIGHTS.get(key, value) for key, value in kwargs.items()}
+
+
+def _check_plain(file: object) -> None:
+    if not isinstance(file, str) or file.endswith((".safetensors", ".npz")) or not isfile(file):
+        return
+    try:
+        torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    except UnpicklingError as error:
+        raise InputError(
+            f"{file} holds other objects beside the weights, and nothing in a file is run: if you "
+            "trust it, write its state dict to another file with torch.save"
+        ) from error
 
 
 @contextmanager

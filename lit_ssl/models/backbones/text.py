@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,6 +12,10 @@ from lit_ssl.errors import InputFileNotFoundError, InputImportError
 from lit_ssl.models.backbones.fetching import do_weights_follow
 
 __all__ = ["TextBackbone"]
+
+
+# From this machine, and nothing of what else a folder may hold is run.
+_AS_DATA: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 class TextBackbone(nn.Module):
@@ -38,11 +43,12 @@ class TextBackbone(nn.Module):
             ) from error
         try:
             if do_weights_follow():
-                config = AutoConfig.from_pretrained(path, local_files_only=True)
-                self.model = AutoModel.from_config(config).eval()  # as from_pretrained leaves it
+                config = AutoConfig.from_pretrained(path, **_AS_DATA)
+                model = AutoModel.from_config(config, trust_remote_code=False)
+                self.model = model.eval()  # as from_pretrained leaves it
             else:
-                self.model = AutoModel.from_pretrained(path, local_files_only=True)
-        except OSError as error:
+                self.model = AutoModel.from_pretrained(path, **_AS_DATA)
+        except (OSError, ValueError) as error:
             where = "is no model" if Path(path).exists() else "is neither a folder nor cached"
             raise InputFileNotFoundError(
                 f"{path} {where}: give a folder with config.json and the weights of a transformers "

@@ -144,7 +144,7 @@ def _from_config(fields: Mapping[str, Any]) -> Any:
         unknown = [name for name in rest if name not in type(config)().to_dict()]
         if unknown:
             raise InputError(f"text_encoder: {kind} has no field {unknown[0]!r}")
-        return transformers.AutoModel.from_config(config)
+        return transformers.AutoModel.from_config(config, trust_remote_code=False)
     except InputError:
         raise
     except Exception as error:  # the classes of its checks change with its versions
@@ -160,11 +160,17 @@ def _from_folder(path: str) -> Any:
             "as save_pretrained() of transformers writes them; nothing is downloaded"
         )
     try:
-        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
         if do_weights_follow():
-            return transformers.AutoModel.from_config(config)
+            return transformers.AutoModel.from_config(config, trust_remote_code=False)
         model, found = transformers.AutoModel.from_pretrained(
-            path, config=config, local_files_only=True, output_loading_info=True
+            path,
+            config=config,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
