@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.output import short, tell
 from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError, listed
-from lit_ssl.trainer.claims import last_run_in
+from lit_ssl.trainer.claims import holder, last_run_in
 from lit_ssl.trainer.run_lock import RUN
 
 __all__ = ["Earlier", "earlier_run", "home_without_logger", "with_true_flag"]
@@ -55,11 +56,12 @@ def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
         config: That of the command, with all defaults, as plain values.
 
     Raises:
-        InputError: If no folder belongs to one run alone, or if without a logger it is that of a
-            run with another configuration.
+        InputError: If no folder belongs to one run alone, if without a logger it is that of a
+            run with another configuration, or if the run is still going.
     """
     trainer = config["trainer"]
     different = ""
+    is_home = home_without_logger(trainer) is not None  # which the run is going to lock
     for folder in _folders(trainer):
         there = _read(folder / _CONFIG)
         if there is None:
@@ -74,7 +76,12 @@ def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
         checkpoint = _newest_of(folder, known.get("run"), trainer)
         if known.get("finished") is not None or checkpoint is not None:
             return Earlier(folder, checkpoint, known.get("finished"), there.get("seed_everything"))
-    if different and home_without_logger(trainer) is not None:
+        if rank_zero_only.rank == 0 and not is_home and (who := holder(folder)) is not None:
+            raise InputError(
+                f"--auto_resume: {short(folder)} is of this command, which is still going ({who}): "
+                "wait for its end"
+            )
+    if different and is_home:
         raise InputError(f"--auto_resume: {different}; give another --trainer.default_root_dir")
     if different:
         tell(f"--auto_resume: {different}; a new run starts")

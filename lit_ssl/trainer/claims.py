@@ -7,7 +7,9 @@ import json
 import os
 import socket
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lit_ssl.errors import InputError
 from lit_ssl.files import read_text
 
-__all__ = ["NAME", "FolderLock", "in_the_way", "last_run_in", "new_run", "new_version"]
+__all__ = [
+    "NAME",
+    "FolderLock",
+    "holder",
+    "in_the_way",
+    "last_run_in",
+    "new_folder",
+    "new_run",
+    "new_version",
+]
 
 NAME = ".lit_ssl_run"  # of the file that is locked, and tells whose folder it is
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -54,12 +65,26 @@ def new_version(parent: Path, first: int = 0) -> int:
     Raises:
         InputError: If no folder can be made there.
     """
-    number = first
+    names = (f"version_{number}" for number in count(first))
+    return int(new_folder(parent, names).name.removeprefix("version_"))
+
+
+def new_folder(parent: Path, names: Iterator[str]) -> Path:
+    """Make a folder that nobody else has made, see :func:`new_version`.
+
+    Args:
+        parent: Folder of all runs; it is made.
+        names: Names to try, without end.
+
+    Raises:
+        InputError: If no folder can be made there.
+    """
+    name = next(names)
     while True:
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            (parent / f"version_{number}").mkdir()
-            return number
+            (parent / name).mkdir()
+            return parent / name
         except FileNotFoundError:  # a run that had nothing to leave has just removed the parent
             continue
         except OSError as error:
@@ -73,7 +98,7 @@ def new_version(parent: Path, first: int = 0) -> int:
                     f"{parent} cannot be written ({error.strerror}); choose another folder for "
                     "the runs (--trainer.default_root_dir, the logger's save_dir)"
                 ) from error
-            number += 1
+            name = next(names)
 
 
 def in_the_way(folder: Path) -> Path | None:
@@ -102,6 +127,24 @@ def last_run_in(folder: Path) -> dict[str, Any]:
     except ValueError:  # none, or of a process that was killed in the middle
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds a folder, in words; None if nobody does, or the file system has no locks."""
+    try:
+        file = os.open(folder / NAME, os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return None
+    try:
+        _flock(file, shared=True)
+    except BlockingIOError:
+        there = last_run_in(folder)
+        return f"process {there.get('process', '?')} on {there.get('host', '?')}"
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return None
 
 
 class FolderLock:
@@ -152,8 +195,7 @@ class FolderLock:
             os.close(file)  # another process has removed it meanwhile
 
     def _who_holds_it(self) -> str:
-        there = last_run_in(self.folder)
-        who = f"process {there.get('process', '?')} on {there.get('host', '?')}"
+        who = holder(self.folder) or "it has just ended"
         return (
             f"{self.folder} is in use by a run that is still going ({who}): wait for its end, or "
             "choose another folder for this one (--trainer.default_root_dir, the logger's version, "
@@ -191,12 +233,12 @@ class FolderLock:
         os.close(self._file)
 
 
-def _flock(file: int) -> None:
+def _flock(file: int, shared: bool = False) -> None:
     try:
         import fcntl
     except ImportError as error:  # Windows
         raise OSError(errno.ENOSYS, "none on this system") from error
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _is_there(file: int, path: Path) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lit_ssl.errors import InputError
-from lit_ssl.trainer.claims import FolderLock, last_run_in, new_run, new_version
+from lit_ssl.trainer.claims import FolderLock, last_run_in, new_folder, new_run, new_version
 from lit_ssl.trainer.private import keep_metrics, named_version, set_version
 from lit_ssl.trainer.run import go_on_in, is_fast_dev_run
 
@@ -62,8 +64,11 @@ class RunLock(pl.Callback):
             if before:
                 set_version(logger, _version(before[0].name))
                 go_on_in(trainer, before[0])
-            elif named_version(logger) is None:
+            elif (named := named_version(logger)) is None:
                 set_version(logger, new_version(root, int(logger.version or 0)))
+            elif _is_of_job(named) and not _goes_on_for_slurm(trainer):
+                names = chain([f"version_{named}"], (f"version_{named}_{n}" for n in count(1)))
+                set_version(logger, _version(new_folder(root, names).name))
             self._take_version(logger)
             if isinstance(logger, CSVLogger):
                 keep_metrics(logger)
@@ -156,6 +161,17 @@ def _has_own_folder(logger: Logger) -> bool:
     """Whether a logger keeps a folder on this machine for each run."""
     own = isinstance(logger, TensorBoardLogger | CSVLogger)
     return own and "://" not in str(logger.save_dir)
+
+
+def _is_of_job(version: int | str) -> bool:
+    """Whether Lightning has named a version after the job, in which several commands may run."""
+    return SLURMEnvironment.detect() and version == SLURMEnvironment.job_id()
+
+
+def _goes_on_for_slurm(trainer: pl.Trainer) -> bool:
+    """Whether Lightning will choose by itself to go on from what a job has left."""
+    root = str(trainer.default_root_dir)
+    return "://" not in root and any(Path(root).glob("hpc_ckpt_*.ckpt"))
 
 
 def _version(name: str) -> int | str:

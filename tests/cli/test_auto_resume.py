@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 
 import pytest
@@ -125,6 +126,59 @@ def test_a_run_that_is_still_going_is_not_joined(command, lit_ssl, workdir, monk
     lock.release()
     assert refused.code == 2
     assert refused.err.startswith(f"error: {folder} is in use by a run that is still going")
+
+
+def test_a_run_that_has_no_checkpoint_yet_is_not_begun_twice(
+    command, lit_ssl, workdir, monkeypatch
+):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    folder = workdir / "lightning_logs/version_0"
+    for path in folder.rglob("*.ckpt"):
+        path.unlink()
+    lock = FolderLock(folder, last_run_in(folder)["run"])
+    refused = lit_ssl(*words)
+    lock.release(keep_note=True)
+    assert refused.code == 2
+    assert refused.err.startswith(
+        "error: --auto_resume: lightning_logs/version_0 is of this command, which is still going "
+        f"(process {os.getpid()} on "
+    )
+    monkeypatch.setenv("STOP", "0")
+    assert lit_ssl(*words).code == 0  # it was killed
+
+
+@pytest.mark.parametrize("word", [["--auto_resume=true"], ["--auto_resume", "true"], []])
+def test_the_line_that_goes_on_is_the_command_however_it_is_written(
+    command, lit_ssl, workdir, monkeypatch, word
+):
+    if not word:
+        with (workdir / "settings.yaml").open("a") as file:
+            file.write("auto_resume: true\n")
+    words = [*command[:-1], "--trainer.logger=true", *word]
+    monkeypatch.setenv("STOP", "1")
+    stopped = lit_ssl(*words)
+    assert stopped.out.splitlines()[-1] == (
+        f"stopped at step 7; to go on: lit-ssl {' '.join(words)}"
+    )
+
+
+def test_commands_of_one_job_of_slurm_have_folders_of_their_own(
+    command, lit_ssl, workdir, monkeypatch
+):
+    for name, value in {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "x", "PROCID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_LOCALID", "0")
+    words = [*command, "--trainer.logger=true"]
+    assert lit_ssl(*words).code == 0
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words, "--model.lr=0.3").code == 143
+    monkeypatch.setenv("STOP", "0")
+    again = lit_ssl(*words, "--model.lr=0.3")
+    assert again.code == 0
+    assert again.out.startswith("--auto_resume: lightning_logs/version_7_1/checkpoints/last.ckpt")
+    assert {p.name for p in (workdir / "lightning_logs").iterdir()} == {"version_7", "version_7_1"}
 
 
 def test_a_checkpoint_of_slurm_is_taken_if_it_is_of_this_run(

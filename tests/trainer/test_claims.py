@@ -11,7 +11,7 @@ import pytest
 
 from lit_ssl.errors import InputError
 from lit_ssl.trainer import claims
-from lit_ssl.trainer.claims import NAME, FolderLock, in_the_way, last_run_in, new_version
+from lit_ssl.trainer.claims import NAME, FolderLock, holder, in_the_way, last_run_in, new_version
 
 
 @pytest.fixture
@@ -79,7 +79,9 @@ def test_a_lock_is_held_until_its_process_is_killed(tmp_path, forked):
     with pytest.raises(InputError, match=f"still going .process {child} on .*wait for its end"):
         FolderLock(tmp_path, "mine")
     assert last_run_in(tmp_path)["run"] == "theirs"  # nothing was written over
+    assert holder(tmp_path).startswith(f"process {child} on ")
     forked.kill(child)
+    assert holder(tmp_path) is None
     lock = FolderLock(tmp_path, "mine")
     assert last_run_in(tmp_path) | {"host": ""} == {
         "run": "mine", "process": os.getpid(), "host": "", "finished": None,
