@@ -16,6 +16,7 @@ from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.output import short, tell
 from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError, listed
+from lit_ssl.files import read_text
 from lit_ssl.trainer.claims import holder, last_run_in
 from lit_ssl.trainer.run_lock import RUN
 
@@ -65,6 +66,11 @@ def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
     for folder in _folders(trainer):
         there = _read(folder / _CONFIG)
         if there is None:
+            if any((folder / "checkpoints").glob("*.ckpt")):
+                tell(
+                    f"--auto_resume: passing over {short(folder)}: its {_CONFIG}, by which a run "
+                    "is known, cannot be read"
+                )
             continue
         differences = _differences(config, there)
         if differences:
@@ -140,8 +146,8 @@ def _logger_root(trainer: Mapping[str, Any]) -> Path:
 def _read(path: Path) -> dict[str, Any] | None:
     """A saved configuration; None if there is none to read."""
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, YAMLError):
+        content = load_yaml(read_text(path))
+    except (InputError, yaml.YAMLError, YAMLError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -63,7 +63,7 @@ from lit_ssl.errors import InputError, NonFiniteError, OutputError, check_number
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.checkpoint_io import write_whole
-from lit_ssl.trainer.lost_files import LastingLogs, lost_files
+from lit_ssl.trainer.lost_files import LastingLogs, lost_files, quiet_writers
 from lit_ssl.trainer.private import (
     option_types,
     subcommand_parsers,
@@ -420,7 +420,8 @@ class LitSSLCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             self.run_lock.claim(self.trainer, self.home, self.goes_on)
-            super()._run_subcommand(subcommand)
+            with quiet_writers():
+                super()._run_subcommand(subcommand)
             if subcommand != "fit" and not self.first_batch.seen:
                 refuse_nothing(self.trainer, subcommand)
         except SystemExit:  # Lightning's, after Ctrl-C, or ours, after SIGTERM

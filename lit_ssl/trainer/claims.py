@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.errors import InputError
 from lit_ssl.files import read_text
+from lit_ssl.json_text import parse_json
 
 __all__ = [
     "NAME",
@@ -123,10 +124,14 @@ def last_run_in(folder: Path) -> dict[str, Any]:
         None. Empty if there is nothing to read.
     """
     try:
-        found = json.loads(read_text(folder / NAME))
+        found = parse_json(read_text(folder / NAME))
     except ValueError:  # none, or of a process that was killed in the middle
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    if not isinstance(found.get("finished"), int):
+        found["finished"] = None
+    return found
 
 
 def holder(folder: Path) -> str | None:

@@ -210,6 +210,35 @@ def test_a_run_with_only_damaged_checkpoints_does_not_begin_anew(
     assert not (workdir / "lightning_logs/version_1").exists()
 
 
+def test_a_run_whose_configuration_is_lost_is_named(command, lit_ssl, workdir, monkeypatch):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    (workdir / "lightning_logs/version_0/config.yaml").write_text("")
+    assert lit_ssl(*words).out.splitlines()[0] == (
+        "--auto_resume: passing over lightning_logs/version_0: its config.yaml, by which a run is "
+        "known, cannot be read"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"\0\xff\n" * 9, b"epoch,step\n1,2,3\n", b"a\n" + b"\0" * 99 + b"\n"]
+)
+def test_metrics_that_are_no_table_are_put_aside(command, lit_ssl, workdir, monkeypatch, content):
+    words = [*command, *CSV]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    path = workdir / "logs/lightning_logs/version_0/metrics.csv"
+    path.write_bytes(content)
+    monkeypatch.setenv("STOP", "0")
+    with pytest.warns(
+        UserWarning, match="is no table any more: it is kept as metrics.csv.damaged-1"
+    ):
+        assert lit_ssl(*words).code == 0
+    assert path.with_name("metrics.csv.damaged-1").read_bytes() == content
+    assert path.read_text().startswith("epoch,step")
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

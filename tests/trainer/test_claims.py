@@ -185,3 +185,9 @@ def test_a_link_is_not_written_through(tmp_path):
 def test_a_pipe_tells_nothing_of_a_run(tmp_path):
     os.mkfifo(tmp_path / NAME)
     assert last_run_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"finished": "x"}', "\0", "[]", ""])
+def test_a_damaged_note_tells_nothing(tmp_path, text):
+    (tmp_path / NAME).write_text(text)
+    assert last_run_in(tmp_path).get("finished") is None
