@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from functools import wraps
@@ -15,12 +16,18 @@ __all__ = [
     "InputImportError",
     "InputRuntimeError",
     "InputTypeError",
+    "OutputError",
     "by_name",
     "check_choice",
     "did_you_mean",
     "listed",
     "nearest",
+    "quoted",
+    "shortened",
 ]
+
+_LONGEST = 200  # characters of a name in a message
+_COMPARED = 200  # characters of a name that is compared with others, which takes their square
 
 
 class InputError(ValueError):
@@ -37,6 +44,10 @@ class InputFileNotFoundError(InputError, FileNotFoundError):
 
 class InputImportError(InputError, ImportError):
     """A package that has to be installed first."""
+
+
+class OutputError(InputError, OSError):
+    """A file that cannot be written: the disk is full or read-only, or the folder is closed."""
 
 
 class InputRuntimeError(InputError, RuntimeError):
@@ -91,7 +102,10 @@ def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:
         valid: names to choose from.
         count: return at most so many; those clearly farther away than the best are left out.
     """
-    scores = {v: SequenceMatcher(None, name.lower(), v.lower()).ratio() for v in set(valid)}
+    name = name[:_COMPARED].lower()
+    scores = {
+        v: SequenceMatcher(None, name, v.lower()).ratio() for v in set(valid) if len(v) <= _COMPARED
+    }
     best = max(scores.values(), default=0.0)
     close = [v for v, score in scores.items() if score >= max(0.6, best - 0.05)]
     return sorted(close, key=lambda v: (-scores[v], v))[:count]
@@ -110,6 +124,7 @@ def did_you_mean(name: str, valid: Iterable[str], list_up_to: int = 12) -> str:
     """
     valid = sorted(set(valid))
     matches = nearest(name, valid)
+    valid = [shortened(one) for one in valid[: list_up_to + 1]]
     if matches:
         return f" Did you mean {' or '.join(matches)}?"
     if 0 < len(valid) <= list_up_to:
@@ -124,4 +139,39 @@ def listed(items: Sequence[object], count: int = 5) -> str:
         items: what to list.
         count: show at most so many.
     """
-    return ", ".join(map(str, items[:count])) + (", …" if len(items) > count else "")
+    return ", ".join(map(shortened, items[:count])) + (", …" if len(items) > count else "")
+
+
+def shortened(text: object, longest: int = _LONGEST) -> str:
+    """A text for a message: its beginning and its end where it is long.
+
+    Args:
+        text: a name, a path, or what is printed as such.
+        longest: characters to keep.
+    """
+    whole = str(text)
+    if len(whole) <= longest:
+        return whole
+    end = longest // 3
+    return f"{whole[: longest - end]}…{whole[-end:]}"
+
+
+def quoted(value: object, longest: int = 60) -> str:
+    """A value out of a file for a message, as Python writes it, in one line and cut.
+
+    Neither long nor deep values cost anything.
+
+    Args:
+        value: a line of a text, or what a file of JSON holds.
+        longest: characters to show.
+    """
+    if isinstance(value, str | bytes):
+        cut = "…" if len(value) > longest else ""
+        return f"{value[:longest]!r}{cut}"
+    form = reprlib.Repr()
+    form.maxstring = form.maxother = form.maxlong = longest
+    try:
+        text = form.repr(value)
+    except ValueError:  # a number of more digits than Python prints
+        text = f"a large {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[:longest]}…"

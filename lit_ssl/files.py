@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 import math
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from gzip import BadGzipFile
 from lzma import LZMAError
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
+from lit_ssl.cells import plain_cell
 from lit_ssl.errors import InputError, InputFileNotFoundError, listed
+from lit_ssl.opening import open_file, open_text, reading, text_encoding, writing
 
 __all__ = [
     "describe_folder",
     "layout_error",
+    "read_bytes",
     "read_text",
-    "text_encoding",
     "text_lines",
     "write_csv",
     "write_file",
@@ -29,36 +31,58 @@ __all__ = [
 ]
 
 _SHOWN = 6
+_PIECE = 1 << 20
+_SMALL = 1 << 26  # bytes that any archive may hold
+_RATIO = 200  # lists of names shrink to a third or a thirtieth
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, as names that are no UTF-8 have
 
 
-def text_encoding(head: bytes) -> str:
-    """Return the encoding of a text, with or without a byte-order mark, by its first four bytes."""
-    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        return "utf-32"
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    return "utf-8-sig"
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        InputError: It is not there, or cannot be read.
+    """
+    with reading(path), open_file(path) as file:
+        return file.read()
 
 
-def read_text(path: str | Path, opener: Callable[..., Any] = open) -> str:
+def read_text(path: str | Path, opener: Callable[[Any], Any] | None = None) -> str:
     """Read a text file that a person may have written anywhere: UTF-8, or UTF-16 with its mark.
 
     Args:
         path: The file.
-        opener: Opens it, as ``gzip.open`` does.
+        opener: Makes a stream of the text of the opened file, as ``gzip.open`` does.
 
     Raises:
-        InputError: It is no such text, or no such archive.
+        InputError: It is not there, or is no such text, or no such archive.
     """
     try:
-        with opener(path, "rb") as file:
-            content = file.read()
+        with reading(path), open_file(path) as file:
+            content = file.read() if opener is None else _expanded(file, path, opener)
         text = content.decode(text_encoding(content[:4]))
     except (UnicodeDecodeError, EOFError, zlib.error, LZMAError, BadGzipFile) as error:
         raise _no_text(path, str(error)) from error
     if "\0" in text:
         raise _no_text(path, "it holds zero bytes")
     return text
+
+
+def _expanded(file: BinaryIO, path: str | Path, opener: Callable[[Any], Any]) -> bytes:
+    most = max(_SMALL, _RATIO * os.fstat(file.fileno()).st_size)
+    content = bytearray()
+    try:
+        with opener(file) as stream:
+            while part := stream.read(_PIECE):
+                content += part
+                if len(content) > most:
+                    raise InputError(
+                        f"{path} expands to more than {_RATIO} times its size, as no list does:"
+                        " unpack it if you know what is in it"
+                    )
+    except BadGzipFile as error:  # which is an OSError
+        raise _no_text(path, str(error)) from error
+    return bytes(content)
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -71,12 +95,10 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         The number of a line in the file, from 1, and the line without its end.
 
     Raises:
-        InputError: It is no such text.
+        InputError: It is not there, or is no such text.
     """
-    with path.open("rb") as file:
-        encoding = text_encoding(file.read(4))
     try:
-        with path.open(encoding=encoding, newline="\n") as text:
+        with reading(path), open_text(path, "\n") as text:
             for number, line in enumerate(text, start=1):
                 if "\0" in line:
                     raise _no_text(path, f"line {number} holds zero bytes")
@@ -100,24 +122,39 @@ def write_file(path: str | Path, write: Callable[[Any], object], binary: bool = 
 
     Returns:
         The path.
+
+    Raises:
+        OutputError: The disk is full or read-only, or the folder cannot be written.
     """
     path = Path(path)
+    with writing(path):
+        _replace(path, write, binary)
+    return path
+
+
+def _replace(path: Path, write: Callable[[Any], object], binary: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A process number alone is not enough: in containers on several machines all may have one.
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    options: dict[str, Any] = {} if binary else {"newline": "", "encoding": "utf-8"}
+    options: dict[str, Any] = {}
+    if not binary:  # names of files need not be UTF-8: they keep their bytes
+        options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
     try:
         with part.open("wb" if binary else "w", **options) as file:
             write(file)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """Write plain values as JSON; null stands for NaN, which JSON does not know."""
+    """Write plain values as JSON.
+
+    Null stands for NaN and a text for an infinity, which JSON does not know; bytes of names that
+    are no UTF-8 are escaped.
+    """
     text = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
     return write_file(path, lambda file: file.write(text + "\n"))
 
 
@@ -126,16 +163,22 @@ def _without_nan(value: Any) -> Any:
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else f"{value}"
+    return value
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write rows, at least one, as CSV; all have the keys of the first."""
+    """Write rows, at least one, as CSV; all have the keys of the first.
+
+    Texts that a spreadsheet would take for formulas are written as ``lit_ssl.cells`` says.
+    """
 
     def write(file: TextIO) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({name: plain_cell(name) for name in rows[0]})
+        for row in rows:
+            writer.writerow({name: plain_cell(value) for name, value in row.items()})
 
     return write_file(path, write)
 

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lit_ssl.errors import InputError, did_you_mean, listed
-from lit_ssl.files import layout_error, text_encoding
+from lit_ssl.errors import InputError, did_you_mean, listed, quoted
+from lit_ssl.files import layout_error
+from lit_ssl.numerals import finite_number
+from lit_ssl.opening import open_text, reading
 
 __all__ = ["Line", "Table", "columns_of_lines", "csv_lines", "pick_columns", "read_table"]
 
@@ -62,20 +64,19 @@ class Table(NamedTuple):
         """Read a column of numbers: float64 ``[N]``, empty values as 0.
 
         Raises:
-            InputError: A value is no number.
+            InputError: A value is no finite number in plain digits.
         """
         values = self.columns[column]
-        try:
-            return np.array([float(value or 0) for value in values], dtype=np.float64)
-        except ValueError:
-            wrong = [row for row, value in enumerate(values) if not _is_number(value)]
-            raise self.error(wrong, f"column {column!r}", values, "expected a number") from None
+        found = [finite_number(value or "0") for value in values]
+        if wrong := [row for row, value in enumerate(found) if value is None]:
+            raise self.error(wrong, f"column {column!r}", values, "expected a number")
+        return np.array(found, dtype=np.float64)
 
     def error(
         self, rows: Sequence[int], where: str, values: Sequence[str], expected: str
     ) -> InputError:
         """Return an error about the values of some rows."""
-        found = listed([f"line {self.lines[row]}: {values[row]!r}" for row in rows])
+        found = listed([f"line {self.lines[row]}: {quoted(values[row])}" for row in rows[:6]])
         return InputError(
             f"{self.path} has {len(rows):,} unknown value{'s' * (len(rows) > 1)} in {where}"
             f" ({found}): {expected}. Correct the file, or name another column"
@@ -97,12 +98,12 @@ def csv_lines(path: Path, expected: str, delimiter: str = ",") -> Iterator[Line]
         InputError: It is no CSV file.
     """
     try:
-        with path.open("rb") as file:
-            encoding = text_encoding(file.read(4))
-        with path.open(newline="", encoding=encoding) as file:
+        with reading(path), open_text(path, newline="") as file:
             # Strict: else a quotation mark that is not closed swallows all lines after it.
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             for fields in reader:
+                if any("\0" in field for field in fields):
+                    raise csv.Error(f"line {reader.line_num} holds zero bytes")
                 if len(fields) > 1 or any(field.strip() for field in fields):
                     yield reader.line_num, fields
     except (UnicodeDecodeError, csv.Error) as error:
@@ -179,7 +180,7 @@ def columns_of_lines(
     if missing := [column for column in wanted if column not in header]:
         raise InputError(
             f"{data_set}: {path} has no column {missing[0]!r}, its columns are"
-            f" {', '.join(map(repr, header[:50])) or 'missing'}."
+            f" {', '.join(map(quoted, header[:50])) or 'missing'}."
             f"{did_you_mean(missing[0], header, list_up_to=0)}"
         )
     if twice := [column for column in wanted if header.count(column) > 1]:
@@ -200,11 +201,3 @@ def columns_of_lines(
                 f" {len(header)}: a value with the separator in it needs quotes"
             )
         yield number, [fields[place].strip() for place in places]
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value or 0)
-    except ValueError:
-        return False
-    return True

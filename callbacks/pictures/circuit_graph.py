@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +20,7 @@ from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputAttributeError, InputError, InputImportError, by_name
 from lit_ssl.imagenet_x.plot import figure_pixels
 from lit_ssl.models.nac.signature_fit import UNTRUNCATED
-from lit_ssl.trainer.pictures import log_picture
+from lit_ssl.trainer.pictures import keep_picture
 from lit_ssl.trainer.private import ends_now, validate_the_end
 from lit_ssl.trainer.run import is_fast_dev_run, run_folder
 
@@ -165,9 +164,8 @@ class CircuitGraph(pl.Callback):
         for kind, figure in self._figures(trainer, pl_module.net, sums, name).items():
             pixels = figure_pixels(figure)
             path = folder / "circuit" / f"{name}_{kind}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-            log_picture(trainer, f"circuit/{kind}", torch.from_numpy(pixels).permute(2, 0, 1))
+            picture = torch.from_numpy(pixels).permute(2, 0, 1)
+            keep_picture(trainer, path, f"circuit/{kind}", picture)
 
     def _figures(
         self, trainer: pl.Trainer, net: Any, sums: Tensor | None, name: str

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from PIL import Image
 from torch import Tensor
 
 from lit_ssl.callbacks.pictures.caption_drawing import CaptionPicture, draw_captions
@@ -21,7 +20,7 @@ from lit_ssl.contracts.data import data_source
 from lit_ssl.contracts.vision_language import guesses_words
 from lit_ssl.errors import InputAttributeError, InputError, InputTypeError, by_name
 from lit_ssl.trainer.passes import evaluation_mode
-from lit_ssl.trainer.pictures import log_picture
+from lit_ssl.trainer.pictures import keep_picture
 from lit_ssl.trainer.private import ends_now, validate_the_end
 from lit_ssl.trainer.run import run_folder
 from lit_ssl.trainer.validation import tell_schedule
@@ -168,9 +167,7 @@ class MaskedCaptions(pl.Callback):
             return
         name = f"step_{step:08d}" if command == "fit" else command
         path = folder / _FOLDER / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(drawn).save(path)
-        log_picture(trainer, _FOLDER, torch.from_numpy(drawn).permute(2, 0, 1))
+        keep_picture(trainer, path, _FOLDER, torch.from_numpy(drawn).permute(2, 0, 1))
 
     def _pictures(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[CaptionPicture]:
         source = data_source(trainer)

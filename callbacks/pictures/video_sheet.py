@@ -14,13 +14,14 @@ from lit_ssl.contracts.data import data_source
 from lit_ssl.contracts.video_generation import generates_videos
 from lit_ssl.errors import InputError, InputImportError, by_name
 from lit_ssl.seeding import Stream, sample_seeds
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.passes import evaluation_mode
-from lit_ssl.trainer.pictures import log_clip, log_picture
+from lit_ssl.trainer.pictures import keep_picture, log_clip
 from lit_ssl.trainer.private import ends_now, validate_the_end
 from lit_ssl.trainer.run import run_folder
 from lit_ssl.trainer.validation import tell_schedule
 from lit_ssl.video.grid import video_grid
-from lit_ssl.video.sheet import contact_sheet, write_png
+from lit_ssl.video.sheet import contact_sheet
 from lit_ssl.video.writing import write_video
 
 __all__ = ["VideoContactSheet"]
@@ -121,12 +122,13 @@ class VideoContactSheet(pl.Callback):
         command = trainer.state.fn.value if trainer.state.fn is not None else "fit"
         name = f"step_{trainer.global_step:08d}" if command == "fit" else command
         path = folder / _FOLDER / f"{name}.png"
-        write_png(path, sheet, overwrite=True)  # the folder is this run's own
-        log_picture(trainer, _FOLDER, torch.from_numpy(sheet).permute(2, 0, 1))
+        keep_picture(trainer, path, _FOLDER, torch.from_numpy(sheet).permute(2, 0, 1))
         grid = video_grid(videos)
         log_clip(trainer, f"{_FOLDER}_moving", grid, self.fps)
         if self.write_mp4:
-            write_video(path.with_suffix(".mp4"), grid, self.fps, overwrite=True)
+            with may_be_lost(trainer, f"videos in {path.parent}"):
+                # the folder is this run's own
+                write_video(path.with_suffix(".mp4"), grid, self.fps, overwrite=True)
 
     def _videos(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -6,14 +6,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from PIL import Image
 from torch import Tensor
 
 from lit_ssl.callbacks.pictures.view_grid import draw_dropped, unnormalised, view_grid
 from lit_ssl.contracts.batches import split_batch
 from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputError
-from lit_ssl.trainer.pictures import log_picture
+from lit_ssl.trainer.pictures import keep_picture
 from lit_ssl.trainer.run import run_folder
 
 
@@ -69,9 +68,7 @@ class ViewLogger(pl.Callback):
         if folder is None:
             return
         path = folder / "views" / f"epoch_{trainer.current_epoch:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
-        log_picture(trainer, "views", picture)
+        keep_picture(trainer, path, "views", picture)
 
     def _columns(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, kept: Tensor | None

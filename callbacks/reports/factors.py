@@ -20,6 +20,7 @@ from lit_ssl.imagenet_x.predictions import Predictions, read_predictions, write_
 from lit_ssl.imagenet_x.report import FactorReportData, build_report, check_names
 from lit_ssl.imagenet_x.scores import ErrorType, FactorScores, RealEmpty
 from lit_ssl.imagenet_x.text import print_report
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.pictures import log_picture
 from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
 
@@ -161,7 +162,8 @@ class FactorReport(pl.Callback):
         if trainer.state.fn != "fit":
             folder = run_folder(trainer, [*FILES, "predictions.csv"], self.output)
         if folder is not None and trainer.is_global_zero:  # before they are judged
-            write_predictions(folder / "predictions.csv", predictions, self._metric.annotations)
+            with may_be_lost(trainer, "the predictions of FactorReport"):
+                write_predictions(folder / "predictions.csv", predictions, self._metric.annotations)
         values = self._metric.compute()  # the same on all processes
         factors = self._metric.annotations.factors
         logged = {f"{split}/factor_average": values["average"]}
@@ -206,8 +208,9 @@ class FactorReport(pl.Callback):
         report = build_report([*others, mine], self.real_empty, notes=notes)
         files: dict[str, Path] = {}
         if folder is not None:
-            files = write_report(report, folder, self.plot)
-            files["predictions"] = folder / "predictions.csv"
+            with may_be_lost(trainer, "the factor report"):
+                files = write_report(report, folder, self.plot)
+                files["predictions"] = folder / "predictions.csv"
             self._show(trainer, report)
         self._finished = report, files
 

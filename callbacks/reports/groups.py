@@ -18,6 +18,7 @@ from lit_ssl.errors import InputAttributeError, by_name
 from lit_ssl.files import write_csv, write_json
 from lit_ssl.groups.cells import group_counts
 from lit_ssl.metrics import GroupScores
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.run import check_output, origin_of, run_folder
 
 __all__ = ["GroupReport"]
@@ -72,7 +73,8 @@ class GroupReport(pl.Callback):
         summary = summarise(data, scores, used)
         self._show(rows, summary, type(pl_module).__name__)
         if folder is not None:
-            self._write(folder, rows, {**origin_of(trainer), **summary})
+            with may_be_lost(trainer, "the group report"):
+                self._write(folder, rows, {**origin_of(trainer), **summary})
 
     @rank_zero_only
     def _show(self, rows: Sequence[_Row], summary: dict[str, Any], method: str) -> None:

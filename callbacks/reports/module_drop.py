@@ -33,6 +33,7 @@ from lit_ssl.errors import InputError, by_name, did_you_mean
 from lit_ssl.imagenet_x.plot import figure_pixels
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.models.nac.ranking import RANKINGS, usual_ranking
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.passes import evaluate_batches, on_rank_zero
 from lit_ssl.trainer.pictures import log_picture
 from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
@@ -260,7 +261,8 @@ class ModuleDropSweep(pl.Callback):
         files: dict[str, str] = {}
         if folder is not None:
             figure = draw_sweep(rows, summary, self.batch_sizes) if self.plot else None
-            files = write_sweep(folder, rows, summary, figure)
+            with may_be_lost(trainer, "the report of ModuleDropSweep"):
+                files = write_sweep(folder, rows, summary, figure)
             if figure is not None:
                 pixels = torch.from_numpy(figure_pixels(figure)).permute(2, 0, 1)
                 log_picture(trainer, "module_drop", pixels)

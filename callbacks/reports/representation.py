@@ -35,6 +35,7 @@ from lit_ssl.callbacks.reports.output import (
 from lit_ssl.contracts.data import check_bank, check_bank_sample, num_classes_of, support_split
 from lit_ssl.contracts.modules import embedding_method, feature_function
 from lit_ssl.errors import InputError, by_name
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.passes import on_rank_zero
 from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
 
@@ -328,8 +329,9 @@ class RepresentationReport(pl.Callback):
         folders = [Path(place) for place in (*logs, trainer.default_root_dir) if place]
         files = find_run_files(protocol["checkpoint"], folders)
         if folder is not None:
-            write_report(folder, rows, protocol)
-            files = {"report": str(folder / "report.json"), **files}
+            with may_be_lost(trainer, "the representation report"):
+                write_report(folder, rows, protocol)
+                files = {"report": str(folder / "report.json"), **files}
         self._finished = rows, protocol, files
 
 

@@ -13,6 +13,7 @@ from lit_ssl.contracts.data import data_source
 from lit_ssl.distributed import gather_rows, process_rank, world_size
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.files import write_json
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.run import check_output, run_folder
 
 __all__ = ["VQAResults"]
@@ -93,6 +94,8 @@ class VQAResults(pl.Callback):
             {"question_id": ids[row], "answer": names[answer]}
             for row, answer in sorted(found.tolist())
         ]
-        path = write_json(folder / _FILE, content)
+        path = folder / _FILE
+        with may_be_lost(trainer, "the answers of VQAResults"):
+            write_json(path, content)
         part = "" if len(content) == len(ids) else f" of {len(ids):,}, which servers refuse,"
         rank_zero_info(f"VQAResults: {len(content):,} answers{part} in {path}")

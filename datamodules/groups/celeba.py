@@ -14,7 +14,7 @@ from lit_ssl.datamodules.reading.folders import find_file, missing_images
 from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, shortened
 from lit_ssl.files import read_text
 from lit_ssl.tables import Table, pick_columns, read_table
 from lit_ssl.transforms import EvalTransform
@@ -102,7 +102,7 @@ class CelebADataModule(GroupImageDataModule):
         if lacking := [name for name in names if name not in part]:
             raise InputError(
                 f"{_NAME}: {len(lacking):,} of the {len(names):,} images in {path} are not in"
-                f" {splits.path}, first {lacking[0]}. Use the official files together"
+                f" {splits.path}, first {shortened(lacking[0])}. Use the official files together"
             )
         return names, labels, attributes, np.array([part[name] for name in names])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +15,9 @@ from lit_ssl.datamodules.groups.text import GroupTextDataModule, Texts
 from lit_ssl.datamodules.reading.folders import find_file
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted
+from lit_ssl.files import text_lines
+from lit_ssl.json_text import parse_json
 from lit_ssl.tables import Table, read_table
 
 __all__ = ["MultiNLIDataModule", "has_negation"]
@@ -125,19 +126,20 @@ def _read_pairs(files: Sequence[Path]) -> tuple[Texts, np.ndarray]:
     hypotheses: list[str] = []
     labels: list[int] = []
     for path in files:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    content = json.loads(line)
-                    label = content["gold_label"]
-                    first, second = content["sentence1"], content["sentence2"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(
-                        f"{_NAME}: line {number} of {path} is no pair ({type(error).__name__}:"
-                        f" {error}): expected JSON with gold_label, sentence1 and sentence2. Unpack"
-                        " the official archive again"
-                    ) from error
-                premises.append(first)
-                hypotheses.append(second)
-                labels.append(_LABELS.get(label, -1))
+        for number, line in text_lines(path):
+            try:
+                content = parse_json(line)
+                pair = [content[key] for key in ("gold_label", "sentence1", "sentence2")]
+                if not all(isinstance(part, str) for part in pair):
+                    raise TypeError(f"one of them is no text: {quoted(pair)}")
+                label, first, second = pair
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{_NAME}: line {number} of {path} is no pair ({type(error).__name__}:"
+                    f" {error}): expected JSON with gold_label, sentence1 and sentence2. Unpack"
+                    " the official archive again"
+                ) from error
+            premises.append(first)
+            hypotheses.append(second)
+            labels.append(_LABELS.get(label, -1))
     return Texts(premises, hypotheses), np.array(labels, dtype=np.int64)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import pickletools
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -14,8 +16,9 @@ from lit_ssl.datamodules.loading.image_module import ImageDataModule
 from lit_ssl.datamodules.reading.images import ArrayImages
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.errors import InputError
-from lit_ssl.files import layout_error
+from lit_ssl.errors import InputError, quoted, shortened
+from lit_ssl.files import layout_error, read_bytes
+from lit_ssl.opening import open_file, reading
 
 __all__ = ["CIFAR10DataModule", "CIFAR100DataModule"]
 
@@ -46,19 +49,49 @@ def _new_numpy() -> bool:
 
 
 def _read_pickle(path: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with path.open("rb") as file:
+    with reading(path), open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            _check_numbers(file, size)
             content = _ArrayUnpickler(file, encoding="latin1").load()
-        return np.asarray(content["data"], dtype=np.uint8), np.asarray(content[label_key])
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a file of CIFAR's Python version ({error}). Extract the official"
-            " archive again"
-        ) from error
+            if not isinstance(content, dict):
+                raise TypeError(f"it holds {quoted(content)}, and no dictionary")
+            return _pixels(content["data"]), _labels(content[label_key])
+        # A pickle is a program: one that is damaged fails in any way, at any place.
+        except Exception as error:
+            raise InputError(
+                f"{path} is not a file of CIFAR's Python version"
+                f" ({shortened(error) or type(error).__name__}). Extract the official archive again"
+            ) from error
+
+
+def _check_numbers(file: BinaryIO, size: int) -> None:
+    """Refuse the numbers by which Python's reader would make a table of any size in advance."""
+    for operation, number, _ in pickletools.genops(file):
+        if operation.name.endswith("PUT") and isinstance(number, int) and number > size:
+            raise pickle.UnpicklingError(f"it counts to {number:,} in {size:,} bytes")
+    file.seek(0)
+
+
+def _pixels(data: object) -> np.ndarray:
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_PIXELS,):
+        form = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else quoted(data)
+        raise TypeError(f"expected data, uint8 [N, {_PIXELS}], found {form}")
+    return data
+
+
+def _labels(labels: object) -> np.ndarray:
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+        labels = labels.tolist()
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise TypeError(f"expected a list of whole numbers as labels, found {quoted(labels)}")
+    if wrong := [label for label in labels if not 0 <= label < 256]:
+        raise ValueError(f"the label {quoted(wrong[0])} is no number of a class")
+    return np.array(labels, dtype=np.int64)
 
 
 def _read_binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
-    content = np.fromfile(path, dtype=np.uint8)
+    content = np.frombuffer(read_bytes(path), dtype=np.uint8)
     row = label_bytes + _PIXELS
     if len(content) == 0 or len(content) % row:
         raise InputError(
@@ -128,8 +161,18 @@ class _CIFARDataModule(ImageDataModule):
 
     def _read(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         if path.suffix == ".bin":
-            return _read_binary(path, self._label_bytes)
-        return _read_pickle(path, self._label_key)
+            pixels, labels = _read_binary(path, self._label_bytes)
+        else:
+            pixels, labels = _read_pickle(path, self._label_key)
+        count = len(self.class_names)
+        if len(pixels) != len(labels) or not len(labels) or int(labels.max()) >= count:
+            largest = int(labels.max(initial=-1))
+            raise InputError(
+                f"{path} has {len(pixels):,} images and {len(labels):,} labels up to {largest}:"
+                f" expected as many of both, from 0 to {count - 1}. Extract the official archive"
+                " again"
+            )
+        return pixels, labels
 
 
 class CIFAR10DataModule(_CIFARDataModule):

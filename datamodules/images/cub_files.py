@@ -13,13 +13,16 @@ from lit_ssl.datamodules.reading.folders import find_file, missing_images
 from lit_ssl.datamodules.reading.images import FileImages
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean, listed
-from lit_ssl.files import read_text, text_encoding
+from lit_ssl.files import read_text
+from lit_ssl.numerals import whole_number
+from lit_ssl.opening import open_text, reading
 from lit_ssl.tables import Table, pick_columns
 
 __all__ = ["CUBFiles"]
 
 _NAME = "CUB-200-2011"
 _FOLDER = "CUB_200_2011"
+_MOST_PIXELS = 2**31
 _NOT_VISIBLE = 1  # number of that certainty
 
 
@@ -106,22 +109,22 @@ class CUBFiles:
                 f"{_NAME}: {path} is missing: unpack the whole archive, or go without attributes"
             )
         try:
-            with path.open("rb") as file:
-                encoding = text_encoding(file.read(4))
-            columns = (0, 1, 2, 3)
-            table = np.loadtxt(path, np.int64, usecols=columns, ndmin=2, encoding=encoding)
-        except ValueError as error:
+            with reading(path), open_text(path) as file:
+                table = np.loadtxt(file, np.int64, usecols=(0, 1, 2, 3), ndmin=2)
+        except InputError:
+            raise
+        except (ValueError, OverflowError) as error:
             raise InputError(
                 f"{_NAME}: {path} does not have lines of image, attribute, 0 or 1, certainty and"
                 f" time ({error}). Get it again"
             ) from error
         image, attribute, there, certainty = table.T
         ids = np.array([int(number) for number in self._ids], dtype=np.int64)
-        by_id = np.full(ids.max() + 1, -1)
-        by_id[ids] = np.arange(len(ids))
         count = len(self.attribute_names)
-        known = (image >= 0) & (image <= ids.max()) & (attribute >= 1) & (attribute <= count)
-        known &= by_id[np.where(known, image, 0)] >= 0
+        # Numbers of images come from a file: they are looked up, and never the size of an array.
+        order = np.argsort(ids)
+        place = order[np.searchsorted(ids, image, sorter=order).clip(max=len(ids) - 1)]
+        known = (ids[place] == image) & (attribute >= 1) & (attribute <= count)
         wrong = ~known | ~np.isin(there, (0, 1)) | (certainty < _NOT_VISIBLE)
         if wrong.any():
             line = int(np.argmax(wrong))
@@ -129,7 +132,7 @@ class CUBFiles:
                 f"{_NAME}: {path} has {int(wrong.sum()):,} lines with an unknown image, attribute"
                 f" or value, first {' '.join(map(str, table[line]))}. Use the files of one archive"
             )
-        cells = by_id[image] * count + attribute - 1
+        cells = place * count + attribute - 1
         times = np.bincount(cells, minlength=len(ids) * count)
         if (times != 1).any():
             raise InputError(
@@ -160,7 +163,7 @@ class CUBFiles:
         """Left, top, width and height: float64 ``[N, 4]``."""
         table, order = self._of_images("bounding_boxes.txt", ["x", "y", "width", "height"])
         boxes = np.stack([table.numbers(name) for name in ("x", "y", "width", "height")], axis=1)
-        lost = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
+        lost = np.flatnonzero(~(np.abs(boxes) < _MOST_PIXELS).all(axis=1))
         if len(lost):
             values = [" ".join(f"{value:g}" for value in box) for box in boxes]
             raise table.error(lost.tolist(), "the box", values, "expected four numbers")
@@ -209,7 +212,7 @@ class CUBFiles:
         header = ["id", *columns]
         table = pick_columns(path, header, body, header, _NAME)
         ids = table.columns["id"]
-        wrong = [row for row, number in enumerate(ids) if not number.isdecimal()]
+        wrong = [row for row, number in enumerate(ids) if (whole_number(number) or -1) < 0]
         if wrong or len(set(ids)) != len(ids):
             what = f"line {table.lines[wrong[0]]}" if wrong else "a number that comes twice"
             raise InputError(

@@ -8,8 +8,10 @@ from pathlib import Path, PureWindowsPath
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from lit_ssl.datamodules.images.devkit_meta import devkit_classes
 from lit_ssl.datamodules.selection.lists import read_lines
-from lit_ssl.errors import InputError, InputFileNotFoundError, InputImportError, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed, shortened
+from lit_ssl.numerals import whole_number
 
 __all__ = ["find_label_file", "read_validation_labels"]
 
@@ -18,7 +20,6 @@ _CANDIDATES = (
     "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
     "ILSVRC2012_validation_ground_truth.txt",
 )
-_NUM_CLASSES = 1000
 _IMAGE = re.compile(r"ILSVRC2012_val_\d{8}")
 
 
@@ -46,14 +47,18 @@ def read_validation_labels(path: Path, files: Sequence[str]) -> list[str]:
         ImportError: ``meta.mat`` needs scipy, which is not installed.
     """
     lines = read_lines(str(path))
-    if lines and all(line.isdigit() for line in lines):
-        return _devkit_labels(path, [int(line) for line in lines], files)
+    numbers = [whole_number(line) for line in lines]
+    if lines and None not in numbers:
+        return _devkit_labels(path, [number for number in numbers if number is not None], files)
     pairs = (line.replace(",", " ").split() for line in lines)
     table: dict[str, str] = {}
     for name, wnid, *_ in (fields for fields in pairs if len(fields) > 1):
         stem = PureWindowsPath(name).stem  # takes / and \ alike
         if table.setdefault(stem, wnid) != wnid:
-            raise InputError(f"{path} gives {name} two labels, {table[stem]} and {wnid}: keep one")
+            raise InputError(
+                f"{path} gives {shortened(name)} two labels, {shortened(table[stem])} and"
+                f" {shortened(wnid)}: keep one"
+            )
     missing = [name for name in files if Path(name).stem not in table]
     if missing:
         raise InputError(
@@ -85,23 +90,8 @@ def _devkit_labels(path: Path, numbers: list[int], files: Sequence[str]) -> list
             " missing. Put the devkit's data folder there, or set val_labels to a list of file"
             " names and wnids"
         )
-    names = _devkit_classes(meta)
+    names = devkit_classes(meta)
     unknown = sorted(set(numbers) - set(names))
     if unknown:
         raise InputError(f"{path} has labels that {meta} does not have: {unknown[:5]}")
     return [names[number] for number in numbers]
-
-
-def _devkit_classes(meta: Path) -> dict[int, str]:
-    """Number (ILSVRC2012_ID) → wnid of the 1,000 classes; higher numbers are inner nodes."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise InputImportError(
-            f"Reading {meta} needs scipy: `pip install scipy`, or set val_labels to a list of file"
-            " names and wnids"
-        ) from error
-    synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
-    numbers = (int(number) for number in synsets["ILSVRC2012_ID"])
-    pairs = zip(numbers, synsets["WNID"], strict=True)
-    return {number: str(wnid) for number, wnid in pairs if number <= _NUM_CLASSES}

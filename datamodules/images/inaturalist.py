@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,8 +14,9 @@ from lit_ssl.datamodules.reading.folders import missing_images
 from lit_ssl.datamodules.reading.images import FileImages, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.errors import InputError
-from lit_ssl.files import layout_error
+from lit_ssl.errors import InputError, InputFileNotFoundError, quoted
+from lit_ssl.files import layout_error, read_bytes
+from lit_ssl.json_text import parse_json
 
 __all__ = ["INaturalist2018DataModule"]
 
@@ -112,10 +112,12 @@ def _read_annotations(path: Path) -> _Annotations:
             _NAME, path.parent, f"train2018.json, val2018.json and {_FOLDER}/ in {path.parent}"
         )
     try:
-        content = json.loads(path.read_bytes())
-        files = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
-        category = {int(a["image_id"]): int(a["category_id"]) for a in content["annotations"]}
-        names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
+        content = parse_json(read_bytes(path))
+        files = {_id(image["id"]): _path(image["file_name"]) for image in content["images"]}
+        category = {_id(a["image_id"]): _id(a["category_id"]) for a in content["annotations"]}
+        names = {_id(c["id"]): str(c["name"]) for c in content["categories"]}
+    except InputFileNotFoundError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is no annotation file of {_NAME} ({type(error).__name__}: {error}): expected"
@@ -131,3 +133,18 @@ def _read_annotations(path: Path) -> _Annotations:
         )
     categories = np.fromiter((category[image] for image in files), dtype=np.int64)
     return _Annotations(PackedStrings(files.values()), categories, names)
+
+
+def _id(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"expected a number from 0 on, found {quoted(value)}")
+    return value
+
+
+def _path(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"expected the path of an image, found {quoted(name)}")
+    if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+        raise ValueError(f"expected a path below the folder of images, found {quoted(name)}")
+    name.encode()  # JSON may hold half characters, which no name has
+    return name

@@ -16,6 +16,7 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, listed
 from lit_ssl.files import layout_error
+from lit_ssl.numerals import whole_number
 
 __all__ = ["SemiINat2021DataModule"]
 
@@ -67,7 +68,7 @@ class SemiINat2021DataModule(ImageDataModule):
             raise layout_error(
                 _NAME, self.root, f"l_train/<number>/, val/<number>/ and u_train/ in {self.root}"
             )
-        if wrong := [name for name in names if not name.isdecimal()]:
+        if wrong := [name for name in names if not _is_number(name)]:
             raise InputError(
                 f"{_NAME}: the folders in {folder} should be numbers of classes, found"
                 f" {listed(wrong)}"
@@ -111,3 +112,8 @@ class SemiINat2021DataModule(ImageDataModule):
     def _folder(self, name: str) -> Path:
         nested = self.root / name / name
         return nested if nested.is_dir() else self.root / name
+
+
+def _is_number(name: str) -> bool:
+    number = whole_number(name)
+    return number is not None and number >= 0

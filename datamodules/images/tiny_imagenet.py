@@ -32,7 +32,7 @@ from lit_ssl.datamodules.reading.walking import (
     visible_folders,
 )
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, listed, quoted
 from lit_ssl.files import layout_error, read_text
 from lit_ssl.transforms import EvalTransform
 
@@ -202,8 +202,8 @@ class TinyImageNetDataModule(ImageDataModule):
                 continue
             if len(fields) < 2 or fields[1] not in index:
                 raise InputError(
-                    f"{_NAME}: line {number} of {path} is {line!r}: expected a file name and one of"
-                    f" the {len(index)} wnids in {self._wnids}. Get the archive again"
+                    f"{_NAME}: line {number} of {path} is {quoted(line)}: expected a file name and"
+                    f" one of the {len(index)} wnids in {self._wnids}. Get the archive again"
                 )
             if table.setdefault(fields[0], index[fields[1]]) != index[fields[1]]:
                 raise InputError(f"{_NAME}: {path} gives {fields[0]} two classes: keep one")

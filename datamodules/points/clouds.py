@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_ssl.arrays import ArrayFileError, read_array
 from lit_ssl.datamodules.reading.images import PackedStrings
 from lit_ssl.datamodules.reading.skip_corrupt import ReadableRows
 from lit_ssl.errors import InputError
@@ -155,8 +156,8 @@ def _read_kept(kept: Path, file: Path) -> np.ndarray | None:
     try:
         if os.stat(kept).st_mtime_ns < os.stat(file).st_mtime_ns:
             return None
-        points = np.load(kept, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        points = read_array(kept)
+    except (OSError, ArrayFileError):
         return None
     fits = points.dtype == np.float32 and points.ndim == 2 and points.shape[1:] == (3,)
     return points if fits and len(points) and np.isfinite(points).all() else None

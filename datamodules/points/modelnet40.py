@@ -26,6 +26,7 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, check_choice
 from lit_ssl.files import layout_error
+from lit_ssl.opening import open_file
 
 __all__ = ["ModelNet40DataModule"]
 
@@ -188,7 +189,8 @@ def _points_of_mesh(path: Path, name: str, count: int) -> np.ndarray:
 def _read_text(path: Path, name: str) -> np.ndarray:
     """Read x, y, z of a file with lines x,y,z,nx,ny,nz."""
     try:
-        lines = path.read_text(encoding="ascii").split("\n")
+        with open_file(path) as file:
+            lines = file.read().decode("ascii").split("\n")
         if not any(line.strip() for line in lines):
             raise ValueError("it is empty")
         points = np.loadtxt(

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 NAME = "ModelNet40"
+_SMALL, _RATIO = 1 << 26, 50  # bytes that any array may take; by how much one shrinks at most
 
 
 def read_names(path: Path) -> list[str]:
@@ -149,8 +150,9 @@ def _read_hdf5(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
         raise layout_error(NAME, path.parent, str(path))
     try:
         with h5py.File(path, "r") as file:
-            data, labels = (_array(h5py, file, name) for name in ("data", "label"))
-    except (OSError, KeyError, ValueError) as error:
+            most = max(_SMALL, _RATIO * path.stat().st_size)
+            data, labels = (_array(h5py, file, name, most) for name in ("data", "label"))
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(
             f"{path} is no HDF5 file of {NAME} ({error}): expected arrays data [N, 2048, 3] and"
             " label [N, 1]. Unpack the official archive again"
@@ -177,11 +179,16 @@ def _read_hdf5(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     return points, labels.astype(np.int64)
 
 
-def _array(h5py: Any, file: Any, name: str) -> np.ndarray:
-    """Return an array that lies in this file itself: no links, no data of other files."""
+def _array(h5py: Any, file: Any, name: str, most: int) -> np.ndarray:
+    """Return an array that lies in this file itself: no links, no data of other files.
+
+    What a file does not store is read as zeros, as many as it likes: at most ``most`` bytes.
+    """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise KeyError(f"no array {name} in it")
     item = file[name]
     if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
         raise KeyError(f"{name} is no array in it")
+    if item.nbytes > most:
+        raise ValueError(f"{name} would take {item.nbytes:,} bytes, many times its file")
     return np.asarray(item[()])

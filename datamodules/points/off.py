@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lit_ssl.datamodules.points.clouds import CorruptPointsError
+from lit_ssl.numerals import whole_number
+from lit_ssl.opening import open_file
 from lit_ssl.seeding import Stream, uniform
 
 __all__ = ["Mesh", "points_on_surface", "read_off"]
@@ -52,7 +54,7 @@ def read_off(path: str | Path) -> Mesh:
     rest = lines[1:]
     if not counts and rest:
         (number, counts), rest = rest[0], rest[1:]
-    if not re.fullmatch(r"\d+\s+\d+(\s+-?\d+)?", counts):
+    if not re.fullmatch(r"[0-9]{1,9}\s+[0-9]{1,9}(\s+-?[0-9]+)?", counts):
         wanted = "the numbers of vertices, faces and edges"
         raise _broken(path, number, f"expected {wanted}, found {counts[:30]!r}")
     num_vertices, num_faces = map(int, counts.split()[:2])
@@ -104,7 +106,8 @@ def points_on_surface(mesh: Mesh, count: int, key: int) -> np.ndarray:
 
 def _meaningful_lines(path: str | Path) -> _Lines:
     try:
-        text = Path(path).read_bytes().decode("ascii", errors="replace")
+        with open_file(path) as file:
+            text = file.read().decode("ascii", errors="replace")
     except OSError as error:
         raise CorruptPointsError(f"{path}: {error.strerror or error}") from error
     stripped = (line.partition("#")[0].strip() for line in text.splitlines())
@@ -157,12 +160,11 @@ def _fan(path: str | Path, line: tuple[int, str], num_vertices: int) -> list[lis
     """The triangles of one polygon."""
     number, text = line
     words = text.split()
-    size = int(words[0]) if words[0].isdecimal() else -1
-    corners = words[1 : size + 1]
-    if size < 1 or len(corners) < size or not all(word.isdecimal() for word in corners):
+    size = whole_number(words[0]) or -1
+    rows = [-1 if n is None else n for n in map(whole_number, words[1 : size + 1])]
+    if size < 1 or len(rows) < size or min(rows) < 0:
         wanted = "the number of corners of a face, then so many numbers of vertices"
         raise _broken(path, number, f"expected {wanted}, found {text[:40]!r}")
-    rows = [int(word) for word in corners]
     if max(rows) >= num_vertices:
         raise _broken(
             path,

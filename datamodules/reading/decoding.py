@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lit_ssl.datamodules.reading.deep_pixels import (
@@ -20,7 +20,8 @@ from lit_ssl.datamodules.reading.deep_pixels import (
     is_deep,
     to_eight_bits,
 )
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted, shortened
+from lit_ssl.opening import open_file
 
 __all__ = ["AS_USUAL", "CorruptImageError", "Decoding", "decode_image", "read_image"]
 
@@ -83,7 +84,11 @@ def read_image(path: str, max_side: int | None = None, decoding: Decoding = AS_U
     Raises:
         CorruptImageError: The file cannot be decoded; the message names it and says why.
     """
-    return _decoded(path, path, max_side, decoding)
+    try:
+        with open_file(path) as file:
+            return _decoded(file, path, max_side, decoding)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def decode_image(
@@ -106,7 +111,7 @@ def decode_image(
     return _decoded(io.BytesIO(content), name, max_side, decoding)
 
 
-def _decoded(file: str | BinaryIO, name: str, max_side: int | None, decoding: Decoding) -> Tensor:
+def _decoded(file: BinaryIO, name: str, max_side: int | None, decoding: Decoding) -> Tensor:
     try:
         with Image.open(file) as image:
             if max_side is not None and max(image.size) > max_side:
@@ -116,12 +121,20 @@ def _decoded(file: str | BinaryIO, name: str, max_side: int | None, decoding: De
             pixels = np.array(rgb, dtype=np.uint8)
     except RangeError as error:
         raise CorruptImageError(f"Cannot read the image {name}: {error}") from error
+    except UnidentifiedImageError as error:  # Pillow names the opened file as Python does
+        named = UnidentifiedImageError(f"cannot identify image file {quoted(name, 200)}")
+        raise _unreadable(name, named) from named.with_traceback(error.__traceback__)
     except _DECODE_ERRORS as error:
-        raise CorruptImageError(
-            f"Cannot read the image {name} ({type(error).__name__}: {error}). Repair or remove the"
-            " file, or set on_corrupt: skip to use the next readable image in its place"
-        ) from error
+        raise _unreadable(name, error) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _unreadable(name: str, error: Exception) -> CorruptImageError:
+    why = getattr(error, "strerror", None) or shortened(error)
+    return CorruptImageError(
+        f"Cannot read the image {name} ({type(error).__name__}: {why}). Repair or remove the"
+        " file, or set on_corrupt: skip to use the next readable image in its place"
+    )
 
 
 def _shrunk(image: Image.Image, max_side: int, decoding: Decoding) -> Image.Image:

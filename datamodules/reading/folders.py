@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.listing import FolderListing
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.walking import (
     LeftOut,
@@ -16,7 +18,7 @@ from lit_ssl.datamodules.reading.walking import (
     lost_folders,
     visible_folders,
 )
-from lit_ssl.errors import InputError, InputFileNotFoundError, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed, shortened
 from lit_ssl.files import layout_error
 
 __all__ = [
@@ -51,7 +53,7 @@ def find_file(root: Path, names: Sequence[str], data_set: str, folders: Sequence
 
 def posix_name(folder: Path, name: str) -> str:
     """Return a path below a folder as a table names it, with ``/`` for Windows' backslashes."""
-    if "\\" not in name or (folder / name).exists():
+    if "\\" not in name or os.path.exists(folder / name):
         return name
     return name.replace("\\", "/")
 
@@ -71,18 +73,11 @@ def missing_images(
     Raises:
         FileNotFoundError: Some are not; it says which and how many.
     """
-    by_parent: dict[str, set[str]] = {}
-    missing = []
-    for name in names:
-        parent, _, file = name.rpartition("/")
-        if parent not in by_parent:
-            inside = folder / parent
-            by_parent[parent] = {p.name for p in inside.iterdir()} if inside.is_dir() else set()
-        if file not in by_parent[parent]:
-            missing.append(name)
+    listing = FolderListing(folder)
+    missing = [name for name in names if name not in listing]
     if names and len(missing) == len(names):
         raise layout_error(
-            data_set, folder, f"the {inputs} that {source} names, such as {names[0]}"
+            data_set, folder, f"the {inputs} that {source} names, such as {shortened(names[0])}"
         )
     if missing:
         raise InputFileNotFoundError(

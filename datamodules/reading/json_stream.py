@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TextIO
 
-from lit_ssl.errors import InputError, listed
-from lit_ssl.files import text_encoding
+from lit_ssl.errors import InputError, listed, quoted
+from lit_ssl.json_text import JSONError, json_decoder
+from lit_ssl.opening import open_text, reading
 
 __all__ = ["json_items"]
 
@@ -32,10 +33,8 @@ def json_items(path: Path, key: str | None = None) -> Iterator[tuple[int, Any]]:
     Raises:
         InputError: The file is no such JSON, or is cut short; it says where.
     """
-    with path.open("rb") as file:
-        encoding = text_encoding(file.read(4))
     try:
-        with path.open(encoding=encoding) as text:
+        with reading(path), open_text(path) as text:
             reader = _Reader(text)
             if key is not None:
                 _find_list(reader, key)
@@ -46,8 +45,9 @@ def json_items(path: Path, key: str | None = None) -> Iterator[tuple[int, Any]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text in UTF-8 ({error}): get the file again") from error
     except (_Broken, RecursionError) as error:
+        why = error if isinstance(error, _Broken) else "it is nested too deeply"
         raise InputError(
-            f"{path} is not the JSON that was expected: {error}. Get the file again"
+            f"{path} is not the JSON that was expected: {why}. Get the file again"
         ) from error
 
 
@@ -67,7 +67,7 @@ class _Reader:
         self._at = 0
         self._before = 0  # characters before the text
         self._ended = False
-        self._decoder = json.JSONDecoder()
+        self._decoder = json_decoder()
 
     @property
     def place(self) -> int:
@@ -111,15 +111,17 @@ class _Reader:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
+            except JSONDecodeError as error:
                 cut_off = (
                     error.msg.startswith("Unterminated string")
                     or error.pos >= len(self._text) - _AT_THE_END
                 )
                 if self._ended or not cut_off:
                     raise _Broken(error.msg, self._before + error.pos) from error
-            except ValueError as error:  # a number with too many digits to read
+            except JSONError as error:
                 raise _Broken(str(error), self.place) from error
+            except ValueError as error:  # a number with too many digits to read
+                raise _Broken("a number with thousands of digits", self.place) from error
             else:
                 if end + _BEHIND_A_NUMBER <= len(self._text) or self._ended:
                     self._at = end
@@ -140,7 +142,7 @@ def _find_list(reader: _Reader, key: str) -> None:
         reader.value()
         if reader.next() != "}":
             reader.expect(",")
-    names = listed([repr(name) for name in found]) or "nothing"
+    names = listed([quoted(name) for name in found[:6]]) or "nothing"
     raise _Broken(f"expected the list {key!r}, found {names}", reader.place)
 
 

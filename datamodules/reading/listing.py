@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -41,9 +42,12 @@ class FolderListing:
                     self._names[parent] = frozenset(
                         entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)
                     )
-            except (FileNotFoundError, NotADirectoryError):
-                self._names[parent] = frozenset()
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                self._names[parent] = frozenset()  # a ValueError: nothing can be called so
             except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:  # nor so
+                    self._names[parent] = frozenset()
+                    return self._names[parent]
                 raise InputError(
                     f"cannot list the folder {self.folder / parent} ({error.strerror or error}):"
                     " make it readable"

@@ -41,6 +41,7 @@ INDEX_FOLDER = ".lit_ssl_index"  # what this package keeps beside data
 _ARCHIVE = "archives, which have to be unpacked if they belong to the data"
 _HIDDEN = "what is hidden or put there by the operating system"
 _LOST = "links that lead nowhere"
+_PIPE = "pipes, sockets and devices"
 _LOOP = "links back to a folder above"
 
 
@@ -252,7 +253,10 @@ def _walk(
         left_out: Takes what is not of its kind.
     """
     entries = _entries(folder)
-    stat = os.stat(folder)
+    try:
+        stat = os.stat(folder)
+    except OSError as error:  # it was removed in between
+        raise InputError(f"cannot list the folder {folder} ({error.strerror or error})") from error
     here = (*above, (stat.st_dev, stat.st_ino))
     suffixes = left_out.kind.suffixes()
     for entry in entries:
@@ -267,7 +271,11 @@ def _walk(
         elif _is_folder(entry):
             if not deep:
                 continue
-            inside = os.stat(entry.path)
+            try:
+                inside = os.stat(entry.path)
+            except OSError:  # it was removed in between
+                left_out.add(_LOST, entry.path)
+                continue
             if (inside.st_dev, inside.st_ino) in here:
                 left_out.add(_LOOP, entry.path)
                 continue
@@ -275,6 +283,8 @@ def _walk(
                 yield os.path.join(name, found)
         elif entry.is_symlink() and not os.path.exists(entry.path):
             left_out.add(_LOST, entry.path)
+        elif is_wanted and not _is_file(entry):
+            left_out.add(_PIPE, entry.path)
         elif is_wanted:
             yield name
         else:

@@ -14,13 +14,13 @@ import numpy as np
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.errors import InputError, InputFileNotFoundError, listed
 from lit_ssl.files import read_text
+from lit_ssl.numerals import whole_number
 
 __all__ = ["find_listed", "packaged_lists", "read_lines"]
 
 _FOLDER = Path(__file__).parent / "lists"
 _ENDING = ".txt.xz"
 _TRAINING = ("train", "training")
-_INDEX = re.compile(r"-?[0-9]+")
 
 
 def packaged_lists() -> list[str]:
@@ -59,8 +59,8 @@ def read_lines(path: str) -> list[str]:
         InputError: It is no text.
     """
     found = _find_list(path)
-    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-    lines = read_text(found, openers.get(found.suffix, open)).splitlines()
+    openers: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open}
+    lines = read_text(found, openers.get(found.suffix)).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -82,8 +82,9 @@ def find_listed(path: str, rows: Rows, inputs: str = "images") -> np.ndarray:
     entries = read_lines(path)
     if not entries:
         raise InputError(f"The list {path} is empty")
-    if all(_INDEX.fullmatch(entry) for entry in entries):
-        found = {entry: int(entry) for entry in entries if 0 <= int(entry) < len(rows)}
+    indices = {entry: whole_number(entry) for entry in entries}
+    if None not in indices.values():
+        found = {name: n for name, n in indices.items() if n is not None and 0 <= n < len(rows)}
     else:
         found = _find_names(path, entries, rows, inputs)
     missing = [entry for entry in entries if entry not in found]
@@ -159,7 +160,7 @@ def _bare(entry: str) -> list[str]:
 
 
 def _with_and_without_label(entry: str) -> list[str]:
-    labelled = re.fullmatch(r"(.*\S)[\s,;]+-?\d+", entry)
+    labelled = re.fullmatch(r"(.*\S)[\s,;]+-?[0-9]+", entry)
     return [entry, labelled[1]] if labelled else [entry]
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.errors import InputError, listed
+from lit_ssl.numerals import whole_number
 from lit_ssl.tables import Table
 
 __all__ = ["SPLIT_NUMBERS", "UNKNOWN", "numbered", "rows_of_split", "split_codes"]
@@ -95,7 +96,8 @@ def numbered(
         expected = f"expected {' or '.join(names)}, or a number from 0 to {len(names) - 1}"
         return table.codes(column, known, f"{expected[9:]}{or_unknown}"), list(names)
     values = {value.removesuffix(".0") for value in table.columns[column]} - set(unknown)
-    numbers = {value: int(value) for value in values if value.isdecimal()}
+    found = {value: whole_number(value) for value in values}
+    numbers = {value: n for value, n in found.items() if n is not None and n >= 0}
     hint = f"numbers from 0 on{or_unknown} (for names in the file, give {argument})"
     largest = max(numbers.values(), default=-1)
     if largest >= max(_MOST_WITHOUT_ROWS, len(table)):

@@ -16,7 +16,8 @@ from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.sequences.packed import PackedSequences
 from lit_ssl.datamodules.sequences.sequence_module import SequenceModule
 from lit_ssl.errors import InputError, listed
-from lit_ssl.files import layout_error, text_encoding
+from lit_ssl.files import layout_error
+from lit_ssl.opening import open_file, text_encoding
 
 __all__ = ["ByteTextDataModule"]
 
@@ -94,7 +95,8 @@ def _texts_in(folder: Path) -> list[str]:
 def _utf8(path: Path) -> bytes:
     """The bytes of a text, which are not decoded unless a mark says that they are no UTF-8."""
     try:
-        content = path.read_bytes()
+        with open_file(path) as file:
+            content = file.read()
     except OSError as error:
         raise InputError(
             f"{_NAME}: cannot read {path} ({error.strerror or error}): mend it, or take it out"

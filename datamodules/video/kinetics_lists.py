@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, listed, quoted
 from lit_ssl.files import read_text, text_lines
+from lit_ssl.numerals import finite_number
 
 __all__ = ["Entry", "find_list", "is_table", "read_list", "read_table", "split_names"]
 
@@ -64,7 +66,8 @@ def find_list(folders: Sequence[Path], version: int, split: str) -> Path | None:
 def is_table(path: Path) -> bool:
     """Whether a list is an official table, with the names of its columns in the first line."""
     first = next(iter(text_lines(path)), (0, ""))[1]
-    return any("youtube_id" in names for names in csv.reader([first], skipinitialspace=True))
+    with _table_errors(path):
+        return any("youtube_id" in names for names in csv.reader([first], skipinitialspace=True))
 
 
 def read_table(path: Path) -> list[Entry]:
@@ -76,6 +79,21 @@ def read_table(path: Path) -> list[Entry]:
     Raises:
         InputError: A column is missing, or a line has no such times.
     """
+    with _table_errors(path):
+        return _entries(path)
+
+
+@contextmanager
+def _table_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise InputError(
+            f"Kinetics: {path} is no table of comma-separated values: {error}"
+        ) from error
+
+
+def _entries(path: Path) -> list[Entry]:
     lines = csv.DictReader(read_text(path).splitlines(), skipinitialspace=True)
     lacking = [name for name in _COLUMNS[1:] if name not in (lines.fieldnames or ())]
     if lacking:
@@ -85,14 +103,14 @@ def read_table(path: Path) -> list[Entry]:
         )
     entries = []
     for line in lines:
-        try:
-            times = [round(float(line[name])) for name in ("time_start", "time_end")]
-            name = f"{line['youtube_id']}_{times[0]:06}_{times[1]:06}"
-        except (TypeError, ValueError, OverflowError) as error:
+        times = [finite_number(line[name] or "") for name in ("time_start", "time_end")]
+        if None in times or not line["youtube_id"]:
             raise InputError(
-                f"Kinetics: line {lines.line_num} of {path} has no times in seconds: {error}"
-            ) from error
-        entries.append(Entry(name, line.get("label") or None))
+                f"Kinetics: line {lines.line_num} of {path} has no youtube_id, or no times in"
+                f" seconds: {listed([quoted(line[name]) for name in _COLUMNS[1:]])}"
+            )
+        start, end = (f"{round(time or 0):06}" for time in times)
+        entries.append(Entry(f"{line['youtube_id']}_{start}_{end}", line.get("label") or None))
     return entries
 
 
@@ -105,12 +123,13 @@ def read_list(path: Path) -> list[Entry]:
         InputError: A line is another.
     """
     entries = []
-    for number, line in text_lines(path):
-        entry = re.fullmatch(r"(.*[^\s,])[\s,]+(\d+)", line.strip())
+    for place, line in text_lines(path):
+        entry = re.fullmatch(r"(.*[^\s,])[\s,]+([0-9]{1,9})", line.strip())
         if entry is None:
             raise InputError(
-                f"Kinetics: line {number} of {path} is {line!r}: expected '<path> <number of the"
-                " class from 0>', or an official table, which begins with the names of its columns"
+                f"Kinetics: line {place} of {path} is {quoted(line)}: expected '<path> <number of"
+                " the class from 0>', or an official table, which begins with the names of its"
+                " columns"
             )
         entries.append(Entry(entry[1], entry[2]))
     return entries

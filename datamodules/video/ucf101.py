@@ -18,7 +18,7 @@ from lit_ssl.datamodules.video.matching import (
     matched,
     missing_list,
 )
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.errors import InputError, check_choice, quoted
 from lit_ssl.files import text_lines
 
 __all__ = ["UCF101DataModule"]
@@ -75,10 +75,10 @@ class UCF101DataModule(VideoFilesModule):
         path = self._lists / "classInd.txt"
         names: list[str] = []
         for number, line in text_lines(path):
-            entry = re.fullmatch(r"(\d+)\s+(\S+)", line.strip())
+            entry = re.fullmatch(r"([0-9]{1,9})\s+(\S+)", line.strip())
             if entry is None or int(entry[1]) != len(names) + 1:
                 raise InputError(
-                    f"{_NAME}: line {number} of {path} is {line!r}: expected"
+                    f"{_NAME}: line {number} of {path} is {quoted(line)}: expected"
                     f" '{len(names) + 1} <class>'"
                 )
             names.append(entry[2])
@@ -131,12 +131,13 @@ class UCF101DataModule(VideoFilesModule):
         number_of = {known.casefold(): label for label, known in enumerate(self.class_names)}
         entries = []
         for number, line in text_lines(path):
-            entry = re.fullmatch(r"(\S+?)(?:\s+(\d+))?", line.strip())
+            entry = re.fullmatch(r"(\S+?)(?:\s+([0-9]{1,9}))?", line.strip())
             label = entry and number_of.get(PurePosixPath(entry[1]).parent.name.casefold())
             if entry is None or label is None or (entry[2] and int(entry[2]) != label + 1):
                 raise InputError(
-                    f"{_NAME}: line {number} of {path} is {line!r}: expected '<class>/<file>', with"
-                    " a class of classInd.txt, and its number or nothing behind it"
+                    f"{_NAME}: line {number} of {path} is {quoted(line)}: expected"
+                    " '<class>/<file>', with a class of classInd.txt, and its number or nothing"
+                    " behind it"
                 )
             entries.append((entry[1], label))
         if not entries:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted
 from lit_ssl.files import read_text
+from lit_ssl.json_text import JSONError, parse_json
 
-__all__ = ["is_text", "json_lines", "short"]
-
-_SHOWN = 60
+__all__ = ["is_text", "json_lines"]
 
 
 def json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -31,14 +29,14 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            entry = parse_json(line)
+        except JSONError as error:
             raise InputError(
                 f"{path}, line {number}: expected a JSON object with {what} ({error})"
             ) from error
         if not isinstance(entry, dict):
             raise InputError(
-                f"{path}, line {number}: expected a JSON object with {what}, found {short(entry)}"
+                f"{path}, line {number}: expected a JSON object with {what}, found {quoted(entry)}"
             )
         count += 1
         yield number, entry
@@ -51,9 +49,3 @@ def is_text(value: object) -> TypeGuard[str]:
     if not isinstance(value, str) or not value.strip():
         return False
     return value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value)
-
-
-def short(value: object) -> str:
-    """A value for a message, in one line, cut."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_ssl.cli.recipes import config_name
+from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.datamodules.selection.subset import SUBSET_CHOICES
 from lit_ssl.errors import InputError, listed
 
@@ -61,7 +62,8 @@ def read_entries(words: Sequence[str]) -> list[Entry]:
         words: the words after ``lit-ssl``; the first may be the command.
 
     Raises:
-        InputError: if a key stands twice in one mapping, of which YAML would take the last.
+        InputError: if a key stands twice in one mapping, of which YAML would take the last, or a
+            config is one that nobody should build (see ``load_yaml``).
     """
     entries: list[Entry] = []
     place = 0 if words and words[0].startswith("-") else 1
@@ -208,8 +210,8 @@ def _load(value: str, is_config: bool) -> tuple[Any, str | None]:
         file = str(path)
     try:
         text = Path(file).read_text(encoding="utf-8") if file else value
-        loaded = yaml.load(text, _OnceLoader)
-    except _TwiceError as error:
+        loaded = load_yaml(text)
+    except YAMLError as error:
         raise InputError(f"{config_name(file) if file else 'the config'}: {error}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None, file
@@ -228,29 +230,3 @@ def _with_objects_of_files(value: Any, folder: Path) -> Any:
         if file is not None and (is_object or isinstance(inner, list)):
             return inner
     return value
-
-
-class _TwiceError(Exception):
-    """A key that stands twice."""
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """Refuses a mapping in which a key stands twice; those that come with ``<<`` do not count."""
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        """Read a mapping as it is written."""
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            line = key.start_mark.line + 1
-            name = (key.tag, key.value)
-            if name in lines:
-                where = f"line {line}" if lines[name] == line else f"lines {lines[name]} and {line}"
-                raise _TwiceError(
-                    f"{key.value!r} stands twice in one place, in {where}, and only the last would "
-                    "count: keep one of them"
-                )
-            lines[name] = line
-        return node

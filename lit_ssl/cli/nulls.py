@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lit_ssl.cli.composing import plain_name, read_entries
+from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 
 __all__ = ["with_whole_nulls"]
 
@@ -30,13 +31,17 @@ def with_whole_nulls(words: Sequence[str]) -> list[str]:
         if top not in _OBJECTS or len(path) < 2 or entry.name.endswith("+"):
             continue
         try:
-            value = yaml.safe_load(entry.value) if isinstance(entry.value, str) else entry.value
+            value = load_yaml(entry.value) if isinstance(entry.value, str) else entry.value
             if entry.file is not None or not _has_null(value, entry.value):
                 continue
             for name in reversed(path):
                 value = {name: value}
             text = f"--{top}={json.dumps(value)}"
-        except (yaml.YAMLError, TypeError):  # no YAML, or no JSON: the parser reads it as it is
+        except (
+            yaml.YAMLError,
+            YAMLError,
+            TypeError,
+        ):  # no YAML, or no JSON: the parser reads it as it is
             continue
         if "=" not in words[entry.position]:
             result[entry.position + 1] = None

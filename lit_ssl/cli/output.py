@@ -22,6 +22,7 @@ from rich.table import Table
 from lit_ssl.contracts.data import validates_on_test
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
 from lit_ssl.errors import InputError
+from lit_ssl.opening import writing
 from lit_ssl.trainer.private import quiet_hp_metric
 from lit_ssl.trainer.run import is_fast_dev_run, new_folders, root_is_chosen, run_folder
 
@@ -148,9 +149,11 @@ class SaveConfig(SaveConfigCallback):
         self.already_saved = True
         folder = run_folder(trainer, [self.config_filename])
         if folder is not None and trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
             options = {"skip_none": False, "overwrite": True, "multifile": self.multifile}
-            with warnings.catch_warnings():  # skip_none has another name since jsonargparse 4.49
+            with writing(folder / self.config_filename), warnings.catch_warnings():
+                folder.mkdir(
+                    parents=True, exist_ok=True
+                )  # skip_none has another name since jsonargparse 4.49
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self.parser.save(self.config, str(folder / self.config_filename), **options)
 

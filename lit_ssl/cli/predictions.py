@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from safetensors.torch import save
 from torch import Tensor
 
+from lit_ssl.cells import plain_cell
 from lit_ssl.cli.output import short, tell
 from lit_ssl.contracts.modules import features_of_inputs
 from lit_ssl.datamodules.loading.resumable import RowsLoader
@@ -53,11 +54,10 @@ def save_predictions(trainer: pl.Trainer) -> None:
     folder = None if has_writer else run_folder(trainer, names)
     if not predictions or folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / stems[trainer.global_rank]
     if all(isinstance(part, Tensor) and part.ndim for part in predictions):
         predictions = _with_names(trainer, torch.cat(list(predictions)), path)
-    torch.save(predictions, path.with_suffix(".pt"))
+    write_file(path.with_suffix(".pt"), lambda file: torch.save(predictions, file), binary=True)
     tell(f"predictions: {short(path.with_suffix('.pt'))}")
 
 
@@ -105,12 +105,16 @@ def _known(trainer: pl.Trainer, count: int) -> _Known:
 
 
 def _table(known: _Known, class_names: Sequence[str]) -> bytes:
-    """Rows, files, labels and names of classes as CSV; names of files as the disk has them."""
+    """Rows, files, labels and names of classes as CSV; names of files as the disk has them.
+
+    Names that a spreadsheet would take for formulas are written as ``lit_ssl.cells`` says.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "file", "label", "class"])
     labels = [""] * len(known.rows) if known.labels is None else known.labels.tolist()
     for row, file, label in zip(known.rows.tolist(), known.files, labels, strict=True):
         is_named = label != "" and 0 <= label < len(class_names)
-        writer.writerow([row, file, label, class_names[label] if is_named else ""])
+        name = class_names[label] if is_named else ""
+        writer.writerow([row, plain_cell(file), label, plain_cell(name)])
     return text.getvalue().encode("utf-8", "surrogateescape")

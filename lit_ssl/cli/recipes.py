@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lit_ssl import methods
 from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.opening import writing
 
 __all__ = [
     "MethodInfo",
@@ -136,8 +137,9 @@ def copy_config(name: str, destination: str | Path = ".") -> Path:
         raise InputError(
             f"{target} exists: give another destination, `lit-ssl configs copy NAME DEST`"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
     return target
 
 

@@ -14,6 +14,7 @@ import yaml
 from lit_ssl.checkpoints.files import find_class, newest_checkpoint, read_checkpoint
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
+from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import option_types
 
@@ -212,9 +213,9 @@ def _config_of(path: Path, options: Mapping[str, Any]) -> Path | None:
         if not saved.is_file():
             continue
         try:
-            model = yaml.safe_load(saved.read_text(encoding="utf-8"))["model"]
+            model = load_yaml(saved.read_text(encoding="utf-8"))["model"]
             found = _flat({"class_path": model["class_path"], **model["init_args"]})
-        except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        except (yaml.YAMLError, YAMLError, OSError, UnicodeDecodeError, TypeError, KeyError):
             continue  # a person's own, not of a run
         if all(found[name] == value for name, value in options.items() if name in found):
             return saved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import Strategy, StrategyRegistry
 
-from lit_ssl.cli.composing import Entry, kept_options
+from lit_ssl.cli.composing import Entry, kept_options, read_entries
 from lit_ssl.cli.mistakes.types import class_called
 from lit_ssl.cli.output import tell
 from lit_ssl.errors import InputError, did_you_mean, listed
@@ -26,9 +27,47 @@ __all__ = [
 _NO_EVALUATION = (
     "lightning.", "lit_ssl.callbacks.monitors", "lit_ssl.callbacks.pictures",
     "lit_ssl.callbacks.seed", "lit_ssl.callbacks.last_checkpoint",
-    "lit_ssl.callbacks.last_validation", "lit_ssl.cli", "lit_ssl.trainer",
+    "lit_ssl.callbacks.last_validation", "lit_ssl.callbacks.exact_resume", "lit_ssl.cli",
+    "lit_ssl.trainer",
 )  # fmt: skip
+_STRATEGY = "trainer.strategy"
 _HOOKS = ("_batch_end", "_epoch_end", "_end")
+
+
+def with_strategy_classes(words: Sequence[str]) -> list[str]:
+    """The words, with the class of a strategy where it stands by its name.
+
+    jsonargparse takes any text for the short name of a strategy, so that it would look for no
+    class; the Trainer knows short names only.
+    """
+    result = list(words)
+    inserted = 0
+    for entry in read_entries(words):
+        named = [value for name, value in entry.leaves() if name == _STRATEGY]
+        found = _strategy_class(named[-1]) if named else None
+        if found is None:
+            continue
+        option = f"--{_STRATEGY}={json.dumps({'class_path': found})}"
+        place = entry.position + inserted
+        length = 1 if "=" in words[entry.position] else 2
+        if entry.name == _STRATEGY:
+            result[place : place + length] = [option]
+            inserted += 1 - length
+        else:  # of a config
+            result.insert(place + length, option)
+            inserted += 1
+    return result
+
+
+def _strategy_class(name: object) -> str | None:
+    """The path of the class that a name means; None for a short name, or an unknown one."""
+    if not isinstance(name, str) or name in ("auto", *StrategyRegistry.available_strategies()):
+        return None
+    try:
+        found = class_called(name, [Strategy])
+    except InputError:
+        return None
+    return None if found is None else f"{found.__module__}.{found.__qualname__}"
 
 
 def check_strategy(name: object) -> None:
@@ -41,7 +80,7 @@ def check_strategy(name: object) -> None:
     if not isinstance(name, str) or name in known:
         return
     try:
-        class_called(name.rpartition(".")[2], [Strategy])
+        class_called(name, [Strategy])
     except InputError as error:
         hint = did_you_mean(name, known, list_up_to=0) or str(error).partition(".")[2]
         raise InputError(f"trainer.strategy: no strategy {name!r}.{hint}") from error

@@ -16,7 +16,7 @@ from lit_ssl.callbacks import ExactResume, LastCheckpoint, LastValidation, StepS
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.help import with_class_to_help
 from lit_ssl.cli.mistakes.entries import wrong_entry
-from lit_ssl.cli.mistakes.one_line import debugging, one_line, raised_in
+from lit_ssl.cli.mistakes.one_line import debugging, disk_line, one_line, raised_in
 from lit_ssl.cli.nulls import with_whole_nulls
 from lit_ssl.cli.objects import Instantiator, ModuleInstantiator, import_components
 from lit_ssl.cli.output import (
@@ -48,11 +48,13 @@ from lit_ssl.cli.trainer_options import (
     say_kept_options,
     say_which_of_a_list,
     tell_if_nothing,
+    with_strategy_classes,
     without_checkpoints,
 )
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError, OutputError, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
+from lit_ssl.trainer.lost_files import LastingLogs, lost_files
 from lit_ssl.trainer.private import (
     option_types,
     subcommand_parsers,
@@ -81,6 +83,7 @@ class LitSSLCLI(LightningCLI):
     - always among the callbacks are ``ExactResume`` and ``StepSeeder``, so that resumed runs
       continue identically,
       ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is saved and validated,
+      ``LastingLogs``, so that a full disk costs logs and not the training,
       and ``SlurmRequeue``, which saves before SLURM ends the job, where all processes share a step.
 
     Args:
@@ -163,7 +166,7 @@ class LitSSLCLI(LightningCLI):
         try:
             if self.parsed_args is not None:
                 return self.parser.parse_object(self.parsed_args, defaults=defaults)
-            words = with_empty_lists(with_whole_nulls(self.argv))
+            words = with_empty_lists(with_whole_nulls(with_strategy_classes(self.argv)))
             return self.parser.parse_args(words, defaults=defaults)
         except (ParseError, UnicodeDecodeError) as error:  # the latter of a config
             raise InputError(self._explain(error, self.parsed_args or self.argv)) from error
@@ -319,7 +322,7 @@ class LitSSLCLI(LightningCLI):
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         callbacks = without_checkpoints(callbacks, given)
-        for kind in (ExactResume, LastValidation, StepSeeder, SlurmRequeue):
+        for kind in (ExactResume, LastValidation, StepSeeder, SlurmRequeue, LastingLogs):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
         trainer = super().instantiate_trainer(
@@ -396,11 +399,13 @@ def run() -> None:
     first_batch = FirstBatch()
     leave_group_at_exit()
     try:
-        LitSSLCLI(first_batch=first_batch)
+        cli = LitSSLCLI(first_batch=first_batch)
     except InputError:
         raise
     except Exception as error:
-        line = None if first_batch.seen or debugging() else one_line(error)
-        if line is None:
+        line = disk_line(error) if first_batch.seen else one_line(error)
+        if line is None or debugging():
             raise
         raise InputError(line) from error
+    if (lost := lost_files(cli.trainer)) is not None:
+        raise OutputError(lost)

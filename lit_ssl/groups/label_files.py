@@ -8,8 +8,9 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, listed, quoted
 from lit_ssl.files import write_file
+from lit_ssl.numerals import finite_number, whole_number
 from lit_ssl.tables import csv_lines
 
 __all__ = ["GroupLabels", "read_group_labels", "write_group_labels"]
@@ -97,7 +98,7 @@ def read_group_labels(path: str | Path, num_rows: int, num_attributes: int) -> G
     wrong = next((i for i, source in enumerate(sources) if source not in _SOURCES), None)
     if wrong is not None:
         raise InputError(
-            f"line {wrong + 2} of {path} has the source {sources[wrong]!r}: {_EXPECTED}"
+            f"line {wrong + 2} of {path} has the source {quoted(sources[wrong])}: {_EXPECTED}"
         )
     known = np.array([source == "known" for source in sources])
     probabilities = _probabilities(path, columns, num_attributes)
@@ -123,11 +124,12 @@ def _order(path: Path, values: list[str], num_rows: int) -> np.ndarray:
 def _integers(path: Path, values: list[str], what: str, limit: int) -> np.ndarray:
     found = np.empty(len(values), dtype=np.int64)
     for i, value in enumerate(values):
-        found[i] = int(value) if value.isdecimal() else -1
+        number = whole_number(value)
+        found[i] = -1 if number is None else number
         if not 0 <= found[i] < limit:
             raise InputError(
-                f"line {i + 2} of {path} has the {what} {value!r}: expected an integer from 0 to "
-                f"{limit - 1}"
+                f"line {i + 2} of {path} has the {what} {quoted(value)}: expected an integer from"
+                f" 0 to {limit - 1}"
             )
     return found
 
@@ -141,13 +143,14 @@ def _probabilities(
     wanted = [f"p_{a}" for a in range(num_attributes)]
     if given != sorted(wanted):
         raise InputError(
-            f"{path} has the probabilities {', '.join(given)}, but the data has {num_attributes} "
+            f"{path} has the probabilities {listed(given, 20)}, but the data has {num_attributes} "
             f"attributes: expected {', '.join(wanted)}"
         )
     try:
-        values = np.array([columns[name] for name in wanted], dtype=np.float32).T
-    except ValueError as error:
-        raise InputError(f"{path} has a probability that is no number: {error}") from error
+        found = [[finite_number(value) for value in columns[name]] for name in wanted]
+        values = np.array(found, dtype=np.float32).T
+    except TypeError as error:
+        raise InputError(f"{path} has a probability that is no number") from error
     wrong = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < 1e-3))
     if wrong.any():
         line = int(np.argmax(wrong)) + 2

@@ -7,24 +7,30 @@ brings them. It is found but never imported: its code does not run on every Pyth
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
-from zipfile import BadZipFile
+from typing import Any, TypeVar
 
 import numpy as np
 
-from lit_ssl.errors import InputError
-from lit_ssl.files import write_file
+from lit_ssl.arrays import ArrayFileError, read_arrays
+from lit_ssl.errors import InputError, quoted
+from lit_ssl.files import read_bytes, text_lines, write_file
+from lit_ssl.json_text import parse_json
+from lit_ssl.numerals import whole_number
 from lit_ssl.tables import csv_lines
 
 __all__ = ["FACTORS", "METACLASSES", "find_folder", "read_folder"]
 
+_CLASSES = 1000
+_ARRAYS = (
+    "number", "top", "multi", "prototype", "label", "real_flat", "real_offset",
+    "class_to_metaclass",
+)  # fmt: skip
 # The order is that of the paper's tables; positions are ids.
 FACTORS = (
     "pose",
@@ -140,11 +146,12 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
     """
     cached = _cache_file(folder)
     try:
-        with np.load(cached, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        kept = read_arrays(cached)
+        if set(kept) == set(_ARRAYS) and all(kept[n].dtype == np.int64 for n in kept):
+            return kept
+    except (OSError, ArrayFileError):
         pass
-    arrays = {
+    arrays: dict[str, Any] = {
         **_try(_read_factors, folder),
         "prototype": _try(_read_prototypes, folder),
         "label": _try(_read_labels, folder),
@@ -159,7 +166,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
 def _try(read: Callable[[Path], Result], folder: Path) -> Result:
     try:
         return read(folder)
-    except (ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             f"the annotations in {folder} are not those of ImageNet-X: {type(error).__name__}: "
             f"{error}; {_HOW}"
@@ -167,18 +174,34 @@ def _try(read: Callable[[Path], Result], folder: Path) -> Result:
 
 
 def _number(name: str) -> int:
-    return int(name.partition("ILSVRC2012_val_")[2][:8])
+    """The number of an image, from 1."""
+    found = whole_number(name.partition("ILSVRC2012_val_")[2][:8])
+    if found is None or found < 1:
+        raise InputError(f"{quoted(name)} is no name of an image, as ILSVRC2012_val_00000001.JPEG")
+    return found
+
+
+def _bit(value: object) -> int:
+    if value not in (0, 1):
+        raise InputError(f"a factor is {quoted(value)}, and not 0 or 1")
+    return int(value)
+
+
+def _class(value: object) -> int:
+    found = value if type(value) is int else whole_number(str(value))
+    if found is None or not 0 <= found < _CLASSES:
+        raise InputError(f"a label is {quoted(value)}, and not from 0 to {_CLASSES - 1}")
+    return found
 
 
 def _read_factors(folder: Path) -> dict[str, np.ndarray]:
     masks: dict[str, dict[int, int]] = {}
     for kind in ("top", "multi"):
         masks[kind] = {}
-        with (folder / _FILES[kind]).open(encoding="utf-8") as file:
-            for line in filter(str.strip, file):
-                row = json.loads(line)
-                bits = sum(int(row[name]) << f for f, name in enumerate(FACTORS))
-                masks[kind][_number(row["file_name"])] = bits
+        for _, line in text_lines(folder / _FILES[kind]):
+            row = parse_json(line)
+            bits = sum(_bit(row[name]) << f for f, name in enumerate(FACTORS))
+            masks[kind][_number(row["file_name"])] = bits
     number = np.array(sorted(masks["top"]), dtype=np.int64)
     return {
         "number": number,
@@ -202,17 +225,19 @@ def _read_labels(folder: Path) -> np.ndarray:
     rows = _read_rows(folder / _FILES["label"])
     label = np.full(len(rows), -1, dtype=np.int64)
     for row in rows:
-        label[_number(row["file_name"]) - 1] = int(row["label"])
+        label[_number(row["file_name"]) - 1] = _class(row["label"])
     if (label < 0).any():
         raise InputError(f"{_FILES['label']} does not name all images from 1 to {len(rows)}")
     return label
 
 
 def _read_real(folder: Path) -> dict[str, np.ndarray]:
-    sets = json.loads((folder / _FILES["real"]).read_text(encoding="utf-8"))
+    sets = parse_json(read_bytes(folder / _FILES["real"]))
     sizes = [len(labels) for labels in sets]
     return {
-        "real_flat": np.array([label for labels in sets for label in labels], dtype=np.int64),
+        "real_flat": np.array(
+            [_class(label) for labels in sets for label in labels], dtype=np.int64
+        ),
         "real_offset": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
     }
 

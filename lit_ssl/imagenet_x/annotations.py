@@ -12,8 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from lit_ssl.errors import InputError, check_choice, did_you_mean
+from lit_ssl.cells import name_of_cell
+from lit_ssl.errors import InputError, check_choice, did_you_mean, listed, quoted, shortened
 from lit_ssl.imagenet_x.annotation_files import FACTORS, METACLASSES, find_folder, read_folder
+from lit_ssl.numerals import whole_number
 from lit_ssl.tables import Line, csv_lines
 
 __all__ = ["FactorAnnotations", "FactorKind", "read_annotations"]
@@ -186,10 +188,10 @@ def _read_table(path: Path) -> FactorAnnotations:
     except InputError as error:
         raise InputError(f"{path} is no table in UTF-8: {_WANTED}") from error
     factors = _factor_columns(path, header, body)
-    names = [row[header.index("file_name")].strip() for _, row in body]
+    names = [name_of_cell(row[header.index("file_name")].strip()) for _, row in body]
     if len(set(names)) < len(names):
         doubled = [name for name, times in Counter(names).items() if times > 1]
-        raise InputError(f"{path} names {len(doubled)} images twice, e.g. {doubled[0]}")
+        raise InputError(f"{path} names {len(doubled)} images twice, e.g. {shortened(doubled[0])}")
     labels = _numbers(path, body, header.index("label"), "label", "class indices from 0")
     members = [_numbers(path, body, header.index(f), f, "0 or 1", 1) for f in factors]
     return FactorAnnotations(
@@ -210,7 +212,7 @@ def _factor_columns(path: Path, header: list[str], body: list[Line]) -> list[str
             raise InputError(f"{path} has no column {name}: {_WANTED}.{hint}")
     factors = [name for name in header if name not in ("file_name", "label")]
     if not factors or not body or len(set(header)) < len(header):
-        found = "no images" if header and not body else f"the columns {', '.join(header)}"
+        found = "no images" if header and not body else f"the columns {listed(header, 20)}"
         raise InputError(f"{path} has {found}: {_WANTED}, and at least one image")
     for line, row in body:
         if len(row) != len(header):
@@ -227,9 +229,10 @@ def _numbers(
     values = np.empty(len(body), dtype=np.int64)
     for row, (line, fields) in enumerate(body):
         text = fields[column].strip()
-        if not text.isdecimal() or int(text) > highest:
+        number = whole_number(text)
+        if number is None or not 0 <= number <= highest:
             raise InputError(
-                f"column {name} of {path} holds {text!r} in line {line}: expected {what}"
+                f"column {name} of {path} holds {quoted(text)} in line {line}: expected {what}"
             )
-        values[row] = int(text)
+        values[row] = number
     return values

@@ -9,9 +9,11 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.cells import name_of_cell, plain_cell
+from lit_ssl.errors import InputError, did_you_mean, quoted, shortened
 from lit_ssl.files import write_file
 from lit_ssl.imagenet_x.annotations import FactorAnnotations
+from lit_ssl.numerals import finite_number, whole_number
 from lit_ssl.tables import Line, csv_lines
 
 __all__ = ["Predictions", "check_coverage", "read_predictions", "write_predictions"]
@@ -64,7 +66,7 @@ def read_predictions(
     width = max(header.index(column) for column in _COLUMNS if column in header) + 1
     if short := next((line for line, row in body if len(row) < width), None):
         raise InputError(f"{path} ends in the middle of line {short}: {_EXPECTED}")
-    names = [row[header.index("file_name")] for _, row in body]
+    names = [name_of_cell(row[header.index("file_name")]) for _, row in body]
     numbers = annotations.find_numbers(names)
     _check_names(path, names, numbers, annotations)
     classes = np.full(annotations.size + 1, -1, dtype=np.int64)
@@ -74,7 +76,7 @@ def read_predictions(
     classes[numbers] = _read(path, body, where, _whole, "class indices", limit)
     if "predicted_probability" in header:
         where = header.index("predicted_probability")
-        probability[numbers] = _read(path, body, where, float, "numbers from 0 to 1", 1.0)
+        probability[numbers] = _read(path, body, where, _number, "numbers from 0 to 1", 1.0)
     classes[0], probability[0] = -1, np.nan  # where the unknown names went
     return Predictions(name or path.stem, classes, probability, int((numbers == 0).sum()))
 
@@ -91,7 +93,7 @@ def _check_names(
         like = annotations.file_name(1)
         raise InputError(
             f"{path} names {len(unknown):,} images that are not in the annotations, e.g. "
-            f"{names[unknown[0]]}: expected names such as {like}"
+            f"{shortened(names[unknown[0]])}: expected names such as {like}"
         )
     times = np.bincount(numbers, minlength=annotations.size + 1)
     times[0] = 0
@@ -106,13 +108,20 @@ def _check_names(
 
 def _whole(text: str) -> int:
     """A whole number; a table of floats, as where a row had no class once, has 65.0 or 6.5e+01."""
-    try:
-        return int(text)
-    except ValueError:
-        number = float(text)
-        if not number.is_integer():
-            raise
-        return int(number)
+    whole = whole_number(text.strip())
+    if whole is not None:
+        return whole
+    found = _number(text)
+    if not found.is_integer():
+        raise ValueError(text)
+    return int(found)
+
+
+def _number(text: str) -> float:
+    found = finite_number(text.strip())
+    if found is None:
+        raise ValueError(text)
+    return found
 
 
 def _read(
@@ -126,7 +135,7 @@ def _read(
     """A column of numbers from 0 to ``limit`` (for integers: below it; else NaN where empty)."""
     values = np.empty(len(body), dtype=np.int64 if convert is _whole else np.float64)
     for row, (line, fields) in enumerate(body):
-        if convert is float and not fields[column].strip():
+        if convert is _number and not fields[column].strip():
             values[row] = np.nan  # as write_predictions writes what is not known
             continue
         try:
@@ -137,7 +146,7 @@ def _read(
         if not inside:
             below = f" from 0 to {limit - 1}" if convert is _whole else ""
             raise InputError(
-                f"line {line} of {path} holds {fields[column]!r}: expected {what}{below}"
+                f"line {line} of {path} holds {quoted(fields[column])}: expected {what}{below}"
             )
     return values
 
@@ -194,9 +203,10 @@ def write_predictions(
     def write(file: TextIO) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        for number in order.tolist():
-            p = predictions.probability[number]
+        for image in order.tolist():
+            p = predictions.probability[image]
             shown = "" if np.isnan(p) else repr(round(float(p), 9))
-            writer.writerow([annotations.file_name(number), predictions.classes[number], shown])
+            name = plain_cell(annotations.file_name(image))
+            writer.writerow([name, predictions.classes[image], shown])
 
     return write_file(path, write)

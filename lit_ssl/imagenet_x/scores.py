@@ -112,10 +112,10 @@ class FactorScores:
     def worst_classes(self, count: int = 100) -> float:
         """Accuracy over all images of the classes with the lowest accuracy."""
         labels = self.annotations.labels[self.numbers - 1]
-        total = np.bincount(labels)
-        hits = np.bincount(labels, weights=self.correct)
-        present = np.flatnonzero(total)
-        worst = present[np.argsort(hits[present] / total[present], kind="stable")[:count]]
+        # Numbers of classes come from a file: they are compared, and never the size of an array.
+        _, place, total = np.unique(labels, return_inverse=True, return_counts=True)
+        hits = np.bincount(place, weights=self.correct)
+        worst = np.argsort(hits / total, kind="stable")[:count]
         return float(hits[worst].sum() / total[worst].sum()) if len(worst) else math.nan
 
     def calibration(self, bins: int = 15) -> tuple[float, np.ndarray]:

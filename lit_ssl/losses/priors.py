@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_ssl.arrays import read_array
 from lit_ssl.errors import InputError, InputFileNotFoundError
 from lit_ssl.files import read_text
+from lit_ssl.numerals import finite_number
 
 __all__ = [
     "as_prior",
@@ -113,11 +115,14 @@ def read_prior(path: str | Path, num_prototypes: int | None = None) -> Tensor:
         raise InputFileNotFoundError(f"there is no prior at {path.absolute()}")
     try:
         if path.suffix == ".npy":
-            shares = np.load(path, allow_pickle=False)
+            shares = read_array(path)
         else:
-            shares = np.atleast_1d(np.loadtxt(read_text(path).splitlines(), dtype=np.float64))
+            found = [finite_number(word) for word in read_text(path).split()]
+            if None in found:
+                raise ValueError("it holds a word that is no number")
+            shares = np.array(found, dtype=np.float64)
         return as_prior(torch.from_numpy(np.asarray(shares, dtype=np.float64)), num_prototypes)
-    except (ValueError, EOFError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise InputError(f"{path}: {error}") from error
 
 

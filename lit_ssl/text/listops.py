@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted
 from lit_ssl.seeding import Stream, sample_seeds
 
 __all__ = [
@@ -206,7 +206,7 @@ def evaluate(symbols: bytes) -> int:
             values.append(result)
         else:
             name = SYMBOLS[symbol] if symbol < len(SYMBOLS) else symbol
-            raise InputError(f"no ListOps expression: {name!r} cannot stand at place {place}")
+            raise InputError(f"no ListOps expression: {quoted(name)} cannot stand at place {place}")
     if above or len(values) != 1:
         what = "an operator is not closed" if above else f"{len(values)} values side by side"
         raise InputError(f"no ListOps expression: {what}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.errors import InputError, did_you_mean, quoted
 from lit_ssl.files import write_file
 from lit_ssl.tables import csv_lines
 from lit_ssl.text.listops import evaluate, parse, spell
@@ -57,7 +57,7 @@ def read_expressions(path: Path) -> tuple[list[bytes], list[int]]:
         if name not in header:
             raise InputError(
                 f"ListOps: {path} has no column {name!r} between tabs, its columns are"
-                f" {', '.join(map(repr, header[:10])) or 'missing'}."
+                f" {', '.join(map(quoted, header[:10])) or 'missing'}."
                 f"{did_you_mean(name, header, list_up_to=0)}"
             )
     source, target = (header.index(name) for name in _COLUMNS)

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from PIL import Image
 from torch import Tensor
 
+from lit_ssl.files import write_file
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.run import tensorboards
 
-__all__ = ["log_clip", "log_picture"]
+__all__ = ["keep_picture", "log_clip", "log_picture"]
+
+_LOGGED = "the pictures of loggers"
+
+
+def keep_picture(trainer: pl.Trainer, path: Path, name: str, picture: Tensor) -> None:
+    """Write a picture as PNG, and show it in every logger that takes images.
+
+    A disk that is full costs the picture and not the training.
+
+    Args:
+        trainer: The running trainer, on rank zero.
+        path: File of this run's own.
+        name: Of the picture.
+        picture: uint8 ``[3, H, W]``.
+    """
+    image = Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
+    with may_be_lost(trainer, f"pictures in {path.parent}"):
+        write_file(path, lambda file: image.save(file, "PNG"), binary=True)
+    log_picture(trainer, name, picture)
 
 
 def log_picture(trainer: pl.Trainer, name: str, picture: Tensor) -> None:
@@ -22,6 +44,11 @@ def log_picture(trainer: pl.Trainer, name: str, picture: Tensor) -> None:
         name: Of the picture.
         picture: uint8 ``[3, H, W]``.
     """
+    with may_be_lost(trainer, _LOGGED):
+        _log_picture(trainer, name, picture)
+
+
+def _log_picture(trainer: pl.Trainer, name: str, picture: Tensor) -> None:
     step = trainer.global_step
     for board in tensorboards(trainer):
         board.add_image(name, picture, step)
@@ -43,6 +70,11 @@ def log_clip(trainer: pl.Trainer, name: str, clip: Tensor, fps: float) -> None:
         clip: uint8 ``[T, 3, H, W]``.
         fps: Frames per second.
     """
+    with may_be_lost(trainer, _LOGGED):
+        _log_clip(trainer, name, clip, fps)
+
+
+def _log_clip(trainer: pl.Trainer, name: str, clip: Tensor, fps: float) -> None:
     step = trainer.global_step
     frames = [Image.fromarray(frame) for frame in clip.permute(0, 2, 3, 1).cpu().numpy()]
     file = BytesIO()

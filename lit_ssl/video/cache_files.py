@@ -14,7 +14,6 @@ is left over from a process that was stopped, and nobody reads it.
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,8 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice
-from lit_ssl.files import describe_folder, write_file, write_json
+from lit_ssl.arrays import read_arrays
+from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, quoted
+from lit_ssl.files import describe_folder, read_bytes, write_file, write_json
+from lit_ssl.json_text import parse_json
 
 __all__ = [
     "DAMAGED",
@@ -41,6 +42,7 @@ __all__ = [
 
 _VERSION = 1
 _FORMATS = ("raw", "jpeg")
+_LONGEST = 65_535  # pixels, of a side of a JPEG
 # What NumPy and json raise for broken files.
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -63,10 +65,17 @@ class CacheSettings:
 
     def __post_init__(self) -> None:
         check_choice("format", self.format, _FORMATS)
-        if self.shorter < 1:
-            raise InputError(f"shorter must be at least 1 pixel, not {self.shorter}")
-        if self.format == "jpeg" and not 1 <= self.quality <= 100:
-            raise InputError(f"quality must lie between 1 and 100, not {self.quality}")
+        if type(self.shorter) is not int or not 1 <= self.shorter <= _LONGEST:
+            raise InputError(
+                f"shorter must be at least 1 pixel (and at most {_LONGEST:,}), not"
+                f" {quoted(self.shorter)}"
+            )
+        if type(self.quality) is not int or (
+            self.format == "jpeg" and not 1 <= self.quality <= 100
+        ):
+            raise InputError(f"quality must lie between 1 and 100, not {quoted(self.quality)}")
+        if not isinstance(self.reader, str):
+            raise InputError(f"reader must be the name of one, not {quoted(self.reader)}")
 
     def __str__(self) -> str:
         how = f"jpeg of quality {self.quality}" if self.format == "jpeg" else "raw"
@@ -106,6 +115,25 @@ class CacheEntry(NamedTuple):
     start: int
     end: int
 
+    @classmethod
+    def of_json(cls, values: object) -> CacheEntry:
+        """Return the entry that a line of a journal holds.
+
+        Raises:
+            ValueError: It holds none.
+        """
+        if not isinstance(values, list) or len(values) != len(cls._fields):
+            raise ValueError(f"{quoted(values)} is no video of a cache")
+        entry = cls(*values)
+        numbers = [entry.source, entry.frames, *entry[4:]]
+        is_whole = all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+        is_rate = type(entry.fps) in (int, float) and entry.fps >= 0
+        if not isinstance(entry.name, str) or not is_whole or not is_rate:
+            raise ValueError(f"{quoted(values)} is no video of a cache")
+        if max(entry.rows, entry.columns) > _LONGEST or entry.start > entry.end:
+            raise ValueError(f"{quoted(values)} has sizes that no video has")
+        return entry
+
 
 def write_settings(folder: Path, settings: CacheSettings) -> None:
     """Make the folder of a cache, or go on with it.
@@ -140,7 +168,7 @@ def read_settings(folder: Path) -> CacheSettings:
             f"no cache of videos: {describe_folder(folder)}; `lit-ssl video-cache` makes one"
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_bytes(path))
         version = values.pop("version")
         settings = CacheSettings(**values)
     except (*DAMAGED, AttributeError) as error:
@@ -186,14 +214,18 @@ def read_index(folder: Path) -> CacheIndex:
     """
     path = folder / "index.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names, *columns = (arrays[field] for field in CacheIndex._fields)
+        arrays = read_arrays(path)
+        names, *columns = (arrays[field] for field in CacheIndex._fields)
         index = CacheIndex(
             tuple(names.tobytes().decode(errors="surrogateescape").split("\0")), *columns
         )
         kinds = "".join(column.dtype.kind for column in columns)
         if kinds != "iifiiiii" or {c.shape for c in columns} != {(len(index.name),)}:
             raise ValueError("its columns do not fit together")
+        if any((column < 0).any() for column in columns) or not np.isfinite(index.fps).all():
+            raise ValueError("it has numbers that no video has")
+        if (index.start > index.end).any() or max(index.rows.max(), index.columns.max()) > _LONGEST:
+            raise ValueError("it has sizes that no video has")
     except DAMAGED as error:
         raise InputError(
             f"{path} is damaged ({error}): delete it and run the same `lit-ssl video-cache` again"

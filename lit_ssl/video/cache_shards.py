@@ -11,6 +11,8 @@ from typing import IO
 import numpy as np
 
 from lit_ssl.errors import InputError
+from lit_ssl.files import read_bytes
+from lit_ssl.json_text import parse_json
 from lit_ssl.video.cache_files import CacheEntry, CacheSettings
 
 __all__ = ["Shard", "decode_frames", "finished_videos", "shard_path"]
@@ -141,10 +143,10 @@ def finished_videos(folder: Path, settings: CacheSettings) -> dict[str, CacheEnt
 
 
 def _entries(journal: Path) -> Iterator[CacheEntry]:
-    for number, line in enumerate(journal.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(read_bytes(journal).split(b"\n")[:-1], start=1):
         try:
-            entry = CacheEntry(*json.loads(line))
-        except (ValueError, TypeError) as error:
+            entry = CacheEntry.of_json(parse_json(line))
+        except ValueError as error:
             raise InputError(
                 f"line {number} of {journal} is damaged ({error}): delete this file, and its"
                 " videos are decoded again"

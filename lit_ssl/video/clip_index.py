@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
+from lit_ssl.arrays import read_arrays
 from lit_ssl.errors import InputError, InputFileNotFoundError, listed
 from lit_ssl.files import write_file
 from lit_ssl.video.probe_many import probe_videos
@@ -181,9 +181,9 @@ def _read(file: Path, root: Path, paths: tuple[str, ...]) -> ClipIndex | None:
     if not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as content:
-            names, columns = content["names"].tobytes(), {n: content[n] for n in _COLUMNS}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        content = read_arrays(file)
+        names, columns = content["names"].tobytes(), {n: content[n] for n in _COLUMNS}
+    except (OSError, ValueError, KeyError) as error:
         why = str(error) or type(error).__name__
     else:
         fits = (

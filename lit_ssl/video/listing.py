@@ -76,7 +76,7 @@ def read_video_list(path: str | Path, root: str | Path) -> tuple[list[str], list
     for _, line in text_lines(path):
         name = line.strip()
         without_label = name.rpartition(" ")[0].rstrip()
-        there = next((n for n in (name, without_label) if n and (root / n).is_file()), None)
+        there = next((n for n in (name, without_label) if n and os.path.isfile(root / n)), None)
         if there is None:
             missing.append(name)
         else:

@@ -312,7 +312,7 @@ def test_methods_from_msn_to_barack(root, tmp_path):
 def test_a_box_of_no_numbers(root, value):
     path = root / "bounding_boxes.txt"
     path.write_text(path.read_text().replace("4.5", value))
-    with pytest.raises(InputError, match=f"in the box .line 3: '{value} 5.5 8 6'.: expected four"):
+    with pytest.raises(InputError, match=f"in column 'x' .line 3: '{value}'.: expected a number"):
         CUB200DataModule(root=str(root), crop_to_box=True).setup("fit")
 
 

@@ -17,7 +17,14 @@ from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.reading.images import FileImages, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.vision_language.image_captions import CaptionedImages
-from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, listed
+from lit_ssl.errors import (
+    InputError,
+    InputFileNotFoundError,
+    check_choice,
+    listed,
+    quoted,
+    shortened,
+)
 from lit_ssl.files import layout_error
 
 __all__ = ["Caption", "FoundCaptions", "MissingImages", "check_missing_images", "safe_path"]
@@ -46,25 +53,25 @@ def safe_path(name: object, folder: Path) -> str:
         InputError: It is no path, or leads out of the folder.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name or "\n" in name:
-        raise InputError(f"expected the path of an image, found {name!r:.80}")
+        raise InputError(f"expected the path of an image, found {quoted(name)}")
     if _SURROGATE.search(name):
-        raise InputError(f"expected the path of an image in UTF-8, found {name!r:.80}")
+        raise InputError(f"expected the path of an image in UTF-8, found {quoted(name)}")
     if _ADDRESS.match(name):
         raise InputError(
-            f"expected the path of an image on this machine, found the address {name:.80}: fetch"
-            " the images first, and list their files"
+            f"expected the path of an image on this machine, found the address"
+            f" {shortened(name, 80)}: fetch the images first, and list their files"
         )
     path = PurePosixPath(name)
     if path.is_absolute():
         whole = os.path.abspath(folder)
         if not path.is_relative_to(whole):
             raise InputError(
-                f"the image {name:.200} does not lie in {folder}: list paths below it, or set root"
-                " to a folder that holds all images"
+                f"the image {shortened(name)} does not lie in {folder}: list paths below it, or set"
+                " root to a folder that holds all images"
             )
         path = path.relative_to(whole)
     if ".." in path.parts or not path.parts:
-        raise InputError(f"the image {name:.200} leads out of {folder}: list paths below it")
+        raise InputError(f"the image {shortened(name)} leads out of {folder}: list paths below it")
     return str(path)
 
 
@@ -134,7 +141,9 @@ class FoundCaptions:
     def _kept(self, captions: Iterator[Caption], is_there: Callable[[str], bool]) -> Iterator[str]:
         for where, image, text in captions:
             if not isinstance(text, str) or (not text.isascii() and _SURROGATE.search(text)):
-                raise InputError(f"{self._source}, {where}: expected a caption, found {text!r:.80}")
+                raise InputError(
+                    f"{self._source}, {where}: expected a caption, found {quoted(text)}"
+                )
             text = text.strip()
             if not text:
                 self._empty.append(where)
@@ -157,7 +166,7 @@ class FoundCaptions:
             raise layout_error(
                 self._data_set,
                 self._folder,
-                f"the images that {self._source} names, such as {missing[0]}",
+                f"the images that {self._source} names, such as {shortened(missing[0])}",
             )
         total = kept + self._lost
         what = (

@@ -20,7 +20,7 @@ from lit_ssl.datamodules.vision_language.captions.found_captions import (
     check_missing_images,
     safe_path,
 )
-from lit_ssl.errors import InputError, did_you_mean, listed
+from lit_ssl.errors import InputError, did_you_mean, listed, quoted, shortened
 
 __all__ = ["CocoCaptions", "Flickr30kCaptions"]
 
@@ -121,21 +121,23 @@ class Flickr30kCaptions(_KarpathyCaptions):
 
 def _split_of(image: object) -> str:
     if not isinstance(image, dict):
-        raise InputError(f"expected an object with an image, found {image!r:.80}")
+        raise InputError(f"expected an object with an image, found {quoted(image)}")
     split = image.get("split")
     if not isinstance(split, str) or split not in _SPLITS:
         hint = did_you_mean(split, _SPLITS) if isinstance(split, str) else ""
-        raise InputError(f"expected a split ({listed(list(_SPLITS))}), found {split!r:.80}.{hint}")
+        raise InputError(
+            f"expected a split ({listed(list(_SPLITS))}), found {quoted(split)}.{hint}"
+        )
     return _SPLITS[split]
 
 
 def _texts(image: dict[str, Any]) -> list[str]:
     sentences = image.get("sentences")
     if not isinstance(sentences, list) or not sentences:
-        raise InputError(f"expected sentences, found {sentences!r:.80}")
+        raise InputError(f"expected sentences, found {quoted(sentences)}")
     texts: list[Any] = [item.get("raw") if isinstance(item, dict) else None for item in sentences]
     if None in texts:
-        raise InputError(f"expected a text 'raw' in each sentence, found {sentences!r:.80}")
+        raise InputError(f"expected a text 'raw' in each sentence, found {quoted(sentences)}")
     return texts
 
 
@@ -143,5 +145,5 @@ def _bare(image: dict[str, Any], key: str) -> str:
     """The name of a file or folder, with nothing that leads elsewhere."""
     name = safe_path(image.get(key), Path("."))
     if "/" in name:
-        raise InputError(f"expected a name without folders as {key}, found {name:.80}")
+        raise InputError(f"expected a name without folders as {key}, found {shortened(name, 80)}")
     return name

@@ -21,7 +21,7 @@ from lit_ssl.datamodules.vision_language.captions.found_captions import (
     check_missing_images,
     safe_path,
 )
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted
 from lit_ssl.files import text_lines
 
 __all__ = ["ConceptualCaptions", "SBUCaptions"]
@@ -125,7 +125,7 @@ def _annotated(path: Path, folder: str) -> Iterator[Caption]:
     for number, item in json_items(path):
         where = f"item {number}"
         if not isinstance(item, list) or len(item) != 2:
-            raise InputError(f"{path}, {where}: expected [path, caption], found {item!r:.80}")
+            raise InputError(f"{path}, {where}: expected [path, caption], found {quoted(item)}")
         try:
             yield where, _image_path(item[0], folder), item[1]
         except InputError as error:
@@ -151,7 +151,7 @@ def _addressed(path: Path, folder: str) -> Iterator[Caption]:
         caption, tab, address = line.partition("\t")
         if not tab or not address or "\t" in address:
             raise InputError(
-                f"{path}, {where}: expected a caption, a tab and an address, found {line!r:.80}"
+                f"{path}, {where}: expected a caption, a tab and an address, found {quoted(line)}"
             )
         checksum = zlib.crc32(address.encode())
         yield where, f"{folder}/{number - 1}_{checksum}", caption

@@ -19,7 +19,7 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.vision_language.caption_source import CaptionSource
 from lit_ssl.datamodules.vision_language.image_captions import CaptionedImages, ImageCaptionModule
-from lit_ssl.errors import InputError, InputTypeError, did_you_mean, listed
+from lit_ssl.errors import InputError, InputTypeError, did_you_mean, listed, quoted
 
 __all__ = ["VLPretrainDataModule"]
 
@@ -61,7 +61,7 @@ class VLPretrainDataModule(ImageCaptionModule):
         for source in sources:
             if not isinstance(source, CaptionSource):
                 raise InputTypeError(
-                    f"sources must be such as CocoCaptions or PairList, not {source!r:.80}"
+                    f"sources must be such as CocoCaptions or PairList, not {quoted(source)}"
                 )
         self.sources = list(sources)
         self.names = [source.name for source in sources]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from lit_ssl.datamodules.vision_language.captions.found_captions import (
     check_missing_images,
     safe_path,
 )
-from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean, listed, quoted
 from lit_ssl.files import describe_folder, text_lines
+from lit_ssl.json_text import JSONError, parse_json
 from lit_ssl.tables import columns_of_lines, csv_lines
 
 __all__ = ["PairList"]
@@ -98,14 +98,14 @@ class PairList(CaptionSource):
             if code is None:
                 raise InputError(
                     f"{self.path}, {where}: expected train, val or test, or 0, 1 or 2 as"
-                    f" {self._split_name}, found {own!r:.80}"
+                    f" {self._split_name}, found {quoted(own)}"
                 )
             if code != SPLIT_NUMBERS[split]:
                 continue
             if not isinstance(text, str) or not text.strip():
                 raise InputError(
                     f"{self.path}, {where}: expected a caption as {self.caption_column!r}, found"
-                    f" {text!r:.80}. Write one, or take out the line"
+                    f" {quoted(text)}. Write one, or take out the line"
                 )
             if not is_json and "\n" in text:
                 long.append(where)
@@ -153,13 +153,13 @@ class PairList(CaptionSource):
         for number, line in text_lines(self.path):
             where = f"{self.path}, line {number}"
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                row = parse_json(line)
+            except JSONError as error:
                 raise InputError(f"{where}: expected a JSON object ({error})") from error
             if not isinstance(row, dict):
                 raise InputError(
                     f"{where}: expected a JSON object with an image and a caption in each line,"
-                    f" found {line.strip()[:20]!r}"
+                    f" found {quoted(row)}"
                 )
             if wanted is None:
                 wanted = self._wanted(list(row))
@@ -170,7 +170,7 @@ class PairList(CaptionSource):
                 )
             if absent := [name for name in wanted if name not in row]:
                 raise InputError(
-                    f"{where}: there is no {absent[0]!r}, but {listed(list(map(repr, row)), 20)}."
+                    f"{where}: there is no {absent[0]!r}, but {listed(list(map(quoted, row)), 20)}."
                     f"{did_you_mean(absent[0], row, list_up_to=0)} Name the keys with image_column,"
                     " caption_column and split_column"
                 )

@@ -18,7 +18,7 @@ from lit_ssl.datamodules.vision_language.captions.found_captions import (
     MissingImages,
     check_missing_images,
 )
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted
 from lit_ssl.files import layout_error
 
 __all__ = ["VisualGenomeRegions"]
@@ -80,7 +80,7 @@ def _captions(path: Path, folder_of: Mapping[str, str]) -> Iterator[Caption]:
         regions = item.get("regions") if isinstance(item, dict) else None
         if not isinstance(regions, list):
             raise InputError(
-                f"{path}, {where}: expected an object with a list of regions, found {item!r:.80}"
+                f"{path}, {where}: expected an object with a list of regions, found {quoted(item)}"
             )
         try:
             # Not a set, which would bring them into another order each time.
@@ -98,8 +98,8 @@ def _phrase(region: Any) -> tuple[int, str]:
     """The number of the image of a region, and its phrase."""
     image = region.get("image_id") if isinstance(region, dict) else None
     if isinstance(image, bool) or not isinstance(image, int) or image < 0:
-        raise InputError(f"expected a region with an image_id, found {region!r:.80}")
+        raise InputError(f"expected a region with an image_id, found {quoted(region)}")
     phrase = region.get("phrase")
     if not isinstance(phrase, str):
-        raise InputError(f"expected a region with a phrase, found {region!r:.80}")
+        raise InputError(f"expected a region with a phrase, found {quoted(region)}")
     return image, phrase.strip()

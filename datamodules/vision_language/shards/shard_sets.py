@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lit_ssl.datamodules.vision_language.shards.shard_names import is_remote
 from lit_ssl.datamodules.vision_language.shards.tar_members import TXT
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted
+from lit_ssl.files import read_bytes
+from lit_ssl.json_text import parse_json
 
 __all__ = ["ShardSet", "as_sets", "stated_pairs"]
 
@@ -65,7 +66,10 @@ def stated_pairs(shard: str) -> int:
         )
     path = Path(shard).with_name(Path(shard).stem + "_stats.json")
     try:
-        return int(json.loads(path.read_bytes())["successes"])
+        successes = parse_json(read_bytes(path))["successes"]
+        if type(successes) is not int or not 0 <= successes < 2**40:
+            raise ValueError(quoted(successes))
+        return successes
     except FileNotFoundError as error:
         raise InputError(
             f"epoch_samples is needed, since there is no {path} to count the pairs by: set it to"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lit_ssl.arrays import read_arrays
 from lit_ssl.datamodules.vision_language.shards.tar_members import CorruptShardError, read_pairs
 from lit_ssl.errors import InputError
 from lit_ssl.files import write_file
+from lit_ssl.json_text import parse_json
+from lit_ssl.opening import open_file
 
 __all__ = ["TarIndex", "index_path", "index_tar", "stored_index"]
 
@@ -65,20 +67,20 @@ def stored_index(tar: Path, caption: str, path: Path) -> TarIndex | None:
         path: The file.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            if about["stamp"] != _stamp(tar, caption):
+        arrays = read_arrays(path)
+        about = parse_json(arrays["about"].tobytes())
+        if about["stamp"] != _stamp(tar, caption):
+            return None
+        left_out = {why: (int(n), str(first)) for why, (n, first) in about["left_out"].items()}
+        keys, captions = _unpacked(arrays["keys"]), _unpacked(arrays["captions"])
+        offsets, sizes = arrays["offsets"], arrays["sizes"]
+        for column in (offsets, sizes):
+            if column.dtype != np.int64 or column.shape != (len(keys),) or (column < 0).any():
                 return None
-            left_out = {why: (int(n), str(first)) for why, (n, first) in about["left_out"].items()}
-            return TarIndex(
-                _unpacked(arrays["keys"]),
-                _unpacked(arrays["captions"]),
-                arrays["offsets"],
-                arrays["sizes"],
-                left_out,
-                about["broken"],
-            )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        if len(captions) != len(keys):
+            return None
+        return TarIndex(keys, captions, offsets, sizes, left_out, str(about["broken"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not there, or not whole: it is made again
 
 
@@ -102,7 +104,7 @@ def index_tar(tar: Path, caption: str, path: Path) -> TarIndex:
 
     pairs, broken, is_final = [], "", True
     try:
-        with tar.open("rb") as file:
+        with open_file(tar) as file:
             for pair in read_pairs(file, str(tar), caption, count, with_images=False):
                 pairs.append(pair)
     except CorruptShardError as error:
@@ -161,4 +163,7 @@ def _packed(texts: Sequence[str]) -> np.ndarray:
 
 
 def _unpacked(array: np.ndarray) -> list[str]:
-    return list(json.loads(array.tobytes()))
+    texts = parse_json(array.tobytes())
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("no list of texts")
+    return texts

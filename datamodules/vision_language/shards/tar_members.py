@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from lit_ssl.errors import InputError
+from lit_ssl.json_text import parse_json
 
 __all__ = ["LEFT_OUT", "NO_TEXT", "TXT", "CorruptShardError", "LeftOut", "TarPair", "read_pairs"]
 
@@ -108,7 +108,7 @@ class _Sample:
     def take_text(self, content: bytes, caption: str) -> None:
         try:
             self.text = _text(content, caption)
-        except (ValueError, RecursionError):
+        except ValueError:
             self.text, self.is_text = "", False
 
     def pair(self, left_out: LeftOut) -> Iterator[TarPair]:
@@ -134,7 +134,7 @@ def _text(content: bytes, caption: str) -> str:
     """
     if caption == TXT:
         return content.decode("utf-8-sig").strip()
-    fields = json.loads(content)
+    fields = parse_json(content)
     text = fields.get(caption) if isinstance(fields, dict) else fields
     if text is None:
         return ""
@@ -171,7 +171,7 @@ class _Forward:
     def read(self, size: int) -> bytes:
         parts = []
         while size > 0:
-            part = self._file.read(size)
+            part = self._file.read(min(size, _CHUNK))  # a false size would take all memory
             if not part:
                 break
             parts.append(part)

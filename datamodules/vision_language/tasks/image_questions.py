@@ -21,7 +21,7 @@ from lit_ssl.datamodules.vision_language.image_batches import stack_images
 from lit_ssl.datamodules.vision_language.image_captions import CaptionedImages
 from lit_ssl.datamodules.vision_language.image_text import ImageTextModule
 from lit_ssl.datamodules.vision_language.tasks.nlvr2_files import images_there
-from lit_ssl.errors import InputFileNotFoundError, check_choice, listed
+from lit_ssl.errors import InputFileNotFoundError, check_choice, listed, shortened
 from lit_ssl.files import layout_error
 
 __all__ = ["ImageQuestionModule", "QuestionedImages"]
@@ -204,7 +204,7 @@ class ImageQuestionModule(ImageTextModule):
         self, missing: Sequence[str], rows: int, lost: int, folder: Path, named_by: str
     ) -> None:
         if lost == rows:
-            expected = f"the images that {named_by} names, such as {missing[0]}"
+            expected = f"the images that {named_by} names, such as {shortened(missing[0])}"
             raise layout_error(self.data_set, folder, expected)
         what = (
             f"{self.data_set}: {len(missing):,} images that {named_by} names are not in {folder}"

@@ -21,7 +21,7 @@ from lit_ssl.datamodules.vision_language.tasks.nlvr2_files import (
     read_statements,
     statement_file,
 )
-from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, listed, shortened
 from lit_ssl.files import layout_error
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 
@@ -147,7 +147,9 @@ class NLVR2DataModule(ImagePairTextModule):
         # Several rows have the same pair.
         missing = list(dict.fromkeys(names[row] for row in np.flatnonzero(~there)))
         if not complete.any():
-            raise layout_error(NAME, folder, f"the images that {path} names, such as {missing[0]}")
+            raise layout_error(
+                NAME, folder, f"the images that {path} names, such as {shortened(missing[0])}"
+            )
         lost = int((~complete).sum())
         what = (
             f"{len(missing):,} images that {path} names are not in {folder} ({listed(missing, 3)})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 
 from lit_ssl.datamodules.reading.folders import find_file
 from lit_ssl.datamodules.reading.listing import FolderListing
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted
 from lit_ssl.files import layout_error, read_text
+from lit_ssl.json_text import JSONError, parse_json
 
 __all__ = ["NAME", "Statements", "images_root", "images_there", "read_statements", "statement_file"]
 
@@ -116,22 +116,22 @@ def read_statements(path: Path, split: str) -> Statements:
 
 def _read_line(line: str, split: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except JSONError as error:
         raise InputError(f"expected a JSON object with a statement ({error})") from error
     if not isinstance(row, dict):
-        raise InputError(f"expected a JSON object with a statement, found {line.strip()[:20]!r}")
+        raise InputError(f"expected a JSON object with a statement, found {quoted(row)}")
     sentence, identifier = row.get("sentence"), row.get("identifier")
     if not isinstance(sentence, str) or not sentence.strip() or _SURROGATE.search(sentence):
-        raise InputError(f"expected a sentence, found {sentence!r}")
+        raise InputError(f"expected a sentence, found {quoted(sentence)}")
     match = _IDENTIFIER.fullmatch(identifier) if isinstance(identifier, str) else None
     if match is None or match[1] != split:
         raise InputError(
-            f"expected an identifier {split}-<set>-<pair>-<sentence>, found {identifier!r}"
+            f"expected an identifier {split}-<set>-<pair>-<sentence>, found {quoted(identifier)}"
         )
     label = row.get("label")
     if label is not None and str(label) not in _LABELS:
-        raise InputError(f"expected the label True or False, found {label!r}")
+        raise InputError(f"expected the label True or False, found {quoted(label)}")
     directory = _directory(row) if split == "train" else None
     _, numbers_of_set, pair, statement = match.groups()
     stem = f"{split}-{numbers_of_set}-{pair}"
@@ -149,7 +149,7 @@ def _read_line(line: str, split: str) -> dict[str, Any]:
 def _directory(row: dict[str, Any]) -> int:
     directory = row.get("directory")
     if isinstance(directory, bool) or not isinstance(directory, int) or directory not in _NUMBERS:
-        raise InputError(f"expected the number of the images' directory, found {directory!r}")
+        raise InputError(f"expected the number of the images' directory, found {quoted(directory)}")
     return directory
 
 

@@ -11,9 +11,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lit_ssl.datamodules.reading.folders import find_file
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.datamodules.vision_language.json_entries import is_text, json_lines, short
+from lit_ssl.datamodules.vision_language.json_entries import is_text, json_lines
 from lit_ssl.datamodules.vision_language.tasks.image_questions import ImageQuestionModule
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, quoted
 from lit_ssl.text.corpus_wordpiece import CorpusWordPiece
 
 __all__ = ["SNLIVEDataModule"]
@@ -80,12 +80,12 @@ def _read(path: Path) -> _Hypotheses:
         text, image, label = (row.get(key) for key in ("sentence2", "Flickr30K_ID", "gold_label"))
         where = f"{path}, line {number}"
         if not is_text(text):
-            raise InputError(f"{where}: expected a text in sentence2, found {short(text)}")
+            raise InputError(f"{where}: expected a text in sentence2, found {quoted(text)}")
         # Only a stem can be meant: a file elsewhere is none of Flickr30k's.
         if not isinstance(image, str) or not image.isascii() or not image.isalnum():
             raise InputError(
                 f"{where}: expected the name of an image without its ending in Flickr30K_ID, found"
-                f" {short(image)}"
+                f" {quoted(image)}"
             )
         if label == _UNDECIDED:
             undecided += 1
@@ -93,7 +93,7 @@ def _read(path: Path) -> _Hypotheses:
         if label not in _CLASSES:
             raise InputError(
                 f"{where}: expected {', '.join(_CLASSES)} or {_UNDECIDED} in gold_label, found"
-                f" {short(label)}"
+                f" {quoted(label)}"
             )
         pair = row.get("pairID")
         found.images.append(image)

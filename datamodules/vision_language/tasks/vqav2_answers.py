@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_ssl.errors import InputError, InputFileNotFoundError, listed
+from lit_ssl.errors import InputError, InputFileNotFoundError, listed, quoted
 from lit_ssl.files import read_text
 from lit_ssl.text.vqa_answers import normalize_answer, soft_score
 
@@ -123,7 +123,7 @@ def listed_answers(path: Path) -> AnswerVocabulary:
     for number, name in enumerate(names, start=1):
         if first.setdefault(name, number) != number:
             raise InputError(
-                f"answers: {path} has {name!r} in line {first[name]} and in line {number}: an"
+                f"answers: {path} has {quoted(name)} in line {first[name]} and in line {number}: an"
                 " answer has one class"
             )
     if len(names) < 2:

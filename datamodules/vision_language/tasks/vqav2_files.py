@@ -10,8 +10,8 @@ import numpy as np
 
 from lit_ssl.datamodules.reading.folders import find_file
 from lit_ssl.datamodules.reading.json_stream import json_items
-from lit_ssl.datamodules.vision_language.json_entries import is_text, short
-from lit_ssl.errors import InputError, listed
+from lit_ssl.datamodules.vision_language.json_entries import is_text
+from lit_ssl.errors import InputError, listed, quoted
 from lit_ssl.text.vqa_answers import normalize_answer
 
 __all__ = [
@@ -121,7 +121,7 @@ def read_questions(path: Path) -> Questions:
         if ids is None or not is_text(text):
             raise InputError(
                 f"{path}: the question number {place + 1} is no object with a question, a"
-                f" question_id and an image_id, but {short(row)}. {_MEND}"
+                f" question_id and an image_id, but {quoted(row)}. {_MEND}"
             )
         texts.append(text)
         numbers.append(ids)
@@ -149,7 +149,7 @@ def read_annotations(path: Path, spellings: Spellings) -> Annotations:
         if ids is None or not isinstance(chosen, str):
             raise InputError(
                 f"{path}: the annotation number {place + 1} is no object with a question_id, an"
-                f" image_id, a multiple_choice_answer and answers, but {short(row)}. {_MEND}"
+                f" image_id, a multiple_choice_answer and answers, but {quoted(row)}. {_MEND}"
             )
         texts = _texts(row.get("answers"))
         if len(texts) != ANNOTATORS:

@@ -10,6 +10,7 @@ import numpy as np
 from lit_ssl.datamodules.selection.lists import read_lines
 from lit_ssl.datamodules.vision_language.tasks.vqav2_files import IMAGE_IDS, Annotations, Questions
 from lit_ssl.errors import InputError, InputFileNotFoundError, listed
+from lit_ssl.numerals import whole_number
 from lit_ssl.seeding import keyed_permutation
 
 __all__ = ["AnsweredQuestions", "answered_questions", "held_out_images", "matched"]
@@ -132,12 +133,15 @@ def _listed_images(which: str, images: np.ndarray, path: Path) -> np.ndarray:
             " all"
         )
     lines = read_lines(which)
-    if wrong := [line for line in lines if not line.isdecimal() or int(line) not in IMAGE_IDS]:
+    numbers = [whole_number(line) for line in lines]
+    if wrong := [
+        line for line, n in zip(lines, numbers, strict=True) if n is None or n not in IMAGE_IDS
+    ]:
         raise InputError(
             f"val_images: {which} has lines that are no numbers of images: {listed(wrong, 3)}."
             " Give the image_id of each, one a line"
         )
-    chosen = np.unique(np.array([int(line) for line in lines], dtype=np.int64))
+    chosen = np.unique(np.array(numbers, dtype=np.int64))
     if len(absent := np.setdiff1d(chosen, images)):
         raise InputError(
             f"val_images: {len(absent):,} of the {len(chosen):,} images in {which} are not in"

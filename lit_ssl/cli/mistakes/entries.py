@@ -27,6 +27,7 @@ from lit_ssl.cli.mistakes.types import (
 )
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.recipes import config_name
+from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError, did_you_mean, listed
 from lit_ssl.trainer.private import option_types, required_options
 
@@ -127,8 +128,8 @@ class _Search:
             return
         is_file = Path(value).is_file()
         try:
-            tree = yaml.safe_load(Path(value).read_text(encoding="utf-8") if is_file else value)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            tree = load_yaml(Path(value).read_text(encoding="utf-8") if is_file else value)
+        except (yaml.YAMLError, YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split()).replace(' in "<unicode string>",', " in")
             self.fail(f"{value if is_file else 'the config'} is no valid YAML: {reason}")
         self.typed, self.file = False, value if is_file else None
@@ -194,8 +195,8 @@ class _Search:
         functions = takes_functions(hint)
         is_object = valid or of_objects or functions
         if self.typed and isinstance(value, str) and is_object and value[:1] in "{[":
-            with suppress(yaml.YAMLError):
-                value = yaml.safe_load(value)
+            with suppress(yaml.YAMLError, YAMLError):
+                value = load_yaml(value)
         if of_objects:
             if append or isinstance(value, list):
                 self.items(value if isinstance(value, list) else [value], items, path, append)

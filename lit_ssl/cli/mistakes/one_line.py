@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import traceback
 from argparse import ArgumentParser
 from typing import NoReturn
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, shortened
 
-__all__ = ["LineParser", "debugging", "one_line", "raised_in"]
+__all__ = ["LineParser", "debugging", "disk_line", "one_line", "raised_in"]
 
 # Errors of these packages that speak of a batch size, a number of workers, a learning rate, a name.
 _DELIBERATE: dict[str, type[Exception] | tuple[type[Exception], ...]] = {
@@ -19,6 +21,9 @@ _DELIBERATE: dict[str, type[Exception] | tuple[type[Exception], ...]] = {
     "torch.utils.data": ValueError,
 }
 _FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_LONGEST = 4000  # characters of a line, whatever a file holds
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # what a terminal obeys
 _PROGRAM = ("lit_ssl.cli", "lit_ssl.__main__")
 
 
@@ -45,9 +50,12 @@ def one_line(error: BaseException) -> str | None:
     Returns:
         The message in one line, or None: then the traceback should be shown.
     """
-    message = " ".join(_without_worker(str(error)).split())
+    message = shortened(" ".join(_without_worker(str(error)).split()), _LONGEST)
+    message = _CONTROL.sub(lambda sign: f"\\x{ord(sign[0]):02x}", message)
     if isinstance(error, InputError):
         return message
+    if (line := disk_line(error)) is not None:
+        return line
     modules = _modules(error)
     module = modules[-1] if modules else ""
     foreign = any(
@@ -59,6 +67,18 @@ def one_line(error: BaseException) -> str | None:
     if foreign or our_file or type(error).__name__ == "MisconfigurationException":
         return f"{message} (LIT_SSL_DEBUG=1 shows where)"
     return None
+
+
+def disk_line(error: BaseException) -> str | None:
+    """The message for a disk that is full or read-only, at any time; None for other errors."""
+    if not isinstance(error, OSError) or error.errno not in _DISK:
+        return None
+    where = f" at {shortened(error.filename)}" if error.filename else ""
+    return (
+        f"{error.strerror}{where}: make room, or set trainer.default_root_dir to a folder that can"
+        " be written; checkpoints that are complete are kept, and --ckpt_path last goes on from"
+        " the newest"
+    )
 
 
 def _without_worker(text: str) -> str:

@@ -33,6 +33,7 @@ from lit_ssl.optim import Schedule
 from lit_ssl.optim.stacked_sgd import StackedSGD
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.private import validate_the_end
 from lit_ssl.trainer.run import origin_of, run_folder, tensorboards
 from lit_ssl.trainer.selection import check_selection, check_tested, data_sets
@@ -371,7 +372,8 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
             best = self.best_head
             chosen = {"chosen": best, **self.points[best]._asdict()}
             chosen["val_acc1"] = self.rows()[best]["val_acc1"]
-            write_sweep(folder, self.rows(), {**chosen, **summary, **origin_of(self.trainer)})
+            with may_be_lost(self.trainer, "the report of the sweep"):
+                write_sweep(folder, self.rows(), {**chosen, **summary, **origin_of(self.trainer)})
 
     @rank_zero_only
     def _show(self) -> None:
@@ -381,8 +383,9 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
         title = f"{len(self.points)} heads, best on the validation images first"
         Console().print(sweep_table(self.rows(), self.best_head, title))
-        for board in tensorboards(self.trainer):
-            board.add_text("linear_sweep", sweep_markdown(self.rows()))
+        with may_be_lost(self.trainer, "the table of the sweep in TensorBoard"):
+            for board in tensorboards(self.trainer):
+                board.add_text("linear_sweep", sweep_markdown(self.rows()))
 
 
 def _accuracies(counts: Tensor, split: str) -> Tensor:

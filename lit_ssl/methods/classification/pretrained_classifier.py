@@ -17,6 +17,7 @@ from lit_ssl.errors import InputError
 from lit_ssl.files import read_text
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.classifiers import Classifier, load_classifier
+from lit_ssl.numerals import whole_number
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms.preprocessing import Preprocessing, vanilla_preprocessing
 
@@ -185,9 +186,10 @@ def _positions(class_map: str | Sequence[int], classes: int | None, outputs: int
         if not path.is_file():
             raise InputError(f"class_map: no file {class_map} (one position per line)")
         words = read_text(path).split()
-        if not words or not all(word.isdecimal() for word in words):
+        numbers = [whole_number(word) for word in words]
+        if not words or not all(n is not None and n >= 0 for n in numbers):
             raise InputError(f"class_map: {class_map} must hold one position, from 0, per line")
-        class_map = [int(word) for word in words]
+        class_map = [n for n in numbers if n is not None]
     positions = torch.tensor(list(class_map), dtype=torch.int64)
     outside = outputs is not None and (positions.min() < 0 or positions.max() >= outputs)
     if outside or (classes is not None and len(positions) != classes):

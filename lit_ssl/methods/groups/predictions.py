@@ -12,6 +12,7 @@ from lit_ssl.groups.cells import cells_of, group_counts
 from lit_ssl.groups.label_files import write_group_labels
 from lit_ssl.methods.groups.stages import AttributeStage
 from lit_ssl.metrics.groups import PredictorScores
+from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.run import run_folder
 
 __all__ = ["save_predictions"]
@@ -59,8 +60,9 @@ def save_predictions(trainer: Any, data: Any, stage: AttributeStage) -> dict[str
             },
             **{name: _describe(scores, data.group_names) for name, scores in quality.items()},
         }
-        write_group_labels(folder / CSV_NAME, predictions)
-        write_json(folder / REPORT_NAME, report)
+        with may_be_lost(trainer, "the predicted groups"):
+            write_group_labels(folder / CSV_NAME, predictions)
+            write_json(folder / REPORT_NAME, report)
         rank_zero_info(f"predicted groups: {folder / CSV_NAME}")
     return {
         f"predictor/{name}_{value}": _number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_ssl.arrays import read_array, read_arrays
 from lit_ssl.errors import InputError, InputFileNotFoundError, InputTypeError, check_choice
 
 __all__ = ["check_clips", "for_c3d", "for_i3d", "read_mean_clip", "to_uint8"]
@@ -122,9 +124,9 @@ def read_mean_clip(path: str | Path) -> Tensor:
             " pfnet-research/tgan2 describes how to get. Nothing is downloaded"
         )
     try:
-        found = np.load(path, allow_pickle=False)
-        array = found["mean"] if isinstance(found, np.lib.npyio.NpzFile) else found
-    except (ValueError, KeyError, OSError, EOFError) as error:
+        is_archive = zipfile.is_zipfile(path)
+        array = read_arrays(path)["mean"] if is_archive else read_array(path)
+    except (ValueError, KeyError, OSError) as error:
         raise InputError(
             f"{path} is no .npy, and no .npz with an array 'mean' ({error})"
         ) from error

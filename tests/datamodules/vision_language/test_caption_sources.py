@@ -212,7 +212,7 @@ def test_visual_genome_with_half_of_its_images(tmp_path):
         ('[{"regions": []}', r"expected ',' or '\]', found 'its end' \(at character 16\)"),
         ("", r"expected '\[', found 'its end'"),
         ("[]", "lists nothing: expected the regions"),
-        (f'[{{"regions": [{{"image_id": {"9" * 5000}}}]}}]', "value has 5000 digits"),
+        (f'[{{"regions": [{{"image_id": {"9" * 5000}}}]}}]', "a number with thousands of digits"),
     ],
 )  # fmt: skip
 def test_broken_regions(tmp_path, content, message):

@@ -143,7 +143,7 @@ def test_wrong_rows(folder, row, message):
     ("name", "content", "message"),
     [
         ("p.jsonl", '{"image": "a.jpg", "caption": "a"}\n{"image": ', r"line 2: expected a JSON"),
-        ("p.jsonl", '[{"image": "a.jpg"}]', r"line 1: expected a JSON object .* found '\[\{"),
+        ("p.jsonl", '[{"image": "a.jpg"}]', r"line 1: expected a JSON object .* found \[\{"),
         ("p.jsonl", '{"image": ["a.jpg"], "caption": "a"}', "line 1: expected the path of an imag"),
         ("p.jsonl", '{"image": "a.jpg", "caption": ["a"]}', r"line 1: expected a caption"),
         ("p.jsonl", "\n", "lists nothing"),
