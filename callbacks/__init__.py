@@ -39,5 +39,6 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.reports.vqa_results import VQAResults as VQAResults
     from lit_ssl.callbacks.seed import StepSeeder as StepSeeder
     from lit_ssl.trainer.requeue import SlurmRequeue as SlurmRequeue
+    from lit_ssl.trainer.run_lock import RunLock as RunLock
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -32,7 +32,8 @@ class LastCheckpoint(Checkpoint):
     - a ``ModelCheckpoint`` without ``monitor`` saves at the end of its epochs (unless the run
       validates within epochs, or ``save_on_train_epoch_end`` is given);
     - wherever one is due and saves nothing, ``last.ckpt`` is written, beside its other files;
-    - the end of a fit is always saved.
+    - the end of a fit is always saved, also one that SIGTERM brings, where ``SlurmRequeue`` is
+      among the callbacks.
 
     ``lit-ssl`` adds it. In Python give it after the ``ModelCheckpoint`` that it completes:
     ``Trainer(callbacks=[ModelCheckpoint(), LastCheckpoint()])``. Callbacks that save weights only,
@@ -75,6 +76,10 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save what is out of date."""
+        self._keep(trainer, _keepers(trainer))
+
+    def on_termination(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what is out of date, before SIGTERM ends the run."""
         self._keep(trainer, _keepers(trainer))
 
     def _keep(self, trainer: pl.Trainer, due: Sequence[ModelCheckpoint]) -> None:

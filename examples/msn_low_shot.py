@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from lit_ssl import MSN, ImageClassifier
 from lit_ssl.callbacks import StepSeeder
-from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.datamodules import MNIST5kDataModule, Subset
 from lit_ssl.metrics import fit_low_shot, predict_low_shot
 from lit_ssl.models import create_backbone

@@ -186,7 +186,7 @@ def train_on_digits(
 def digit_agreement(folder: Path) -> float:
     """Mutual information of prototypes and classes on the test digits, in %."""
     from lit_ssl import PMSN
-    from lit_ssl.checkpoints.files import newest_checkpoint
+    from lit_ssl.checkpoints.newest import newest_checkpoint
     from lit_ssl.datamodules import MNIST5kDataModule
 
     path = newest_checkpoint([folder]).path

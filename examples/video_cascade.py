@@ -17,8 +17,9 @@ Measured every 80 steps, on 64 videos; RFD at the end, on 256:
 
 The part "cost" times a step of level 2 and counts what it keeps for the backward, for windows and
 for lengths of the whole video. Settings are those of the recipes video/moving_digits_level1.yaml
-and level2; nothing is chosen on these numbers: the last step counts. A run that was done before is
-read from ``--out``.
+and level2, but for lower learning rates, with which levels learn slowly enough to be watched;
+nothing is chosen on these numbers: the last step counts. A run that was done before is read from
+``--out``.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def distance(videos: Tensor, real: Tensor) -> float:
     return float(metric.compute())
 
 
-class Grounding(pl.Callback):
+class GapWatch(pl.Callback):
     """Notes every so many steps how far level 2 follows its input."""
 
     def __init__(self, every: int, videos: int) -> None:
@@ -182,11 +183,11 @@ def train_level2(job: Job) -> dict[str, Any]:
         num_classes=data.num_classes, previous=str(job.checkpoint),
         use_matching=WAYS[job.name], **LEVEL_2, **SHARED,
     )  # fmt: skip
-    grounding = Grounding(job.sizes.every, job.sizes.matched)
-    trainer(job.sizes.steps_2, grounding).fit(module, datamodule=data)
+    watch = GapWatch(job.sizes.every, job.sizes.matched)
+    trainer(job.sizes.steps_2, watch).fit(module, datamodule=data)
     videos = module.sample(job.sizes.videos, generator=torch.Generator().manual_seed(7))
     draw(module, job.path.with_suffix(".png"))
-    return {"rfd": distance(videos, real_videos(2, job.sizes.videos)), "steps": grounding.found}
+    return {"rfd": distance(videos, real_videos(2, job.sizes.videos)), "steps": watch.found}
 
 
 def draw(module: CascadedVideoGAN, path: Path) -> None:
@@ -204,6 +205,7 @@ def step_cost(job: Job) -> dict[str, Any]:
     options = {**LEVEL_2, "window": window, "num_frames": frames}
     module = CascadedVideoGAN(num_classes=3, **options, **SHARED)
     shape: dict[str, Any] = {**LEVEL_1, "num_frames": frames // 2, "resolution": (16, 16)}
+    del shape["d_channels"]
     below = LevelSpec(**shape, num_classes=3)
     module.lower = GeneratorCascade([below]).requires_grad_(False).eval()
     module.train()

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from gzip import BadGzipFile
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO, TextIO
 from lit_ssl.cells import plain_cell
 from lit_ssl.errors import InputError, InputFileNotFoundError, listed
 from lit_ssl.opening import open_file, open_text, reading, text_encoding, writing
+from lit_ssl.parts import replacing
 
 __all__ = [
     "describe_folder",
@@ -134,17 +134,11 @@ def write_file(path: str | Path, write: Callable[[Any], object], binary: bool = 
 
 def _replace(path: Path, write: Callable[[Any], object], binary: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A process number alone is not enough: in containers on several machines all may have one.
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     options: dict[str, Any] = {}
     if not binary:  # names of files need not be UTF-8: they keep their bytes
         options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-    try:
-        with part.open("wb" if binary else "w", **options) as file:
-            write(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb" if binary else "w", **options) as file:
+        write(file)
 
 
 def write_json(path: Path, content: Any) -> Path:

@@ -23,6 +23,7 @@ from lit_ssl.datamodules.loading.resumable import (
     Targets,
 )
 from lit_ssl.datamodules.loading.samplers import EpochSampler, ShardSampler
+from lit_ssl.datamodules.loading.workers import begin_worker
 from lit_ssl.datamodules.reading.found import check_labels, describe_rows
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Partition, Split, splits_of_stage
@@ -302,6 +303,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
             "pin_memory": self.pin_memory,
             "collate_fn": as_is,
             "targets": targets,
+            "worker_init_fn": begin_worker,
             # Else each new iterator takes a number from the global generator, and evaluating would
             # change the course of the training.
             "generator": torch.Generator().manual_seed(self.run_seed()),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -20,6 +19,7 @@ from lit_ssl.checkpoints.files import find_class, load_module, read_file
 from lit_ssl.checkpoints.origins import weights_of
 from lit_ssl.checkpoints.prefixes import StateDict
 from lit_ssl.errors import InputError, listed
+from lit_ssl.files import write_file
 from lit_ssl.models.backbones.vit import ClassTokenViT
 from lit_ssl.models.exported import (
     build_network,
@@ -55,7 +55,7 @@ def export_checkpoint(
     Args:
         checkpoint: file that a run wrote, or any other of
             :func:`lit_ssl.checkpoints.origins.read_weights`.
-        out: file to write, ``.safetensors``.
+        out: file to write, ``.safetensors``; one that exists is not written over.
         model_name: name of the encoder, of timm or of this package; None: ``hparams.backbone``, if
             that is a name or a network of this package.
         class_path: class of the module, to take its ``encoder``; None: as stored in checkpoints of
@@ -163,7 +163,7 @@ def export_encoder(
 
     Args:
         encoder: the network, or its weights by its own names.
-        out: file to write, ``.safetensors``.
+        out: file to write, ``.safetensors``; one that exists is not written over.
         model_name: its name, of timm or of this package.
         model_args: what the network needs besides the name, e.g. ``img_size``.
         mean: mean of each channel that the network was trained with.
@@ -177,15 +177,17 @@ def export_encoder(
 
     Raises:
         InputError: if the encoder does not have the weights of that network, or what would be
-            loaded computes other features than the encoder.
+            loaded computes other features than the encoder; if the file is there.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     out = Path(out)
     if out.suffix != ".safetensors":
         raise InputError(
             f"{out}: the name must end in .safetensors, by which timm knows the format."
         )
+    if out.exists():
+        raise InputError(f"{out} exists: give another name, or remove it first")
     states = [encoder] if isinstance(encoder, dict) else [m.state_dict() for m in encoder.modules()]
     network, args, features = _matching_network(
         encoder, states, model_name, _architecture(model_name, model_args or {}), by_class_token
@@ -204,16 +206,16 @@ def export_encoder(
         "lit_ssl_version": __version__,
     }
     state = {k: v.detach().clone().contiguous() for k, v in network.state_dict().items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.stem}.{os.getpid()}.part.safetensors")
-    try:
-        save_file(state, part, metadata=metadata)
-        difference = _difference(_features(load_exported(part), network), features)
+    content = save(state, metadata)
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+        file.flush()
+        difference = _difference(_features(load_exported(file.name), network), features)
         if difference:
             raise InputError(_other_features(model_name, difference))
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+
+    write_file(out, write, binary=True)
     if not is_of_timm(model_name):
         return f"lit_ssl.models.load_exported({str(out)!r})"
     options = "".join(f", {key}={value!r}" for key, value in args.items())

@@ -1,74 +1,29 @@
-"""Files of weights: read them without running anything in them, find the newest checkpoint."""
+"""Files of weights: read them without running anything in them."""
 
 from __future__ import annotations
 
-import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
+from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 
 __all__ = [
-    "Newest",
     "find_class",
     "load_module",
-    "newest_checkpoint",
     "read_checkpoint",
     "read_file",
 ]
 
-_MAX_DEPTH = 4
 _SINGLE = {"weights": "file of weights", "checkpoint": "checkpoint"}
 _OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
-
-
-class Newest(NamedTuple):
-    """The newest readable checkpoint, and newer ones that are incomplete."""
-
-    path: Path | None
-    damaged: list[Path]
-
-
-def newest_checkpoint(folders: Iterable[Path]) -> Newest:
-    """The checkpoint that was written last.
-
-    Files that a killed process left incomplete are passed over. Of files written at the same time,
-    one called ``last`` wins.
-
-    Args:
-        folders: where to look, four levels deep; or checkpoints themselves.
-    """
-    found = {path.absolute() for folder in folders for path in _checkpoints(folder)}
-    damaged: list[Path] = []
-    for path in sorted(found, key=_age):
-        if path.is_dir() or zipfile.is_zipfile(path):
-            return Newest(path, damaged)
-        damaged.append(path)
-    return Newest(None, damaged)
-
-
-def _age(path: Path) -> tuple[int, bool, str]:
-    """Sort key: newest first."""
-    return (-path.stat().st_mtime_ns, not path.name.startswith("last"), str(path))
-
-
-def _checkpoints(folder: Path) -> Iterator[Path]:
-    if folder.is_file():
-        yield folder
-    depth = len(folder.parts)
-    for parent, children, names in os.walk(folder):
-        here = Path(parent)
-        # a sharded checkpoint is a folder; nothing inside it is a checkpoint of its own
-        yield from (here / name for name in [*children, *names] if name.endswith(".ckpt"))
-        deep = len(here.parts) - depth >= _MAX_DEPTH
-        children[:] = [c for c in children if not deep and not c.endswith(".ckpt") and c[0] != "."]
 
 
 def read_file(
@@ -85,7 +40,7 @@ def read_file(
 
     Raises:
         InputFileNotFoundError: if there is no such file.
-        InputError: if it cannot be read.
+        InputError: if it cannot be read, or is damaged.
     """
     path = file = Path(path)
     if path.is_dir():
@@ -96,6 +51,7 @@ def read_file(
         near = did_you_mean(path.name, [p.name for p in path.parent.glob(f"*{path.suffix}")])
         at = " at" if kind == "weights" else ""
         raise InputFileNotFoundError(f"no {kind}{at} {path}.{near}")
+    refuse_damaged(file, _SINGLE[kind])
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -23,6 +23,7 @@ from lit_ssl.contracts.data import validates_on_test
 from lit_ssl.datamodules import ImageDataModule, SemiSupervisedDataModule
 from lit_ssl.errors import InputError
 from lit_ssl.opening import writing
+from lit_ssl.trainer.claims import NAME
 from lit_ssl.trainer.private import quiet_hp_metric
 from lit_ssl.trainer.run import is_fast_dev_run, new_folders, root_is_chosen, run_folder
 
@@ -54,7 +55,7 @@ _WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the summary above it says which, on purpose
     r"Precision \S+-mixed is not supported by the model summary",  # its parameters have 32 bits
 )
-_LEFT_BY_A_START = ("config.yaml", "hparams.yaml")
+_LEFT_BY_A_START = ("config.yaml", "hparams.yaml", NAME)
 
 
 @rank_zero_only

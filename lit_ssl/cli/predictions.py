@@ -16,10 +16,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lit_ssl.cells import plain_cell
+from lit_ssl.checkpoints.whole import save_whole
 from lit_ssl.cli.output import short, tell
 from lit_ssl.contracts.modules import features_of_inputs
 from lit_ssl.datamodules.loading.resumable import RowsLoader
 from lit_ssl.files import write_file
+from lit_ssl.opening import writing
 from lit_ssl.trainer.run import run_folder
 
 __all__ = ["save_predictions"]
@@ -57,7 +59,8 @@ def save_predictions(trainer: pl.Trainer) -> None:
     path = folder / stems[trainer.global_rank]
     if all(isinstance(part, Tensor) and part.ndim for part in predictions):
         predictions = _with_names(trainer, torch.cat(list(predictions)), path)
-    write_file(path.with_suffix(".pt"), lambda file: torch.save(predictions, file), binary=True)
+    with writing(path.with_suffix(".pt")):
+        save_whole(predictions, path.with_suffix(".pt"))
     tell(f"predictions: {short(path.with_suffix('.pt'))}")
 
 

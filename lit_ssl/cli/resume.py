@@ -11,7 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 
-from lit_ssl.checkpoints.files import find_class, newest_checkpoint, read_checkpoint
+from lit_ssl.checkpoints.files import find_class, read_checkpoint
+from lit_ssl.checkpoints.newest import PassedOver, newest_checkpoint
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
 from lit_ssl.cli.yaml_text import YAMLError, load_yaml
@@ -45,7 +46,7 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         command: ``fit`` starts from scratch where there is none, the others cannot.
 
     Raises:
-        InputError: if there is no checkpoint, and the command needs one.
+        InputError: if there is no checkpoint, and the command needs one; or if all are damaged.
     """
     folders = run_folders(trainer)
     root = str(trainer.get("default_root_dir") or os.getcwd())
@@ -53,9 +54,12 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         # an evaluation that logs nothing, as of a preset: the training may have had any logger
         folders += [Path(folder) for folder in _logger_folders("", root)[1:]]
     path, damaged = newest_checkpoint([*folders, *_saved_for_slurm(root)])
-    for file in damaged:
-        tell(f"passing over {short(file)}: it is incomplete")
     where = " or ".join(map(short, folders))
+    files = [one for one in damaged if one.path.name.endswith(".ckpt")]
+    if path is None and files:
+        raise InputError(_all_damaged(files, where, command))
+    for file, why in damaged:
+        tell(f"passing over {short(file)}: {why}")
     if path is not None:
         tell(f"--ckpt_path last: {short(path)}")
         return str(path)
@@ -63,6 +67,16 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
         raise InputError(f"--ckpt_path last: no checkpoint under {where}.")
     tell(f"--ckpt_path last: no checkpoint under {where}, starting from scratch")
     return None
+
+
+def _all_damaged(files: Sequence[PassedOver], where: str, command: str) -> str:
+    newest, why = files[0]
+    more = f", and so are {len(files) - 1} more" if len(files) > 1 else ""
+    instead = ", or leave it out to start from scratch" if command == "fit" else ""
+    return (
+        f"--ckpt_path last: no checkpoint under {where} can be used: {short(newest)}: {why}{more};"
+        f" give another --ckpt_path{instead}"
+    )
 
 
 def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:
@@ -74,23 +88,31 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
         started: when it began, in seconds since the epoch.
     """
     folders = [Path(d) for c in trainer.checkpoint_callbacks if (d := getattr(c, "dirpath", None))]
-    files = (
-        newest_checkpoint([f]).path for f in (*folders, *_saved_for_slurm(trainer.default_root_dir))
-    )
-    written = [path for path in files if path is not None and path.stat().st_mtime >= started]
-    newest = newest_checkpoint(written).path
+    files = [file for folder in folders for file in folder.glob("[!.]*.ckpt")]
+    files += _saved_for_slurm(trainer.default_root_dir)
+    # other runs may have written into the same folder
+    newest = newest_checkpoint(file for file in files if _is_since(file, started)).path
     path = short(newest) if newest is not None else trainer.ckpt_path
     if path is None:
         return "stopped before a checkpoint was written"
+    step = f"step {trainer.global_step}"
+    if "--auto_resume" in words:
+        return f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *words])}"
     kept, skip = [], False
     for word in words:
         if not skip and word != "--ckpt_path" and not word.startswith("--ckpt_path="):
             kept.append(word)
         skip = word == "--ckpt_path"
-    step = f"step {trainer.global_step}"
     return (
         f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *kept, '--ckpt_path', str(path)])}"
     )
+
+
+def _is_since(path: Path, started: float) -> bool:
+    try:
+        return path.stat().st_mtime >= started
+    except OSError:  # removed meanwhile, or a link that leads nowhere
+        return False
 
 
 def _saved_for_slurm(root: str) -> list[Path]:

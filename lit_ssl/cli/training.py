@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_ssl.callbacks import ExactResume, LastCheckpoint, LastValidation, StepSeeder
+from lit_ssl.cli.auto_resume import earlier_run, home_without_logger, with_true_flag
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.help import with_class_to_help
 from lit_ssl.cli.mistakes.entries import wrong_entry
@@ -54,13 +58,16 @@ from lit_ssl.cli.trainer_options import (
 from lit_ssl.errors import InputError, OutputError, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
+from lit_ssl.trainer.checkpoint_io import write_whole
 from lit_ssl.trainer.lost_files import LastingLogs, lost_files
 from lit_ssl.trainer.private import (
     option_types,
     subcommand_parsers,
     summary_options,
 )
-from lit_ssl.trainer.requeue import SlurmRequeue
+from lit_ssl.trainer.requeue import SlurmRequeue, was_terminated
+from lit_ssl.trainer.run_lock import RunLock
+from lit_ssl.trainer.termination import end_children, leaves_at_once, terminated
 
 __all__ = ["DEFAULT_SEED", "LitSSLCLI", "run"]
 
@@ -78,13 +85,14 @@ class LitSSLCLI(LightningCLI):
     - ``--config msn/mnist5k`` finds the packaged recipe when there is no such file here;
     - what is typed, or stands in a config, beats the hyper-parameters of ``--ckpt_path``, which in
       turn beat the defaults;
-    - ``--ckpt_path last`` finds the newest checkpoint of earlier runs;
+    - ``--ckpt_path last`` finds the newest whole checkpoint of earlier runs;
+    - checkpoints are written by ``WholeCheckpointIO``, unless another plugin is given;
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
     - always among the callbacks are ``ExactResume`` and ``StepSeeder``, so that resumed runs
-      continue identically,
-      ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is saved and validated,
-      ``LastingLogs``, so that a full disk costs logs and not the training,
-      and ``SlurmRequeue``, which saves before SLURM ends the job, where all processes share a step.
+      continue identically, ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is
+      saved and validated, ``LastingLogs``, so that a full disk costs logs and not the training,
+      ``SlurmRequeue``, which saves before a scheduler ends the job, where all processes share a
+      step, and ``RunLock``, so that no other run writes into its folders.
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
@@ -106,6 +114,9 @@ class LitSSLCLI(LightningCLI):
         self.stored: dict[str, Any] = {}
         self.failure: Exception | None = None
         self.then: list[str] = []  # what follows a fit
+        self.home: Path | None = None  # with --auto_resume: the folder of an earlier run, or a root
+        self.goes_on = False  # … which this one goes on with
+        self.run_lock = RunLock()
         self._num_classes: tuple[int | None, int | None] = (None, None)  # given, of the data
         defaults: dict[str, Any] = {
             "subclass_mode_model": True,
@@ -143,6 +154,13 @@ class LitSSLCLI(LightningCLI):
                 help="commands to follow the training, of its best checkpoint if a monitor chose "
                 "one, else of its end: validate,test",
             )
+            parser.add_argument(
+                "--auto_resume",
+                type=bool,
+                default=False,
+                help="go on with the run that the same command has begun, in its folder, from its "
+                "newest checkpoint; start where there is none; do nothing if it is finished",
+            )
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -153,7 +171,7 @@ class LitSSLCLI(LightningCLI):
         """
         if args is None or isinstance(args, list):
             self.words = sys.argv[1:] if args is None else args
-            self.argv = with_class_to_help(resolve_configs(self.words))
+            self.argv = with_class_to_help(resolve_configs(with_true_flag(self.words)))
         else:
             self.parsed_args = args
         self.config = self._parse(defaults=True)
@@ -197,6 +215,8 @@ class LitSSLCLI(LightningCLI):
         if not command:
             return
         config = self.config[command]
+        if config.pop("auto_resume", False):  # out, so that every command can read what is saved
+            self._find_earlier_run(command)
         if config.get("ckpt_path") == "last":
             config["ckpt_path"] = last_checkpoint(config.trainer.as_dict(), command)
         if is_file_here(config.get("ckpt_path")):
@@ -208,6 +228,36 @@ class LitSSLCLI(LightningCLI):
                 f"{' and '.join(needed)} missing: give --config NAME (`lit-ssl configs` lists "
                 f"recipes) or {classes}"
             )
+
+    def _find_earlier_run(self, command: str) -> None:
+        """Choose what ``--auto_resume`` goes on with.
+
+        Raises:
+            SystemExit: with exit status 0, if it is finished.
+        """
+        config = self.config[command]
+        if config.get("ckpt_path") is not None:
+            raise InputError("--auto_resume chooses a checkpoint by itself: leave out --ckpt_path")
+        parser: Any = subcommand_parsers(self)[command]
+        dumped = parser.dump(config, skip_none=False)
+        plain = {key: value for key, value in yaml.safe_load(dumped).items() if key != "then"}
+        self.home = home_without_logger(plain["trainer"])
+        earlier = earlier_run(plain)
+        if earlier is None:
+            return
+        if earlier.finished is not None:
+            tell(
+                f"--auto_resume: the run in {short(earlier.folder)} is finished, with step "
+                f"{earlier.finished}"
+            )
+            sys.exit(0)
+        self.home, self.goes_on = earlier.folder, True
+        self.save_config_callback = None  # it is there, and so are checkpoints
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        config["ckpt_path"] = str(earlier.checkpoint)
+        if config.get("seed_everything") is True:
+            config["seed_everything"] = earlier.seed
+        tell(f"--auto_resume: {config['ckpt_path'] and short(config['ckpt_path'])}")
 
     def _merge_checkpoint(self, command: str, path: str) -> None:
         asked = self.config[command].get("model")
@@ -325,6 +375,7 @@ class LitSSLCLI(LightningCLI):
         for kind in (ExactResume, LastValidation, StepSeeder, SlurmRequeue, LastingLogs):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
+        callbacks.append(self.run_lock)
         trainer = super().instantiate_trainer(
             **{**kwargs, "callbacks": [*callbacks, self.first_batch]}
         )
@@ -334,6 +385,7 @@ class LitSSLCLI(LightningCLI):
             else callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         ]
+        write_whole(trainer.strategy)
         savers = trainer.checkpoint_callbacks
         has_last = any(isinstance(saver, LastCheckpoint) for saver in savers)
         if not has_last and any(isinstance(saver, ModelCheckpoint) for saver in savers):
@@ -345,12 +397,16 @@ class LitSSLCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
+            self.run_lock.claim(self.trainer, self.home, self.goes_on)
             super()._run_subcommand(subcommand)
             if subcommand != "fit" and not self.first_batch.seen:
                 refuse_nothing(self.trainer, subcommand)
-        except SystemExit:  # Lightning's, after Ctrl-C or SIGTERM
+        except SystemExit:  # Lightning's, after Ctrl-C, or ours, after SIGTERM
             if subcommand == "fit" and self.trainer.interrupted and self.words:
                 tell(line_that_resumes(self.words, self.trainer, self.first_batch.started))
+            if not self.first_batch.seen:
+                remove_unused_run(self.trainer, self.first_batch.started)
+            end_children(self.trainer)
             raise
         except Exception as error:
             if not self.first_batch.seen:
@@ -364,16 +420,21 @@ class LitSSLCLI(LightningCLI):
             if named is error:
                 raise
             raise named from error
+        finally:
+            self.run_lock.release()
 
     def after_fit(self) -> None:
         """Say how the training ended, and where its files lie; then do what follows."""
         tell_results(self.trainer)
         best = best_checkpoint(self.trainer)
+        if self.then and was_terminated(self.trainer):
+            raise terminated()
         for command in self.then:
             tell(f"{command}: {short(best) if best else 'the end of the training'}")
             run_command = getattr(self.trainer, command)
             run_command(self.model, datamodule=self.datamodule, ckpt_path=best)
             getattr(self, f"after_{command}")()
+        self.run_lock.note_end(self.trainer)
 
     def after_validate(self) -> None:
         """Say so where nothing was measured."""
@@ -399,7 +460,8 @@ def run() -> None:
     first_batch = FirstBatch()
     leave_group_at_exit()
     try:
-        cli = LitSSLCLI(first_batch=first_batch)
+        with leaves_at_once():
+            cli = LitSSLCLI(first_batch=first_batch)
     except InputError:
         raise
     except Exception as error:

@@ -150,9 +150,12 @@ class LocalSGDStrategy(LocalStepsStrategy):
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
     ) -> None:
         """Add what the processes need to go on, and write the file."""
+        state: dict[str, Any] = {}
         if "optimizer_states" in checkpoint and self.is_fitting:
-            checkpoint[saved_state.KEY] = saved_state.collect_state(self, str(filepath))
+            state = checkpoint[saved_state.KEY] = saved_state.collect_state(self, str(filepath))
         super().save_checkpoint(checkpoint, filepath, storage_options)
+        if self.is_global_zero and state:  # those of the file that was there before
+            rank_state.remove_sidecars(str(filepath), but=state["sidecar"] or "")
 
     def remove_checkpoint(self, filepath: Any) -> None:
         """Delete a checkpoint and the files beside it."""

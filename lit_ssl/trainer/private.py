@@ -7,8 +7,9 @@ public way to ask or to say. Hooks that a subclass overrides, such as LightningC
 
 from __future__ import annotations
 
+import csv
 import inspect
-import signal
+import os
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,27 +28,31 @@ from lightning.pytorch.callbacks import (
     RichModelSummary,
     StochasticWeightAveraging,
 )
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loops import _Loop
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.overrides.distributed import _sync_module_states
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.tuner.lr_finder import _ExponentialLR, _LinearLR
 from torch import nn
 from torch.optim import Optimizer
 
+from lit_ssl.files import write_file
 from lit_ssl.trainer.resumed_loops import Rest
 
 __all__ = [
+    "around_batches",
     "backend_of",
     "before_batch_transfer",
     "built_by_cli",
     "checkpoint_to_come",
+    "chosen_checkpoint_io",
     "collectives_begun",
     "copy_from_first_rank",
     "defer_requeue",
-    "defer_sigterm",
     "ends_now",
     "finds_unused_parameters",
     "goes_on",
@@ -56,12 +61,15 @@ __all__ = [
     "is_last_batch",
     "is_up_to_date",
     "joins_batch_norms_on_cpu",
+    "keep_metrics",
     "leftover_scale",
     "lightning_instantiator",
     "loader_of_call",
     "loaders_of",
     "lower_loss_scale",
     "max_epochs_of",
+    "named_version",
+    "on_sigterm",
     "optimizer_to_device",
     "option_types",
     "quiet_hp_metric",
@@ -69,6 +77,7 @@ __all__ = [
     "save_at_epoch_ends",
     "saves_at_step",
     "saves_within_epochs",
+    "set_version",
     "steps_made",
     "subcommand_parsers",
     "summary_options",
@@ -418,6 +427,45 @@ def quiet_hp_metric(logger: TensorBoardLogger) -> None:
     logger._default_hp_metric = False
 
 
+def named_version(logger: Any) -> int | str | None:
+    """The version of a TensorBoard or CSV logger if it has one; asking it looks for the next."""
+    return logger._version
+
+
+def set_version(logger: Any, version: int | str) -> None:
+    """Let a TensorBoard or CSV logger, which has not begun, write into the folder of a version."""
+    logger._version = version
+
+
+class _KeptMetrics(ExperimentWriter):
+    """Adds rows to ``metrics.csv`` where Lightning deletes the file of an earlier run."""
+
+    def _check_log_dir_exists(self) -> None:
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
+                text = file.read()
+            self.metrics_keys = next(csv.reader([text.partition("\n")[0]]), [])
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:  # a killed process has left half a row
+                write_file(self.metrics_file_path, lambda file: file.write(whole))
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+
+        def write(file: Any) -> None:
+            writer = csv.DictWriter(file, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)
+
+        write_file(self.metrics_file_path, write)
+
+
+def keep_metrics(logger: CSVLogger) -> None:
+    """Let a CSV logger, which has not begun, go on with the ``metrics.csv`` in its folder."""
+    logger._experiment = _KeptMetrics(log_dir=logger.log_dir)
+
+
 # LightningCLI and jsonargparse
 
 
@@ -475,6 +523,11 @@ def whole_numbers_first(parser: ArgumentParser) -> None:
 
 
 # Strategies
+
+
+def chosen_checkpoint_io(strategy: Strategy) -> CheckpointIO | None:
+    """How a strategy was told to write checkpoints; its attribute makes Lightning's, if at all."""
+    return strategy._checkpoint_io
 
 
 def trainer_of(module: pl.LightningModule | None) -> pl.Trainer | None:
@@ -536,32 +589,39 @@ def saves_within_epochs(callback: pl.Callback) -> bool:
     )
 
 
-def defer_sigterm(trainer: pl.Trainer, agree: Callable[[], None], note: Callable[[], bool]) -> None:
-    """Let the handler of SIGTERM only set a flag; ``agree`` is called before every batch.
+def on_sigterm(trainer: pl.Trainer, handle: Callable[[int, Any], None]) -> None:
+    """Exchange what is done on SIGTERM during a call of the Trainer.
 
-    Lightning broadcasts rank 0's flag before every batch, which ``agree`` takes the place of, and
-    once more inside its handler, wherever the process is at that moment. A process whose own flag
-    is set stops at the end of its batch, whether or not others do.
+    Lightning's handler sends a message to all processes, wherever this one is at that moment, and
+    passes the signal on to those that it has started, which may have got it already.
 
     Args:
         trainer: before its signal handlers are registered.
-        agree: tells the processes of each other's signals; called with several of them.
-        note: called by the handler; True: this process stops by itself.
+        handle: the new handler.
     """
-    loop, connector = trainer.fit_loop.epoch_loop, trainer._signal_connector
+    trainer._signal_connector._sigterm_notifier_fn = handle  # type: ignore[method-assign, assignment]
+
+
+def around_batches(
+    trainer: pl.Trainer, before: Callable[[], None], after: Callable[[], None]
+) -> None:
+    """Call functions before each training batch and after it, between all hooks of the batches.
+
+    Args:
+        trainer: before it fits.
+        before: called with several processes, in the place of the message by which Lightning
+            tells of rank 0's SIGTERM.
+        after: called when a batch is done and logged, before a validation that may follow.
+    """
+    loop = trainer.fit_loop.epoch_loop
     if hasattr(type(loop), "_broadcast_sigterm_tensor"):  # since Lightning 2.6
-        loop._broadcast_sigterm_tensor = agree  # type: ignore[method-assign]
-    passed_on = False
+        loop._broadcast_sigterm_tensor = before  # type: ignore[method-assign]
 
-    def handle(signum: signal.Signals | int, frame: Any) -> None:
-        nonlocal passed_on
-        launcher = trainer.strategy.launcher
-        if launcher is not None and not passed_on:
-            launcher.kill(signum)
-        passed_on = True
-        connector.received_sigterm = note()
+    def on_advance_end(data_fetcher: Any) -> None:
+        after()
+        type(loop).on_advance_end(loop, data_fetcher)
 
-    connector._sigterm_notifier_fn = handle  # type: ignore[method-assign, assignment]
+    loop.on_advance_end = on_advance_end  # type: ignore[method-assign]
 
 
 def defer_requeue(

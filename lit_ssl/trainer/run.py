@@ -6,7 +6,7 @@ one of the names is taken by a file that this run did not make, or where the log
 kind and nobody chose a root, it takes a new folder ``lit_ssl_runs/version_N`` below that place: no
 file of a person, and none of another run, is ever replaced. A run is one call of the Trainer (fit,
 validate, …); what follows a fit of the same module, with the weights of its end, may complete the
-fit's files.
+fit's files. A run that goes on with a killed one in its folder is the same run.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from lit_ssl.trainer.private import loader_of_call
 
 __all__ = [
     "check_output",
+    "go_on_in",
     "is_fast_dev_run",
     "is_logged",
     "logging_interval",
@@ -60,9 +61,12 @@ class _Files:
     maker: dict[Path, _Call] = field(default_factory=dict)
     new: dict[Path, Path] = field(default_factory=dict)
     announced: set[Path] = field(default_factory=set)
+    own: set[Path] = field(default_factory=set)  # of a run that this one goes on with
 
     def is_foreign(self, path: Path, call: _Call) -> bool:
         """Whether something is there that this run did not make."""
+        if path.parent.absolute() in self.own:
+            return False
         maker = self.maker.get(path)
         is_ours = maker is not None and (maker == call or call.completes(maker))
         return os.path.lexists(path) and not is_ours
@@ -150,6 +154,11 @@ def _new_folder(parent: Path) -> Path:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def go_on_in(trainer: pl.Trainer, folder: Path) -> None:
+    """Let a run that goes on with an earlier one write into its folder, over what that has left."""
+    _files.setdefault(trainer, _Files()).own.add(folder.absolute())
 
 
 def check_output(trainer: pl.Trainer, output: str | Path | None) -> None:

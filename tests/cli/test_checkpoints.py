@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import warnings
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
 
-from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.checkpoints import whole
+from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.resume import run_folders
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from damages import flip_bit
 
 BASE = ["--config", "recipe.yaml"]
 
@@ -112,22 +119,6 @@ def write(path, when, content=b""):
     return path
 
 
-def test_newest_checkpoint(tmp_path):
-    assert newest_checkpoint([tmp_path, tmp_path / "none"]).path is None
-    logs = tmp_path / "lightning_logs"
-    write(logs / "version_9/checkpoints/a.ckpt", 100)
-    best = write(logs / "version_10/checkpoints/epoch=3.ckpt", 200)
-    assert newest_checkpoint([tmp_path]) == (best, [])
-    last = write(best.with_name("last.ckpt"), 200)
-    assert newest_checkpoint([tmp_path]) == (last, [])
-    cut = write(logs / "version_11/checkpoints/b.ckpt", 300, content=None)
-    assert newest_checkpoint([tmp_path]) == (last, [cut])
-    sharded = logs / "version_12/checkpoints/c.ckpt"
-    write(sharded / "shard.ckpt", 500)
-    os.utime(sharded, (400, 400))
-    assert newest_checkpoint([tmp_path]).path == sharded
-
-
 def test_run_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = str(tmp_path)
@@ -223,8 +214,59 @@ def test_last_passes_over_a_file_that_was_cut_off(lit_ssl, workdir):
     result = lit_ssl("test", *BASE, "--ckpt_path", "last")
     assert result.code == 0
     assert result.out.startswith(
-        f"passing over checkpoints/{cut.name}: it is incomplete\n--ckpt_path last: "
+        f"passing over checkpoints/{cut.name}: it was cut short\n--ckpt_path last: "
     )
+
+
+def test_last_stops_where_only_damaged_files_are(lit_ssl, workdir):
+    """Starting from scratch would hide what a training of weeks has come to."""
+    cut = write(workdir / "checkpoints/last.ckpt", 100, content=None)
+    write(workdir / "checkpoints/step=3.ckpt", 100, content=None)
+    for command in ("fit", "test"):
+        result = lit_ssl(command, *BASE, "--ckpt_path", "last")
+        assert result.code == 2
+        line = result.err.splitlines()[-1]
+        assert f"checkpoints/{cut.name}: it was cut short, and so are 1 more" in line
+        assert ("start from scratch" in line) == (command == "fit")
+
+
+def test_a_damaged_file_is_refused_at_every_door(lit_ssl, workdir):
+    """Also by what reads only weights; the line names the file to go on from instead."""
+    words = ["--trainer.max_epochs=2", "--trainer.callbacks+=ModelCheckpoint"]
+    assert lit_ssl("fit", *BASE, *words, "--trainer.callbacks.save_top_k=-1").code == 0
+    older, newer = sorted((workdir / "checkpoints").glob("*.ckpt"))
+    flip_bit(newer)
+    told = f"The newest whole checkpoint before it is checkpoints/{older.name}"
+    for command in ("fit", "validate", "test", "predict"):
+        result = lit_ssl(command, *BASE, "--ckpt_path", newer)
+        assert (result.code, told in result.err, len(result.err.splitlines())) == (2, True, 1)
+    assert told in lit_ssl("export", newer, "x.safetensors", "--class=toy_project.ToyModel").err
+    last = lit_ssl("test", *BASE, "--ckpt_path=last")
+    assert last.code == 0
+    lines = last.out.splitlines()
+    assert lines[0].startswith(f"passing over checkpoints/{newer.name}: it is damaged: Bad CRC-32")
+    assert lines[1] == f"--ckpt_path last: checkpoints/{older.name}"
+
+
+def test_a_disk_that_fills_up_ends_a_run_with_one_line(lit_ssl, workdir, monkeypatch):
+    """The checkpoint before stays, and the line names it."""
+    write_to = whole._Target.write
+
+    def full(self, data):
+        if list(workdir.glob("checkpoints/*.ckpt")):
+            self.error = OSError(errno.ENOSPC, "No space left on device")
+            return len(data)
+        return write_to(self, data)
+
+    monkeypatch.setattr(whole._Target, "write", full)
+    words = ["--trainer.max_epochs=3", "--trainer.callbacks+=ModelCheckpoint"]
+    result = lit_ssl("fit", *BASE, *words, "--trainer.callbacks.every_n_train_steps=2")
+    assert result.code == 2
+    line = result.err.splitlines()[-1]
+    assert line.startswith("error: cannot write ")
+    assert "No space left on device (0.0 MB needed, " in line
+    (kept,) = (workdir / "checkpoints").iterdir()
+    assert line.endswith(f"{kept} is whole: go on from it")
 
 
 def test_last_fills_in_hyper_parameters_too(lit_ssl, workdir):

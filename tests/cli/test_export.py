@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import lit_ssl as package
 from lit_ssl.checkpoints.export import export_checkpoint, export_encoder
-from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.errors import InputError
 from lit_ssl.methods import GroupRobustClassifier
 from lit_ssl.models import SmallCNN, TextBackbone
@@ -243,8 +243,8 @@ def test_networks_that_a_recipe_names_by_class(tmp_path):
     }  # fmt: skip
     torch.save(content, path)
     images = torch.randn(2, 3, 20, 20)
-    for options in ({}, {"model_name": "SmallCNN", "model_args": init}):
-        how = export_checkpoint(path, tmp_path / "x.safetensors", **options)
+    for number, options in enumerate(({}, {"model_name": "SmallCNN", "model_args": init})):
+        how = export_checkpoint(path, tmp_path / f"{number}.safetensors", **options)
         loaded = eval(how, {"lit_ssl": package})
         assert torch.equal(loaded(images), module(images))
     content["hyper_parameters"]["backbone"] = {"class_path": "os.Other", "init_args": {}}
@@ -280,14 +280,17 @@ def test_a_network_that_computes_something_else_is_not_exported(tmp_path):
         def forward(self, images):
             return self.vit.forward_features(images).mean(dim=1)
 
-    (tmp_path / "x.safetensors").write_text("of before")
     with pytest.raises(InputError, match=r"not exported: what .* \(features differ by up to \d"):
         export_encoder(Other(), tmp_path / "x.safetensors", NAME, ARGS)
-    assert [p.read_text() for p in tmp_path.iterdir()] == ["of before"]
+    assert list(tmp_path.iterdir()) == []
     broken = timm.create_model(NAME, num_classes=0, **ARGS)
     broken.norm.bias.data[0] = float("nan")
     with pytest.raises(InputError, match="are not finite"):
         export_encoder(broken, tmp_path / "x.safetensors", NAME, ARGS)
+    (tmp_path / "x.safetensors").write_text("of before")
+    with pytest.raises(InputError, match=r"x\.safetensors exists: give another name, or remove"):
+        export_encoder(broken, tmp_path / "x.safetensors", NAME, ARGS)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["of before"]
 
 
 def test_an_old_run_that_took_the_class_token_of_an_averaging_network(tmp_path):

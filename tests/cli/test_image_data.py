@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.checkpoints.newest import newest_checkpoint
 
 BASE = ["--config", "recipe.yaml", "--model", "toy_project.Classifier"]
 FEW_SHOT = """\

@@ -79,6 +79,7 @@ def test_a_smaller_checkpoint_computes_what_the_pruned_network_does(lit_ssl, wor
     assert tested.code == 0, tested.err
     assert "test/acc1" in tested.out
     for path, module in ((whole, NAC.load_from_checkpoint(whole)), ("small.ckpt", small)):
+        Path("circuit.safetensors").unlink(missing_ok=True)
         written = lit_ssl("export", path, "circuit.safetensors")
         assert written.code == 0, written.err
         assert "lit_ssl.models.load_exported('circuit.safetensors')" in written.out

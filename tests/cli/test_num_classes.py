@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.checkpoints.newest import newest_checkpoint
 
 BASE = ["--config", "recipe.yaml"]
 

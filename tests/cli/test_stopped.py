@@ -1,4 +1,4 @@
-"""Runs that are stopped: by Ctrl-C, and by SLURM."""
+"""Runs that are stopped: by Ctrl-C, by SIGTERM, and by SLURM."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ class Stop(pl.Callback):
     def on_train_batch_start(self, trainer, *args):
         if trainer.global_step == self.step:
             signal.raise_signal(self.signum)
+
+
+class StopIn(pl.Callback):
+    def __init__(self, hook: str):
+        setattr(self, hook, lambda *args, **kwargs: signal.raise_signal(signal.SIGTERM))
 """
 
 
@@ -53,7 +58,7 @@ def stop(step, signum):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_run_ends_with_the_line_that_resumes(often, lit_ssl, signum, workdir):
     result = lit_ssl(*often, "--model.lr=0.3", *stop(5, signum))
-    assert result.code != 0
+    assert result.code == (1 if signum == signal.SIGINT else 143)
     line = result.out.splitlines()[-1]
     assert line.startswith("stopped at step ")
     words = shlex.split(line.partition(": ")[2])
@@ -74,6 +79,52 @@ def test_a_run_stopped_before_its_first_checkpoint_says_so(often, lit_ssl, workd
         os.utime(path, (1, 1))
     result = lit_ssl(*often, *stop(1, signal.SIGINT))
     assert result.out.splitlines()[-1] == "stopped before a checkpoint was written"
+
+
+def stop_in(hook):
+    return ["--trainer.callbacks+=stopper.StopIn", f"--trainer.callbacks.hook={hook}"]
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_train_start", "on_sanity_check_end"])
+def test_nothing_is_left_of_a_run_that_sigterm_ends_before_its_first_step(
+    often, lit_ssl, workdir, hook
+):
+    before = signal.getsignal(signal.SIGTERM)
+    words = ["--trainer.logger=true", "--trainer.num_sanity_val_steps=1"]
+    result = lit_ssl(*often, *words, *stop_in(hook))
+    assert result.code == 143
+    assert result.out.splitlines()[-1] == "stopped before a checkpoint was written"
+    assert not (workdir / "lightning_logs").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_in_a_validation_saves_the_step_before_it(often, lit_ssl, workdir, monkeypatch):
+    monkeypatch.setenv("LOSSES", str(workdir / "losses.txt"))
+    words = [*often, "--trainer.limit_train_batches=5"]
+    result = lit_ssl(*words, *stop_in("on_validation_start"))
+    assert result.code == 143
+    path = result.out.split()[-1]
+    assert path == "checkpoints/last.ckpt"
+    assert torch.load(path, weights_only=True)["global_step"] == 5
+    again = lit_ssl(*words, "--ckpt_path", path)
+    assert again.code == 0
+    steps = [line.split()[0] for line in (workdir / "losses.txt").read_text().splitlines()]
+    assert steps == [str(step) for step in range(10)]
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_sigterm_ends_an_evaluation_at_once(often, lit_ssl, workdir, command):
+    names = {"validate": "validation"}
+    hook = stop_in(f"on_{names.get(command, command)}_batch_start")
+    result = lit_ssl(command, "--config", "recipe.yaml", "--config", "often.yaml", *hook)
+    assert result.code == 143
+    assert list(workdir.glob("predictions*")) == []
+
+
+def test_what_should_follow_a_terminated_fit_does_not(often, lit_ssl):
+    result = lit_ssl(*often, "--then=test", *stop_in("on_train_end"))
+    assert result.code == 143
+    assert "test:" not in result.out
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.recipes import packaged_config
 from lit_ssl.strategies import LocalSGDStrategy, SlowMomentumStrategy
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 # Here, because Lightning's log handler keeps the error stream of the moment when it is imported.
 from lit_ssl.__main__ import main
-from lit_ssl.checkpoints.files import newest_checkpoint
+from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.training import LitSSLCLI
 
 # The recipe on the embedded digits, with a network and a length that take seconds.

@@ -60,6 +60,17 @@ def test_it_reports_what_was_found(example, run, tmp_path):
     assert "CPU seconds" not in run("--found")[0]
 
 
+def test_it_measures_a_step(example, run, monkeypatch):
+    monkeypatch.setattr(example, "WINDOWS", (1, 2))
+    monkeypatch.setattr(example, "LENGTHS", (8, 16))
+    out, rows = run("--only", "cost")
+    assert "| 2 | 8 | " in out
+    kept = {row["name"]: float(row["value"]) for row in rows if row["measure"] == "mebibytes"}
+    assert kept["2x8"] > 1.5 * kept["1x8"]
+    assert kept["4x16"] > 1.5 * kept["2x8"]
+    assert len(rows) == 2 * 3
+
+
 @pytest.mark.slow
 def test_it_trains_once(run, tmp_path):
     out, rows = run("--only", "matching")

@@ -19,12 +19,12 @@ import floor_plan as plan
 ROOT = Path(__file__).parents[2]
 
 GROUND = ("arrays", "cells", "distributed", "errors", "files", "json_text", "lazy", "numerals",
-          "opening", "precision", "seeding", "tables", "version")  # fmt: skip
+          "opening", "parts", "precision", "seeding", "tables", "version")  # fmt: skip
 # Ground files stand alone but for these.
 ON_GROUND = {
     "arrays": ("errors", "opening"),
     "cells": ("numerals",),
-    "files": ("cells", "errors", "opening"),
+    "files": ("cells", "errors", "opening", "parts"),
     "json_text": ("errors",),
     "opening": ("errors",),
     "tables": ("errors", "files", "numerals", "opening"),
@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": ("models", "text"),
     # what the others agree upon
     "contracts": (),
-    "trainer": ("contracts",),
+    "trainer": ("checkpoints", "contracts"),
     "checkpoints": ("models",),
     # siblings, never each other
     "callbacks": ("contracts", "groups", "imagenet_x", "metrics", "models", "trainer", "video"),

@@ -9,11 +9,12 @@ from functools import partial
 import lightning.pytorch as pl
 import torch
 from cases_golden import LOCAL, SGD, SLOWMO
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from problems import GoldenModule, Noisy, load, make_trainer
 
-from lit_ssl.callbacks import SlurmRequeue
+from lit_ssl.callbacks import LastCheckpoint, SlurmRequeue
 
 SCONTROL = """\
 #!/bin/sh
@@ -22,10 +23,17 @@ echo "$@" >> "{log}"
 
 
 class Signal(pl.Callback):
-    """Sends a signal to this process in given steps, before or after the optimizer's step."""
+    """Sends a signal to this process in given steps, before or after the optimizer's step.
+
+    Step −1 is before all batches.
+    """
 
     def __init__(self, steps, late=False, signum=signal.SIGUSR1):
         self.steps, self.late, self.signum = steps, late, signum
+
+    def on_train_start(self, trainer, *args):
+        if -1 in self.steps:
+            os.kill(os.getpid(), self.signum)
 
     def on_train_batch_start(self, trainer, *args):
         if not self.late and trainer.global_step in self.steps:
@@ -108,19 +116,49 @@ def preempted(name, rank, world, folder):
     }  # fmt: skip
 
 
-def terminated_in_ddp(rank, world, folder):
-    """SIGTERM for rank 1 alone, in the middle of a step: all stop before the same one."""
-    torch.manual_seed(0)
-    module = GoldenModule(load("slowmo_sgd_w2"), SGD, rank)
-    signals = Signal([5] if rank == 1 else [], signum=signal.SIGTERM)
-    trainer = make_trainer(DDPStrategy(), world, max_steps=12, callbacks=[SlurmRequeue(), signals])
-    result = {"broken": True}
-    try:
-        trainer.fit(module)
-    except SystemExit as error:
-        result["kind"] = type(error).__name__
-    return {**result, "steps": len(module.trajectory) - 1}
+# strategy; class; rank that gets SIGTERM, step, accumulated batches
+TERMINATED = {
+    "ddp": (DDPStrategy, GoldenModule, (1, 5), 1),
+    "ddp_first": (DDPStrategy, GoldenModule, (1, -1), 1),
+    "ddp_accumulating": (DDPStrategy, GoldenModule, (0, 3), 2),
+    "slowmo": (partial(SLOWMO, sync_every=4), Noisy, (1, 5), 1),
+    "delayed": (partial(LOCAL, sync_every=4, delay=2), Noisy, (0, 5), 1),
+    "warming": (partial(LOCAL, sync_every=3, warmup_steps=9), GoldenModule, (1, 4), 1),
+}
+
+
+def terminated(name, rank, world, folder):
+    """SIGTERM for one process: all save and stop after the same step; then a run that goes on."""
+    make, cls, (who, step), accumulated = TERMINATED[name]
+    end = 8 if accumulated > 1 else 16
+
+    def one(where, steps=(), path=None):
+        torch.manual_seed(0 if path is None else 99 + rank)
+        module = cls(load("slowmo_sgd_w2"), SGD, rank)
+        saver = ModelCheckpoint(folder / where, every_n_train_steps=100)
+        signals = Signal(steps if rank == who else [], signum=signal.SIGTERM)
+        trainer = make_trainer(
+            make(), world, max_steps=end, accumulate_grad_batches=accumulated,
+            callbacks=[saver, LastCheckpoint(), SlurmRequeue(), signals],
+        )  # fmt: skip
+        status = None
+        try:
+            trainer.fit(module, ckpt_path=path, weights_only=True if path else None)
+        except SystemExit as error:
+            status = error.code
+        made = torch.stack(module.trajectory) if len(module.trajectory) else torch.empty(0)
+        return made, status, trainer.global_step
+
+    whole, _, _ = one("whole")
+    first, status, stopped = one("first", [step])
+    last = folder / "first" / "last.ckpt"
+    is_there = last.exists()
+    result = {"whole": whole, "first": first, "status": status, "stopped": stopped}
+    if is_there:
+        result["step"] = torch.load(last, weights_only=True)["global_step"]
+        result["again"], _, _ = one("again", path=last)
+    return {**result, "saved": is_there, "broken": True}
 
 
 CASES = {f"preempted_{name}": partial(preempted, name) for name in PREEMPTED}
-CASES["terminated_in_ddp"] = terminated_in_ddp
+CASES |= {f"terminated_{name}": partial(terminated, name) for name in TERMINATED}

@@ -29,8 +29,29 @@ def test_job_is_saved_at_a_common_step_and_goes_on_from_there(name, case):
         assert torch.equal(result["again"], result["whole"][SAVED[name][-1] :])
 
 
-@pool(2, "terminated_in_ddp")
-def test_process_that_is_terminated_takes_the_others_along(case):
-    for result in case("terminated_in_ddp"):
-        assert result["kind"] == "SIGTERMException"
-        assert result["steps"] == 6
+# the step after which all save and stop; None: before the first there is nothing to save
+ENDED = {
+    "ddp": 7,
+    "ddp_first": None,
+    "ddp_accumulating": 4,
+    "slowmo": 8,
+    "delayed": 8,
+    "warming": 6,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pool(2, f"terminated_{n}"), id=n) for n in ENDED]
+)
+def test_process_that_is_terminated_takes_the_others_along(name, case):
+    wanted = ENDED[name]
+    for result in case(f"terminated_{name}"):
+        assert result["status"] == 143
+        assert result["saved"] == (wanted is not None)
+        assert result["stopped"] == (wanted or 0)
+        if wanted is not None:
+            assert result["step"] == wanted
+            assert torch.equal(result["first"], result["whole"][: len(result["first"])])
+            again = result["again"][1:]  # without the start
+            assert len(result["first"]) + len(again) == len(result["whole"])
+            assert torch.equal(again, result["whole"][-len(again) :])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -78,13 +80,12 @@ def test_resuming_in_the_middle_of_a_round_is_exact(name, case):
             assert torch.equal(whole, resumed)
         assert result["steps"] == [24]
         assert result["rounds"][0] == result["rounds"][1]
-        sidecars = [f"13.ckpt.rank{r}" for r in range(2)]
-        assert set(sidecars) <= set(result["files"]) or name not in ("sidecar", "large")
+        sidecars = sorted(f.partition(".rank")[2] for f in result["files"] if ".rank" in f)
+        assert sidecars == ["0", "1"] * (name in ("sidecar", "large"))
         if name in ("sidecar", "large", "warming"):
             assert result["has_ranks"] is False
         else:
             assert result["has_ranks"] == 2
-            assert not set(sidecars) & set(result["files"])
         for key, value in result["content"]["state_dict"].items():
             local = torch.stack([r["local"][key] for r in results])
             if value.is_floating_point() and key != "norm.running_var":
@@ -143,7 +144,8 @@ def test_model_checkpoint_saves_what_was_validated(case):
     step, weights = first["best"]
     assert step == max(first["losses"], key=first["losses"].get)
     assert torch.equal(weights, first["parameters"][step])
-    found = [name for name in first["files"] if name.startswith(("last", "step"))]
+    files = [re.sub(r"\.[0-9a-f]{16}\.rank", ".rank", name) for name in first["files"]]
+    found = [name for name in files if name.startswith(("last", "step"))]
     names = [f"step={step}.ckpt", "last.ckpt"]
     assert sorted(found) == sorted(n + end for n in names for end in ("", ".rank0", ".rank1"))
 

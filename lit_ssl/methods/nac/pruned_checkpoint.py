@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from lit_ssl.checkpoints.files import read_checkpoint
-from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.checkpoints.whole import save_whole
+from lit_ssl.errors import InputError, OutputError, did_you_mean
 from lit_ssl.methods.nac.weights import build_circuit
 from lit_ssl.models.nac.ranking import RANKINGS, usual_ranking
 
@@ -75,6 +73,7 @@ def prune_checkpoint(
         InputFileNotFoundError: if there is no such file.
         InputError: if it cannot be read, or for modules out of range, or a method that is unknown
             or needs data.
+        OutputError: if the file cannot be written.
     """
     out = Path(out)
     if out.exists() and os.path.samefile(out, checkpoint):
@@ -100,7 +99,10 @@ def prune_checkpoint(
     if small.num_modules == 1 and "module_dropout" in hparams:
         changed["module_dropout"] = "none"  # else it stays: prefixes of a prefix still do alone
     written["hyper_parameters"] = {**hparams, **changed, "net": _config_of(small, config)}
-    _save(written, out)
+    try:
+        save_whole(written, out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     sizes = tuple(sum(p.numel() for p in one.parameters()) for one in (net, small))
     return Pruned(small.kept_modules.tolist(), method, (sizes[0], sizes[1]))
 
@@ -142,16 +144,3 @@ def _config_of(small: Any, config: Mapping[str, Any]) -> dict[str, Any]:
                 options[name] = {**(options.get(name) or {}), "truncation": kernel.truncation}
     changed["init_args"] = options
     return changed
-
-
-def _save(content: Mapping[str, Any], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        torch.save(dict(content), part)
-        os.replace(part, out)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()

@@ -14,6 +14,7 @@ from torch import Tensor
 from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputError, InputRuntimeError
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
+from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.video.classes import check_same_classes, counted_classes, names_of_data
 from lit_ssl.methods.video.clip_batches import clip_batch, drawn_window
 from lit_ssl.methods.video.judges import new_judges
@@ -34,7 +35,7 @@ __all__ = ["CascadedVideoGAN"]
 _CHECKED = 50  # steps; each look at a loss waits for the device
 
 
-class CascadedVideoGAN(SamplesVideos, pl.LightningModule):
+class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
     """One level of a cascade of video GANs.
 
     Level 1 makes short, small videos from noise and a class. A level above makes those of the level

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lit_ssl.errors import InputError, OutputError
 from lit_ssl.strategies.sync.buffers import fingerprints, real_
 from lit_ssl.strategies.sync.local_steps import LocalStepsStrategy
 from lit_ssl.trainer.private import optimizer_to_device
@@ -76,12 +79,28 @@ def store_ranks(strategy: LocalStepsStrategy, state: dict[str, Any], filepath: s
     if options.per_rank_state == "sidecar" or int(size) * strategy.world_size > limit:
         # Names may hold a step or metric that differs between processes: take rank 0's.
         state["sidecar"], filepath = strategy.broadcast((os.urandom(8).hex(), filepath))
-        content = {"sidecar": state["sidecar"], "state": mine}
-        strategy.checkpoint_io.save_checkpoint(content, f"{filepath}.rank{strategy.global_rank}")
+        _write_sidecar(strategy, mine, filepath, state["sidecar"])
         return
     gathered: list[Any] | None = [None] * strategy.world_size if strategy.is_global_zero else None
     dist.gather_object(mine, gathered, dst=0)
     state["ranks"] = gathered
+
+
+def _write_sidecar(strategy: LocalStepsStrategy, mine: Any, filepath: str, number: str) -> None:
+    """Write this process's file under a name of its own; all must be there before the checkpoint.
+
+    So a process that is killed meanwhile leaves the checkpoint before with the files before.
+    """
+    failure: OutputError | None = None
+    try:
+        content = {"sidecar": number, "state": mine}
+        strategy.checkpoint_io.save_checkpoint(
+            content, f"{filepath}.{number}.rank{strategy.global_rank}"
+        )
+    except OutputError as error:
+        failure = error
+    if not strategy.reduce_boolean_decision(failure is None):
+        raise failure or OutputError(f"{filepath} is not written: another process cannot write")
 
 
 def _size_in_bytes(value: Any) -> int:
@@ -91,13 +110,20 @@ def _size_in_bytes(value: Any) -> int:
     return sum(map(_size_in_bytes, items)) if isinstance(value, Mapping | list | tuple) else 8
 
 
-def remove_sidecars(filepath: str) -> None:
-    """Delete the processes' files beside a checkpoint."""
+def remove_sidecars(filepath: str, but: str | None = None) -> None:
+    """Delete the processes' files beside a checkpoint.
+
+    Args:
+        filepath: the checkpoint.
+        but: the number of those that belong to it, which stay.
+    """
     files = get_filesystem(filepath)
-    rank = 0
-    while files.exists(path := f"{filepath}.rank{rank}"):
-        files.rm(path)
-        rank += 1
+    folder, name = os.path.split(filepath)
+    sidecar = re.compile(re.escape(name) + r"(?:\.(?P<number>[0-9a-f]{16}))?\.rank\d+")
+    for path in files.ls(folder or ".", detail=False) if files.isdir(folder or ".") else []:
+        found = sidecar.fullmatch(os.path.basename(path))
+        if found and (but is None or found["number"] != but):
+            files.rm(path)
 
 
 # loading
@@ -107,11 +133,19 @@ def _read_sidecar(strategy: LocalStepsStrategy, state: Mapping[str, Any], rank: 
     """State of one process from its file; None if it is not there, or of another checkpoint."""
     path = strategy.loaded_from or ""
     local = os.path.exists(path)  # a link to the last checkpoint has no files of its own
-    file = f"{os.path.realpath(path) if local else path}.rank{rank}"
-    if not get_filesystem(file).exists(file):
-        return None
-    content = strategy.checkpoint_io.load_checkpoint(file, weights_only=True)
-    return content["state"] if content.get("sidecar") == state["sidecar"] else None
+    path = os.path.realpath(path) if local else path
+    # the second name is that of earlier versions, which wrote over the files before
+    for file in (f"{path}.{state['sidecar']}.rank{rank}", f"{path}.rank{rank}"):
+        if not get_filesystem(file).exists(file):
+            continue
+        try:
+            content = strategy.checkpoint_io.load_checkpoint(file, weights_only=True)
+        except InputError as error:  # the others must not wait for this process
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        if content.get("sidecar") == state["sidecar"]:
+            return content["state"]
+    return None
 
 
 def restore_ranks(
@@ -129,7 +163,9 @@ def restore_ranks(
     if strategy.reduce_boolean_decision(mine is not None) and mine is not None:
         _restore_rank(strategy, state, mine)
         return
-    reason = "its sidecars are missing" if same else f"was saved by {state['world_size']} processes"
+    reason = f"was saved by {state['world_size']} processes"
+    if same:
+        reason = "has sidecars that are missing or damaged"
     rank_zero_warn(
         f"The checkpoint {reason}: all go on from the average of parameters and optimizer states, "
         "and running rounds begin anew."

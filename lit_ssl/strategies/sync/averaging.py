@@ -85,6 +85,7 @@ class InFlight:
     weight: float = 0.0  # of all processes behind the parameters' sum
     others_weight: float = 0.0
     asks: bool = False  # a process has been told that its job is about to end
+    ends: bool = False  # … to end now
     is_heeded: bool = False  # … which was acted upon while this was under way
 
     @property
@@ -116,8 +117,8 @@ class Averager:
         options: compression, size of the pieces sent one after the other, what inf and NaN do.
     """
 
-    # Columns; learning rates come last. A negative period says that the process is asked to stop:
-    # a column more would make averages under way in older checkpoints unreadable.
+    # Columns; learning rates come last. What signals a process has got stands in its period: a
+    # column more would make averages under way in older checkpoints unreadable.
     WEIGHT, NONFINITE, PERIOD, SCALE, RATES = range(5)
 
     def __init__(self, rank: int, world_size: int, groups: Groups, options: Options) -> None:
@@ -129,6 +130,18 @@ class Averager:
         self.node = groups.node
         self.skip_nonfinite = options.nonfinite == "skip_rank"
         self.bytes_sent = 0
+
+    @staticmethod
+    def tell(period: int, asks: bool, ends: bool) -> float:
+        """A period that also says what a process was told.
+
+        Args:
+            period: steps of the next round.
+            asks: its job is about to end: the sign is negative.
+            ends: it has to end now: a half is added.
+        """
+        value = period + 0.5 * ends
+        return -value if asks else value
 
     def reduce(self, flat: Tensor, group: Any = None, size: int | None = None) -> list[Any]:
         """Start summing a flat tensor, in place and in chunks; returns the handles."""
@@ -202,9 +215,11 @@ class Averager:
         """Wait for an average, and read its table."""
         self.wait(flight)
         flight.table = flight.flat[flight.table_at :].view(self.world_size, -1).tolist()
-        flight.asks = any(row[self.PERIOD] < 0 for row in flight.table) and not flight.is_heeded
+        told = [] if flight.is_heeded else [row[self.PERIOD] for row in flight.table]
+        flight.asks = any(period < 0 for period in told)
+        flight.ends = any(period % 1 for period in told)
         for row in flight.table:
-            row[self.PERIOD] = abs(row[self.PERIOD])
+            row[self.PERIOD] = float(int(abs(row[self.PERIOD])))
         weights = [row[self.WEIGHT] for row in flight.table]
         flight.weight = sum(weights[rank] for rank in self.group_ranks)
         flight.others_weight = sum(weights)

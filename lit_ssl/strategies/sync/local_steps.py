@@ -30,6 +30,7 @@ from lit_ssl.strategies.sync.units import (
     check_same_parameters,
     make_equal,
 )
+from lit_ssl.trainer.checkpoint_io import write_whole
 from lit_ssl.trainer.private import (
     copy_from_first_rank,
     timeout_of,
@@ -133,6 +134,11 @@ class LocalStepsStrategy(QuietDDPStrategy):
             method(self)
 
     # set-up
+
+    def setup_environment(self) -> None:
+        """Write checkpoints whole, also where a run was not made by the command line."""
+        write_whole(self)
+        super().setup_environment()
 
     def setup_distributed(self) -> None:
         """Create the process group; under torchrun with a store of this attempt's own."""
@@ -292,21 +298,21 @@ class LocalStepsStrategy(QuietDDPStrategy):
         joins = self._uneven.is_possible and self._uneven.join
         weight = state.step / state.period if joins else 1.0
         period = self.schedule.expected(self.steps[unit.index], state)
-        period = -period if self.requeue.asked else period
-        return (weight, 0.0, float(period), loss_scale(self.precision_plugin), *rates)
+        told = Averager.tell(period, asks=self.requeue.asked, ends=self.requeue.terminated)
+        return (weight, 0.0, told, loss_scale(self.precision_plugin), *rates)
 
     def heed(self, flight: InFlight) -> None:
         """Act upon what all processes have told with an average.
 
-        They save at the end of this batch if the job of one is about to end.
+        They save at the end of this batch if the job of one is about to end, or has to end now.
 
         Raises:
             InputRuntimeError: on every process, if they had rounds of different lengths.
         """
         counting = [row for row in flight.table if row[Averager.WEIGHT] > 0]
         self.schedule.check_same([int(row[Averager.PERIOD]) for row in counting])
-        if flight.asks:
-            self.requeue.agree()
+        if flight.asks or flight.ends:
+            self.requeue.agree(asks=flight.asks, ends=flight.ends)
             for unit in self.units:  # these may ask for the same
                 if unit.in_flight is not None:
                     unit.in_flight.is_heeded = True

@@ -1,0 +1,179 @@
+"""``--auto_resume``: the same command, started again and again, is one run."""
+
+from __future__ import annotations
+
+import csv
+import signal
+
+import pytest
+import torch
+
+from lit_ssl.trainer.claims import FolderLock, last_run_in
+
+STOP = """\
+import os
+import signal
+
+import lightning.pytorch as pl
+
+
+class StopOnce(pl.Callback):
+    \"\"\"Sends SIGTERM to its process before a step, if no file says that it has.\"\"\"
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == 6 and os.environ.get("STOP") == "1":
+            signal.raise_signal(signal.SIGTERM)
+"""
+SETTINGS = """\
+trainer:
+  max_epochs: 2
+  log_every_n_steps: 1
+  callbacks:
+  - class_path: ModelCheckpoint
+    init_args: {every_n_train_steps: 4, save_top_k: -1}
+  - once.StopOnce
+"""
+
+
+@pytest.fixture
+def command(workdir, monkeypatch):
+    (workdir / "settings.yaml").write_text(SETTINGS)
+    (workdir / "once.py").write_text(STOP)
+    monkeypatch.syspath_prepend(workdir)
+    monkeypatch.setenv("STOP", "0")
+    return ["fit", "--config", "recipe.yaml", "--config", "settings.yaml", "--auto_resume"]
+
+
+def losses(path):
+    return dict(line.split() for line in path.read_text().splitlines())
+
+
+CSV = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
+
+
+@pytest.mark.parametrize("logger", [["--trainer.logger=true"], CSV, ["--trainer.logger=false"]])
+def test_a_command_that_is_started_again_goes_on_and_ends_once(
+    command, lit_ssl, workdir, monkeypatch, logger
+):
+    monkeypatch.setenv("LOSSES", str(workdir / "whole.txt"))
+    assert lit_ssl(*command[:-1], "--trainer.default_root_dir=whole").code == 0
+    words = [*command, *logger, "--trainer.default_root_dir=run"]
+    monkeypatch.setenv("LOSSES", str(workdir / "parts.txt"))
+    monkeypatch.setenv("STOP", "1")
+    stopped = lit_ssl(*words)
+    assert stopped.code == 128 + signal.SIGTERM
+    last = stopped.out.splitlines()[-1]
+    assert last.startswith("stopped at step 7; to go on: lit-ssl fit")
+    assert last.endswith("=run")  # the same command
+    assert len(losses(workdir / "parts.txt")) == 7
+    monkeypatch.setenv("STOP", "0")
+    again = lit_ssl(*words)
+    assert again.code == 0, again.err
+    assert again.out.startswith("--auto_resume: ")
+    assert "last.ckpt" in again.out.splitlines()[0]
+    assert losses(workdir / "parts.txt") == losses(workdir / "whole.txt")
+    done = lit_ssl(*words)
+    assert done.code == 0
+    assert done.out == f"--auto_resume: the run in {home(logger)} is finished, with step 12\n"
+    assert losses(workdir / "parts.txt") == losses(workdir / "whole.txt")  # no batch more
+    assert (
+        len(list(workdir.rglob("run/**/config.yaml")))
+        + len(list(workdir.rglob("logs/**/config.yaml")))
+        == 1
+    )
+    if logger == CSV:
+        with (workdir / home(logger) / "metrics.csv").open(newline="") as file:
+            assert len({row["step"] for row in csv.DictReader(file)}) > 1
+
+
+def home(logger):
+    if logger == CSV:
+        return "logs/lightning_logs/version_0"
+    return "run" if "false" in logger[0] else "run/lightning_logs/version_0"
+
+
+def test_another_configuration_is_another_run(command, lit_ssl, workdir, monkeypatch):
+    words = [*command, "--trainer.logger=true", "--trainer.max_epochs=1"]
+    assert lit_ssl(*words).code == 0
+    other = lit_ssl(*words, "--model.lr=0.3")
+    assert other.code == 0
+    assert other.out.splitlines()[0] == (
+        "--auto_resume: lightning_logs/version_0 is of a run with another configuration "
+        "(model.init_args.lr is 0.3, there 0.2); a new run starts"
+    )
+    assert last_run_in(workdir / "lightning_logs/version_1")["finished"] == 6
+    for lr in (0.2, 0.3):  # a sweep: each command finds its own
+        again = lit_ssl(*words, f"--model.lr={lr}")
+        assert f"version_{int(lr == 0.3)} is finished" in again.out
+
+
+def test_without_a_logger_another_configuration_is_refused(command, lit_ssl):
+    words = [*command, "--trainer.default_root_dir=run", "--trainer.max_epochs=1"]
+    assert lit_ssl(*words).code == 0
+    refused = lit_ssl(*words, "--model.lr=0.3")
+    assert refused.code == 2
+    assert "run is of a run with another configuration (model.init_args.lr" in refused.err
+
+
+def test_a_run_that_is_still_going_is_not_joined(command, lit_ssl, workdir, monkeypatch):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    folder = workdir / "lightning_logs/version_0"
+    lock = FolderLock(folder, last_run_in(folder)["run"])
+    refused = lit_ssl(*words)
+    lock.release()
+    assert refused.code == 2
+    assert refused.err.startswith(f"error: {folder} is in use by a run that is still going")
+
+
+def test_a_checkpoint_of_slurm_is_taken_if_it_is_of_this_run(
+    command, lit_ssl, workdir, monkeypatch
+):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    last = workdir / "lightning_logs/version_0/checkpoints/last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    torch.save({**saved, "lit_ssl.run": "of another"}, workdir / "hpc_ckpt_2.ckpt")
+    torch.save(saved, workdir / "hpc_ckpt_1.ckpt")
+    last.unlink()
+    monkeypatch.setenv("STOP", "0")
+    assert lit_ssl(*words).out.splitlines()[0] == "--auto_resume: hpc_ckpt_1.ckpt"
+
+
+def test_a_run_with_only_damaged_checkpoints_does_not_begin_anew(
+    command, lit_ssl, workdir, monkeypatch
+):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    for path in workdir.rglob("*.ckpt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    refused = lit_ssl(*words)
+    assert refused.code == 2
+    assert "version_0 has only damaged checkpoints" in refused.err
+    assert not (workdir / "lightning_logs/version_1").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--ckpt_path=last"], "leave out --ckpt_path"),
+        ([], "give a --trainer.default_root_dir on this machine, or a logger"),
+        (["--trainer.logger=toy_project.Cloud"], "and Cloud keeps none"),
+    ],
+)
+def test_what_belongs_to_no_run_alone_is_refused(command, lit_ssl, words, line):
+    result = lit_ssl(*command, *words)
+    assert result.code == 2
+    assert line in result.err
+
+
+def test_a_random_seed_is_that_of_the_run(command, lit_ssl, monkeypatch):
+    words = [*command, "--trainer.logger=true", "--seed_everything=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    monkeypatch.setenv("STOP", "0")
+    again = lit_ssl(*words)
+    assert again.out.startswith("--auto_resume: lightning_logs/version_0/checkpoints/last.ckpt")

@@ -1,0 +1,42 @@
+"""Workers of loaders and the signals of schedulers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lit_ssl.datamodules.loading.workers import begin_worker
+
+
+class Pids(torch.utils.data.Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return os.getpid()
+
+
+def send_until_it_goes(process):
+    for _ in range(100):
+        os.kill(process, signal.SIGTERM)
+        time.sleep(0.1)
+
+
+def test_workers_go_on_after_a_sigterm_and_go_at_a_second_one():
+    """As where a scheduler sends it to all processes of a job."""
+    loader = DataLoader(Pids(), batch_size=2, num_workers=1, worker_init_fn=begin_worker)
+    batches = iter(loader)
+    worker = int(next(batches)[0])
+    os.kill(worker, signal.SIGTERM)
+    assert [int(batch[0]) for batch in batches] == [worker] * 19
+    del batches
+
+    batches = iter(DataLoader(Pids(), num_workers=1, worker_init_fn=begin_worker))
+    worker = int(next(batches)[0])
+    with pytest.raises(RuntimeError, match="killed by signal: Terminated"):
+        send_until_it_goes(worker)
