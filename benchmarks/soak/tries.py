@@ -237,9 +237,9 @@ class _Try:
         return [job]
 
     def check_line(self, job: Job) -> None:
-        """What stops a training is said in a line."""
+        """What stops a training is said in a line; another process may only see that one is gone."""
         output = job.output()
-        if "Traceback" not in output and "error: " in output:
+        if "error: " in output and ("Traceback" not in output or self.ranks > 1):
             self.tried.refused = 1
         else:
             self.fail(f"no line that says why it stopped, but {_last_line(job)}")
