@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.last_validation import LastValidation as LastValidation
     from lit_ssl.callbacks.monitors.cascade import CascadeMonitor as CascadeMonitor
     from lit_ssl.callbacks.monitors.collapse import CollapseMonitor as CollapseMonitor
+    from lit_ssl.callbacks.monitors.finite import FiniteGuard as FiniteGuard
     from lit_ssl.callbacks.monitors.speed import SpeedMonitor as SpeedMonitor
     from lit_ssl.callbacks.monitors.sync import SyncMonitor as SyncMonitor
     from lit_ssl.callbacks.pictures.circuit_graph import CircuitGraph as CircuitGraph

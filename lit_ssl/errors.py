@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import wraps
 from typing import Any, TypeVar
@@ -16,9 +17,11 @@ __all__ = [
     "InputImportError",
     "InputRuntimeError",
     "InputTypeError",
+    "NonFiniteError",
     "OutputError",
     "by_name",
     "check_choice",
+    "check_numbers",
     "did_you_mean",
     "listed",
     "nearest",
@@ -62,6 +65,10 @@ class InputAttributeError(InputError, AttributeError):
     """An object without what is asked of it by contract."""
 
 
+class NonFiniteError(InputError, FloatingPointError):
+    """A loss, a weight or an output that is NaN or infinite."""
+
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -92,6 +99,46 @@ def check_choice(name: str, value: object, valid: Sequence[object]) -> None:
     if value not in valid:
         *first, last = map(repr, valid)
         raise InputError(f"{name} must be {', '.join(first)} or {last}, not {value!r}")
+
+
+# by parts of their names: start_lr, learning_rates, weight_decay, slow_momentum
+_RATES = re.compile(
+    r"(^|_)(lr|learning_rates?|weight_decays?|momentum|temperature|gradient_clip_val)(_|$)"
+)
+
+
+def check_numbers(options: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse NaN in any option, and rates that are infinite or negative.
+
+    Rates are told by their names: learning rates, weight decays, momenta, temperatures, the norm
+    that gradients are clipped to.
+
+    Args:
+        options: names and values, also of objects within; what is no number is passed over.
+        prefix: goes before each name in the message, as ``model.``.
+
+    Raises:
+        InputError: with the name of the option.
+    """
+    for name, value in options.items():
+        for number in _numbers(value):
+            is_rate = bool(_RATES.search(str(name)))
+            if math.isnan(number) or (is_rate and not 0 <= number < math.inf):
+                what = "a finite number >= 0" if is_rate else "a number"
+                raise InputError(f"{prefix}{name} must be {what}, not {value}")
+        for part in [value] if isinstance(value, Mapping) else _mappings(value):
+            check_numbers(part, f"{prefix}{name}.")
+
+
+def _numbers(value: Any) -> list[float]:
+    """A number, or those in a list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [n for n in values if isinstance(n, int | float) and not isinstance(n, bool)]
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    values = value if isinstance(value, list | tuple) else []
+    return [part for part in values if isinstance(part, Mapping)]
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:

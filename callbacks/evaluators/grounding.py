@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from lit_ssl.answers import NO_ANSWER, best_answer
 from lit_ssl.callbacks.evaluators.other_images import OtherImages
 from lit_ssl.contracts.batches import describe, parts_of
 from lit_ssl.contracts.data import data_source
@@ -66,6 +68,7 @@ class Grounding(pl.Callback):
     def __init__(self) -> None:
         self._streams: list[OtherImages] = []  # of each set
         self._rows: list[int] = []  # captions of each set
+        self._lost = torch.zeros(0)  # int64 [sets]: numbers that are none
         self._counts = torch.zeros(0)  # int64 [sets, kinds, 3]: of how many, right, right rolled
 
     @by_name
@@ -131,6 +134,7 @@ class Grounding(pl.Callback):
         self._streams, self._rows = [OtherImages() for _ in range(sets)], [0] * sets
         shape = (sets, len(_KINDS), 3)
         self._counts = torch.zeros(shape, dtype=torch.int64, device=pl_module.device)
+        self._lost = torch.zeros(sets, dtype=torch.int64, device=pl_module.device)
 
     def _count(
         self, module: GuessesWords, inputs: Mapping[str, Tensor], numbers: Tensor, place: int
@@ -141,16 +145,21 @@ class Grounding(pl.Callback):
         texts, chosen = texts_of(inputs), module.fixed_mask(inputs)
         own = {**texts, **images}
         nothing = torch.zeros_like(numbers)
-        matches = module.match(own) > 0 if can_match(module) else nothing
+        scores = module.match(own) if can_match(module) else nothing
+        guessed = _guessed(module, own, chosen)
+        self._lost[place] += _lost(scores, guessed)
         rows = {**texts, _CHOSEN: chosen}
         rows[_OF] = _by_kind(chosen, texts, nothing + can_match(module))
-        rows[_RIGHT] = _by_kind(_guessed(module, own, chosen), texts, matches)
+        rows[_RIGHT] = _by_kind(guessed == texts["input_ids"], texts, scores > 0)
         for texts, others in self._streams[place].add(rows, images, numbers):
             chosen, of, right = (texts.pop(name) for name in (_CHOSEN, _OF, _RIGHT))
             rolled = {**texts, **others}
-            # neither 0 nor NaN is a right answer twice
-            apart = module.match(rolled) <= 0 if can_match(module) else right[:, 2]
-            right_rolled = _by_kind(_guessed(module, rolled, chosen), texts, apart)
+            scores = module.match(rolled) if can_match(module) else None
+            # 0 is no right answer twice
+            apart = right[:, 2] if scores is None else scores <= 0
+            guessed = _guessed(module, rolled, chosen)
+            self._lost[place] += _lost(apart if scores is None else scores, guessed)
+            right_rolled = _by_kind(guessed == texts["input_ids"], texts, apart)
             found = torch.stack([of, right, right_rolled], dim=2).sum(dim=0)
             self._counts[place] += found
 
@@ -162,12 +171,14 @@ class Grounding(pl.Callback):
         ]
         seen = gather_stack(torch.tensor(captions, device=pl_module.device)).sum(dim=0).tolist()
         counts = gather_stack(self._counts).sum(dim=0).tolist()
+        lost = gather_stack(self._lost).sum(dim=0).tolist()
         self._streams = []
         for place, one in enumerate(evaluation_sets(data_source(trainer), split)):
             rows, left_out = seen[place]
             _tell(f"{split} set {one.name}".rstrip(), rows, left_out, words=counts[place][0][0])
             name = f"{one.name}_" if one.name else ""
             for key, value in _values(counts[place]).items():
+                value = math.nan if lost[place] else value
                 # All processes hold equal values; syncing them again only keeps Lightning from
                 # warning.
                 shown = key == "grounding"
@@ -196,11 +207,16 @@ def _tell(what: str, rows: int, left_out: int, words: int) -> None:
 
 
 def _guessed(module: GuessesWords, inputs: Mapping[str, Tensor], chosen: Tensor) -> Tensor:
-    """Which of the chosen tokens are guessed right, bool ``[B, L]``."""
-    right = torch.zeros_like(chosen)
+    """What is guessed for the chosen tokens, int64 ``[B, L]``; −1 for others."""
+    guesses = torch.full_like(inputs["input_ids"], -1)
     if chosen.any():
-        right[chosen] = module.guess(inputs, chosen).argmax(dim=-1) == inputs["input_ids"][chosen]
-    return right
+        guesses[chosen] = best_answer(module.guess(inputs, chosen))
+    return guesses
+
+
+def _lost(scores: Tensor, guessed: Tensor) -> Tensor:
+    """How many scores and guesses come of numbers that are NaN or infinite."""
+    return (~scores.isfinite()).sum() + (guessed == NO_ANSWER).sum()
 
 
 def _by_kind(tokens: Tensor, inputs: Mapping[str, Tensor], pairs: Tensor) -> Tensor:

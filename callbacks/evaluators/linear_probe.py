@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_ssl.answers import count_right
 from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
 from lit_ssl.callbacks.evaluators.features import Split
 from lit_ssl.contracts.batches import check_labels, describe, first_view, split_batch
@@ -150,9 +151,9 @@ class LinearProbeEvaluator(RepresentationEvaluator):
 
         def compute() -> dict[str, float]:
             with torch.no_grad():
-                predicted = head(queries.features.to(pl_module.device)).argmax(dim=1)
-            hits = predicted.cpu() == queries.labels
-            return {"linear_acc1": hits.float().mean().item()}
+                scores = head(queries.features.to(pl_module.device)).cpu()
+            right = count_right(scores, queries.labels)
+            return {"linear_acc1": (right / len(queries.labels)).item()}
 
         return on_rank_zero(trainer, compute)
 

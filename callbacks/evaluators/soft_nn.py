@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import lightning.pytorch as pl
 
+from lit_ssl.answers import ranked_answers
 from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, labelled_only
 from lit_ssl.callbacks.evaluators.batch_norm import recalibrated_batch_norm
 from lit_ssl.callbacks.evaluators.features import Features, Split, collect_features
@@ -99,7 +100,7 @@ class SoftNNEvaluator(RepresentationEvaluator):
                 self.temperature,
                 classes,
             )
-            ranked = probs.topk(top, dim=1).indices
+            ranked = ranked_answers(probs, top)
             return {f"soft_nn_acc{n}": topk_accuracy(ranked, queries.labels, n) for n in {1, top}}
 
         return on_rank_zero(trainer, compute)

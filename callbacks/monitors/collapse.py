@@ -147,7 +147,8 @@ class CollapseMonitor(pl.Callback):
                 torch.distributed.all_reduce(mean)
                 torch.distributed.all_reduce(used)
             rows = mean[-1].item()
-            values["used_prototypes"] = float((used > 0).sum())
+            is_known = bool(mean.isfinite().all())  # else the favourites are no prototypes
+            values["used_prototypes"] = float((used > 0).sum()) if is_known else math.nan
             values["assignment_entropy"] = assignment_entropy(mean[:-1] / rows).item()
             limits["used_prototypes"] = min(len(used), rows)
         if self._features:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_ssl.answers import count_right, ranked_answers
 from lit_ssl.callbacks.evaluators.features import Features
 from lit_ssl.callbacks.evaluators.low_shot import draw_supports, mean_and_std
 from lit_ssl.callbacks.reports.kinds import Kind
@@ -109,7 +110,7 @@ class Measurements:
             probs = soft_nearest_neighbor(
                 asked.features, chosen.features, chosen.labels, self.soft_nn_temperature, classes
             )
-            return probs.topk(top, dim=1).indices
+            return ranked_answers(probs, top)
 
         best = ranked(supports)
         values = {f"soft_nn_acc{n}": topk_accuracy(best, asked.labels, n) for n in sorted({1, top})}
@@ -123,8 +124,8 @@ class Measurements:
 
 def _linear(bank: Features, queries: Features, classes: int) -> dict[str, float]:
     probe = fit_linear_probe(bank.features, bank.labels, classes)
-    hits = probe.predict(queries.features).cpu() == queries.labels
-    return {"linear_acc1": hits.float().mean().item(), "linear_l2": probe.penalty}
+    right = count_right(probe.scores(queries.features).cpu(), queries.labels)
+    return {"linear_acc1": right.item() / len(queries.labels), "linear_l2": probe.penalty}
 
 
 def _summary(name: str, accuracies: Sequence[float]) -> dict[str, float]:

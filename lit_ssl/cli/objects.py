@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 
+from lit_ssl.errors import check_numbers
 from lit_ssl.trainer.private import lightning_instantiator
 
 __all__ = ["Instantiator", "ModuleInstantiator", "class_parser", "import_components"]
@@ -41,12 +42,15 @@ class Program(Protocol):
 class Instantiator:
     """Builds an object; keeps the error of its constructor, which jsonargparse hides in its own."""
 
+    prefix = ""  # of the names of options in messages
+
     def __init__(self, cli: Program) -> None:
         self.cli = cli
 
     def __call__(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
         """Build an object of a class."""
         try:
+            check_numbers(kwargs, self.prefix)
             return self.build(class_type, *args, **kwargs)
         except Exception as error:
             self.cli.failure = self.cli.failure or error
@@ -68,6 +72,7 @@ class ModuleInstantiator(Instantiator):
         super().__init__(cli)
         assert isinstance(cli, LightningCLI)
         self.key = key
+        self.prefix = f"{key}."
         self.build_for_lightning = lightning_instantiator(cli, key)
 
     def __call__(

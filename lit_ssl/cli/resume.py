@@ -17,12 +17,14 @@ from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
 from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError
+from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.private import option_types
 
 __all__ = [
     "explain_misfit",
     "is_file_here",
     "last_checkpoint",
+    "line_after_nonfinite",
     "line_that_resumes",
     "run_folders",
     "stored_model",
@@ -106,6 +108,25 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
     return (
         f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *kept, '--ckpt_path', str(path)])}"
     )
+
+
+def line_after_nonfinite(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:
+    """What to tell a person whose training has stopped at a number that is none.
+
+    The same data in the same order would most likely end alike, so another seed of theirs goes
+    along, where they have one.
+
+    Args:
+        words: those of the command line, after ``lit-ssl``.
+        trainer: see :func:`line_that_resumes`.
+        started: likewise.
+    """
+    line = line_that_resumes(words, trainer, started)
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if "--ckpt_path" not in line or not hasattr(data, "seed"):
+        return line
+    seed = run_seed(data.seed) + 1
+    return f"{line} --data.seed {seed} (the data then come in another order)"
 
 
 def _is_since(path: Path, started: float) -> bool:

@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lit_ssl.callbacks import ExactResume, LastCheckpoint, LastValidation, StepSeeder
+from lit_ssl.callbacks import ExactResume, FiniteGuard, LastCheckpoint, LastValidation, StepSeeder
 from lit_ssl.cli.auto_resume import earlier_run, home_without_logger, with_true_flag
 from lit_ssl.cli.composing import origin_of, read_entries, with_empty_lists
 from lit_ssl.cli.help import with_class_to_help
@@ -44,6 +44,7 @@ from lit_ssl.cli.resume import (
     explain_misfit,
     is_file_here,
     last_checkpoint,
+    line_after_nonfinite,
     line_that_resumes,
     stored_model,
 )
@@ -55,7 +56,7 @@ from lit_ssl.cli.trainer_options import (
     with_strategy_classes,
     without_checkpoints,
 )
-from lit_ssl.errors import InputError, OutputError, did_you_mean
+from lit_ssl.errors import InputError, NonFiniteError, OutputError, check_numbers, did_you_mean
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.checkpoint_io import write_whole
@@ -90,9 +91,10 @@ class LitSSLCLI(LightningCLI):
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
     - always among the callbacks are ``ExactResume`` and ``StepSeeder``, so that resumed runs
       continue identically, ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is
-      saved and validated, ``LastingLogs``, so that a full disk costs logs and not the training,
-      ``SlurmRequeue``, which saves before a scheduler ends the job, where all processes share a
-      step, and ``RunLock``, so that no other run writes into its folders.
+      saved and validated, ``FiniteGuard``, which stops a fit that has diverged, ``LastingLogs``, so
+      that a full disk costs logs and not the training, ``SlurmRequeue``, which saves before a
+      scheduler ends the job, where all processes share a step, and ``RunLock``, so that no other
+      run writes into its folders.
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
@@ -369,10 +371,19 @@ class LitSSLCLI(LightningCLI):
         """Build the trainer, with the callbacks that every run has."""
         given = self._part(self.config_init, "trainer")
         check_strategy(given.get("strategy"))
+        plain = {k: v for k, v in given.items() if isinstance(v, int | float)}
+        check_numbers(plain, "trainer.")
         callbacks = kwargs.get("callbacks") or given.get("callbacks") or []
         callbacks = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         callbacks = without_checkpoints(callbacks, given)
-        for kind in (ExactResume, LastValidation, StepSeeder, SlurmRequeue, LastingLogs):
+        for kind in (
+            FiniteGuard,
+            ExactResume,
+            LastValidation,
+            StepSeeder,
+            SlurmRequeue,
+            LastingLogs,
+        ):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
         callbacks.append(self.run_lock)
@@ -409,6 +420,8 @@ class LitSSLCLI(LightningCLI):
             end_children(self.trainer)
             raise
         except Exception as error:
+            if isinstance(error, NonFiniteError) and subcommand == "fit" and self.first_batch.seen:
+                tell(line_after_nonfinite(self.words, self.trainer, self.first_batch.started))
             if not self.first_batch.seen:
                 remove_unused_run(self.trainer, self.first_batch.started)
             config = self.config[subcommand]

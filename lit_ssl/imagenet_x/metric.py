@@ -13,7 +13,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.answers import NO_ANSWER, best_answer
+from lit_ssl.errors import InputError, NonFiniteError, check_choice
 from lit_ssl.imagenet_x.annotations import FactorAnnotations, FactorKind, read_annotations
 from lit_ssl.imagenet_x.comparison import FactorComparison
 from lit_ssl.imagenet_x.factor_table import FactorTable, table_from_counts
@@ -56,6 +57,7 @@ class FactorAccuracy(Metric):
     is_differentiable = False
     counts: Tensor
     total: Tensor
+    lost: Tensor
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class FactorAccuracy(Metric):
         # [2, F] and [2]: images, correct ones
         self.add_state("counts", torch.zeros(2, size, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("lost", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, factors: Tensor) -> None:
         """Add a batch.
@@ -93,7 +96,7 @@ class FactorAccuracy(Metric):
             ValueError: If shapes do not fit.
         """
         if preds.ndim == 2:
-            preds = preds.argmax(dim=1)
+            preds = best_answer(preds)
         size = len(self.factors)
         shapes_fit = factors.shape in (target.shape, (*target.shape, size))
         if preds.shape != target.shape or target.ndim != 1 or not shapes_fit:
@@ -107,6 +110,7 @@ class FactorAccuracy(Metric):
         rows = torch.stack([known, known & (preds == target)])  # [2, B]
         self.counts += (rows[:, :, None] & factors.bool()).sum(dim=1)
         self.total += rows.sum(dim=1)
+        self.lost += (known & (preds == NO_ANSWER)).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """Scores over all processes.
@@ -114,7 +118,7 @@ class FactorAccuracy(Metric):
         Returns:
             On the CPU, float64: ``accuracy``, ``error_ratio``, each with ``_low`` and ``_high``,
             and ``count``, per factor ``[F]``; ``average`` and ``worst_factor`` (its accuracy).
-            Factors without images have NaN.
+            Factors without images have NaN; all have, where logits were NaN or infinite.
         """
         (count, correct), (images, right) = self.counts.cpu().numpy(), self.total.tolist()
         table = table_from_counts(
@@ -127,11 +131,20 @@ class FactorAccuracy(Metric):
             draws=self.draws,
         )
         self._table = table
-        return _tensors(table)
+        tensors = _tensors(table)
+        if self.lost > 0:
+            tensors |= {n: t + torch.nan for n, t in tensors.items() if t.is_floating_point()}
+        return tensors
 
     def table(self) -> FactorTable:
-        """What :meth:`compute` returns, with names, as a table."""
+        """What :meth:`compute` returns, with names, as a table.
+
+        Raises:
+            NonFiniteError: If logits were NaN or infinite.
+        """
         self.compute()
+        if self.lost > 0:
+            raise NonFiniteError(f"logits of {int(self.lost)} images are NaN or infinite")
         assert self._table is not None
         return self._table
 
@@ -168,6 +181,7 @@ class ImageNetXMetric(Metric):
     is_differentiable = False
     classes: Tensor
     probability: Tensor
+    lost: Tensor
 
     def __init__(
         self,
@@ -200,6 +214,7 @@ class ImageNetXMetric(Metric):
         size = annotations.size + 1
         classes = torch.full((size,), -1, dtype=torch.int32)
         self.add_state("classes", classes, dist_reduce_fx="max")
+        self.add_state("lost", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("probability", torch.full((size,), -1.0), dist_reduce_fx="max")
 
     def update(
@@ -223,6 +238,7 @@ class ImageNetXMetric(Metric):
                 )
             if probability is None:
                 probability = preds.float().softmax(dim=1).amax(dim=1)
+            self.lost += (best_answer(preds) == NO_ANSWER).sum()
             preds = _first_largest(preds)
         if preds.ndim != 1 or preds.is_floating_point() or preds.shape != image_number.shape:
             raise InputError(
@@ -245,6 +261,7 @@ class ImageNetXMetric(Metric):
 
         Raises:
             InputError: If annotated images lack a prediction (unless ``partial``).
+            NonFiniteError: If logits were NaN or infinite.
             ValueError: If ``update`` got image numbers that do not exist.
         """
         try:
@@ -265,6 +282,10 @@ class ImageNetXMetric(Metric):
     def _predictions(self) -> Predictions:
         classes = self.classes.cpu().numpy().astype(np.int64)
         probability = self.probability.cpu().numpy().astype(np.float64)
+        if self.lost > 0:
+            raise NonFiniteError(
+                f"logits of {int(self.lost):,} images are NaN or infinite, and predict no class"
+            )
         if classes[0] >= 0:
             raise InputError(
                 f"update got image numbers outside of 1 … {self.annotations.size}; ImageNet's are "

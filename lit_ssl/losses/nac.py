@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_ssl.errors import InputError, InputRuntimeError, check_choice
+from lit_ssl.errors import InputError, NonFiniteError, check_choice
 from lit_ssl.losses.gaussian_mixture import fit_mixture, log_densities
 from lit_ssl.precision import kept_wide
 
@@ -164,7 +164,7 @@ class LinkProbabilityMatching(nn.Module):
         goals = np.tile(w, (1, len(p)))
         cost = (goals**2).sum(1)[:, None] + (rows**2).sum(1) - 2 * goals @ rows.T
         if not np.isfinite(cost).all():
-            raise InputRuntimeError(
+            raise NonFiniteError(
                 "link probabilities are not finite, so the training has diverged: lower the "
                 "learning rate"
             )

@@ -14,7 +14,7 @@ from lit_ssl.checkpoints.encoders import fit_weights
 from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.contracts.batches import parts_of, refuse_clips
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
-from lit_ssl.errors import InputError, by_name, check_choice
+from lit_ssl.errors import InputError, by_name, check_choice, check_numbers
 from lit_ssl.losses.msn import MSNLoss, MSNLossOutput
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
@@ -138,6 +138,7 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
             )
         check_choice("mask_mode", mask_mode, ("image", "batch"))
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
+        check_numbers(self.hparams)
         self.mask_ratio = mask_ratio
         self.mask_mode = mask_mode
         self.sharpen_temperature = sharpen_temperature

@@ -16,7 +16,7 @@ from lit_ssl.checkpoints.encoders import fit_weights
 from lit_ssl.checkpoints.origins import read_weights
 from lit_ssl.contracts.batches import two_stream_batch, view_major
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, by_name, check_numbers
 from lit_ssl.losses.paws import PAWSLoss, PAWSLossOutput, class_columns
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
@@ -143,6 +143,7 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         if final_weight_decay is not None and final_weight_decay < 0:
             raise InputError(f"final_weight_decay must not be negative, not {final_weight_decay}")
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
+        check_numbers(self.hparams)
         self.num_classes = num_classes
         self.lr = lr
         self.start_lr = start_lr

@@ -66,11 +66,14 @@ def used_prototypes(assignments: Tensor) -> Tensor:
         assignments: Probabilities or scores, ``[N, K]``.
 
     Returns:
-        A scalar, int64, in [1, min(N, K)].
+        A scalar, int64, in [1, min(N, K)]; float and NaN where one of them is NaN or infinite.
     """
     _check_matrix(assignments, "used_prototypes")
     used = torch.zeros(assignments.shape[1], dtype=torch.int64, device=assignments.device)
-    return used.scatter_(0, assignments.argmax(dim=1), 1).sum()
+    count = used.scatter_(0, assignments.argmax(dim=1), 1).sum()
+    return (
+        count if bool(assignments.isfinite().all()) else torch.full_like(count.float(), torch.nan)
+    )
 
 
 def assignment_entropy(mean_assignment: Tensor) -> Tensor:

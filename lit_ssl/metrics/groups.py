@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lit_ssl.answers import NO_ANSWER, best_answer
 from lit_ssl.errors import InputError
 
 __all__ = ["GroupAccuracy", "GroupScores", "PredictorQuality", "PredictorScores"]
@@ -19,7 +20,8 @@ class GroupScores(NamedTuple):
     """Accuracies in [0, 1].
 
     Attributes:
-        per_group: float64 ``[G]``, NaN for a group without samples.
+        per_group: float64 ``[G]``, NaN for a group without samples, or with a sample whose logits
+            are NaN or infinite; all accuracies of which it is a part then are NaN.
         worst: lowest of them, among groups with at least ``min_count`` samples; NaN without any.
         worst_group: its index; −1 without any.
         average: over all samples with a label, also those of no known group; NaN without any.
@@ -67,6 +69,7 @@ class GroupAccuracy(Metric):
     correct: Tensor
     count: Tensor
     total: Tensor
+    lost: Tensor
 
     def __init__(
         self,
@@ -90,6 +93,8 @@ class GroupAccuracy(Metric):
         self.add_state("count", zeros.clone(), dist_reduce_fx="sum")
         # right ones, all
         self.add_state("total", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
+        # samples whose logits are no numbers, of each group and of all
+        self.add_state("lost", torch.zeros(num_groups + 1, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, groups: Tensor) -> None:
         """Add a batch.
@@ -104,7 +109,7 @@ class GroupAccuracy(Metric):
             ValueError: if shapes do not fit.
         """
         if preds.ndim == 2:
-            preds = preds.argmax(dim=1)
+            preds = best_answer(preds)
         fit = groups.shape in (target.shape, (*target.shape, self.num_groups))
         if preds.shape != target.shape or target.ndim != 1 or not fit:
             raise InputError(
@@ -118,11 +123,14 @@ class GroupAccuracy(Metric):
         self.correct += (groups.bool() & right[:, None]).sum(dim=0)
         self.count += (groups.bool() & known[:, None]).sum(dim=0)
         self.total += torch.stack([right.sum(), known.sum()])
+        lost = known & (preds == NO_ANSWER)
+        self.lost += torch.cat([(groups.bool() & lost[:, None]).sum(dim=0), lost.sum()[None]])
 
     def compute(self) -> GroupScores:
         """Scores over all processes, on the CPU."""
         correct, count = self.correct.cpu().double(), self.count.cpu()
-        per_group = correct / count  # 0 / 0 is NaN
+        lost = self.lost.cpu() > 0
+        per_group = (correct / count).masked_fill(lost[:-1], torch.nan)  # 0 / 0 is NaN
         enough = count >= self.min_count
         lowest = torch.where(enough, per_group, torch.inf).min(dim=0)
         found = bool(enough.any())
@@ -130,13 +138,13 @@ class GroupAccuracy(Metric):
         adjusted = nan
         if self.weights is not None and self.weights[count > 0].sum() > 0:
             weights = torch.where(count > 0, self.weights, 0.0)
-            adjusted = (weights * per_group.nan_to_num()).sum() / weights.sum()
+            adjusted = (weights * per_group.where(count > 0, 0)).sum() / weights.sum()
         right, known = self.total.cpu().double()
         return GroupScores(
             per_group=per_group,
             worst=lowest.values if found else nan,
             worst_group=lowest.indices if found else torch.tensor(-1),
-            average=right / known,
+            average=(right / known).masked_fill(lost[-1], torch.nan),
             adjusted=adjusted,
             sizes=count,
         )
@@ -144,6 +152,8 @@ class GroupAccuracy(Metric):
 
 class PredictorScores(NamedTuple):
     """Quality of predicted attributes; float64, NaN where there is nothing to divide by.
+
+    All are NaN where the logits of a sample are NaN or infinite.
 
     Attributes:
         accuracy: of the attribute, over all samples. It says little: see ``recall``.
@@ -190,6 +200,7 @@ class PredictorQuality(Metric):
     higher_is_better = True
     is_differentiable = False
     confusion: Tensor
+    lost: Tensor
 
     def __init__(self, num_classes: int, num_attributes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -203,6 +214,7 @@ class PredictorQuality(Metric):
         # class, true attribute, predicted attribute
         empty = torch.zeros(num_classes, num_attributes, num_attributes, dtype=torch.int64)
         self.add_state("confusion", empty, dist_reduce_fx="sum")
+        self.add_state("lost", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, labels: Tensor, attributes: Tensor) -> None:
         """Add a batch.
@@ -216,13 +228,15 @@ class PredictorQuality(Metric):
             ValueError: if shapes do not fit.
         """
         if preds.ndim == 2:
-            preds = preds.argmax(dim=1)
+            preds = best_answer(preds)
         if not preds.shape == labels.shape == attributes.shape or preds.ndim != 1:
             raise InputError(
                 "expected preds [B] or [B, A], labels [B] and attributes [B], got "
                 f"{list(preds.shape)}, {list(labels.shape)} and {list(attributes.shape)}"
             )
         known = (attributes >= 0) & (labels >= 0)
+        self.lost += (known & (preds == NO_ANSWER)).sum()
+        known &= preds != NO_ANSWER
         cells = (labels * self.num_attributes + attributes) * self.num_attributes + preds
         # The last bin takes the unknown ones: no size that depends on the data.
         size = self.confusion.numel()
@@ -235,13 +249,16 @@ class PredictorQuality(Metric):
         confusion = self.confusion.cpu()
         hits = confusion.diagonal(dim1=1, dim2=2).flatten().double()
         count, predicted = confusion.sum(dim=2).flatten(), confusion.sum(dim=1).flatten()
+        if self.lost > 0:
+            hits = hits + torch.nan
         recall, precision = hits / count, hits / predicted
+        shares = ((precision, predicted), (recall, count))  # with what they are shares of
         lowest = torch.where(count > 0, recall, torch.inf).min()
         return PredictorScores(
             accuracy=hits.sum() / count.sum(),
             recall=recall,
             precision=precision,
-            tv_bound=1 - torch.minimum(precision.nan_to_num(0.0), recall.nan_to_num(0.0)),
+            tv_bound=1 - torch.minimum(*(x.where(n > 0, 0) for x, n in shares)),
             worst_recall=torch.where(lowest.isfinite(), lowest, torch.nan),
             sizes=count,
             predicted=predicted,

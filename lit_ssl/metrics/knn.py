@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_ssl.answers import NO_ANSWER
 from lit_ssl.errors import InputError
 
 # Similarities of one block: 1024 x 65 536 float32 = 256 MiB.
@@ -39,7 +42,8 @@ def knn_predict(
 
     Returns:
         Classes by falling vote, int64 ``[Q, top]``. Where fewer than ``top`` classes got a vote the
-        rest is −1, which never equals a label.
+        rest is −1, which never equals a label; where the features are NaN or infinite, or those of
+        a neighbour are, all are −2.
 
     Raises:
         ValueError: On an empty bank, mismatched shapes, labels outside the range, or ``k``,
@@ -55,7 +59,8 @@ def knn_predict(
     votes = weight.new_zeros(len(queries), num_classes).scatter_add_(1, label, weight)
     voted = torch.zeros_like(votes, dtype=torch.bool).scatter_(1, label, True)
     best = votes.masked_fill(~voted, -1.0).topk(top, dim=1)
-    return best.indices.masked_fill(best.values < 0, -1)
+    found = best.indices.masked_fill(best.values < 0, -1)
+    return found.masked_fill(~votes.isfinite().all(dim=1, keepdim=True), NO_ANSWER)
 
 
 def _nearest(bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -83,12 +88,13 @@ def topk_accuracy(ranked: Tensor, labels: Tensor, k: int = 1) -> float:
     """Share of rows whose label is among the first ``k`` ranked classes.
 
     Args:
-        ranked: Classes by falling score, int64 ``[Q, K]`` with ``K >= k``.
+        ranked: Classes by falling score, int64 ``[Q, K]`` with ``K >= k``; −2 where the scores are
+            no numbers.
         labels: True classes, int64 ``[Q]``.
         k: How many guesses count, >= 1.
 
     Returns:
-        Accuracy in [0, 1].
+        Accuracy in [0, 1]; NaN where the scores of a row are no numbers.
 
     Raises:
         ValueError: If there are no rows, shapes differ or fewer than ``k`` classes are ranked.
@@ -98,6 +104,8 @@ def topk_accuracy(ranked: Tensor, labels: Tensor, k: int = 1) -> float:
             f"topk_accuracy needs ranked [Q, >= {k}] and labels [Q] with Q > 0, got "
             f"{list(ranked.shape)} and {list(labels.shape)}"
         )
+    if bool((ranked[:, :k] == NO_ANSWER).any()):
+        return math.nan
     hits = ranked[:, :k] == labels.to(ranked.device)[:, None]
     return hits.any(dim=1).float().mean().item()
 

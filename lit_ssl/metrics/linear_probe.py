@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_ssl.answers import best_answer, count_right
 from lit_ssl.errors import InputError
 from lit_ssl.metrics.softmax_regression import check_problem, newton_softmax, principal_basis
 
@@ -36,8 +37,12 @@ class LinearProbe:
     held_out_accuracy: float
 
     def predict(self, features: Tensor) -> Tensor:
-        """Classify features ``[N, D]``; returns classes, int64 ``[N]``."""
-        return (_standardise(features, self.mean, self.scale) @ self.weights.T).argmax(dim=1)
+        """Classify features ``[N, D]``; returns classes, int64 ``[N]``, −2 where none is best."""
+        return best_answer(self.scores(features))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Scores of the classes, ``[N, C]``, for features ``[N, D]``."""
+        return _standardise(features, self.mean, self.scale) @ self.weights.T
 
 
 def fit_linear_probe(
@@ -64,7 +69,7 @@ def fit_linear_probe(
         seed: Seed of the split.
 
     Returns:
-        The fitted probe.
+        The fitted probe; its weights are NaN where a feature is NaN or infinite.
 
     Raises:
         ValueError: On an empty bank, mismatched shapes or values outside their range.
@@ -100,8 +105,7 @@ def _choose(
     mean, scale, path = _fit_path(features[fitted], labels[fitted], num_classes, penalties)
     rows = _standardise(features[scored], mean, scale)
     accuracies = [
-        ((rows @ weights.T).argmax(dim=1) == labels[scored]).float().mean().item()
-        for weights in path
+        (count_right(rows @ weights.T, labels[scored]) / len(scored)).item() for weights in path
     ]
     best = max(range(len(penalties)), key=lambda i: accuracies[i])  # first, so strongest, of equals
     return penalties[best], accuracies[best]
@@ -114,6 +118,9 @@ def _fit_path(
     mean = features.mean(dim=0)
     scale = features.std(dim=0, correction=0)
     scale = torch.where(scale > 1e-6 * scale.max().clamp(min=1e-12), scale, 1.0)
+    if not bool(features.isfinite().all()):
+        lost = features.new_full((num_classes, features.shape[1] + 1), torch.nan)
+        return mean, scale, [lost for _ in penalties]
     rows = _standardise(features, mean, scale)
     basis = principal_basis(rows)
     rows = rows @ basis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_ssl.answers import best_answer, count_right
 from lit_ssl.errors import InputError, listed
 from lit_ssl.metrics.softmax_regression import fit_softmax_regression
 
@@ -93,10 +94,14 @@ def predict_low_shot(weights: Tensor, features: Tensor) -> Tensor:
         features: ``[N, D]``, float.
 
     Returns:
-        Classes, int64 ``[N]``.
+        Classes, int64 ``[N]``; −2 where the scores are NaN or infinite.
     """
+    return best_answer(_scores(weights, features))
+
+
+def _scores(weights: Tensor, features: Tensor) -> Tensor:
     rows = preprocess_rows(_double(features))
-    return (rows @ weights.to(rows.device).T).argmax(dim=1)
+    return rows @ weights.to(rows.device).T
 
 
 def low_shot_accuracies(
@@ -120,15 +125,16 @@ def low_shot_accuracies(
         l2: Regularisation of :func:`fit_low_shot`.
 
     Returns:
-        One accuracy in [0, 1] per draw.
+        One accuracy in [0, 1] per draw; NaN where the features are NaN or infinite.
     """
     answers = query_labels.to(queries.device)
     accuracies = []
     for rows in supports:
         few = bank[rows.to(bank.device)].to(queries.device)
         labels = bank_labels[rows.to(bank_labels.device)]
-        predicted = predict_low_shot(fit_low_shot(few, labels, num_classes, l2), queries)
-        accuracies.append((predicted == answers.to(predicted.device)).double().mean().item())
+        scores = _scores(fit_low_shot(few, labels, num_classes, l2), queries)
+        right = count_right(scores, answers.to(scores.device))
+        accuracies.append(right.item() / len(answers))
     return accuracies
 
 

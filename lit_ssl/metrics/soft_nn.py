@@ -36,7 +36,7 @@ def soft_nearest_neighbor(
         num_classes: K; None: the highest label plus one.
 
     Returns:
-        float32 ``[Q, K]``, each row sums to 1.
+        float32 ``[Q, K]``, each row sums to 1, or is NaN where features are NaN or infinite.
 
     Raises:
         ValueError: if shapes or labels do not fit, there is no support, or ``temperature <= 0``.

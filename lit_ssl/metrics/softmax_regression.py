@@ -39,12 +39,15 @@ def fit_softmax_regression(
         gradient_tolerance: Largest absolute entry of the gradient at the solution, > 0.
 
     Returns:
-        Weights ``[C, D]``; predict with ``(features @ weights.T).argmax(1)``.
+        Weights ``[C, D]``; predict with ``(features @ weights.T).argmax(1)``. All are NaN where a
+        feature is NaN or infinite.
 
     Raises:
         ValueError: On an empty set, mismatched shapes or values outside their range.
     """
     check_problem(features, labels, num_classes, penalty)
+    if not bool(features.isfinite().all()):
+        return features.new_full((num_classes, features.shape[1]), torch.nan)
     basis = principal_basis(features)
     start = features.new_zeros(num_classes, basis.shape[1])
     weights = newton_softmax(features @ basis, labels, penalty, start, gradient_tolerance)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_numbers
 
 __all__ = ["BufferPolicy", "Fragments", "Options", "QuadraticSyncRule", "shows_options"]
 
@@ -31,6 +31,9 @@ class QuadraticSyncRule:
 
     coefficient: float
     max_every: int = 1000
+
+    def __post_init__(self) -> None:
+        check_numbers(vars(self))
 
 
 @dataclass(kw_only=True)
@@ -98,6 +101,7 @@ class Options:
     mix: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        check_numbers(vars(self))
         for name, hint in get_type_hints(Options).items():
             kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
             allowed = [value for kind in kinds for value in get_args(kind)]

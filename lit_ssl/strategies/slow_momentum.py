@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.errors import InputError, check_choice, check_numbers
 from lit_ssl.strategies.functional import slow_momentum_
 from lit_ssl.strategies.local_sgd import LocalSGDStrategy
 from lit_ssl.strategies.sync.units import SyncUnit
@@ -49,6 +49,7 @@ class SlowMomentumStrategy(LocalSGDStrategy):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_numbers({"slow_lr": slow_lr, "slow_momentum": slow_momentum})
         if slow_lr <= 0 or not 0 <= slow_momentum < 1:
             raise InputError(
                 "slow_lr must be positive and slow_momentum lie in [0, 1), not "

@@ -13,6 +13,7 @@ from problems import GoldenModule, SaveAt, load, make_trainer
 
 from lit_ssl.callbacks import StepSeeder
 from lit_ssl.datamodules import ColouredMNISTDataModule
+from lit_ssl.errors import NonFiniteError
 from lit_ssl.methods import BARACK, GroupRobustClassifier
 from lit_ssl.models import SmallCNN
 
@@ -112,7 +113,7 @@ def unset_values(rank, world, folder):
     result["saved"] = torch.load(folder / "7.ckpt", weights_only=True)["state_dict"]["losses"]
     try:
         fit(LOCAL(sync_every=4), rank, world, cls=Spoilt)
-    except RuntimeError as error:
+    except NonFiniteError as error:
         result["message"] = str(error)
     return {**result, "broken": True}
 
@@ -147,7 +148,7 @@ def statistics(rank, world, folder, ranks, steps, group_size=1):
         module = fit(strategy, rank, world, cls=Module, callbacks=[after], steps=16, data=data)
         result["trajectory"] = torch.stack(module.trajectory)
         result["end"] = module.norm.running_mean.clone()
-    except RuntimeError as error:
+    except NonFiniteError as error:
         result["message"] = str(error)
     return {**result, "after": after.held}
 

@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from problems import CountCollectives, GoldenModule, Noisy, flat, load, make_trainer
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_ssl.errors import NonFiniteError
 from lit_ssl.methods import MSN
 from lit_ssl.strategies import (
     LocalSGDStrategy,
@@ -222,7 +223,7 @@ def nonfinite(rank, world, folder):
     result = {"trajectory": torch.stack(module.trajectory), "broken": True}
     try:
         fit(SLOWMO(sync_every=4), rank, world, cls=Broken)
-    except RuntimeError as error:
+    except NonFiniteError as error:
         result["message"] = str(error)
     return result
 

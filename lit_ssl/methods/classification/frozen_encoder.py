@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import load_encoder
 from lit_ssl.contracts.modules import features_and_labels, features_of_inputs
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_numbers
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.class_token import class_token_problem
@@ -61,6 +61,7 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
+        check_numbers(self.hparams)
         self.weights = weights
         self.online = online
         self.prefix = prefix

@@ -12,9 +12,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_ssl.answers import count_right
 from lit_ssl.checkpoints.encoders import load_encoder
 from lit_ssl.contracts.batches import inputs_of, labelled_batch
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, by_name, check_numbers
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.rates import current_lr, mark_scheduled, set_rates
 from lit_ssl.metrics.accuracy import KnownAccuracy
@@ -94,6 +95,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         _check(who, num_classes, label_smoothing, momentum, milestones, milestone_factor)
         assert num_classes is not None
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
+        check_numbers(self.hparams)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.lr = lr
@@ -164,9 +166,9 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         logits = self.classifier(features)
         loss = self._loss(logits, labels)
         known = labels != -1
-        hits = (logits.detach().argmax(dim=1) == labels) & known
         # A plain mean: a metric object would make the host wait for the device.
-        values = {"train/acc1": hits.sum() / known.sum().clamp(min=1), "train/lr": self._lr()}
+        share = count_right(logits, labels) / known.sum().clamp(min=1)
+        values = {"train/acc1": share, "train/lr": self._lr()}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
         self.log_dict(values, batch_size=len(labels))
         return {"loss": loss, "features": features.detach()}

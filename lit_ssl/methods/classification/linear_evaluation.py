@@ -12,10 +12,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
 
+from lit_ssl.answers import count_right
 from lit_ssl.checkpoints.encoders import load_encoder
 from lit_ssl.contracts.batches import inputs_of, labelled_batch
 from lit_ssl.distributed import is_distributed
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, by_name, check_numbers
 from lit_ssl.methods.classification.sweep_output import (
     SWEEP_FILES,
     SweepPoint,
@@ -96,6 +97,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         super().__init__()
         classes = _check(num_classes, learning_rates, weight_decays)
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
+        check_numbers(self.hparams)
         self.num_classes = classes
         self.weights = weights
         self.online = online
@@ -119,6 +121,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.register_buffer("val_acc1", empty)
         # equal on all processes, and NaN at first: nothing for DDP or a strategy to bring together
         self._ddp_params_and_buffers_to_ignore = ["val_acc1"]
+        self.nonfinite_allowed = ("heads.", "val_acc1")  # some heads of a sweep may diverge
         self._counts: Tensor | None = None
         self._tested: tuple[int, ProbeHead] | None = None
         self._validated: list[Any] = []  # data sets of the last validation, which chose the head
@@ -175,8 +178,9 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         finite = losses.isfinite()
         lowest = torch.where(finite, losses.detach(), torch.inf).min()
         self.log("train/best_loss", lowest, prog_bar=True, batch_size=len(labels))
-        # a sum: each head gets the gradient of its own loss
-        return {"loss": torch.where(finite, losses, 0.0).sum(), "features": features[0]}
+        # a sum: each head gets the gradient of its own loss; NaN only where all have diverged
+        loss = torch.where(finite, losses, 0.0).sum() + torch.where(finite.any(), 0.0, torch.nan)
+        return {"loss": loss, "features": features[0]}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD whose learning rate and weight decay differ from head to head."""
@@ -264,7 +268,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Count the hits of all heads; returns features and labels."""
         images, labels = labelled_batch(batch, self.num_classes)
         features = self._features(images)
-        hits = [(lg.argmax(dim=2) == labels).sum(dim=1) for lg in self._logits(features)]
+        hits = [count_right(logits, labels) for logits in self._logits(features)]
         assert self._counts is not None
         self._counts += torch.cat([*hits, (labels != -1).sum()[None]])
         return {"features": features[0], "labels": labels}
@@ -333,7 +337,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Count the hits of the chosen head; returns features and labels."""
         images, labels = labelled_batch(batch, self.num_classes)
         features = self._features(images)
-        hits = (self._chosen_logits(features).argmax(dim=1) == labels).sum()
+        hits = count_right(self._chosen_logits(features), labels)
         assert self._counts is not None
         self._counts += torch.stack([hits, (labels != -1).sum()])
         return {"features": features[0], "labels": labels}

@@ -9,13 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from lit_ssl.checkpoints.files import find_class, load_module, read_checkpoint
 from lit_ssl.contracts.batches import inputs_of
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_numbers
 from lit_ssl.files import read_text
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
+from lit_ssl.metrics import KnownAccuracy
 from lit_ssl.models.classifiers import Classifier, load_classifier
 from lit_ssl.numerals import whole_number
 from lit_ssl.trainer.hparams import not_plain
@@ -60,6 +60,7 @@ class PretrainedClassifier(FromCheckpoint, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=not_plain(model=model))
+        check_numbers(self.hparams)
         is_read = isinstance(model, str) and (pretrained or Path(model).suffix == ".ckpt")
         self.weights = model if is_read else None  # what reports name
         self.preprocessing: Preprocessing
@@ -79,11 +80,7 @@ class PretrainedClassifier(FromCheckpoint, pl.LightningModule):
         if num_classes is not None and width is not None and width != num_classes:
             raise InputError(_misfit(self.model_name, width, num_classes))
         self.num_classes = num_classes or width
-        self.accuracy = (
-            None
-            if self.num_classes is None
-            else MulticlassAccuracy(self.num_classes, average="micro", ignore_index=-1)
-        )
+        self.accuracy = None if self.num_classes is None else KnownAccuracy(self.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of the classes: ``[B, C, H, W]`` → ``[B, num_classes]``."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_ssl.contracts.batches import check_labels, grouped_batch, inputs_of
 from lit_ssl.contracts.data import group_data
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, by_name, check_numbers
 from lit_ssl.groups.cells import attributes_of
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.groups.classifier import parameter_group
@@ -68,6 +68,7 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
                 f"{num_classes} and {momentum}"
             )
         self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
+        check_numbers(self.hparams)
         self.num_classes = num_classes
         self.num_attributes = num_attributes
         self.held_out = held_out

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lit_ssl.contracts.batches import check_labels, grouped_batch
 from lit_ssl.contracts.data import group_data, row_seed
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, by_name, check_numbers
 from lit_ssl.groups.cells import group_counts
 from lit_ssl.groups.weights import balanced_weights, drawn_groups, subsample_weights
 from lit_ssl.losses.group_dro import GroupDROLoss
@@ -118,6 +118,7 @@ class GroupRobustClassifier(GroupEvaluation):
         check_choice("lr_schedule", lr_schedule, ("constant", "linear"))
         unsaved = not_plain(backbone=backbone, optimizer=optimizer)
         self.save_hyperparameters(ignore=[*unsaved, *self.fixed_options])
+        check_numbers(self.hparams)
         self.num_classes = num_classes
         self.num_attributes = num_attributes
         self.objective = objective

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_ssl.answers import NO_ANSWER, best_answer
 from lit_ssl.contracts.batches import grouped_batch
 from lit_ssl.contracts.data import row_seed
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, NonFiniteError
 from lit_ssl.groups.cells import attributes_of, group_counts
 from lit_ssl.groups.label_files import GroupLabels
 from lit_ssl.groups.weights import balanced_weights
@@ -81,8 +82,18 @@ class FirstStage(nn.Module, ABC):
         """Look at the network after an epoch; the default keeps the last one."""
 
     def finish(self, trainer: Any, data: Any) -> None:
-        """Apply the network to all training rows."""
-        self.scores = predict_rows(trainer, self, data.bank_dataloader(), len(data.labels("train")))
+        """Apply the network to all training rows.
+
+        Raises:
+            NonFiniteError: if its scores are NaN or infinite.
+        """
+        scores = predict_rows(trainer, self, data.bank_dataloader(), len(data.labels("train")))
+        if lost := int((best_answer(scores) == NO_ANSWER).sum()):
+            raise NonFiniteError(
+                f"scores of {lost:,} of {len(scores):,} training rows are NaN or infinite: the "
+                "first step has diverged; lower its learning rate"
+            )
+        self.scores = scores
 
     def reset(self) -> None:
         """Forget what an earlier fit found."""

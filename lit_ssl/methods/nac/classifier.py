@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor, nn
 
+from lit_ssl.answers import count_right
 from lit_ssl.contracts.batches import inputs_of, labelled_inputs
 from lit_ssl.contracts.data import data_source
 from lit_ssl.contracts.evaluation_sets import EvaluationSet, evaluation_sets, mask_classes
@@ -129,9 +130,8 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Log the training accuracy of a batch, unless its labels are mixed."""
         if self.mixing is None:
             known = labels != -1
-            hits = (logits.detach().argmax(dim=1) == labels) & known
             # A plain mean: a metric object would make the host wait for the device.
-            share = hits.sum() / known.sum().clamp(min=1)
+            share = count_right(logits, labels) / known.sum().clamp(min=1)
             self.log("train/acc1", share, batch_size=len(labels))
 
     def _soft_targets(self, labels: Tensor) -> Tensor:

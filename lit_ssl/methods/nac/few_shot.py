@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from lit_ssl.errors import InputError, by_name, check_choice
+from lit_ssl.errors import InputError, by_name, check_choice, check_numbers
 from lit_ssl.methods.nac.classifier import (
     CircuitClassifier,
     check_not_negative,
@@ -97,6 +97,7 @@ class NACFewShot(CircuitClassifier):
         self.save_hyperparameters(
             ignore=not_plain(net=net if is_given else None, optimizer=optimizer)
         )
+        check_numbers(self.hparams)
         self.pretrained = pretrained
         self.adapt = adapt
         self.lr = lr

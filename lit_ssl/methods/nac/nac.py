@@ -10,7 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, by_name, check_numbers
 from lit_ssl.methods.nac.annealing import KernelAnnealing
 from lit_ssl.methods.nac.classifier import (
     CircuitClassifier,
@@ -151,6 +151,7 @@ class NAC(CircuitClassifier):
         weights = {"repulsion": repulsion_weight, "prior": prior_weight, "mixture": mixture_weight}
         objects |= {f"{name}_weight": weight for name, weight in weights.items()}
         self.save_hyperparameters(ignore=not_plain(**objects))
+        check_numbers(self.hparams)
         rates = {"lr": lr, "start_lr": start_lr, "final_lr": final_lr}
         rates |= {"warmup_epochs": warmup_epochs, "weight_decay": weight_decay}
         for name, value in rates.items():

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lit_ssl.contracts.data import data_source
-from lit_ssl.errors import InputError, InputRuntimeError
+from lit_ssl.errors import InputError, check_numbers
 from lit_ssl.losses.hinge import hinge_d_loss, hinge_g_loss
 from lit_ssl.methods.from_checkpoint import FromCheckpoint
 from lit_ssl.methods.video.classes import check_same_classes, counted_classes, names_of_data
@@ -31,8 +31,6 @@ from lit_ssl.trainer.sharding import refuse_sharding
 from lit_ssl.video.resampling import downsample_video
 
 __all__ = ["CascadedVideoGAN"]
-
-_CHECKED = 50  # steps; each look at a loss waits for the device
 
 
 class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
@@ -132,6 +130,7 @@ class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_numbers(self.hparams)
         self.automatic_optimization = False
         sides = list(resolution) if isinstance(resolution, Sequence) else [resolution] * 2
         if len(sides) != 2:
@@ -243,7 +242,7 @@ class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
         """``d_steps`` steps of the discriminators and one of the generator.
 
         Raises:
-            InputError: for a batch of another form, or losses that are no finite numbers.
+            InputError: for a batch of another form.
         """
         video, labels = clip_batch(batch, self)
         optimizers: Any = self.optimizers()
@@ -273,11 +272,6 @@ class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
         steps = self.count_step()
         self._average(steps)
         logs["loss_g"] = loss_g.detach()
-        if steps % _CHECKED == 0 and not (logs["loss_g"] + logs["loss_d"]).isfinite():
-            raise InputRuntimeError(
-                f"losses are no finite numbers at step {steps}: training has diverged; go back to"
-                " an earlier checkpoint and lower the learning rates"
-            )
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
         return logs
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_ssl.answers import count_right
 from lit_ssl.contracts.batches import inputs_of, labelled_inputs, parts_of
 from lit_ssl.contracts.data import data_source
 from lit_ssl.errors import InputError, by_name
@@ -96,7 +97,7 @@ class VLClassifier(VLModule, ABC):
 
     def share_right(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Training score of a batch, without a metric object, which would make the host wait."""
-        return (logits.argmax(dim=1) == targets).sum() / (targets != -1).sum().clamp(min=1)
+        return count_right(logits, targets) / (targets != -1).sum().clamp(min=1)
 
     @abstractmethod
     def new_metric(self) -> Metric:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_ssl.errors import check_numbers
 from lit_ssl.methods.vl.classifier import VLClassifier
 from lit_ssl.metrics.accuracy import KnownAccuracy
 from lit_ssl.trainer.hparams import not_plain
@@ -41,6 +42,7 @@ class VisualEntailmentClassifier(VLClassifier):
         pooled_size: Any = backbone.pooled_size
         super().__init__(backbone, _CLASSES, pooled_size, **kwargs)
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
+        check_numbers(self.hparams)
 
     def new_metric(self) -> Metric:
         """Return the accuracy."""

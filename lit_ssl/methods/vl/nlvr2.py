@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_ssl.checkpoints.vision_language import VLWeights
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_numbers
 from lit_ssl.methods.vl.classifier import TaskBatch, VLClassifier
 from lit_ssl.metrics import NLVR2Accuracy
 from lit_ssl.trainer.hparams import not_plain
@@ -67,6 +67,7 @@ class NLVR2Classifier(VLClassifier):
             )
         super().__init__(backbone, 2, 2 * size, **kwargs)
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
+        check_numbers(self.hparams)
         self._said_no_statements = False
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:

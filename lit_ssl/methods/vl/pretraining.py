@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
+from lit_ssl.answers import count_right
 from lit_ssl.checkpoints.vision_language import VLWeights, has_own_decoder
 from lit_ssl.contracts.data import data_source
-from lit_ssl.errors import InputError, InputTypeError, by_name
+from lit_ssl.errors import InputError, InputTypeError, by_name, check_numbers
 from lit_ssl.losses import (
     MaskedLMLoss,
     WordPatchAlignment,
@@ -131,6 +132,7 @@ class VLPretraining(VLModule):
         self.save_hyperparameters(
             ignore=not_plain(backbone=backbone, masker=masker, rate_schedule=rate_schedule)
         )
+        check_numbers(self.hparams)
         if not callable(masker):
             raise InputError(
                 "masker must be a masker of lit_ssl.text, such as UniformMasker(0.6), or a function"
@@ -280,7 +282,7 @@ class VLPretraining(VLModule):
             logits = self.mlm_head(states)
             parts["mlm_loss"] = self.mlm_loss(logits, targets)
             loss = loss + self.mlm_weight * parts["mlm_loss"]
-            parts["mlm_acc"] = (logits.argmax(dim=1) == targets).sum() / max(len(targets), 1)
+            parts["mlm_acc"] = count_right(logits, targets) / max(len(targets), 1)
             parts["num_predictions"] = torch.tensor(float(len(targets)))
         if matching is None:  # the pooler stays in the graph, since DDP waits for all gradients
             return loss + 0 * pooled.float().sum(), parts, pooled
@@ -373,13 +375,13 @@ class VLPretraining(VLModule):
             logits, targets = self.guess(inputs, mask), inputs["input_ids"][mask]
             count = mask.sum()
             loss = self.local_mlm_loss(logits, targets)
-            hits = (logits.argmax(dim=1) == targets).sum() / count.clamp(min=1)
+            hits = count_right(logits, targets) / count.clamp(min=1)
             self._log(split, count, mlm_loss=loss, mlm_acc=hits)
         if self.itm_weight:
             pairs, labels = exchanged(inputs, numbers)
             logits = self.itm_head(self.backbone(pairs).pooled)
             count = (labels != IGNORED).sum()
-            hits = (logits.argmax(dim=1) == labels).sum() / count.clamp(min=1)
+            hits = count_right(logits, labels.where(labels != IGNORED, -1)) / count.clamp(min=1)
             self._log(split, count, itm_loss=matching_loss(logits, labels), itm_acc=hits)
 
     def _log(self, split: str, count: Tensor, **values: Tensor) -> None:
@@ -401,11 +403,12 @@ class VLPretraining(VLModule):
 
     def _tell_no_words(self, split: str) -> None:
         found = self.trainer.callback_metrics.get(f"{split}/mlm_acc")
-        # a share of right guesses is NaN only where it is one of none
+        # a share of right guesses is one of none, unless the outputs are no numbers
         if found is not None and found.isnan() and not self.trainer.sanity_checking:
             rank_zero_warn(
                 f"{split}/mlm_loss and {split}/mlm_acc are NaN: the fixed mask, 15 % of the words, "
-                "chooses none in all of the captions; evaluate on more of them"
+                "chooses none in all of the captions, so evaluate on more of them; or outputs of "
+                "the network are NaN"
             )
 
     # what callbacks ask for: lit_ssl.contracts.vision_language.GuessesWords

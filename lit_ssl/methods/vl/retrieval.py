@@ -11,6 +11,7 @@ from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
+from lit_ssl.answers import count_right
 from lit_ssl.checkpoints.vision_language import VLWeights
 from lit_ssl.contracts.batches import inputs_of
 from lit_ssl.contracts.data import data_source
@@ -21,7 +22,7 @@ from lit_ssl.contracts.retrieval import (
     texts_with_negatives,
     to_be_searched,
 )
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, by_name, check_numbers
 from lit_ssl.methods.rates import current_lr
 from lit_ssl.methods.vl.base import VLModule
 from lit_ssl.methods.vl.pairs import with_images
@@ -72,6 +73,7 @@ class ImageTextRetrieval(VLModule):
         if chunk_size < 1:
             raise InputError(f"chunk_size must be at least 1, not {chunk_size}")
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
+        check_numbers(self.hparams)
         self.chunk_size = chunk_size
         self.retrieval_head = self.new_head(RetrievalHead(self.backbone.pooled_size))
         self.recall = RetrievalRecall()
@@ -143,7 +145,7 @@ class ImageTextRetrieval(VLModule):
         scores = self.score(pairs).view(rows, count)
         target = torch.zeros(rows, dtype=torch.int64, device=scores.device)
         loss = F.cross_entropy(scores, target)
-        hits = (scores.detach().argmax(dim=1) == 0).float().mean()
+        hits = count_right(scores, target) / rows
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=rows)
         self.log("train/acc1", hits, batch_size=rows)
         self.log("train/lr", current_lr(self.trainer), batch_size=rows)

@@ -12,10 +12,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_ssl.answers import NO_ANSWER, best_answer
 from lit_ssl.checkpoints.vision_language import VLWeights
 from lit_ssl.contracts.batches import inputs_of, scored_inputs
 from lit_ssl.contracts.data import data_source
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, NonFiniteError, by_name, check_numbers
 from lit_ssl.losses import vqa_loss
 from lit_ssl.methods.vl.classifier import TaskBatch, VLClassifier
 from lit_ssl.metrics import VQAScore
@@ -65,6 +66,7 @@ class VQAClassifier(VLClassifier):
         pooled_size: Any = backbone.pooled_size
         super().__init__(backbone, num_classes, pooled_size, **kwargs)
         self.save_hyperparameters(ignore=not_plain(backbone=backbone))
+        check_numbers(self.hparams)
         self.answers: str | None = None  # fingerprint; None: not known
 
     def read(self, batch: Any, look: bool = False) -> TaskBatch:
@@ -82,7 +84,9 @@ class VQAClassifier(VLClassifier):
 
     def share_right(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean worth of the best answers."""
-        return targets.gather(1, logits.argmax(dim=1, keepdim=True)).mean()
+        best = best_answer(logits)
+        worth = targets.gather(1, best.clamp(min=0)[:, None])[:, 0]
+        return worth.masked_fill(best == NO_ANSWER, torch.nan).mean()
 
     def new_metric(self) -> Metric:
         """Return the score."""
@@ -94,8 +98,17 @@ class VQAClassifier(VLClassifier):
 
     @by_name
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Numbers of the best answers, int64 ``[B]``, of ``inputs`` or ``(inputs, …)``."""
-        return self.logits(inputs_of(batch)).argmax(dim=1)
+        """Numbers of the best answers, int64 ``[B]``, of ``inputs`` or ``(inputs, …)``.
+
+        Raises:
+            NonFiniteError: if logits are NaN or infinite, so that there is no best answer.
+        """
+        answers = best_answer(self.logits(inputs_of(batch)))
+        if lost := int((answers == NO_ANSWER).sum()):
+            raise NonFiniteError(
+                f"logits of {lost} of {len(answers)} questions are NaN or infinite"
+            )
+        return answers
 
     # answers
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_ssl.answers import NO_ANSWER, best_answer
 from lit_ssl.errors import InputError
 from lit_ssl.metrics.vl.gathered import RowsMetric
 
@@ -17,7 +18,8 @@ class NLVR2Scores(NamedTuple):
     """Shares in [0, 1], float64.
 
     Attributes:
-        accuracy: of the rows with a label; NaN without any.
+        accuracy: of the rows with a label; NaN without any. This and ``consistency`` are NaN too
+            where the logits of such a row are NaN or infinite.
         consistency: share of the statements all of whose rows are right; NaN without any, or where
             it was not asked for.
         num_rows: rows with a label.
@@ -34,7 +36,7 @@ class NLVR2Accuracy(RowsMetric):
     """Accuracy and consistency of NLVR2.
 
     A statement stands with several pairs of images; it counts for consistency where all its rows
-    are right. All rows are kept (17 bytes each), since those of a statement may be on several
+    are right. All rows are kept (11 bytes each), since those of a statement may be on several
     processes. A statement with a row whose label is unknown is left out of consistency, for nobody
     knows whether all are right.
 
@@ -54,11 +56,13 @@ class NLVR2Accuracy(RowsMetric):
 
     right: list[Tensor]
     known: list[Tensor]
+    lost: list[Tensor]
     statements: list[Tensor]
 
     def __init__(self, consistency: bool = True, **kwargs: Any) -> None:
         super().__init__(
-            {"right": torch.bool, "known": torch.bool, "statements": torch.int64}, **kwargs
+            dict.fromkeys(("right", "known", "lost"), torch.bool) | {"statements": torch.int64},
+            **kwargs,
         )
         self.consistency = consistency
 
@@ -75,7 +79,7 @@ class NLVR2Accuracy(RowsMetric):
             ValueError: Shapes or values do not fit, or statements are lacking.
         """
         if preds.ndim == 2 and preds.shape[1] == 2:
-            preds = preds.argmax(dim=1)
+            preds = best_answer(preds)
         if preds.ndim != 1 or preds.is_floating_point() or preds.shape != target.shape:
             raise InputError(
                 "NLVR2Accuracy needs logits [B, 2] or answers, integers [B], and target [B], got"
@@ -91,13 +95,15 @@ class NLVR2Accuracy(RowsMetric):
         self.add_rows(
             right=known & (preds.long() == target.long()),
             known=known,
+            lost=known & (preds.long() == NO_ANSWER),
             statements=torch.zeros_like(known) if statements is None else statements,
         )
 
     def compute(self) -> NLVR2Scores:
         """Scores over all processes, on the CPU."""
         right, known = self.all_rows("right"), self.all_rows("known")
-        accuracy = right.sum().double() / known.sum()  # 0 / 0 is NaN
+        lost = torch.tensor(torch.nan if self.all_rows("lost").any() else 0.0).double()
+        accuracy = right.sum().double() / known.sum() + lost  # 0 / 0 is NaN
         num_rows = int(known.sum())
         if not self.consistency:
             return NLVR2Scores(accuracy, torch.tensor(torch.nan).double(), num_rows, 0)
@@ -107,5 +113,5 @@ class NLVR2Accuracy(RowsMetric):
             torch.ones(count, dtype=torch.int64).scatter_reduce_(0, group, rows.long(), "amin")
             for rows in (known, right)
         )
-        consistency = all_right[complete.bool()].sum().double() / complete.sum()
+        consistency = all_right[complete.bool()].sum().double() / complete.sum() + lost
         return NLVR2Scores(accuracy, consistency, num_rows, int(complete.sum()))

@@ -81,16 +81,20 @@ class RetrievalRecall(RowsMetric):
     def compute(self) -> dict[str, Tensor]:
         """Recalls over all processes, float64 in [0, 1]: ``tr_r{k}`` and ``ir_r{k}``.
 
+        All are NaN without images, and where a score is NaN or infinite.
+
         Raises:
-            ValueError: An image came twice, images and texts are not of each other, scores are NaN,
-                or processes had different texts.
+            ValueError: An image came twice, images and texts are not of each other, or processes
+                had different texts.
         """
         images, text_images = self.all_rows("images"), self.all_rows("text_images")
         if not len(images):
-            return {f"{way}_r{k}": torch.tensor(torch.nan) for way in ("tr", "ir") for k in self.k}
+            return self._nothing()
         scores = self.all_rows("scores").view(len(images), -1)
         text_images = self._texts(text_images, scores.shape[1])
-        self._check(scores, images, text_images)
+        self._check(images, text_images)
+        if not bool(scores.isfinite().all()):
+            return self._nothing()
         is_own = images[:, None] == text_images
         own = scores.masked_fill(~is_own, -torch.inf)
         foreign = scores.masked_fill(is_own, -torch.inf)
@@ -102,6 +106,9 @@ class RetrievalRecall(RowsMetric):
             for k in self.k:
                 recalls[f"{way}_r{k}"] = (wrong < k).double().mean()
         return recalls
+
+    def _nothing(self) -> dict[str, Tensor]:
+        return {f"{way}_r{k}": torch.tensor(torch.nan) for way in ("tr", "ir") for k in self.k}
 
     @staticmethod
     def _texts(text_images: Tensor, count: int) -> Tensor:
@@ -118,11 +125,7 @@ class RetrievalRecall(RowsMetric):
         return text_images[:count]
 
     @staticmethod
-    def _check(scores: Tensor, images: Tensor, text_images: Tensor) -> None:
-        if scores.isnan().any():
-            raise InputError(
-                f"RetrievalRecall got {int(scores.isnan().sum()):,} scores that are NaN"
-            )
+    def _check(images: Tensor, text_images: Tensor) -> None:
         numbers, times = images.unique(return_counts=True)
         if twice := numbers[times > 1].tolist():
             raise InputError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lit_ssl.answers import NO_ANSWER, best_answer
 from lit_ssl.errors import InputError
 from lit_ssl.text.vqa_answers import score_answer
 
@@ -44,12 +45,14 @@ class VQAScore(Metric):
     higher_is_better = True
     total: Tensor
     count: Tensor
+    lost: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # In millionths: sums are exact in any order, and on devices without float64.
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("lost", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(
         self, preds: Tensor | Sequence[str], target: Tensor | Sequence[Sequence[str]]
@@ -67,8 +70,9 @@ class VQAScore(Metric):
         """
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             worth = _worth(preds, target)
-            self.total += (worth * _MILLION).round().long().sum()
+            self.total += (worth.nan_to_num() * _MILLION).round().long().sum()
             self.count += len(worth)
+            self.lost += worth.isnan().sum()
             return
         if isinstance(preds, Tensor | str) or isinstance(target, Tensor | str):
             raise InputError(
@@ -86,18 +90,22 @@ class VQAScore(Metric):
         self.count += len(preds)
 
     def compute(self) -> Tensor:
-        """The mean over all processes, float64 in [0, 1], on the CPU; NaN without answers."""
-        return self.total.cpu().double() / (_MILLION * self.count.cpu())
+        """The mean over all processes, float64 in [0, 1], on the CPU.
+
+        NaN without answers, and where logits of one are NaN or infinite.
+        """
+        mean = self.total.cpu().double() / (_MILLION * self.count.cpu())
+        return mean.masked_fill(self.lost.cpu() > 0, torch.nan)
 
 
 def _worth(preds: Tensor, target: Tensor) -> Tensor:
-    """What the answers with the highest logits are worth, float32 ``[B]``."""
+    """What the answers with the highest logits are worth, float32 ``[B]``; NaN without one."""
     if preds.ndim != 2 or preds.shape != target.shape or preds.shape[1] < 1:
         raise InputError(
             f"VQAScore needs logits [B, A] and scores [B, A], got {list(preds.shape)} and"
             f" {list(target.shape)}"
         )
-    worth = target.gather(1, preds.argmax(dim=1, keepdim=True)).float()
+    worth = target.gather(1, preds.argmax(dim=1, keepdim=True))[:, 0].float()
     if worth.device.type == "cpu" and len(worth) and not 0 <= worth.min() <= worth.max() <= 1:
         raise InputError(f"VQAScore needs scores in [0, 1], got {worth.min():g} to {worth.max():g}")
-    return worth
+    return worth.masked_fill(best_answer(preds) == NO_ANSWER, torch.nan)

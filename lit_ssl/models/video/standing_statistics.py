@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lit_ssl.distributed import world_size
-from lit_ssl.errors import InputError, InputRuntimeError
+from lit_ssl.errors import InputError, NonFiniteError
 from lit_ssl.models.video.replicas import JoinedBatchNorm2d
 
 __all__ = ["standing_statistics"]
@@ -93,8 +93,8 @@ def standing_statistics(
     for name, norm in norms.items():
         _write(norm, sums[name])
     if not all(_finite(norm) for norm in norms.values()):
-        raise InputRuntimeError(
-            "the statistics of batch normalisation are not finite: training has diverged; go back "
+        raise NonFiniteError(
+            "statistics of batch normalisation are NaN or infinite: training has diverged; go back "
             "to an earlier checkpoint and lower the learning rates"
         )
 

@@ -130,6 +130,7 @@ class Averager:
         self.node = groups.node
         self.skip_nonfinite = options.nonfinite == "skip_rank"
         self.bytes_sent = 0
+        self.bad_loss: Tensor | None = None  # whether this process's losses are not finite, bool
 
     @staticmethod
     def tell(period: int, asks: bool, ends: bool) -> float:
@@ -177,6 +178,8 @@ class Averager:
         flight = InFlight(flat, numel, table_at)
         # One pass without a temporary tensor: both ends are NaN if anything is.
         bad = ~torch.isfinite(torch.stack(torch.aminmax(values))).all()
+        if self.bad_loss is not None:
+            bad = bad | self.bad_loss
         if self.skip_nonfinite and self.node is not None:
             # Processes of a node have equal parameters: they are left out together, or would part.
             worst = bad.to(flat.dtype)

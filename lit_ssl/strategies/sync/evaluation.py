@@ -92,7 +92,7 @@ class Evaluation:
 
     @torch.no_grad()
     def _put_in_average(self) -> None:
-        aside: list[tuple[Tensor, Tensor]] = []
+        self._aside = aside = []  # from now on, so that an error puts back what is already in
         for unit in self.engine.units:
             if self.engine.is_level(unit):
                 continue
@@ -100,13 +100,11 @@ class Evaluation:
             aside += [(t, t.clone()) for t in integers]
             # as long as that of a synchronisation: a process that is in one must hear of the look
             row = [1.0] + [0.0] * (Averager.RATES - 1 + len(unit.rates_of_round()))
-            flight = self.engine.start_average(unit, row, [], is_look=True)
-            self.engine.finish(flight)
+            flight = self.engine.look(unit, row)
             aside += [(t, t.clone()) for t in unit.tensors + flight.others]
             if flight.weight > 0 and flight.others_weight > 0:
                 unpack_(flight.flat[: unit.numel].div_(flight.weight), unit.tensors)
                 self.engine.write_others(unit, flight)
-        self._aside = aside
 
     @torch.no_grad()
     def _put_in_slow(self) -> None:

@@ -97,6 +97,14 @@ class LocalStepsStrategy(QuietDDPStrategy):
         """Everything that was chosen, as plain values."""
         return self.options.settings()
 
+    def note_bad_loss(self, bad: Tensor) -> None:
+        """Let the next averages count this process among those with inf or NaN.
+
+        Args:
+            bad: whether a loss since the last average was one, bool, on the device.
+        """
+        self.engine.averager.bad_loss = bad
+
     # the rule
 
     def begin_local_steps(self) -> None:

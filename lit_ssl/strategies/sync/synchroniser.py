@@ -10,7 +10,7 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from lit_ssl.errors import InputRuntimeError
+from lit_ssl.errors import InputRuntimeError, NonFiniteError
 from lit_ssl.strategies.functional import mix_, rebase_, weighted_mean_
 from lit_ssl.strategies.options import Options
 from lit_ssl.strategies.sync import buffers as ex
@@ -186,23 +186,38 @@ class Synchroniser:
             The average, and the mean of the parameters, ``[unit.numel]``.
 
         Raises:
-            RuntimeError: on every process, if one has inf or NaN and that is an error.
+            NonFiniteError: on every process, if one has inf or NaN and that is an error.
         """
         flight = unit.in_flight
         assert flight is not None
         self.finish(flight)
         unit.in_flight = None
+        self._refuse_nonfinite(unit, flight, "at the end of")
+        unit.rates = deciding_row(flight.table)[Averager.RATES :]
+        return flight, self._mean(unit, flight)
+
+    @torch.no_grad()
+    def look(self, unit: SyncUnit, row: Sequence[float]) -> InFlight:
+        """Average a unit for others to see, with a row of numbers; nothing is applied.
+
+        Raises:
+            NonFiniteError: on every process, if one has inf or NaN and that is an error.
+        """
+        flight = self.start_average(unit, row, [], is_look=True)
+        self.finish(flight)
+        self._refuse_nonfinite(unit, flight, "in")
+        return flight
+
+    def _refuse_nonfinite(self, unit: SyncUnit, flight: InFlight, when: str) -> None:
         bad = [rank for rank, row in enumerate(flight.table) if row[Averager.NONFINITE]]
         if bad and self.options.nonfinite == "error":
-            raise InputRuntimeError(
-                f"inf or NaN in the parameters, buffers or momentum of rank(s) {bad} at the end of "
+            raise NonFiniteError(
+                f"inf or NaN in the loss, parameters, buffers or momentum of rank(s) {bad} {when} "
                 f"round {unit.round.count + 1} of optimizer {unit.index} "
                 f"({self._name_of_nonfinite(unit, flight, bad[0])}): lower the learning rate, "
                 "or leave such processes out of the average with nonfinite='skip_rank'; a buffer "
                 "that gets them on purpose belongs in module._ddp_params_and_buffers_to_ignore"
             )
-        unit.rates = deciding_row(flight.table)[Averager.RATES :]
-        return flight, self._mean(unit, flight)
 
     def finish(self, flight: InFlight) -> None:
         """Wait for an average, and read what all processes have told.
@@ -218,7 +233,7 @@ class Synchroniser:
 
     def _name_of_nonfinite(self, unit: SyncUnit, flight: InFlight, rank: int) -> str:
         """The first tensor of a process with inf or NaN; all processes must call it."""
-        found = "?"
+        found = "the loss"  # where all of these are finite
         if rank == self.averager.rank:
             named = list(zip(unit.names, unit.tensors, strict=True))
             named += [
@@ -278,12 +293,12 @@ class Synchroniser:
         """No process has finite numbers: take extras, as the parameters, from the round's start.
 
         Raises:
-            InputRuntimeError: on every process, if this is the third time in a row.
+            NonFiniteError: on every process, if this is the third time in a row.
         """
         unit.fruitless += 1
         what = f"every process had inf or NaN at the end of round {unit.round.count + 1}"
         if unit.fruitless == _PATIENCE:
-            raise InputRuntimeError(
+            raise NonFiniteError(
                 f"{what}, the {_PATIENCE}rd in a row, so that training stands still: lower the "
                 "learning rate, or look for inf or NaN in the data"
             )

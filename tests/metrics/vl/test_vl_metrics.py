@@ -182,7 +182,6 @@ def test_retrieval_by_forward():
         (torch.rand(2, 2), [3, 3], [3, 3], "images 3 more than once"),
         (torch.rand(2, 2), [3, 4], [3, 3], "images 4 without any text"),
         (torch.rand(1, 2), [3], [3, 8], "texts of the images 8, but not these images"),
-        (torch.full((1, 1), torch.nan), [3], [3], "1 scores that are NaN"),
         (torch.rand(1, 0), [3], [], "got no texts"),
         (torch.rand(2, 3), [3, 4], [3, 4], r"needs scores \[b, T\]"),
     ],
