@@ -82,7 +82,7 @@ def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
         checkpoint = _newest_of(folder, known.get("run"), trainer)
         if known.get("finished") is not None or checkpoint is not None:
             return Earlier(folder, checkpoint, known.get("finished"), there.get("seed_everything"))
-        if rank_zero_only.rank == 0 and not is_home and (who := holder(folder)) is not None:
+        if _is_first() and not is_home and (who := holder(folder)) is not None:
             raise InputError(
                 f"--auto_resume: {short(folder)} is of this command, which is still going ({who}): "
                 "wait for its end"
@@ -92,6 +92,11 @@ def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
     if different:
         tell(f"--auto_resume: {different}; a new run starts")
     return None
+
+
+def _is_first() -> bool:
+    """Whether this is the process that locks folders; others would find its locks."""
+    return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
 def home_without_logger(trainer: Mapping[str, Any]) -> Path | None:
@@ -182,7 +187,11 @@ def _newest_of(folder: Path, run: str | None, trainer: Mapping[str, Any]) -> Pat
     options = [c.get("init_args") or {} for c in callbacks if isinstance(c, Mapping)]
     elsewhere = [Path(o["dirpath"]) for o in options if o.get("dirpath")]
     inside = folder / "checkpoints"
-    found = [inside, *(f for e in elsewhere for f in e.glob("*.ckpt")), *root.glob("hpc_ckpt_*")]
+    found = [
+        inside,
+        *(f for e in elsewhere for f in e.rglob("[!.]*.ckpt")),
+        *root.glob("hpc_ckpt_*"),
+    ]
     own = [path for path in found if path == inside or _is_of(path, run)]
     newest = newest_checkpoint(own)
     if newest.path is None and newest.damaged:

@@ -94,7 +94,7 @@ def line_that_resumes(
         finds_itself: the same command goes on by itself, with ``auto_resume``.
     """
     folders = [Path(d) for c in trainer.checkpoint_callbacks if (d := getattr(c, "dirpath", None))]
-    files = [file for folder in folders for file in folder.glob("[!.]*.ckpt")]
+    files = [file for folder in folders for file in folder.rglob("[!.]*.ckpt")]
     files += _saved_for_slurm(trainer.default_root_dir)
     # other runs may have written into the same folder
     newest = newest_checkpoint(file for file in files if _is_since(file, started)).path

@@ -175,6 +175,7 @@ class FolderLock:
                 f"{folder} cannot be written ({error.strerror}); choose another folder for the run"
             ) from error
         _open.add(self._file)
+        self.before = last_run_in(folder)  # what the run before has noted
         self.note()
 
     def _lock(self) -> int:

@@ -57,6 +57,14 @@ class RunLock(pl.Callback):
             return
         if home is not None and goes_on:
             self.run = last_run_in(home).get("run") or self.run
+        try:
+            self._claim(trainer, home, goes_on)
+        finally:
+            self._for_good = set(self._locks)
+        if home is not None and goes_on:
+            self._refuse_finished(home)
+
+    def _claim(self, trainer: pl.Trainer, home: Path | None, goes_on: bool) -> None:
         for logger in filter(_has_own_folder, trainer.loggers):
             root = _root(logger)
             before = _folders_of(root, self.run, home) if home is not None and goes_on else []
@@ -74,7 +82,14 @@ class RunLock(pl.Callback):
                 keep_metrics(logger)
         if home is not None:
             self._take(home)
-        self._for_good = set(self._locks)
+
+    def _refuse_finished(self, home: Path) -> None:
+        """Stop where the run has ended between the choice of its checkpoint and the lock."""
+        lock = self._locks.get(home.absolute())
+        step = None if lock is None else lock.before.get("finished")
+        if lock is not None and step is not None:
+            lock.note(finished=step)
+            raise InputError(f"the run in {home} has just finished, with step {step}")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tell all processes which folders those of the loggers are."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 
+from lit_ssl.callbacks import RunLock
 from lit_ssl.trainer.claims import FolderLock, last_run_in
 
 STOP = """\
@@ -128,6 +134,28 @@ def test_a_run_that_is_still_going_is_not_joined(command, lit_ssl, workdir, monk
     assert refused.err.startswith(f"error: {folder} is in use by a run that is still going")
 
 
+def test_a_run_that_ends_while_another_start_goes_on_with_it_is_not_made_twice(
+    command, lit_ssl, workdir, monkeypatch
+):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    folder = workdir / "lightning_logs/version_0"
+    claim = RunLock.claim
+
+    def late(*args):  # the other has ended meanwhile
+        lock = FolderLock(folder, last_run_in(folder)["run"])
+        lock.note(finished=12)
+        lock.release(keep_note=True)
+        claim(*args)
+
+    monkeypatch.setattr(RunLock, "claim", late)
+    refused = lit_ssl(*words)
+    assert refused.code == 2
+    assert "has just finished, with step 12" in refused.err
+    assert last_run_in(folder)["finished"] == 12
+
+
 def test_a_run_that_has_no_checkpoint_yet_is_not_begun_twice(
     command, lit_ssl, workdir, monkeypatch
 ):
@@ -210,6 +238,18 @@ def test_a_run_with_only_damaged_checkpoints_does_not_begin_anew(
     assert not (workdir / "lightning_logs/version_1").exists()
 
 
+def test_checkpoints_in_folders_below_a_dirpath_are_found(command, lit_ssl, workdir, monkeypatch):
+    text = (workdir / "settings.yaml").read_text()
+    options = "{dirpath: kept, filename: 'a/{step}', "  # as of {val/loss}, a slash makes a folder
+    (workdir / "settings.yaml").write_text(text.replace("{every", options + "every"))
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    (workdir / "kept/last.ckpt").unlink()
+    monkeypatch.setenv("STOP", "0")
+    assert lit_ssl(*words).out.splitlines()[0] == "--auto_resume: kept/a/step=4.ckpt"
+
+
 def test_a_run_whose_configuration_is_lost_is_named(command, lit_ssl, workdir, monkeypatch):
     words = [*command, "--trainer.logger=true"]
     monkeypatch.setenv("STOP", "1")
@@ -260,3 +300,34 @@ def test_a_random_seed_is_that_of_the_run(command, lit_ssl, monkeypatch):
     monkeypatch.setenv("STOP", "0")
     again = lit_ssl(*words)
     assert again.out.startswith("--auto_resume: lightning_logs/version_0/checkpoints/last.ckpt")
+
+
+STUB = """\
+import sys, time
+open("starts", "a").write(".")
+try:
+    time.sleep(60 if len(open("starts").read()) > 1 else 0)
+except KeyboardInterrupt:
+    pass
+sys.exit(1)
+"""
+
+
+def test_the_loop_of_the_docs_starts_again_and_ends_with_ctrl_c(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/reliability.md").read_text(encoding="utf-8")
+    (loop,) = [text for text in page.split("```") if "until lit-ssl fit" in text]
+    (tmp_path / "stub.py").write_text(STUB)
+    script = f'lit-ssl() {{ "{sys.executable}" -S stub.py; }}\n{loop}'
+    process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, start_new_session=True)
+    try:
+        for _ in range(300):
+            if (tmp_path / "starts").exists() and len((tmp_path / "starts").read_text()) == 2:
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 130
+        assert (tmp_path / "starts").read_text() == ".."
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
