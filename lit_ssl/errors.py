@@ -123,9 +123,9 @@ def check_numbers(options: Mapping[str, Any], prefix: str = "") -> None:
     for name, value in options.items():
         for number in _numbers(value):
             is_rate = bool(_RATES.search(str(name)))
-            if math.isnan(number) or (is_rate and not 0 <= number < math.inf):
+            if _is_nan(number) or (is_rate and not 0 <= number < math.inf):
                 what = "a finite number >= 0" if is_rate else "a number"
-                raise InputError(f"{prefix}{name} must be {what}, not {value}")
+                raise InputError(f"{prefix}{name} must be {what}, not {quoted(value)}")
         for part in [value] if isinstance(value, Mapping) else _mappings(value):
             check_numbers(part, f"{prefix}{name}.")
 
@@ -134,6 +134,10 @@ def _numbers(value: Any) -> list[float]:
     """A number, or those in a list."""
     values = value if isinstance(value, list | tuple) else [value]
     return [n for n in values if isinstance(n, int | float) and not isinstance(n, bool)]
+
+
+def _is_nan(number: float) -> bool:
+    return isinstance(number, float) and math.isnan(number)  # whole numbers may be no float at all
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:

@@ -33,7 +33,7 @@ def soak(
     only: Sequence[str] = (),
     numbers: Sequence[int] | None = None,
     jobs: int = 2,
-) -> list[Tried]:
+) -> tuple[list[Tried], list[str]]:
     """Make tries until the time is over.
 
     Args:
@@ -46,10 +46,8 @@ def soak(
         jobs: how many tries at a time.
 
     Returns:
-        The tries, in the order of their ends.
-
-    Raises:
-        Failed: if an undisturbed training fails.
+        The tries, in the order of their ends; and why undisturbed trainings failed, each of which
+        ends a worker.
     """
     scenarios = {n: s for n, s in SCENARIOS.items() if any(o in n for o in only)} or SCENARIOS
     kinds = [name for name in KINDS if any(o in name for o in only)] or list(KINDS)
@@ -86,19 +84,20 @@ def soak(
     for worker in workers:
         worker.start()
     done: list[Tried] = []
+    failures: list[str] = []
     running = jobs
     while running:
         found: Any = queue.get()
         if found is None:
             running -= 1
         elif isinstance(found, str):
-            raise Failed(found)
+            failures.append(found)
         else:
             done.append(found)
             _tell(found, folder, seed, only)
     for worker in workers:
         worker.join()
-    return done
+    return done, failures
 
 
 def _tell(tried: Tried, folder: Path, seed: int, only: Sequence[str]) -> None:
@@ -153,12 +152,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/soak"))
     options = parser.parse_args(words)
     begin = time.monotonic()
-    try:
-        done = soak(
-            options.folder.absolute(), options.seed, options.minutes, options.tries, options.only,
-            options.numbers, options.jobs,
-        )  # fmt: skip
-    except Failed as error:
-        sys.exit(f"the soak cannot go on:\n{error}")
+    done, failures = soak(
+        options.folder.absolute(), options.seed, options.minutes, options.tries, options.only,
+        options.numbers, options.jobs,
+    )  # fmt: skip
     print(f"\n{table(done)}\n\n{summary(done, time.monotonic() - begin)}")
-    sys.exit(any(tried.wrongs for tried in done))
+    for failure in failures:
+        print(f"\nthe soak could not go on:\n{failure}")
+    sys.exit(bool(failures) or any(tried.wrongs for tried in done))

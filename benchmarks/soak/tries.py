@@ -22,7 +22,7 @@ __all__ = ["HANG", "Tried", "make_try"]
 
 HANG = 10.0  # seconds
 _PATIENCE = 60.0
-_RESUME = ("--ckpt_path", "last")
+_RESUMES = (("--ckpt_path", "last"), ("--auto_resume",))
 _STAGES = ("setup", "begin", "batch", "step", "validation", "saving", "epoch")
 _TERMINATED = (128 + signal.SIGTERM, -signal.SIGTERM)
 
@@ -75,6 +75,7 @@ class _Try:
         self.rng: random.Random = plan.rng
         self.tried = Tried(plan.kind, plan.number, plan.scenario)
         self.run = folder / "run"
+        self.resume = self.rng.choice(_RESUMES)  # stands in all commands of the try
 
     # commands
 
@@ -171,12 +172,12 @@ class _Try:
         jobs = []
         for _ in range(1 + ("again" in self.plan.kind)):
             if at_stage:
-                job = self.start("fit", *_RESUME, beacon={"stop": self.stop(_STAGES)})
+                job = self.start("fit", *self.resume, beacon={"stop": self.stop(_STAGES)})
                 came = self.signalled(
                     job, signum, lambda j: j.wait(lambda: bool(j.stopped), _PATIENCE)
                 )
             else:
-                job = self.start("fit", *_RESUME)
+                job = self.start("fit", *self.resume)
                 came = self.signalled(job, signum, self.some_time)
             jobs.append(job)
             if came and signum == signal.SIGTERM:
@@ -189,6 +190,8 @@ class _Try:
         codes = set(job.codes.values())
         if "end" in stages and codes <= {0, *_TERMINATED}:
             return
+        if "begin" not in stages and self.ranks > 1 and 0 not in codes:
+            return  # nothing is trained, and the others may only see that one is gone
         if not codes <= set(_TERMINATED):
             self.fail(f"exit status {sorted(map(str, codes))} after SIGTERM, not 143")
         made = [e.step for e in job.journal() if e.stage == "step" and e.rank == 0]
@@ -200,7 +203,7 @@ class _Try:
         """Start the training, and let the write of a checkpoint fail or be its end."""
         dies = "killed" in self.plan.kind
         stop = {**self.stop(["saving"]), "rank": 0}
-        job = self.start("fit", *_RESUME, beacon={"stop": stop}, dies_of_large_files=dies)
+        job = self.start("fit", *self.resume, beacon={"stop": stop}, dies_of_large_files=dies)
         if job.wait(lambda: bool(job.stopped), _PATIENCE) and job.poll():
             limit = self.rng.randrange(self.reference.largest)
             job.limit_files(limit)
@@ -211,6 +214,8 @@ class _Try:
             self.ends(job, since)
             if not any(job.codes.values()):
                 self.fail("exit status 0, and a checkpoint could not be written")
+            elif not dies:
+                self.check_line(job)
         job.end()
         return [job]
 
@@ -218,15 +223,13 @@ class _Try:
         """Spoil a weight or a gradient of the training; it has to stop, with no such file left."""
         part = "weight" if "weight" in self.plan.kind else "gradient"
         spoil = {"part": part, "step": self.rng.randint(1, STEPS)}
-        job = self.start("fit", *_RESUME, beacon={"spoil": spoil})
+        job = self.start("fit", *self.resume, beacon={"spoil": spoil})
         self.finish(job)
         if not any(job.codes.values()):
             self.tried.wrong = 1
             self.fail(f"exit status 0 with a {part} that is no number from step {spoil['step']} on")
-        elif "error:" in job.output():
-            self.tried.refused = 1
         else:
-            self.fail("a traceback, not a line")
+            self.check_line(job)
         contents = {path: read(path) for path in self.run.rglob("*.ckpt")}
         spoilt = [path.name for path, c in contents.items() if c is not None and not is_finite(c)]
         if spoilt:
@@ -234,6 +237,14 @@ class _Try:
             self.fail(f"NaN in {', '.join(sorted(spoilt))}")
             shutil.rmtree(self.run)  # else the rest of the try would tell nothing new
         return [job]
+
+    def check_line(self, job: Job) -> None:
+        """A line says why a training stopped; other processes may only see that one is gone."""
+        output = job.output()
+        if "error: " in output and ("Traceback" not in output or self.ranks > 1):
+            self.tried.refused = 1
+        else:
+            self.fail(f"no line that says why it stopped, but {_last_line(job)}")
 
     # what follows
 
@@ -245,7 +256,7 @@ class _Try:
         if max(kept, default=0) < due and not self.tried.wrong:
             self.tried.lost = 1
             self.fail(f"after step {max(made)} only checkpoints of steps {kept} can be read")
-        job = self.start("fit", *_RESUME)
+        job = self.start("fit", *self.resume)
         self.finish(job)
         began = next((e.step for e in job.journal() if e.stage == "begin"), STEPS)
         if any(job.codes.values()):
@@ -257,7 +268,8 @@ class _Try:
             self.tried.lost = 1
             self.fail(f"it went on from step {began}, with checkpoints of steps {kept}")
         self.compare()
-        left = [path.name for path in self.folder.rglob(".*.part")]
+        # an unfinished file stays where the training that left it had no checkpoint to go on from
+        left = [p.name for p in self.folder.rglob(".*.part") if any(p.parent.glob("*.ckpt"))]
         if left:
             self.fail(f"left {', '.join(left)}")
 
@@ -285,7 +297,9 @@ class _Try:
             DAMAGE[way](path, self.rng)
         self.tried.damaged = len(files)
         is_named = "named" in self.plan.kind
-        source = ("--ckpt_path", str(files[0].relative_to(self.folder))) if is_named else _RESUME
+        source = (
+            ("--ckpt_path", str(files[0].relative_to(self.folder))) if is_named else self.resume
+        )
         command = "validate" if "validate" in self.plan.kind else "fit"
         job = self.start(command, *source)
         done = zip(ways, files, strict=True)

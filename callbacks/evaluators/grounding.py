@@ -145,12 +145,12 @@ class Grounding(pl.Callback):
         texts, chosen = texts_of(inputs), module.fixed_mask(inputs)
         own = {**texts, **images}
         nothing = torch.zeros_like(numbers)
-        scores = module.match(own) if can_match(module) else nothing
+        matched = module.match(own) if can_match(module) else nothing
         guessed = _guessed(module, own, chosen)
-        self._lost[place] += _lost(scores, guessed)
+        self._lost[place] += _lost(matched, guessed)
         rows = {**texts, _CHOSEN: chosen}
         rows[_OF] = _by_kind(chosen, texts, nothing + can_match(module))
-        rows[_RIGHT] = _by_kind(guessed == texts["input_ids"], texts, scores > 0)
+        rows[_RIGHT] = _by_kind(guessed == texts["input_ids"], texts, matched > 0)
         for texts, others in self._streams[place].add(rows, images, numbers):
             chosen, of, right = (texts.pop(name) for name in (_CHOSEN, _OF, _RIGHT))
             rolled = {**texts, **others}

@@ -13,15 +13,17 @@ from lit_ssl.contracts.finite import (
     first_nonfinite,
     losses_of,
     nonfinite,
+    optimizer_states,
     running_statistics,
     watched,
 )
 from lit_ssl.distributed import gather_stack
 from lit_ssl.errors import InputError, NonFiniteError, check_numbers
 from lit_ssl.trainer.private import is_finding_lr
-from lit_ssl.trainer.run import logging_interval
 
 __all__ = ["FiniteGuard"]
+
+_USUAL = 50  # steps between two looks where the trainer logs nothing
 
 
 class _Kept(NamedTuple):
@@ -36,11 +38,12 @@ class FiniteGuard(pl.Callback):
 
     After each batch it keeps the loss on the device, without waiting for it. Every
     ``every_n_steps`` steps, before a validation, before anything is saved and at the end it looks:
-    at these losses, and at all parameters and buffers of the module, those of networks that follow
-    (EMA) and running statistics too. With several processes all hear of it in the same step, and
-    stop. What is saved is looked at as it goes into the file, so that ``last.ckpt`` is never
-    replaced by weights that are no numbers. The error names the step, the loss or the weight, and
-    the newest checkpoint of this run; ``lit-ssl`` prints the command that goes on from it.
+    at these losses, at all parameters and buffers of the module, those of networks that follow
+    (EMA) and running statistics too, and at what optimizers keep of each weight. With several
+    processes all hear of it in the same step, and stop. What is saved is looked at as it goes into
+    the file, so that ``last.ckpt`` is never replaced by weights that are no numbers. The error
+    names the step, the loss or the weight, and the newest checkpoint of this run; ``lit-ssl``
+    prints the command that goes on from it.
 
     With local steps (``LocalSGDStrategy`` and its children) processes hear of it where they
     synchronise, and the strategy's ``nonfinite`` says what follows. Gradients that overflow under
@@ -53,7 +56,7 @@ class FiniteGuard(pl.Callback):
 
     Args:
         every_n_steps: Optimiser steps between two looks, >= 1; None takes the trainer's
-            ``log_every_n_steps``.
+            ``log_every_n_steps``, 50 where that is 0.
 
     Raises:
         ValueError: If ``every_n_steps`` lies outside its range.
@@ -88,8 +91,10 @@ class FiniteGuard(pl.Callback):
             checkpoint: dict[str, Any], filepath: Any, *args: Any, **kwargs: Any
         ) -> None:
             if self._has_begun:  # else a file of the start, as the finder of a rate keeps one
-                state = (checkpoint.get("state_dict") or {}).items()
-                self._look(trainer, watched(trainer.lightning_module, state))
+                module = trainer.lightning_module
+                state = watched(module, (checkpoint.get("state_dict") or {}).items())
+                rest = _states(trainer, module) if "optimizer_states" in checkpoint else {}
+                self._look(trainer, {**state, **rest})
             write(checkpoint, filepath, *args, **kwargs)
             self._saved.pop(str(filepath), None)
             self._saved[str(filepath)] = None
@@ -113,7 +118,7 @@ class FiniteGuard(pl.Callback):
         others = {n: t for n, t in watched(pl_module).items() if n not in must}
         bad = nonfinite(others.values(), trainer.strategy.root_device).tolist()
         self._on_purpose = {name for name, is_bad in zip(others, bad, strict=True) if is_bad}
-        self._look(trainer, watched(pl_module))
+        self._look_at_all(trainer, pl_module)
         self._has_begun = True
 
     def on_train_batch_end(
@@ -128,15 +133,15 @@ class FiniteGuard(pl.Callback):
         step = trainer.global_step
         if losses := losses_of(outputs, is_manual=not pl_module.automatic_optimization):
             self._window.append(_Kept(step, losses))
-        every = self.every_n_steps or logging_interval(trainer)
+        every = self.every_n_steps or trainer.log_every_n_steps or _USUAL  # type: ignore[attr-defined]
         if step // every > self._looked_at // every and not _is_local(trainer):
             self._looked_at = step
-            self._look(trainer, watched(pl_module))
+            self._look_at_all(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the last steps."""
         if not _is_local(trainer):
-            self._look(trainer, watched(pl_module))
+            self._look_at_all(trainer, pl_module)
 
     # local steps
 
@@ -154,7 +159,7 @@ class FiniteGuard(pl.Callback):
         if trainer.state.fn != "fit":
             self._look_at_start(trainer, pl_module)
         elif not trainer.sanity_checking and not _is_local(trainer):
-            self._look(trainer, watched(pl_module))
+            self._look_at_all(trainer, pl_module)
 
     def _look_at_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at what an evaluation is of."""
@@ -163,6 +168,10 @@ class FiniteGuard(pl.Callback):
     on_test_start = on_predict_start = _look_at_start
 
     # what is found
+
+    def _look_at_all(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at everything that a fit goes on with."""
+        self._look(trainer, {**watched(pl_module), **_states(trainer, pl_module)})
 
     def _look(self, trainer: pl.Trainer, tensors: dict[str, Tensor]) -> None:
         """Raise if a loss since the last look, or one of the tensors, is not finite anywhere.
@@ -219,6 +228,11 @@ def _never_on_purpose(module: pl.LightningModule) -> dict[str, Tensor]:
     statistics = running_statistics(module)
     buffers = {name: b for name, b in module.named_buffers() if name in statistics}
     return {**dict(module.named_parameters()), **buffers}
+
+
+def _states(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Tensor]:
+    """What optimizers keep of weights; none in local steps, which may go on without a process."""
+    return {} if _is_local(trainer) else optimizer_states(module, trainer.optimizers)
 
 
 def _is_local(trainer: pl.Trainer) -> bool:

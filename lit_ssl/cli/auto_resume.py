@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.output import short, tell
 from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError, listed
-from lit_ssl.trainer.claims import last_run_in
+from lit_ssl.files import read_text
+from lit_ssl.trainer.claims import holder, last_run_in
 from lit_ssl.trainer.run_lock import RUN
 
 __all__ = ["Earlier", "earlier_run", "home_without_logger", "with_true_flag"]
@@ -55,14 +57,20 @@ def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
         config: That of the command, with all defaults, as plain values.
 
     Raises:
-        InputError: If no folder belongs to one run alone, or if without a logger it is that of a
-            run with another configuration.
+        InputError: If no folder belongs to one run alone, if without a logger it is that of a
+            run with another configuration, or if the run is still going.
     """
     trainer = config["trainer"]
     different = ""
+    is_home = home_without_logger(trainer) is not None  # which the run is going to lock
     for folder in _folders(trainer):
         there = _read(folder / _CONFIG)
         if there is None:
+            if any((folder / "checkpoints").glob("*.ckpt")):
+                tell(
+                    f"--auto_resume: passing over {short(folder)}: its {_CONFIG}, by which a run "
+                    "is known, cannot be read"
+                )
             continue
         differences = _differences(config, there)
         if differences:
@@ -74,11 +82,21 @@ def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
         checkpoint = _newest_of(folder, known.get("run"), trainer)
         if known.get("finished") is not None or checkpoint is not None:
             return Earlier(folder, checkpoint, known.get("finished"), there.get("seed_everything"))
-    if different and home_without_logger(trainer) is not None:
+        if _is_first() and not is_home and (who := holder(folder)) is not None:
+            raise InputError(
+                f"--auto_resume: {short(folder)} is of this command, which is still going ({who}): "
+                "wait for its end"
+            )
+    if different and is_home:
         raise InputError(f"--auto_resume: {different}; give another --trainer.default_root_dir")
     if different:
         tell(f"--auto_resume: {different}; a new run starts")
     return None
+
+
+def _is_first() -> bool:
+    """Whether this is the process that locks folders; others would find its locks."""
+    return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
 def home_without_logger(trainer: Mapping[str, Any]) -> Path | None:
@@ -133,8 +151,8 @@ def _logger_root(trainer: Mapping[str, Any]) -> Path:
 def _read(path: Path) -> dict[str, Any] | None:
     """A saved configuration; None if there is none to read."""
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, YAMLError):
+        content = load_yaml(read_text(path))
+    except (InputError, yaml.YAMLError, YAMLError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -169,7 +187,11 @@ def _newest_of(folder: Path, run: str | None, trainer: Mapping[str, Any]) -> Pat
     options = [c.get("init_args") or {} for c in callbacks if isinstance(c, Mapping)]
     elsewhere = [Path(o["dirpath"]) for o in options if o.get("dirpath")]
     inside = folder / "checkpoints"
-    found = [inside, *(f for e in elsewhere for f in e.glob("*.ckpt")), *root.glob("hpc_ckpt_*")]
+    found = [
+        inside,
+        *(f for e in elsewhere for f in e.rglob("[!.]*.ckpt")),
+        *root.glob("hpc_ckpt_*"),
+    ]
     own = [path for path in found if path == inside or _is_of(path, run)]
     newest = newest_checkpoint(own)
     if newest.path is None and newest.damaged:

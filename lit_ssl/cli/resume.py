@@ -82,16 +82,19 @@ def _all_damaged(files: Sequence[PassedOver], where: str, command: str) -> str:
     )
 
 
-def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:
+def line_that_resumes(
+    words: Sequence[str], trainer: pl.Trainer, started: float, finds_itself: bool = False
+) -> str:
     """What to tell a person who has stopped a training.
 
     Args:
         words: those of the command line, after ``lit-ssl``.
         trainer: its checkpoints count if they were written in this run.
         started: when it began, in seconds since the epoch.
+        finds_itself: the same command goes on by itself, with ``auto_resume``.
     """
     folders = [Path(d) for c in trainer.checkpoint_callbacks if (d := getattr(c, "dirpath", None))]
-    files = [file for folder in folders for file in folder.glob("[!.]*.ckpt")]
+    files = [file for folder in folders for file in folder.rglob("[!.]*.ckpt")]
     files += _saved_for_slurm(trainer.default_root_dir)
     # other runs may have written into the same folder
     newest = newest_checkpoint(file for file in files if _is_since(file, started)).path
@@ -99,7 +102,7 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
     if path is None:
         return "stopped before a checkpoint was written"
     step = f"step {trainer.global_step}"
-    if "--auto_resume" in words:
+    if finds_itself:
         return f"stopped at {step}; to go on: {shlex.join(['lit-ssl', *words])}"
     kept, skip = [], False
     for word in words:
@@ -111,7 +114,9 @@ def line_that_resumes(words: Sequence[str], trainer: pl.Trainer, started: float)
     )
 
 
-def line_after_nonfinite(words: Sequence[str], trainer: pl.Trainer, started: float) -> str:
+def line_after_nonfinite(
+    words: Sequence[str], trainer: pl.Trainer, started: float, finds_itself: bool = False
+) -> str:
     """What to tell a person whose training has stopped at a number that is none.
 
     The same data in the same order would most likely end alike, so another seed of theirs goes
@@ -121,7 +126,10 @@ def line_after_nonfinite(words: Sequence[str], trainer: pl.Trainer, started: flo
         words: those of the command line, after ``lit-ssl``.
         trainer: see :func:`line_that_resumes`.
         started: likewise.
+        finds_itself: likewise; the same command would repeat the same steps, so this is left out.
     """
+    if finds_itself:
+        words = [*words, "--auto_resume=false"]
     line = line_that_resumes(words, trainer, started)
     data = trainer.datamodule  # type: ignore[attr-defined]
     if "--ckpt_path" not in line or not hasattr(data, "seed"):

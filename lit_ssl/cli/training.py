@@ -65,7 +65,7 @@ from lit_ssl.errors import InputError, NonFiniteError, OutputError, check_number
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.strategies.ddp.attempts import leave_group_at_exit
 from lit_ssl.trainer.checkpoint_io import write_whole
-from lit_ssl.trainer.lost_files import LastingLogs, lost_files
+from lit_ssl.trainer.lost_files import LastingLogs, lost_files, quiet_writers
 from lit_ssl.trainer.private import (
     option_types,
     subcommand_parsers,
@@ -124,6 +124,7 @@ class LitSSLCLI(LightningCLI):
         self.then: list[str] = []  # what follows a fit
         self.home: Path | None = None  # with --auto_resume: the folder of an earlier run, or a root
         self.goes_on = False  # … which this one goes on with
+        self.finds_itself = False  # --auto_resume
         self.run_lock = RunLock()
         self._num_classes: tuple[int | None, int | None] = (None, None)  # given, of the data
         defaults: dict[str, Any] = {
@@ -226,6 +227,7 @@ class LitSSLCLI(LightningCLI):
             return
         config = self.config[command]
         if config.pop("auto_resume", False):  # out, so that every command can read what is saved
+            self.finds_itself = True
             self._find_earlier_run(command)
         if config.get("ckpt_path") == "last":
             config["ckpt_path"] = last_checkpoint(config.trainer.as_dict(), command)
@@ -422,19 +424,20 @@ class LitSSLCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             self.run_lock.claim(self.trainer, self.home, self.goes_on)
-            super()._run_subcommand(subcommand)
+            with quiet_writers():
+                super()._run_subcommand(subcommand)
             if subcommand != "fit" and not self.first_batch.seen:
                 refuse_nothing(self.trainer, subcommand)
         except SystemExit:  # Lightning's, after Ctrl-C, or ours, after SIGTERM
             if subcommand == "fit" and self.trainer.interrupted and self.words:
-                tell(line_that_resumes(self.words, self.trainer, self.first_batch.started))
+                tell(line_that_resumes(*self._stopped()))
             if not self.first_batch.seen:
                 remove_unused_run(self.trainer, self.first_batch.started)
             end_children(self.trainer)
             raise
         except Exception as error:
             if isinstance(error, NonFiniteError) and subcommand == "fit" and self.first_batch.seen:
-                tell(line_after_nonfinite(self.words, self.trainer, self.first_batch.started))
+                tell(line_after_nonfinite(*self._stopped()))
             if not self.first_batch.seen:
                 remove_unused_run(self.trainer, self.first_batch.started)
             config = self.config[subcommand]
@@ -448,6 +451,9 @@ class LitSSLCLI(LightningCLI):
             raise named from error
         finally:
             self.run_lock.release()
+
+    def _stopped(self) -> tuple[list[str], pl.Trainer, float, bool]:
+        return self.words, self.trainer, self.first_batch.started, self.finds_itself
 
     def after_fit(self) -> None:
         """Say how the training ended, and where its files lie; then do what follows."""

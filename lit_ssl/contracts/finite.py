@@ -8,8 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
-__all__ = ["first_nonfinite", "losses_of", "nonfinite", "running_statistics", "watched"]
+__all__ = [
+    "first_nonfinite",
+    "losses_of",
+    "nonfinite",
+    "optimizer_states",
+    "running_statistics",
+    "watched",
+]
 
 
 def watched(module: nn.Module, named: Iterable[tuple[str, Any]] | None = None) -> dict[str, Tensor]:
@@ -23,7 +31,8 @@ def watched(module: nn.Module, named: Iterable[tuple[str, Any]] | None = None) -
         named: what to choose from, as of its ``state_dict``; None: its parameters and buffers.
 
     Returns:
-        Floating-point tensors with elements, without those that are sharded over processes.
+        Floating-point tensors with elements, without sparse and nested ones and those that are
+        sharded over processes.
     """
     if named is None:
         named = [*module.named_parameters(), *module.named_buffers()]
@@ -32,9 +41,35 @@ def watched(module: nn.Module, named: Iterable[tuple[str, Any]] | None = None) -
 
 
 def _is_plain(value: Any) -> bool:
-    if type(value) not in (Tensor, nn.Parameter) or value.numel() == 0 or value.is_meta:
+    if type(value) not in (Tensor, nn.Parameter) or value.is_meta or value.is_nested:
+        return False
+    if value.layout != torch.strided or value.numel() == 0:
         return False
     return value.is_complex() or (value.is_floating_point() and value.dtype.itemsize > 1)
+
+
+def optimizer_states(module: nn.Module, optimizers: Iterable[Optimizer]) -> dict[str, Tensor]:
+    """What optimizers keep of each weight in its own shape, such as momenta and squares, by name.
+
+    An infinite mean of squares keeps Adam from moving a weight ever again; no weight shows it.
+
+    Args:
+        module: whose weights are trained.
+        optimizers: of these weights.
+
+    Returns:
+        What :func:`watched` would return of them; nothing of weights that may be NaN.
+    """
+    names = {id(weight): name for name, weight in module.named_parameters()}
+    found = {
+        f"{names[id(weight)]} ({key} of its optimizer)": value
+        for optimizer in optimizers
+        for weight, state in optimizer.state.items()
+        if id(weight) in names and isinstance(state, Mapping)
+        for key, value in state.items()
+        if isinstance(value, Tensor) and not value.is_nested and value.shape == weight.shape
+    }
+    return watched(module, found.items())
 
 
 def running_statistics(module: nn.Module) -> set[str]:

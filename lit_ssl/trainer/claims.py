@@ -7,18 +7,32 @@ import json
 import os
 import socket
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.errors import InputError
+from lit_ssl.files import read_text
+from lit_ssl.json_text import parse_json
 
-__all__ = ["NAME", "FolderLock", "last_run_in", "new_run", "new_version"]
+__all__ = [
+    "NAME",
+    "FolderLock",
+    "holder",
+    "in_the_way",
+    "last_run_in",
+    "new_folder",
+    "new_run",
+    "new_version",
+]
 
 NAME = ".lit_ssl_run"  # of the file that is locked, and tells whose folder it is
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _open: set[int] = set()  # files of this process that are locked
 
 
@@ -48,17 +62,58 @@ def new_version(parent: Path, first: int = 0) -> int:
 
     Returns:
         N.
+
+    Raises:
+        InputError: If no folder can be made there.
     """
-    number = first
+    names = (f"version_{number}" for number in count(first))
+    return int(new_folder(parent, names).name.removeprefix("version_"))
+
+
+def new_folder(parent: Path, names: Iterator[str]) -> Path:
+    """Make a folder that nobody else has made, see :func:`new_version`.
+
+    Args:
+        parent: Folder of all runs; it is made.
+        names: Names to try, without end.
+
+    Raises:
+        InputError: If no folder can be made there.
+    """
+    name = next(names)
     while True:
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            (parent / f"version_{number}").mkdir()
-            return number
-        except FileExistsError:
-            number += 1
+            (parent / name).mkdir()
+            return parent / name
         except FileNotFoundError:  # a run that had nothing to leave has just removed the parent
             continue
+        except OSError as error:
+            if (what := in_the_way(parent)) is not None:
+                raise InputError(
+                    f"{what} is no folder, and the run needs one there: choose another place "
+                    "(--trainer.default_root_dir, the logger's save_dir)"
+                ) from error
+            if not isinstance(error, FileExistsError):
+                raise InputError(
+                    f"{parent} cannot be written ({error.strerror}); choose another folder for "
+                    "the runs (--trainer.default_root_dir, the logger's save_dir)"
+                ) from error
+            name = next(names)
+
+
+def in_the_way(folder: Path) -> Path | None:
+    """What stands in the place of a folder, or of one above it: a file, or a link to nothing.
+
+    Args:
+        folder: It need not exist.
+
+    Returns:
+        Its path; None if the folder is there, or nothing is.
+    """
+    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+    is_folder = there.is_dir() or not os.path.lexists(there)
+    return None if is_folder else there
 
 
 def last_run_in(folder: Path) -> dict[str, Any]:
@@ -69,10 +124,32 @@ def last_run_in(folder: Path) -> dict[str, Any]:
         None. Empty if there is nothing to read.
     """
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or of a process that was killed in the middle
+        found = parse_json(read_text(folder / NAME))
+    except ValueError:  # none, or of a process that was killed in the middle
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    if not isinstance(found.get("finished"), int):
+        found["finished"] = None
+    return found
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds a folder, in words; None if nobody does, or the file system has no locks."""
+    try:
+        file = os.open(folder / NAME, os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return None
+    try:
+        _flock(file, shared=True)
+    except BlockingIOError:
+        there = last_run_in(folder)
+        return f"process {there.get('process', '?')} on {there.get('host', '?')}"
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return None
 
 
 class FolderLock:
@@ -98,12 +175,14 @@ class FolderLock:
                 f"{folder} cannot be written ({error.strerror}); choose another folder for the run"
             ) from error
         _open.add(self._file)
+        self.before = last_run_in(folder)  # what the run before has noted
         self.note()
 
     def _lock(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
         while True:
-            file = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+            # A link could lead to a file of somebody else, and what is noted would replace it.
+            file = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
             try:
                 _flock(file)
             except BlockingIOError as error:
@@ -122,8 +201,7 @@ class FolderLock:
             os.close(file)  # another process has removed it meanwhile
 
     def _who_holds_it(self) -> str:
-        there = last_run_in(self.folder)
-        who = f"process {there.get('process', '?')} on {there.get('host', '?')}"
+        who = holder(self.folder) or "it has just ended"
         return (
             f"{self.folder} is in use by a run that is still going ({who}): wait for its end, or "
             "choose another folder for this one (--trainer.default_root_dir, the logger's version, "
@@ -161,12 +239,12 @@ class FolderLock:
         os.close(self._file)
 
 
-def _flock(file: int) -> None:
+def _flock(file: int, shared: bool = False) -> None:
     try:
         import fcntl
     except ImportError as error:  # Windows
         raise OSError(errno.ENOSYS, "none on this system") from error
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _is_there(file: int, path: Path) -> bool:

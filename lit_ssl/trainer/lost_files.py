@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 
 from lit_ssl.errors import listed, shortened
 
-__all__ = ["LastingLogs", "lost_files", "may_be_lost"]
+__all__ = ["LastingLogs", "lost_files", "may_be_lost", "quiet_writers"]
 
 _WRITES = ("log_hyperparams", "log_metrics", "log_graph", "save", "finalize")
 
@@ -64,6 +64,26 @@ def lost_files(trainer: pl.Trainer) -> str | None:
     return f"not everything could be written: {listed(each, 5)}"
 
 
+@contextmanager
+def quiet_writers() -> Iterator[None]:
+    """Keep the tracebacks of TensorBoard's threads, whose errors the caller gets as well.
+
+    A logger opens its file before any callback is set up; what it meets there ends the run.
+    """
+    say = threading.excepthook
+    threading.excepthook = lambda what: None if _is_of_a_writer(what) else say(what)
+    try:
+        yield
+    finally:
+        threading.excepthook = say
+
+
+def _is_of_a_writer(what: threading.ExceptHookArgs) -> bool:
+    """Whether TensorBoard, which writes in a thread and raises again what that met, failed so."""
+    is_writer = type(what.thread).__module__.startswith("tensorboard.")
+    return is_writer and isinstance(what.exc_value, OSError)
+
+
 class LastingLogs(pl.Callback):
     """Lets a training go on where its loggers cannot write; ``lit-ssl`` always has it."""
 
@@ -84,9 +104,7 @@ class LastingLogs(pl.Callback):
             threading.excepthook = self._say_of_threads
 
     def _of_a_thread(self, what: threading.ExceptHookArgs) -> None:
-        # TensorBoard writes in a thread, and raises again what that thread met.
-        is_writer = type(what.thread).__module__.startswith("tensorboard.")
-        if not (is_writer and isinstance(what.exc_value, OSError)):
+        if not _is_of_a_writer(what):
             self._say_of_threads(what)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
 import os
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial, reduce
+from itertools import count
 from operator import or_
 from typing import Any, get_args
 
@@ -37,6 +39,7 @@ from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.tuner.lr_finder import _ExponentialLR, _LinearLR
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 
@@ -441,13 +444,27 @@ class _KeptMetrics(ExperimentWriter):
     """Adds rows to ``metrics.csv`` where Lightning deletes the file of an earlier run."""
 
     def _check_log_dir_exists(self) -> None:
-        if os.path.isfile(self.metrics_file_path):
-            with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
-                text = file.read()
-            self.metrics_keys = next(csv.reader([text.partition("\n")[0]]), [])
-            whole = text[: text.rfind("\n") + 1]
-            if whole != text:  # a killed process has left half a row
-                write_file(self.metrics_file_path, lambda file: file.write(whole))
+        if not os.path.isfile(self.metrics_file_path):
+            return
+        with open(self.metrics_file_path, "rb") as file:
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        rows = _rows_of(whole)
+        if rows is None:
+            aside = next(
+                path
+                for number in count(1)
+                if not os.path.lexists(path := f"{self.metrics_file_path}.damaged-{number}")
+            )
+            os.rename(self.metrics_file_path, aside)
+            rank_zero_warn(
+                f"{self.metrics_file_path} is no table any more: it is kept as "
+                f"{os.path.basename(aside)}, and a new one begins"
+            )
+            return
+        self.metrics_keys = rows[0] if rows else []
+        if whole != content:  # a killed process has left half a row
+            write_file(self.metrics_file_path, lambda file: file.write(whole), binary=True)
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
@@ -459,6 +476,16 @@ class _KeptMetrics(ExperimentWriter):
             writer.writerows(rows)
 
         write_file(self.metrics_file_path, write)
+
+
+def _rows_of(content: bytes) -> list[list[str]] | None:
+    """The rows of a table; None if it is none, or has a row that is longer than the first."""
+    try:
+        rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+    except (UnicodeDecodeError, csv.Error):
+        return None
+    is_table = b"\0" not in content and all(len(row) <= len(rows[0]) for row in rows)
+    return rows if is_table else None
 
 
 def keep_metrics(logger: CSVLogger) -> None:

@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lit_ssl.errors import InputError
+from lit_ssl.trainer.claims import in_the_way, new_version
 from lit_ssl.trainer.private import loader_of_call
 
 __all__ = [
@@ -117,7 +118,7 @@ def _choose(
     place = base or _local(trainer.default_root_dir) or Path.cwd()
     folder = files.new.get(place, base)
     if folder is None or any(files.is_foreign(folder / name, call) for name in names):
-        folder = files.new[place] = _new_folder(place / _NEW)
+        folder = files.new[place] = place / _NEW / f"version_{new_version(place / _NEW)}"
     files.maker |= {folder / name: call for name in names}
     return folder
 
@@ -139,17 +140,6 @@ def _own_folder(logger: Logger) -> Path | None:
 
 def _local(folder: str | Path) -> Path | None:
     return None if "://" in str(folder) else Path(folder)
-
-
-def _new_folder(parent: Path) -> Path:
-    number = 0
-    while True:
-        folder = parent / f"version_{number}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:  # taken, perhaps by another process just now
-            number += 1
 
 
 def _text(value: Any) -> str | None:
@@ -174,9 +164,9 @@ def check_output(trainer: pl.Trainer, output: str | Path | None) -> None:
     if output is None or not trainer.is_global_zero or is_fast_dev_run(trainer):
         return
     path = Path(output).absolute()
-    there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
-    if not there.is_dir():
-        raise InputError(f"output {output}: {there} is no folder; give a folder, new or old")
+    if (what := in_the_way(path)) is not None:
+        raise InputError(f"output {output}: {what} is no folder; give a folder, new or old")
+    there = next(folder for folder in (path, *path.parents) if folder.is_dir())
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"output {output}: {there} cannot be written; give another folder")
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lit_ssl.errors import InputError
-from lit_ssl.trainer.claims import FolderLock, last_run_in, new_run, new_version
+from lit_ssl.trainer.claims import FolderLock, last_run_in, new_folder, new_run, new_version
 from lit_ssl.trainer.private import keep_metrics, named_version, set_version
 from lit_ssl.trainer.run import go_on_in, is_fast_dev_run
 
@@ -55,6 +57,14 @@ class RunLock(pl.Callback):
             return
         if home is not None and goes_on:
             self.run = last_run_in(home).get("run") or self.run
+        try:
+            self._claim(trainer, home, goes_on)
+        finally:
+            self._for_good = set(self._locks)
+        if home is not None and goes_on:
+            self._refuse_finished(home)
+
+    def _claim(self, trainer: pl.Trainer, home: Path | None, goes_on: bool) -> None:
         for logger in filter(_has_own_folder, trainer.loggers):
             root = _root(logger)
             before = _folders_of(root, self.run, home) if home is not None and goes_on else []
@@ -62,14 +72,24 @@ class RunLock(pl.Callback):
             if before:
                 set_version(logger, _version(before[0].name))
                 go_on_in(trainer, before[0])
-            elif named_version(logger) is None:
+            elif (named := named_version(logger)) is None:
                 set_version(logger, new_version(root, int(logger.version or 0)))
+            elif _is_of_job(named) and not _goes_on_for_slurm(trainer):
+                names = chain([f"version_{named}"], (f"version_{named}_{n}" for n in count(1)))
+                set_version(logger, _version(new_folder(root, names).name))
             self._take_version(logger)
             if isinstance(logger, CSVLogger):
                 keep_metrics(logger)
         if home is not None:
             self._take(home)
-        self._for_good = set(self._locks)
+
+    def _refuse_finished(self, home: Path) -> None:
+        """Stop where the run has ended between the choice of its checkpoint and the lock."""
+        lock = self._locks.get(home.absolute())
+        step = None if lock is None else lock.before.get("finished")
+        if lock is not None and step is not None:
+            lock.note(finished=step)
+            raise InputError(f"the run in {home} has just finished, with step {step}")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tell all processes which folders those of the loggers are."""
@@ -156,6 +176,17 @@ def _has_own_folder(logger: Logger) -> bool:
     """Whether a logger keeps a folder on this machine for each run."""
     own = isinstance(logger, TensorBoardLogger | CSVLogger)
     return own and "://" not in str(logger.save_dir)
+
+
+def _is_of_job(version: int | str) -> bool:
+    """Whether Lightning has named a version after the job, in which several commands may run."""
+    return SLURMEnvironment.detect() and version == SLURMEnvironment.job_id()
+
+
+def _goes_on_for_slurm(trainer: pl.Trainer) -> bool:
+    """Whether Lightning will choose by itself to go on from what a job has left."""
+    root = str(trainer.default_root_dir)
+    return "://" not in root and any(Path(root).glob("hpc_ckpt_*.ckpt"))
 
 
 def _version(name: str) -> int | str:

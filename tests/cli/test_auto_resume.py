@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 
+from lit_ssl.callbacks import RunLock
 from lit_ssl.trainer.claims import FolderLock, last_run_in
 
 STOP = """\
@@ -127,6 +134,81 @@ def test_a_run_that_is_still_going_is_not_joined(command, lit_ssl, workdir, monk
     assert refused.err.startswith(f"error: {folder} is in use by a run that is still going")
 
 
+def test_a_run_that_ends_while_another_start_goes_on_with_it_is_not_made_twice(
+    command, lit_ssl, workdir, monkeypatch
+):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    folder = workdir / "lightning_logs/version_0"
+    claim = RunLock.claim
+
+    def late(*args):  # the other has ended meanwhile
+        lock = FolderLock(folder, last_run_in(folder)["run"])
+        lock.note(finished=12)
+        lock.release(keep_note=True)
+        claim(*args)
+
+    monkeypatch.setattr(RunLock, "claim", late)
+    refused = lit_ssl(*words)
+    assert refused.code == 2
+    assert "has just finished, with step 12" in refused.err
+    assert last_run_in(folder)["finished"] == 12
+
+
+def test_a_run_that_has_no_checkpoint_yet_is_not_begun_twice(
+    command, lit_ssl, workdir, monkeypatch
+):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    folder = workdir / "lightning_logs/version_0"
+    for path in folder.rglob("*.ckpt"):
+        path.unlink()
+    lock = FolderLock(folder, last_run_in(folder)["run"])
+    refused = lit_ssl(*words)
+    lock.release(keep_note=True)
+    assert refused.code == 2
+    assert refused.err.startswith(
+        "error: --auto_resume: lightning_logs/version_0 is of this command, which is still going "
+        f"(process {os.getpid()} on "
+    )
+    monkeypatch.setenv("STOP", "0")
+    assert lit_ssl(*words).code == 0  # it was killed
+
+
+@pytest.mark.parametrize("word", [["--auto_resume=true"], ["--auto_resume", "true"], []])
+def test_the_line_that_goes_on_is_the_command_however_it_is_written(
+    command, lit_ssl, workdir, monkeypatch, word
+):
+    if not word:
+        with (workdir / "settings.yaml").open("a") as file:
+            file.write("auto_resume: true\n")
+    words = [*command[:-1], "--trainer.logger=true", *word]
+    monkeypatch.setenv("STOP", "1")
+    stopped = lit_ssl(*words)
+    assert stopped.out.splitlines()[-1] == (
+        f"stopped at step 7; to go on: lit-ssl {' '.join(words)}"
+    )
+
+
+def test_commands_of_one_job_of_slurm_have_folders_of_their_own(
+    command, lit_ssl, workdir, monkeypatch
+):
+    for name, value in {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "x", "PROCID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_LOCALID", "0")
+    words = [*command, "--trainer.logger=true"]
+    assert lit_ssl(*words).code == 0
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words, "--model.lr=0.3").code == 143
+    monkeypatch.setenv("STOP", "0")
+    again = lit_ssl(*words, "--model.lr=0.3")
+    assert again.code == 0
+    assert again.out.startswith("--auto_resume: lightning_logs/version_7_1/checkpoints/last.ckpt")
+    assert {p.name for p in (workdir / "lightning_logs").iterdir()} == {"version_7", "version_7_1"}
+
+
 def test_a_checkpoint_of_slurm_is_taken_if_it_is_of_this_run(
     command, lit_ssl, workdir, monkeypatch
 ):
@@ -156,6 +238,47 @@ def test_a_run_with_only_damaged_checkpoints_does_not_begin_anew(
     assert not (workdir / "lightning_logs/version_1").exists()
 
 
+def test_checkpoints_in_folders_below_a_dirpath_are_found(command, lit_ssl, workdir, monkeypatch):
+    text = (workdir / "settings.yaml").read_text()
+    options = "{dirpath: kept, filename: 'a/{step}', "  # as of {val/loss}, a slash makes a folder
+    (workdir / "settings.yaml").write_text(text.replace("{every", options + "every"))
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    (workdir / "kept/last.ckpt").unlink()
+    monkeypatch.setenv("STOP", "0")
+    assert lit_ssl(*words).out.splitlines()[0] == "--auto_resume: kept/a/step=4.ckpt"
+
+
+def test_a_run_whose_configuration_is_lost_is_named(command, lit_ssl, workdir, monkeypatch):
+    words = [*command, "--trainer.logger=true"]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    (workdir / "lightning_logs/version_0/config.yaml").write_text("")
+    assert lit_ssl(*words).out.splitlines()[0] == (
+        "--auto_resume: passing over lightning_logs/version_0: its config.yaml, by which a run is "
+        "known, cannot be read"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"\0\xff\n" * 9, b"epoch,step\n1,2,3\n", b"a\n" + b"\0" * 99 + b"\n"]
+)
+def test_metrics_that_are_no_table_are_put_aside(command, lit_ssl, workdir, monkeypatch, content):
+    words = [*command, *CSV]
+    monkeypatch.setenv("STOP", "1")
+    assert lit_ssl(*words).code == 143
+    path = workdir / "logs/lightning_logs/version_0/metrics.csv"
+    path.write_bytes(content)
+    monkeypatch.setenv("STOP", "0")
+    with pytest.warns(
+        UserWarning, match="is no table any more: it is kept as metrics.csv.damaged-1"
+    ):
+        assert lit_ssl(*words).code == 0
+    assert path.with_name("metrics.csv.damaged-1").read_bytes() == content
+    assert path.read_text().startswith("epoch,step")
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -177,3 +300,34 @@ def test_a_random_seed_is_that_of_the_run(command, lit_ssl, monkeypatch):
     monkeypatch.setenv("STOP", "0")
     again = lit_ssl(*words)
     assert again.out.startswith("--auto_resume: lightning_logs/version_0/checkpoints/last.ckpt")
+
+
+STUB = """\
+import sys, time
+open("starts", "a").write(".")
+try:
+    time.sleep(60 if len(open("starts").read()) > 1 else 0)
+except KeyboardInterrupt:
+    pass
+sys.exit(1)
+"""
+
+
+def test_the_loop_of_the_docs_starts_again_and_ends_with_ctrl_c(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/reliability.md").read_text(encoding="utf-8")
+    (loop,) = [text for text in page.split("```") if "until lit-ssl fit" in text]
+    (tmp_path / "stub.py").write_text(STUB)
+    script = f'lit-ssl() {{ "{sys.executable}" -S stub.py; }}\n{loop}'
+    process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, start_new_session=True)
+    try:
+        for _ in range(300):
+            if (tmp_path / "starts").exists() and len((tmp_path / "starts").read_text()) == 2:
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 130
+        assert (tmp_path / "starts").read_text() == ".."
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

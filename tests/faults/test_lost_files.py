@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
+import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -12,7 +17,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from lit_ssl.errors import OutputError
-from lit_ssl.trainer.lost_files import LastingLogs, lost_files, may_be_lost
+from lit_ssl.trainer.lost_files import (
+    LastingLogs,
+    lost_files,
+    may_be_lost,
+    quiet_writers,
+)
 from lit_ssl.trainer.pictures import keep_picture
 
 
@@ -101,3 +111,29 @@ def test_other_errors_are_not_swallowed():
         _ = 1 / 0
     with pytest.warns(UserWarning, match="x cannot be written"), may_be_lost(trainer, "x"):
         raise OutputError("full")
+
+
+@pytest.mark.parametrize("quietly", [True, False])
+def test_a_thread_of_tensorboard_prints_no_traceback_beside_the_error(tmp_path, quietly):
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            sys.stderr = os.fdopen(write, "w", buffering=1)
+            threading.excepthook = threading.__excepthook__  # not the one that collects in tests
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            with quiet_writers() if quietly else nullcontext():
+                try:
+                    _ = TensorBoardLogger(tmp_path).experiment
+                except OSError:
+                    status = 0
+                for thread in threading.enumerate()[1:]:
+                    thread.join(9)  # until it has said what it has to say
+        finally:
+            os._exit(status)
+    os.close(write)
+    with open(read, "rb") as stream:
+        said = stream.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (b"Traceback" in said) != quietly

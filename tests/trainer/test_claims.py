@@ -11,7 +11,7 @@ import pytest
 
 from lit_ssl.errors import InputError
 from lit_ssl.trainer import claims
-from lit_ssl.trainer.claims import NAME, FolderLock, last_run_in, new_version
+from lit_ssl.trainer.claims import NAME, FolderLock, holder, in_the_way, last_run_in, new_version
 
 
 @pytest.fixture
@@ -79,7 +79,9 @@ def test_a_lock_is_held_until_its_process_is_killed(tmp_path, forked):
     with pytest.raises(InputError, match=f"still going .process {child} on .*wait for its end"):
         FolderLock(tmp_path, "mine")
     assert last_run_in(tmp_path)["run"] == "theirs"  # nothing was written over
+    assert holder(tmp_path).startswith(f"process {child} on ")
     forked.kill(child)
+    assert holder(tmp_path) is None
     lock = FolderLock(tmp_path, "mine")
     assert last_run_in(tmp_path) | {"host": ""} == {
         "run": "mine", "process": os.getpid(), "host": "", "finished": None,
@@ -157,3 +159,35 @@ def test_what_a_killed_process_has_half_written_is_nothing(tmp_path, text):
     assert last_run_in(tmp_path) == {}
     FolderLock(tmp_path, "mine")
     assert json.loads((tmp_path / NAME).read_text())["run"] == "mine"
+
+
+@pytest.mark.parametrize("thing", ["file", "link"])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_what_stands_in_the_place_of_the_folder_of_all_runs(tmp_path, thing, depth):
+    parent = tmp_path / "run" / "lightning_logs"
+    place = [parent, parent.parent][depth]
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("") if thing == "file" else place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=f"{place} is no folder, and the run needs one there"):
+        new_version(parent)
+    assert in_the_way(parent) == place
+
+
+def test_a_link_is_not_written_through(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("a thesis")
+    (tmp_path / NAME).symlink_to(precious)
+    with pytest.raises(InputError, match="cannot be written"):
+        FolderLock(tmp_path, "a")
+    assert precious.read_text() == "a thesis"
+
+
+def test_a_pipe_tells_nothing_of_a_run(tmp_path):
+    os.mkfifo(tmp_path / NAME)
+    assert last_run_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"finished": "x"}', "\0", "[]", ""])
+def test_a_damaged_note_tells_nothing(tmp_path, text):
+    (tmp_path / NAME).write_text(text)
+    assert last_run_in(tmp_path).get("finished") is None

@@ -168,7 +168,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         known = labels != -1
         # A plain mean: a metric object would make the host wait for the device.
         share = count_right(logits, labels) / known.sum().clamp(min=1)
-        values = {"train/acc1": share, "train/lr": self._lr()}
+        values: dict[str, Any] = {"train/acc1": share, "train/lr": self._lr()}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
         self.log_dict(values, batch_size=len(labels))
         return {"loss": loss, "features": features.detach()}
