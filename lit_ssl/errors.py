@@ -124,7 +124,8 @@ def check_numbers(options: Mapping[str, Any], prefix: str = "") -> None:
         for number in _numbers(value):
             is_rate = bool(_RATES.search(str(name)))
             if _is_nan(number) or (is_rate and not 0 <= number < math.inf):
-                what = "a finite number >= 0" if is_rate else "a number"
+                least = "> 0" if "temperature" in str(name) else ">= 0"  # 0: the class itself says
+                what = f"a finite number {least}" if is_rate else "a number"
                 raise InputError(f"{prefix}{name} must be {what}, not {quoted(value)}")
         for part in [value] if isinstance(value, Mapping) else _mappings(value):
             check_numbers(part, f"{prefix}{name}.")

@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import yaml
 from torch import nn
@@ -252,9 +251,12 @@ def _is_plain(kind: type) -> bool:
         return False
     if _is_below(home, "lit_ssl") or is_dataclass(kind):
         return True
-    if issubclass(kind, nn.Module | Optimizer | LRScheduler | pl.LightningDataModule):
+    if issubclass(kind, nn.Module | Optimizer | LRScheduler):
         return True
-    transformers = sys.modules.get("transformers")
+    # a class is of these packages only if they have been imported
+    lightning, transformers = map(sys.modules.get, ("lightning.pytorch", "transformers"))
+    if lightning is not None and issubclass(kind, lightning.LightningDataModule):
+        return True
     return transformers is not None and issubclass(kind, transformers.PretrainedConfig)
 
 

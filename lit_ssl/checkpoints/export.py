@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -143,8 +143,9 @@ def _network_of(hparams: Mapping[str, Any]) -> tuple[str | None, Mapping[str, An
             "num_classes": hparams.get("num_classes", 0),
         }
     args = hparams.get("backbone_kwargs")
-    name = backbone if isinstance(backbone, str) else None
-    return name, args if isinstance(args, Mapping) else {}
+    return backbone if isinstance(backbone, str) else None, args if isinstance(
+        args, Mapping
+    ) else {}
 
 
 def _architecture(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -346,7 +347,9 @@ def _normalisation(
         try:
             data_class = names.find(class_path, "data")
         except ForeignClassError as error:
-            rank_zero_warn(f"{error}; ImageNet's mean and std are noted instead of those it has")
+            warnings.warn(
+                f"{error}; ImageNet's mean and std are noted instead of those it has", stacklevel=2
+            )
         else:
             mean = mean or getattr(data_class, "default_mean", None)
             std = std or getattr(data_class, "default_std", None)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch.core.saving import load_hparams_from_tags_csv
 
 from lit_ssl.checkpoints.classes import Names, class_paths
 from lit_ssl.checkpoints.extent import check_extent, check_hparams
@@ -118,6 +117,8 @@ def _of_file(path: Any) -> dict[str, Any]:
     import fsspec
 
     if str(path).lower().endswith(".csv"):
+        from lightning.pytorch.core.saving import load_hparams_from_tags_csv
+
         return load_hparams_from_tags_csv(path)
     try:
         with fsspec.open(str(path), "r", encoding="utf-8") as file:

@@ -146,11 +146,10 @@ def _probabilities(
             f"{path} has the probabilities {listed(given, 20)}, but the data has {num_attributes} "
             f"attributes: expected {', '.join(wanted)}"
         )
-    try:
-        found = [[finite_number(value) for value in columns[name]] for name in wanted]
-        values = np.array(found, dtype=np.float32).T
-    except TypeError as error:
-        raise InputError(f"{path} has a probability that is no number") from error
+    found = [[finite_number(value) for value in columns[name]] for name in wanted]
+    if any(None in numbers for numbers in found):
+        raise InputError(f"{path} has a probability that is no number")
+    values = np.array(found, dtype=np.float32).T
     wrong = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < 1e-3))
     if wrong.any():
         line = int(np.argmax(wrong)) + 2

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_ssl.arrays import read_array
-from lit_ssl.errors import InputError, InputFileNotFoundError
+from lit_ssl.errors import InputError, InputFileNotFoundError, quoted
 from lit_ssl.files import read_text
 from lit_ssl.numerals import finite_number
 
@@ -117,9 +117,11 @@ def read_prior(path: str | Path, num_prototypes: int | None = None) -> Tensor:
         if path.suffix == ".npy":
             shares = read_array(path)
         else:
-            found = [finite_number(word) for word in read_text(path).split()]
+            lines = [line.partition("#")[0] for line in read_text(path).splitlines()]
+            words = " ".join(lines).split()
+            found = [finite_number(word) for word in words]
             if None in found:
-                raise ValueError("it holds a word that is no number")
+                raise ValueError(f"{quoted(words[found.index(None)])} is no number")
             shares = np.array(found, dtype=np.float64)
         return as_prior(torch.from_numpy(np.asarray(shares, dtype=np.float64)), num_prototypes)
     except (ValueError, TypeError, OSError) as error:

@@ -36,7 +36,7 @@ class KnownAccuracy(MulticlassAccuracy):
         """
         super().update(preds, target)
         if preds.ndim == 2:
-            self.lost += ((best_answer(preds) == NO_ANSWER) & (target != -1)).sum()
+            self.lost = self.lost + ((best_answer(preds) == NO_ANSWER) & (target != -1)).sum()
 
     def compute(self) -> Tensor:
         """The accuracy in [0, 1], over all processes."""

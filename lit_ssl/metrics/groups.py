@@ -120,11 +120,12 @@ class GroupAccuracy(Metric):
             groups = groups[:, None] == torch.arange(self.num_groups, device=groups.device)
         known = target != -1
         right = known & (preds == target)
-        self.correct += (groups.bool() & right[:, None]).sum(dim=0)
-        self.count += (groups.bool() & known[:, None]).sum(dim=0)
-        self.total += torch.stack([right.sum(), known.sum()])
+        self.correct = self.correct + (groups.bool() & right[:, None]).sum(dim=0)
+        self.count = self.count + (groups.bool() & known[:, None]).sum(dim=0)
+        self.total = self.total + torch.stack([right.sum(), known.sum()])
         lost = known & (preds == NO_ANSWER)
-        self.lost += torch.cat([(groups.bool() & lost[:, None]).sum(dim=0), lost.sum()[None]])
+        of_groups = (groups.bool() & lost[:, None]).sum(dim=0)
+        self.lost = self.lost + torch.cat([of_groups, lost.sum()[None]])
 
     def compute(self) -> GroupScores:
         """Scores over all processes, on the CPU."""
@@ -235,14 +236,14 @@ class PredictorQuality(Metric):
                 f"{list(preds.shape)}, {list(labels.shape)} and {list(attributes.shape)}"
             )
         known = (attributes >= 0) & (labels >= 0)
-        self.lost += (known & (preds == NO_ANSWER)).sum()
+        self.lost = self.lost + (known & (preds == NO_ANSWER)).sum()
         known &= preds != NO_ANSWER
         cells = (labels * self.num_attributes + attributes) * self.num_attributes + preds
         # The last bin takes the unknown ones: no size that depends on the data.
         size = self.confusion.numel()
         counts = torch.zeros(size + 1, dtype=torch.int64, device=preds.device)
         counts.scatter_add_(0, torch.where(known, cells, size), torch.ones_like(cells))
-        self.confusion += counts[:-1].view_as(self.confusion)
+        self.confusion = self.confusion + counts[:-1].view_as(self.confusion)
 
     def compute(self) -> PredictorScores:
         """Scores over all processes, on the CPU."""

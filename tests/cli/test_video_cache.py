@@ -65,7 +65,7 @@ def test_mistakes_are_one_line(lit_ssl, videos, workdir):
         ([*base, "--shorter", 8, "--list", "no.txt"], "no list of videos at no.txt"),
         ([*base, "--shorter", 8, "--list", "list.txt"], "none of the 1 videos of list.txt (other/"),
         ([*base, "--shorter", 8, "--quality", 5], "quality 5 is for format jpeg: leave it out"),
-        ([*base, "--shorter", 0], "shorter must be at least 1 pixel, not 0"),
+        ([*base, "--shorter", 0], "shorter must be at least 1 pixel (and at most 65,535), not 0"),
         ([*base, "--shorter", 8, "--num-workers", 0], "num_workers must be at least 1"),
         (["video-cache", "videos", ".", "--shorter", 8], "needs a new or empty folder: . holds"),
     ):

@@ -43,7 +43,7 @@ TYPED = """
 --model.backbone_kwargs.in_chans=3
     images have 1 channels, but the network takes 3: build it with in_chans=1
 --model.lr=-1
-    Invalid learning rate: -1.0
+    model.lr must be a finite number >= 0, not -1.0
 --data.batch_size=0
     batch_size should be a positive integer value, but got batch_size=0
 --data.val_size=4000

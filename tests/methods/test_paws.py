@@ -276,7 +276,7 @@ def test_wrong_batches_and_arguments_are_explained(tiny):
         fit(tiny, paws(num_classes=4), [batch()])
     with pytest.raises(ValueError, match="activation 'relu' or 'gelu'"):
         paws(activation="silu")
-    with pytest.raises(ValueError, match="temperature must be positive"):
+    with pytest.raises(ValueError, match=r"temperature must be a finite number > 0, not -1\.0"):
         paws(temperature=-1.0)
     with pytest.raises(ValueError, match="backbone_kwargs belong to"):
         paws(backbone_kwargs={"in_chans": 1})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from functools import partial
 
 import lightning.pytorch as pl
@@ -481,30 +479,8 @@ def hooks(rank, world, folder):
     return {"events": watch.events, "local": watch.local, "end": module.trajectory[4]}
 
 
-def terminated(rank, world, folder):
-    """SIGTERM for one process in local steps: it stops without waiting for the other."""
-
-    class Told(GoldenModule):
-        def on_train_batch_start(self, batch, batch_idx):
-            super().on_train_batch_start(batch, batch_idx)
-            if self.rank == 1 and batch_idx == 5:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    module = Told(load("slowmo_sgd_w2"), SGD, rank)
-    result = {"broken": True}
-    try:
-        make_trainer(SLOWMO(sync_every=4), world, max_steps=12).fit(module)
-    except BaseException as error:
-        result["error"] = None
-        result["kind"] = type(error).__name__
-    result.pop("error", None)
-    result["steps"] = len(module.trajectory) - 1
-    return result
-
-
 ALL = (
     equalities, learning_rates, silence, in_place, extras, gan, loss_scale, nonfinite, schedules,
     delayed, compressed, feedback, added_parameters, unequal, precision, adamw_reset, msn, hooks,
-    terminated,
 )  # fmt: skip
 CASES = {function.__name__: function for function in ALL}

@@ -277,15 +277,6 @@ def test_what_users_see_of_a_round(case):
     assert "(0, 1)" in told[0]
 
 
-@pool(2, "terminated")
-def test_signal_stops_one_process_without_waiting(case):
-    first, second = case("terminated")
-    assert second["kind"] == "SIGTERMException"
-    assert second["steps"] == 6
-    assert first["kind"] == "RuntimeError"  # its peer has gone when the round ends
-    assert first["steps"] == 7
-
-
 @pool(2, "precision")
 def test_precision_and_compilation(case):
     first, second = case("precision")

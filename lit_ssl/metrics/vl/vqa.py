@@ -70,9 +70,9 @@ class VQAScore(Metric):
         """
         if isinstance(preds, Tensor) and isinstance(target, Tensor):
             worth = _worth(preds, target)
-            self.total += (worth.nan_to_num() * _MILLION).round().long().sum()
-            self.count += len(worth)
-            self.lost += worth.isnan().sum()
+            self.total = self.total + (worth.nan_to_num() * _MILLION).round().long().sum()
+            self.count = self.count + len(worth)
+            self.lost = self.lost + worth.isnan().sum()
             return
         if isinstance(preds, Tensor | str) or isinstance(target, Tensor | str):
             raise InputError(
@@ -86,8 +86,8 @@ class VQAScore(Metric):
                 " of them empty"
             )
         scores = map(score_answer, preds, target)
-        self.total += sum(round(score * _MILLION) for score in scores)
-        self.count += len(preds)
+        self.total = self.total + sum(round(score * _MILLION) for score in scores)
+        self.count = self.count + len(preds)
 
     def compute(self) -> Tensor:
         """The mean over all processes, float64 in [0, 1], on the CPU.

@@ -202,7 +202,7 @@ def test_what_is_no_text_or_no_class(aclimdb):
         ByteTextDataModule(root=str(aclimdb), val_size=0).rows("train")
     (train / "pos" / "lost.txt").unlink()
     (train / "pos" / "lost.txt").mkdir()
-    with pytest.raises(InputError, match=r"cannot read .*lost\.txt \(Is a directory"):
+    with pytest.raises(InputError, match=r"cannot read .*lost\.txt \(it is a folder"):
         ByteTextDataModule(root=str(aclimdb), val_size=0).rows("train")
 
 

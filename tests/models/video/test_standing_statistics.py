@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from lit_ssl.errors import InputError, InputRuntimeError
+from lit_ssl.errors import InputError, NonFiniteError
 from lit_ssl.models import ConditionalBatchNorm2d, spectral_norm, standing_statistics
 from lit_ssl.models.video.replicas import join_batch_norms_
 
@@ -71,7 +71,7 @@ def test_mistakes():
     with pytest.raises(InputError, match="Conv2d has no batch normalisation"):
         standing_statistics(nn.Conv2d(2, 3, 1), print, 1)
     nan = torch.full((2, 2, 3, 3), torch.nan)
-    with pytest.raises(InputRuntimeError, match="training has diverged"):
+    with pytest.raises(NonFiniteError, match="training has diverged"):
         standing_statistics(norms, lambda _: [norm(nan) for norm in norms], 1)
 
 
