@@ -318,7 +318,13 @@ def test_the_loop_of_the_docs_starts_again_and_ends_with_ctrl_c(tmp_path):
     (loop,) = [text for text in page.split("```") if "until lit-ssl fit" in text]
     (tmp_path / "stub.py").write_text(STUB)
     script = f'lit-ssl() {{ "{sys.executable}" -S stub.py; }}\n{loop}'
-    process = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, start_new_session=True)
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        start_new_session=True,
+        # a shell that began with it ignored, as in the background, cannot trap it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         for _ in range(300):
             if (tmp_path / "starts").exists() and len((tmp_path / "starts").read_text()) == 2:

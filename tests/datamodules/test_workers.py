@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
-import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -21,12 +21,6 @@ class Pids(torch.utils.data.Dataset):
         return os.getpid()
 
 
-def send_until_it_goes(process):
-    for _ in range(100):
-        os.kill(process, signal.SIGTERM)
-        time.sleep(0.1)
-
-
 def test_workers_go_on_after_a_sigterm_and_go_at_a_second_one():
     """As where a scheduler sends it to all processes of a job."""
     loader = DataLoader(Pids(), batch_size=2, num_workers=1, worker_init_fn=begin_worker)
@@ -37,6 +31,15 @@ def test_workers_go_on_after_a_sigterm_and_go_at_a_second_one():
     del batches
 
     batches = iter(DataLoader(Pids(), num_workers=1, worker_init_fn=begin_worker))
-    worker = int(next(batches)[0])
-    with pytest.raises(RuntimeError, match="killed by signal: Terminated"):
-        send_until_it_goes(worker)
+    next(batches)
+    (worker,) = batches._workers
+    with suppress(
+        RuntimeError
+    ):  # from torch, unless a Trainer has put back older handlers
+        for _ in range(100):
+            if not worker.is_alive():
+                break
+            worker.terminate()
+            time.sleep(0.1)
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGTERM
