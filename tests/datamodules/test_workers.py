@@ -33,9 +33,7 @@ def test_workers_go_on_after_a_sigterm_and_go_at_a_second_one():
     batches = iter(DataLoader(Pids(), num_workers=1, worker_init_fn=begin_worker))
     next(batches)
     (worker,) = batches._workers
-    with suppress(
-        RuntimeError
-    ):  # from torch, unless a Trainer has put back older handlers
+    with suppress(RuntimeError):  # from torch, unless a Trainer has put back older handlers
         for _ in range(100):
             if not worker.is_alive():
                 break
