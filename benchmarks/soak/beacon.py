@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -41,8 +42,8 @@ class Beacon(pl.Callback):
     - ``stop``: ``{stage, count, rank}``, the process stops itself (SIGSTOP) when it reaches the
       stage for the count-th time, so that a signal can be sent at that very moment; ``rank`` null:
       all do;
-    - ``spoil``: ``{part, step}``, after that step the first weight is NaN, or its gradient in the
-      step is infinite (``part`` "weight" or "gradient").
+    - ``spoil``: ``{part, step}``, after that step some weights are NaN, or their gradients in the
+      step are infinite (``part`` "weight" or "gradient").
 
     Without the variable it does nothing. It has no state, so checkpoints do not show it.
     """
@@ -82,8 +83,7 @@ class Beacon(pl.Callback):
     ) -> None:
         """Spoil a gradient."""
         if self._is_to_spoil("gradient", trainer.global_step + 1):
-            gradient = next(p.grad for p in pl_module.parameters() if p.grad is not None)
-            gradient.view(-1)[0] = math.inf
+            _spoil((p.grad for p in pl_module.parameters() if p.grad is not None), math.inf)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
@@ -91,8 +91,7 @@ class Beacon(pl.Callback):
         """A step is made; checkpoints of it come after this."""
         if self._is_to_spoil("weight", trainer.global_step):
             with torch.no_grad():
-                trained = (p for p in pl_module.parameters() if p.requires_grad)
-                next(trained).view(-1)[0] = math.nan
+                _spoil((p for p in pl_module.parameters() if p.requires_grad), math.nan)
         self.reach("step", trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -114,3 +113,9 @@ class Beacon(pl.Callback):
     def _is_to_spoil(self, part: str, step: int) -> bool:
         spoil = self.plan.get("spoil") or {}
         return spoil.get("part") == part and spoil["step"] == step
+
+
+def _spoil(tensors: Iterable[torch.Tensor], value: float) -> None:
+    """Write a number into the first row of each entry: single heads of a sweep may diverge."""
+    for tensor in tensors:
+        tensor.view(len(tensor) if tensor.ndim else 1, -1)[:, 0] = value

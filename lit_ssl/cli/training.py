@@ -73,7 +73,7 @@ from lit_ssl.trainer.private import (
 )
 from lit_ssl.trainer.requeue import SlurmRequeue, was_terminated
 from lit_ssl.trainer.run_lock import RunLock
-from lit_ssl.trainer.termination import end_children, leaves_at_once, terminated
+from lit_ssl.trainer.termination import end_children, end_workers, leaves_at_once, terminated
 
 __all__ = ["DEFAULT_SEED", "LitSSLCLI", "run"]
 
@@ -434,6 +434,7 @@ class LitSSLCLI(LightningCLI):
             if not self.first_batch.seen:
                 remove_unused_run(self.trainer, self.first_batch.started)
             end_children(self.trainer)
+            end_workers()
             raise
         except Exception as error:
             if isinstance(error, NonFiniteError) and subcommand == "fit" and self.first_batch.seen:

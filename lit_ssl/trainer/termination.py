@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import active_children
 from subprocess import Popen, TimeoutExpired
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -18,6 +19,7 @@ __all__ = [
     "STATUS",
     "die",
     "end_children",
+    "end_workers",
     "leave",
     "leave_children",
     "leaves_at_once",
@@ -97,6 +99,19 @@ def end_children(trainer: pl.Trainer) -> None:
         except TimeoutExpired:  # it waits for a process that is not there any more
             child.kill()
             child.wait()
+
+
+def end_workers() -> None:
+    """Kill the workers of loaders, which nobody is going to ask for another batch.
+
+    They take a first SIGTERM for that of a scheduler (:func:`begin_worker` of the data modules), so
+    that torch, where a worker does not go by itself, would wait for some seconds for each loader.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's tells that a worker was killed
+        for child in active_children():
+            if child.daemon:
+                child.kill()
 
 
 def _children(trainer: pl.Trainer) -> list[Popen[bytes]]:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lit_ssl.datamodules.loading.workers import begin_worker
+from lit_ssl.trainer.termination import end_workers
 
 
 class Pids(torch.utils.data.Dataset):
@@ -41,3 +42,16 @@ def test_workers_go_on_after_a_sigterm_and_go_at_a_second_one():
             time.sleep(0.1)
     worker.join(10)
     assert worker.exitcode == -signal.SIGTERM
+
+
+def test_a_run_that_sigterm_ends_does_not_wait_for_its_workers():
+    batches = iter(DataLoader(Pids(), num_workers=2, worker_init_fn=begin_worker))
+    next(batches)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        end_workers()
+        for worker in batches._workers:
+            worker.join(10)
+            assert worker.exitcode == -signal.SIGKILL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
