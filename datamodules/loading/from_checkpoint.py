@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lit_ssl.checkpoints.loading import loading_data
+from lit_ssl.checkpoints.newest import refuse_damaged
 
 __all__ = ["DataFromCheckpoint"]
 
@@ -32,9 +34,11 @@ class DataFromCheckpoint:
             **kwargs: Arguments in place of those in the file.
 
         Raises:
-            InputError: If the file holds other things than plain values, or names a class that it
-                must not name (:class:`lit_ssl.checkpoints.classes.Names`).
+            InputError: If the file is damaged, holds other things than plain values, or names a
+                class that it must not name (:class:`lit_ssl.checkpoints.classes.Names`).
         """
+        if isinstance(checkpoint_path, str | Path):
+            refuse_damaged(checkpoint_path)
         load = super().load_from_checkpoint  # type: ignore[misc]
         rest = {"map_location": map_location, "hparams_file": hparams_file}
         if weights_only is False:

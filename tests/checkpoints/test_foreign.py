@@ -157,6 +157,16 @@ def test_data_modules(folder):
         MNIST5kDataModule.load_from_checkpoint(path)
 
 
+@pytest.mark.parametrize("kind", [MSN, MNIST5kDataModule])
+@pytest.mark.parametrize("weights_only", [None, False])
+def test_trust_does_not_mend_a_file(folder, kind, weights_only):
+    path = folder / "x.ckpt"
+    write_checkpoint(path, {}, datamodule_hyper_parameters={})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cut short"):
+        kind.load_from_checkpoint(path, weights_only=weights_only)
+
+
 @pytest.mark.parametrize("how", ["path", "file", "url", "old format", "bare pickle"])
 def test_pickled_objects(folder, how):
     content = {"state_dict": {}, "hyper_parameters": {}, "callbacks": {"x": Reduced()}}
