@@ -6,7 +6,7 @@ RUN_DIR ?= runs/demo
 # Processes that run tests, each a file at a time; many tests start two or three more of their own.
 JOBS ?= 2
 
-.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video soak clean
+.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-gpu soak clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,11 +47,18 @@ typecheck: $(VENV)/.dev
 		ln -s "$(CURDIR)/$$folder" build/types/lit_ssl/; done
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lit_ssl
 
-bench: bench-msn bench-paws bench-linear bench-nac bench-vl
+bench: bench-msn bench-views bench-paws bench-linear bench-nac bench-vl
 
 bench-msn: $(VENV)/.dev
 	$(BIN)/python benchmarks/msn_step.py
+
+# Beside the pipelines of lightly where it is installed: pip install lightly.
+bench-views: $(VENV)/.dev
 	$(BIN)/python benchmarks/augmentation.py
+
+# One table for one machine with a GPU; GPU="--tiny" runs every row in small on a CPU.
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python benchmarks/gpu.py $(GPU)
 
 bench-paws: $(VENV)/.dev
 	$(BIN)/python benchmarks/paws_step.py

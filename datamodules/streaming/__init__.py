@@ -1,0 +1,1 @@
+"""Shards in folders and object stores, read while they train."""
