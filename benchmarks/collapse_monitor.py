@@ -2,9 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/collapse_monitor.py
 
-Times are CPU seconds of this process, medians of interleaved pairs. *rows*: the monitor as it was
-until version 0.13, on the rows that one process gathers of ``processes`` (each sends its own to all
-the others). *Gram*: each process multiplies its own rows and adds up D x D numbers. Bytes are what
+Times are CPU seconds of this process, medians of interleaved pairs. *rows*: singular values
+of the rows that one process gathers of ``processes`` (each sends its own to all the others). *Gram*: each process multiplies its own rows and adds up D x D numbers. Bytes are what
 one process receives by gathering, or the size of what is reduced.
 """
 
@@ -14,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ def main() -> None:
             features = torch.randn(args.rows * processes, width, generator=generator)
             own, flat = features[: args.rows], FeatureSums.of(features).flat()
             pairs = [
-                (seconds(lambda: of_rows(features)), seconds(lambda: of_gram(own, flat)))
+                (seconds(partial(of_rows, features)), seconds(partial(of_gram, own, flat)))
                 for _ in range(args.rounds)
             ]
             rows, gram = (statistics.median(part) for part in zip(*pairs, strict=True))
