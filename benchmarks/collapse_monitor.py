@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/collapse_monitor.py
 
-Times are CPU seconds of this process, medians of interleaved pairs. *rows*: singular values
-of the rows that one process gathers of ``processes`` (each sends its own to all the others). *Gram*: each process multiplies its own rows and adds up D x D numbers. Bytes are what
-one process receives by gathering, or the size of what is reduced.
+Times are CPU seconds of this process, medians of interleaved pairs. *rows*: singular values of the
+rows that one process gathers of ``processes`` (each sends its own to all the others). *Gram*: each
+process multiplies its own rows and adds up D x D numbers. Bytes are what one process receives by
+gathering, or the size of what is reduced.
 """
 
 from __future__ import annotations
