@@ -94,13 +94,10 @@ def meter() -> CoAttentionBackbone:
 
 def circuit(kind: type = NeuralAttentiveCircuit, **options: Any) -> Any:
     """A small circuit."""
-    tokens = PatchTokenizer(16, 4, 3, 8, 4)
-    shared = {"tokenizer": tokens, "num_heads": 2, "head_dim": 8, **options}
-    if kind is PerceiverIO:
-        return PerceiverIO(latent_dim=16, num_latents=6, depth=3, **shared)
-    return NeuralAttentiveCircuit(
-        state_dim=16, num_modules=6, num_output_modules=3, depth=2, signature_dim=8, **shared
-    )
+    small = {"state_dim": 16, "num_modules": 6, "num_heads": 2, "head_dim": 8, "depth": 3}
+    if kind is NeuralAttentiveCircuit:
+        small |= {"num_output_modules": 3, "signature_dim": 8}
+    return kind(PatchTokenizer(16, 4, 3, 8, 4), **small, **options)
 
 
 def _msn(method: str, **options: Any) -> Made:
@@ -239,7 +236,9 @@ def main() -> None:
             graphs, breaks = count(METHODS[name], mode, options.ragged)
             each = " ".join(map(str, graphs))
             later = graphs[-1] - graphs[1]
-            print(f"{name:<20} {mode:<8} {sum(breaks.values()):>6} {each:>26} {later:>6}", flush=True)
+            print(
+                f"{name:<20} {mode:<8} {sum(breaks.values()):>6} {each:>26} {later:>6}", flush=True
+            )
             for reason, times in breaks.items() if options.breaks else ():
                 print(f"    {times} × {' '.join(reason.split())[:300]}")
 
