@@ -23,7 +23,7 @@ from lit_ssl.trainer.run_lock import RUN
 __all__ = ["Earlier", "earlier_run", "home_without_logger", "with_true_flag"]
 
 _CONFIG = "config.yaml"
-# What a resumed run may have otherwise: how it is executed, which some configurations say elsewhere.
+# What a resumed run may have otherwise: how it is executed (old configurations say it elsewhere).
 _NOT_COMPARED = ("ckpt_path", "model.init_args.channels_last")
 _NOT_COMPARED_BELOW = "execution."
 _SHOWN = 3
