@@ -8,7 +8,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from lit_ssl.models import ClassTokenViT, draw_kept_patches, keep_count
-from lit_ssl.models.backbones.vit import _is_plain
+from lit_ssl.models.backbones.queried_block import QueriedBlock
 
 
 def small_vit(**kwargs) -> VisionTransformer:
@@ -75,7 +75,7 @@ def test_values_and_gradients_equal_timm(kwargs):
     images = torch.randn(4, 3, 32, 32)
     weight = torch.randn(4, 24)
     encoder = ClassTokenViT(vit)
-    assert _is_plain(vit.blocks[-1])
+    assert all(type(block) is QueriedBlock for block in vit.blocks)
     gradients = []
     outputs = []
     for forward in (lambda x: vit.forward_features(x)[:, 0], encoder):
