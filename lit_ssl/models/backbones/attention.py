@@ -23,8 +23,9 @@ def attention(
     """Softmax attention ``[B, H, N, d]``, ``[B, H, M, d]``, ``[B, H, M, e]`` → ``[B, H, N, e]``.
 
     It is ``F.scaled_dot_product_attention``, except for bfloat16 on the CPU, where two matrix
-    products and a softmax train 2 to 5 times faster (measured in ``docs/speed.md``, where it is not
-    so in float32 and float16).
+    products and a softmax train 2 to 5 times faster (measured in ``docs/speed.md``; not so in
+    float32 and float16). Scores and weights are then rounded to bfloat16, as on any device that
+    writes them out.
 
     Args:
         query: of N places.

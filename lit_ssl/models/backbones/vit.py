@@ -94,6 +94,10 @@ class ClassTokenViT(nn.Module):
         self.embed_dim: int = vit.embed_dim
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
 
+    def blocks_to_compile(self) -> list[nn.Module]:
+        """The blocks, all of which are called as modules."""
+        return list(self.vit.blocks)
+
     @classmethod
     def create(
         cls, name: str, initialization: Literal["reference", "sincos"] = "reference", **kwargs: Any
