@@ -90,6 +90,12 @@ class ClassTokenViT(nn.Module):
         self.vit = vit
         self.embed_dim: int = vit.embed_dim
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
+        self.class_token_row = ClassTokenRow()
+
+    def blocks_to_compile(self) -> list[nn.Module]:
+        """The blocks as they are called: of the last one only the class token's row is computed."""
+        *blocks, last = self.vit.blocks
+        return [*blocks, self.class_token_row if _is_plain(last) else last]
 
     @classmethod
     def create(
@@ -157,7 +163,7 @@ class ClassTokenViT(nn.Module):
         for index, block in enumerate(all_blocks):
             last = index == len(all_blocks) - 1
             if last and _is_plain(block):
-                x = self._run(_class_token_block, block, x)
+                x = self._run(self.class_token_row, block, x)
             else:
                 x = self._run(_call, block, x)
             if index >= len(all_blocks) - blocks:
@@ -303,6 +309,14 @@ def _is_plain(block: nn.Module) -> bool:
         and type(block.attn) is Attention
         and getattr(block.attn, "gate", None) is None
     )
+
+
+class ClassTokenRow(nn.Module):
+    """:func:`_class_token_block` as a module without parameters, which can be compiled in place."""
+
+    def forward(self, block: Block, x: Tensor) -> Tensor:
+        """The class-token row ``[B, 1, D]`` of a standard block."""
+        return _class_token_block(block, x)
 
 
 def _class_token_block(block: Block, x: Tensor) -> Tensor:
