@@ -220,4 +220,4 @@ class _OnTensors:
 
     def __call__(self, image: Any) -> Tensor:
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-        return self.transform(pixels.permute(2, 0, 1).contiguous())
+        return self.transform(pixels.permute(2, 0, 1))
