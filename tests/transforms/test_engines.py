@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from lit_ssl.transforms import CropSpec
-from lit_ssl.transforms.views.device import make_batched_views
+from lit_ssl.transforms.views.device import make_batched_views as make_kinds_of_views
 from lit_ssl.transforms.views.worker import make_views
 
 BASE = CropSpec(size=24, count=12, scale=(0.3, 1.0))
@@ -41,6 +41,10 @@ FULL = {
     "grayscale": 0.2,
     "blur": 0.5,
 }
+
+
+def make_batched_views(images, params, spec):
+    return make_kinds_of_views(images, [(params, spec)])[0]
 
 
 def _check(spec, images, params, oracle):

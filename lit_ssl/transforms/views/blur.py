@@ -6,6 +6,7 @@ The same kernel and the same reflection at the borders, but separable.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def blur_radius(sigma: np.ndarray, size: int) -> np.ndarray:
     return np.minimum(np.ceil(3 * sigma), size - 1)
 
 
-def _taps(sigma: np.ndarray, size: int) -> np.ndarray:
+def blur_taps(sigma: np.ndarray, size: int) -> np.ndarray:
     """Kernels from the centre outwards, ``[m, reach + 2]`` float32; the last entry is 0."""
     radius = blur_radius(sigma, size)[:, None]
     offset = np.arange(int(radius.max()) + 2)
@@ -48,35 +49,47 @@ def _distances(size: int, reach: int, device: torch.device) -> Tensor:
         return upload(torch.from_numpy(table.reshape(-1)), device)
 
 
-def blur_matrices(sigma: np.ndarray, size: int, device: torch.device) -> Tensor:
+def _matrices(taps: Tensor, size: int) -> Tensor:
     """The blur of one axis as matrices that include the reflection at the borders.
 
     Args:
-        sigma: ``[m]`` standard deviations in pixels, > 0.
+        taps: ``[m, reach + 2]``, ``blur_taps`` on the device where the matrices are made.
         size: pixels along the axis.
-        device: where the matrices are made.
 
     Returns:
         ``[m, size, size]`` float32, each row sums to 1.
     """
-    taps = _taps(sigma, size)
-    table = _distances(size, taps.shape[1] - 2, device)
-    parts = upload(torch.from_numpy(taps), device).index_select(1, table)
+    parts = taps.index_select(1, _distances(size, taps.shape[1] - 2, taps.device))
     return parts.view(-1, 3, size, size).sum(1)
 
 
-def _by_matrices(views: Tensor, sigma: np.ndarray) -> Tensor:
+def blur_by_matrices(views: Tensor, taps: Sequence[Tensor]) -> Tensor:
+    """Blurs each view by its own kernels.
+
+    Args:
+        views: ``[m, C, h, w]`` float.
+        taps: for the height and for the width, ``blur_taps`` on the views' device; one for squares.
+
+    Returns:
+        ``[m, C, h, w]``.
+    """
     height, width = views.shape[-2:]
-    columns = blur_matrices(sigma, width, views.device)
-    rows = columns if height == width else blur_matrices(sigma, height, views.device)
+    columns = _matrices(taps[-1], width)
+    rows = columns if len(taps) == 1 else _matrices(taps[0], height)
     across = torch.bmm(views.reshape(len(views), -1, width), columns.mT).view(views.shape)
     return torch.matmul(rows[:, None], across)
+
+
+def _by_matrices(views: Tensor, sigma: np.ndarray) -> Tensor:
+    sides = dict.fromkeys(views.shape[-2:])
+    taps = [upload(torch.from_numpy(blur_taps(sigma, side)), views.device) for side in sides]
+    return blur_by_matrices(views, taps)
 
 
 def _by_shifts(views: Tensor, sigma: np.ndarray) -> Tensor:
     for dim in (-1, -2):
         size = views.shape[dim]
-        taps = torch.from_numpy(_taps(sigma, size))
+        taps = torch.from_numpy(blur_taps(sigma, size))
         weight = taps.T[:, :, None, None, None].unbind()
         reach = len(weight) - 2
         padding = (reach, reach, 0, 0) if dim == -1 else (0, 0, reach, reach)

@@ -60,7 +60,7 @@ def shift_hue(views: Tensor, shift: Tensor | float) -> Tensor:
     return torch.addcmul(value + chroma, distance, chroma, value=-6)
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """One position of the jitter's order, for all views.
 
     Brightness, contrast and saturation are one formula: ``scale * view + (1 - scale) * reference``,
@@ -73,7 +73,7 @@ class _Step(NamedTuple):
     hue: Tensor  # indices of the views whose operation is hue
 
 
-def _plan(params: CropParams, spec: CropSpec, channels: int) -> list[_Step]:
+def plan_jitter(params: CropParams, spec: CropSpec, channels: int) -> list[Step]:
     """Splits the jitter into steps; operations that cannot change anything take no part."""
     strength = [spec.brightness, spec.contrast, spec.saturation, spec.hue]
     if channels == 1:
@@ -93,12 +93,12 @@ def _plan(params: CropParams, spec: CropSpec, channels: int) -> list[_Step]:
     to_gray = (order == SATURATION) * (1 - scale)
     turns = (order == HUE) & (params.hue != 0)[:, None]
     return [
-        _Step(scale[:, i], to_mean[:, i], to_gray[:, i], turns[:, i].nonzero()[:, 0])
+        Step(scale[:, i], to_mean[:, i], to_gray[:, i], turns[:, i].nonzero()[:, 0])
         for i in range(num_steps)
     ]
 
 
-def _blend(views: Tensor, step: _Step) -> Tensor:
+def _blend(views: Tensor, step: Step) -> Tensor:
     """Brightness, contrast and saturation of one step, in place."""
     device = views.device
     reference: Tensor | None = None
@@ -130,7 +130,7 @@ def jitter(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
     Returns:
         ``[n, C, h, w]``.
     """
-    for step in _plan(params, spec, views.shape[-3]):
+    for step in plan_jitter(params, spec, views.shape[-3]):
         views = _blend(views, step)
         if len(step.hue) > 0:
             shift = upload(params.hue[step.hue], views.device).view(-1, 1, 1, 1)
@@ -159,9 +159,10 @@ def solarize(views: Tensor, params: CropParams) -> Tensor:
 
 def equalize(views: Tensor, params: CropParams) -> Tensor:
     """Equalises the 8-bit histograms of the chosen views' channels; may overwrite ``views``."""
+    return on_subset(views, params.equalize.nonzero()[:, 0], equalized)
 
-    def flatten_histogram(part: Tensor) -> Tensor:
-        pixels = part.mul(255).round_().to(torch.uint8)
-        return F.equalize_image(pixels).to(part.dtype).div_(255)
 
-    return on_subset(views, params.equalize.nonzero()[:, 0], flatten_histogram)
+def equalized(views: Tensor) -> Tensor:
+    """Equalises the 8-bit histogram of each view's channels."""
+    pixels = views.mul(255).round_().to(torch.uint8)
+    return F.equalize_image(pixels).to(views.dtype).div_(255)

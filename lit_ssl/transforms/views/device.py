@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain, islice, starmap
+
 import torch
 from torch import Tensor
 
 from lit_ssl.errors import InputError, InputTypeError
 from lit_ssl.precision import without_autocast
+from lit_ssl.transforms.views.accelerator import accelerated_views
 from lit_ssl.transforms.views.draw import CropParams
 from lit_ssl.transforms.views.effects import apply_effects
 from lit_ssl.transforms.views.geometry import crop_resize
@@ -53,29 +57,55 @@ def check_batch(images: Tensor, sizes: Tensor | None) -> None:
 
 
 @torch.no_grad()
-def make_batched_views(images: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
+def make_batched_views(
+    images: Tensor, drawn: Sequence[tuple[CropParams, CropSpec]]
+) -> list[Tensor]:
     """Applies drawn parameters to a batch; never makes the host wait for the device.
 
     Args:
         images: ``[B, C, H, W]``; uint8, or float in [0, 1]. Smaller images lie top left.
-        params: of B * count views, those of one image next to each other.
-        spec: the recipe that the parameters were drawn for.
+        drawn: for each kind of view the parameters of its B * count views, those of one image next
+            to each other, and the recipe that they were drawn for.
 
     Returns:
-        ``[B, count, C, h, w]`` float32 in [0, 1].
+        For each kind ``[B, count, C, h, w]`` float32 in [0, 1].
     """
+    pieces = [_pieces(images, params, spec) for params, spec in drawn]
+    parts = list(chain.from_iterable(pieces))
+    # positions and weights need more than the 8 bits of bfloat16
+    with without_autocast(images.device):
+        on_host = images.device.type == "cpu"
+        made = starmap(_views, parts) if on_host else accelerated_views(parts)
+        return [
+            _joined(list(islice(made, len(own)))).view(
+                len(images), spec.count, images.shape[1], *spec.shape
+            )
+            for own, (_, spec) in zip(pieces, drawn, strict=True)
+        ]
+
+
+def _pieces(
+    images: Tensor, params: CropParams, spec: CropSpec
+) -> list[tuple[Tensor, CropParams, CropSpec]]:
     batch, channels, _, in_w = images.shape
     spec.check_channels(channels)
     height, width = spec.shape
     per_image = spec.count * channels * height * max(width, in_w)
     limit = _CHUNK_VALUES_CPU if images.device.type == "cpu" else _CHUNK_VALUES
     step = max(1, limit // per_image)
-    parts = []
-    # positions and weights need more than the 8 bits of bfloat16
-    with without_autocast(images.device):
-        for start in range(0, batch, step):
-            rows = params.rows(start * spec.count, (start + step) * spec.count)
-            views = crop_resize(images[start : start + step], rows, spec.shape)
-            parts.append(apply_effects(views, rows, spec))
-    views = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return views.view(batch, spec.count, channels, height, width)
+    return [
+        (
+            images[start : start + step],
+            params.rows(start * spec.count, (start + step) * spec.count),
+            spec,
+        )
+        for start in range(0, batch, step)
+    ]
+
+
+def _views(images: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
+    return apply_effects(crop_resize(images, params, spec.shape), params, spec)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

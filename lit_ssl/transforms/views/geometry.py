@@ -10,8 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_ssl.transforms.views.compiled import fused
 from lit_ssl.transforms.views.draw import CropParams
 from lit_ssl.transforms.views.some_views import upload
+
+# On a CPU, products with matrices serve images of up to this size; the weights of larger ones are
+# nearly all 0.
+_MATRIX_SIZE = 48
 
 
 def resize_weights(
@@ -32,6 +37,14 @@ def resize_weights(
     Returns:
         ``[n, out_size, in_size]``, each row sums to 1.
     """
+    weights = fused(_triangles, start.device)(start, extent, flip, in_size, out_size)
+    return weights.div_(weights.sum(-1, keepdim=True))
+
+
+def _triangles(
+    start: Tensor, extent: Tensor, flip: Tensor | None, in_size: int, out_size: int
+) -> Tensor:
+    """The weights before they are normalised."""
     device = start.device
     step = (extent / out_size)[:, None]
     index = torch.arange(out_size, device=device) + 0.5
@@ -43,15 +56,11 @@ def resize_weights(
     # Pixels outside the interval: moved so far away that their weight is 0.
     pixel = torch.where((pixel > 0) & (pixel < extent[:, None]), pixel, -4.0 * in_size - 4)
     weights = (pixel * inverse)[:, None] - (centre * inverse)[:, :, None]
-    weights = weights.abs_().neg_().add_(1).clamp_min_(0)
-    return weights.div_(weights.sum(-1, keepdim=True))
+    return weights.abs_().neg_().add_(1).clamp_min_(0)
 
 
 def crop_resize(images: Tensor, params: CropParams, shape: tuple[int, int]) -> Tensor:
     """Cuts the drawn boxes out of a batch, resizes them and flips those that are to be flipped.
-
-    Two batched matrix products per call: ``rows @ image @ columns^T``. An image is read once for
-    all of its views.
 
     Args:
         images: ``[B, C, H, W]``; uint8, or float in [0, 1].
@@ -62,12 +71,35 @@ def crop_resize(images: Tensor, params: CropParams, shape: tuple[int, int]) -> T
         ``[n, C, h, w]`` float32, in [0, 1] up to rounding.
     """
     device = images.device
-    batch, channels, in_h, in_w = images.shape
-    views = len(params.top)
-    out_h, out_w = shape
-    boxes = torch.stack([params.top, params.height, params.left, params.width]).float()
-    top, height, left, width = upload(boxes, device)
+    if device.type == "cpu" and max(images.shape[-2:]) > _MATRIX_SIZE:
+        return _by_interpolation(images, params, shape)
     flip = upload(params.flip, device) if bool(params.flip.any()) else None
+    return cut_boxes(images, upload(boxes(params), device), flip, shape)
+
+
+def boxes(params: CropParams) -> Tensor:
+    """Top, height, left and width of the drawn boxes, ``[4, n]`` float32."""
+    return torch.stack([params.top, params.height, params.left, params.width]).float()
+
+
+def cut_boxes(images: Tensor, boxes: Tensor, flip: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    """Cuts out and resizes by two batched matrix products: ``rows @ image @ columns^T``.
+
+    An image is read once for all of its views.
+
+    Args:
+        images: ``[B, C, H, W]``; uint8, or float in [0, 1].
+        boxes: ``[4, n]`` float, top, height, left and width, on the images' device.
+        flip: ``[n]`` bool, the views to mirror, on the images' device; None: none.
+        shape: height and width of the views.
+
+    Returns:
+        ``[n, C, h, w]`` float32, in [0, 1] up to rounding.
+    """
+    batch, channels, in_h, in_w = images.shape
+    out_h, out_w = shape
+    top, height, left, width = boxes
+    views = len(top)
     rows = resize_weights(top, height, in_h, out_h)
     columns = resize_weights(left, width, in_w, out_w, flip)
     # The images' rows come first, so that one product serves all views of an image.
@@ -76,6 +108,24 @@ def crop_resize(images: Tensor, params: CropParams, shape: tuple[int, int]) -> T
     strips = torch.bmm(rows.view(batch, -1, in_h), pixels.view(batch, in_h, -1))
     out = torch.bmm(strips.view(views, out_h * channels, in_w), columns.mT)
     out = out.view(views, out_h, channels, out_w).transpose(1, 2).contiguous()
+    if not images.is_floating_point():
+        out.mul_(1 / 255)
+    return out
+
+
+def _by_interpolation(images: Tensor, params: CropParams, shape: tuple[int, int]) -> Tensor:
+    batch, channels = images.shape[:2]
+    count = len(params.top) // batch
+    out = torch.empty(batch * count, channels, *shape)
+    drawn = (params.top, params.left, params.height, params.width, params.flip)
+    rows = zip(*(field.tolist() for field in drawn), strict=True)
+    image = images[:1]
+    for number, (top, left, height, width, flip) in enumerate(rows):
+        if number % count == 0:  # the next image
+            image = images[number // count][None].to(torch.float32)
+        crop = image[..., top : top + height, left : left + width]
+        view = F.interpolate(crop, shape, mode="bilinear", antialias=True)[0]
+        out[number] = view.flip(-1) if flip else view
     if not images.is_floating_point():
         out.mul_(1 / 255)
     return out
@@ -121,6 +171,10 @@ def affine(views: Tensor, params: CropParams) -> Tensor:
         ``[n, C, h, w]``.
     """
     shape = (views.shape[-2], views.shape[-1])
-    theta = upload(affine_matrices(params, shape), views.device)
+    return affine_by(views, upload(affine_matrices(params, shape), views.device))
+
+
+def affine_by(views: Tensor, theta: Tensor) -> Tensor:
+    """Maps each view by its own matrix, ``affine_matrices`` on its device; see ``affine``."""
     grid = F.affine_grid(theta, list(views.shape), align_corners=False)
     return F.grid_sample(views, grid, "bilinear", "zeros", align_corners=False)

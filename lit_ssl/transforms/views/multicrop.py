@@ -35,12 +35,11 @@ def _device_views(
     check_batch(images, sizes)
     if sizes is None:
         sizes = torch.tensor(images.shape[-2:]).expand(len(images), 2)
-    views = []
+    drawn = []
     for spec in crops:
         heights, widths = sizes.repeat_interleave(spec.count, dim=0).unbind(1)
-        params = draw_params(spec, heights, widths, generator)
-        views.append(make_batched_views(images, params, spec))
-    return views
+        drawn.append((draw_params(spec, heights, widths, generator), spec))
+    return make_batched_views(images, drawn)
 
 
 def _as_spec(crop: CropSpec | Mapping[str, Any], owner: str) -> CropSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,13 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def upload_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copies many small CPU tensors, all float32, to ``device`` in one piece."""
+    moved = upload(torch.cat([tensor.reshape(-1) for tensor in tensors]), device)
+    parts = moved.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def on_subset(views: Tensor, chosen: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -30,5 +37,9 @@ def on_subset(views: Tensor, chosen: Tensor, function: Callable[[Tensor], Tensor
         return views
     if len(chosen) == len(views):
         return function(views).contiguous()
-    index = upload(chosen, views.device)
+    return on_places(views, upload(chosen, views.device), function)
+
+
+def on_places(views: Tensor, index: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Applies ``function`` to the views at ``index``, int64 on their device; see ``on_subset``."""
     return views.index_copy_(0, index, function(views.index_select(0, index)))
