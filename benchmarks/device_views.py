@@ -1,0 +1,147 @@
+"""What views on the device cost: counted for CUDA, measured on this CPU.
+
+Counts what a batch of MSN's views needs on an accelerator, without one: copies from the host,
+kernels (operations that are not mere views of memory; a compiled function is one), and bytes that
+kernels read and write. Beside it stands the program that a CPU runs, operation by operation with
+only the views that an operation changes, which CUDA ran before.
+
+On the CPU it measures the cuts alone, by products with matrices and by interpolation, interleaved.
+
+    OMP_NUM_THREADS=1 python benchmarks/device_views.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lit_ssl.transforms import draw_params, msn_crops
+from lit_ssl.transforms.views import accelerator, geometry
+from lit_ssl.transforms.views.device import make_batched_views
+from lit_ssl.transforms.views.effects import apply_effects
+from lit_ssl.transforms.views.geometry import crop_resize
+
+
+class Count(TorchDispatchMode):
+    """Counts what happens to tensors on the meta device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies = self.kernels = self.bytes = 0
+        self.inside = False  # a compiled function
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        result = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not any(tensor.is_meta for tensor in result) or self.inside or func.is_view:
+            return out
+        if given and not any(tensor.is_meta for tensor in given):
+            self.copies += 1
+        elif str(func) not in ("aten._unsafe_view.default", "aten.empty.memory_format"):
+            self.add(given, result)
+        return out
+
+    def add(self, given: list[Tensor], result: list[Tensor]) -> None:
+        """One kernel more."""
+        self.kernels += 1
+        self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in given + result)
+
+    def fused(self, function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+        """Counts a function as one kernel."""
+
+        def call(*args: Any) -> Tensor:
+            self.inside = True
+            out = function(*args)
+            self.inside = False
+            self.add([arg for arg in args if isinstance(arg, Tensor)], [out])
+            return out
+
+        return call
+
+
+@contextmanager
+def counting() -> Iterator[Count]:
+    """Counts, with compiled functions as one kernel each."""
+    count = Count()
+    with (
+        patch.object(accelerator, "fused", count.fused),
+        patch.object(geometry, "fused", count.fused),
+        count,
+    ):
+        yield count
+
+
+def count(batch: int) -> None:
+    """Prints the counts of both programs."""
+    images = torch.empty(batch, 3, 384, 384, dtype=torch.uint8, device="meta")
+    sizes = torch.tensor([[375, 500]]).expand(batch, 2).clamp(max=384)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [
+        (draw_params(spec, *sizes.repeat_interleave(spec.count, 0).unbind(1), generator), spec)
+        for spec in msn_crops()
+    ]
+
+    def one_by_one() -> None:
+        for params, spec in drawn:
+            apply_effects(crop_resize(images, params, spec.shape), params, spec)
+
+    print(f"{batch} images, 2 x 224 + 10 x 96 px from a canvas of 384, on an accelerator")
+    print(f"{'program':<26}{'copies':>8}{'kernels':>9}{'GB moved':>10}")
+    for name, program in (
+        ("operation by operation", one_by_one),
+        ("one upload, compiled", lambda: make_batched_views(images, drawn)),
+    ):
+        program()  # tables that are made once
+        with counting() as counted, torch.no_grad():
+            if program is one_by_one:
+                with patch.object(geometry, "fused", lambda function, device: function):
+                    program()
+            else:
+                program()
+        print(f"{name:<26}{counted.copies:>8}{counted.kernels:>9}{counted.bytes / 1e9:>10.2f}")
+
+
+def measure(repeats: int) -> None:
+    """Prints CPU microseconds per view of the two ways to cut."""
+    print("\ncut and resize on this CPU, microseconds per view")
+    print(f"{'from':>10}{'to':>6}{'products':>10}{'interpolation':>15}")
+    for side, batch in ((28, 64), (48, 64), (96, 16), (384, 4)):
+        large = min(224, side)
+        for spec in msn_crops(large, max(14, large * 3 // 7)):
+            images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
+            sides = torch.full((batch * spec.count,), side)
+            params = draw_params(spec, sides, sides, torch.Generator().manual_seed(0))
+            spent: dict[int, list[float]] = {10**6: [], 0: []}
+            for _ in range(repeats):
+                for limit, times in spent.items():
+                    with patch.object(geometry, "_MATRIX_SIZE", limit):
+                        start = time.process_time()
+                        crop_resize(images, params, spec.shape)
+                        times.append((time.process_time() - start) / len(sides) * 1e6)
+            products, interpolation = map(statistics.median, spent.values())
+            print(f"{side:>10}{spec.shape[0]:>6}{products:>10.0f}{interpolation:>15.0f}")
+
+
+def main() -> None:
+    """Parses the arguments, counts and measures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=7, help="interleaved repeats")
+    args = parser.parse_args()
+    count(args.batch)
+    measure(args.repeats)
+
+
+if __name__ == "__main__":
+    main()
