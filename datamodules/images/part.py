@@ -59,6 +59,7 @@ class ImagePart(ImageDataModule):
             num_workers=data.num_workers,
             train_transform=data.train_transform,
             augment=data.augment,
+            decode=data.decode,
             on_corrupt=data.on_corrupt,
             seed=data.seed,
             pin_memory=data.pin_memory,

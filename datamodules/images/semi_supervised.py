@@ -161,10 +161,9 @@ class SemiSupervisedDataModule(ResumingData, pl.LightningDataModule):
         """
         if not isinstance(batch, dict):
             return self.dataset.on_after_batch_transfer(batch, dataloader_idx)
-        images, *targets = batch["support"]
         return {
             "unlabelled": self.dataset.on_after_batch_transfer(batch["unlabelled"], dataloader_idx),
-            "support": (self.dataset.finish(images, self.support_recipe), *targets),
+            "support": self.dataset.finish_batch(batch["support"], self.support_recipe),
         }
 
     def _support_sampler(self, num_batches: int) -> ClassStratifiedSampler:

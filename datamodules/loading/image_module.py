@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from lit_ssl.datamodules.loading.batches import EvaluationSet, RawImages, RawSet, ViewSet
 from lit_ssl.datamodules.loading.class_batches import ClassesPerBatchSampler
+from lit_ssl.datamodules.loading.encoded import EncodedImages, EncodedSet, decoded
 from lit_ssl.datamodules.loading.repeated import RepeatedEpochSampler
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.loading.samplers import EpochSampler
@@ -23,7 +24,7 @@ from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.subset import Subset
-from lit_ssl.errors import InputError
+from lit_ssl.errors import InputError, check_choice
 from lit_ssl.seeding import batch_seed
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView, normalize
@@ -48,6 +49,10 @@ class ImageDataModule(RowsModule):
         eval_transform: Transform of all other images. None takes the data set's usual one.
         augment: "worker" makes the views in the workers, one image at a time; "device" sends
             undistorted images and makes the views of a whole batch on the training device.
+        decode: "worker" decodes images in the workers. "device" has them send the JPEG files of
+            training images, which are decoded in batches on the training device, if that is CUDA;
+            other formats, CMYK and files that are cut short stay with the workers. Only with
+            ``augment: device``.
         subset: Train on a part of the training images only.
         on_corrupt: "raise" stops at an unreadable image; "skip" uses the next readable one of its
             split in its place and warns.
@@ -104,6 +109,7 @@ class ImageDataModule(RowsModule):
         train_transform: MultiCrop | SingleView | None = None,
         eval_transform: EvalTransform | None = None,
         augment: Literal["worker", "device"] = "worker",
+        decode: Literal["worker", "device"] = "worker",
         subset: Subset | None = None,
         on_corrupt: Literal["raise", "skip"] = "raise",
         background: Sequence[int] | None = None,
@@ -141,15 +147,20 @@ class ImageDataModule(RowsModule):
                 video=vars(self).get("video"),  # or whose frames these are
             ),
         )
-        if augment not in ("worker", "device"):
-            raise InputError(f"augment must be 'worker' or 'device', got {augment!r}")
-        if on_corrupt not in ("raise", "skip"):
-            raise InputError(f"on_corrupt must be 'raise' or 'skip', got {on_corrupt!r}")
+        check_choice("augment", augment, ("worker", "device"))
+        check_choice("decode", decode, ("worker", "device"))
+        check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
+        if decode == "device" and (augment != "device" or train_transform is None):
+            raise InputError(
+                "decode: device leaves the views to the device too: set augment: device and a"
+                " train_transform, or decode: worker"
+            )
         self.train_transform = train_transform
         if eval_transform is not None:
             self.eval_transform = eval_transform
             self.in_channels = eval_transform.channels or self.in_channels
         self.augment = augment
+        self.decode = decode
         self.on_corrupt = on_corrupt
         self.canvas_size = canvas_size
         self.decoding = Decoding(None if background is None else tuple(background), max_value)
@@ -158,6 +169,16 @@ class ImageDataModule(RowsModule):
         self.classes_per_batch = classes_per_batch
         self.repeats = repeats
         self._check_repeats()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the images of a stage, so that errors show before training starts."""
+        super().setup(stage)
+        fits = self.trainer is not None and stage in ("fit", None)
+        if fits and self.decode == "device" and self.trainer.strategy.root_device.type != "cuda":
+            rank_zero_warn(
+                "decode: device without CUDA decodes in the main process, which brings nothing:"
+                " set decode: worker"
+            )
 
     @cached_property
     def eval_transform(self) -> EvalTransform:
@@ -204,6 +225,8 @@ class ImageDataModule(RowsModule):
         if recipe is None:
             return self.served("train")
         reader = _reader(self._require("train"))
+        if self.decode == "device":
+            return EncodedSet(reader, self.canvas_size)
         if self.augment == "device":
             return RawSet(reader, self.canvas_size)
         return ViewSet(reader, recipe)
@@ -240,8 +263,25 @@ class ImageDataModule(RowsModule):
         Returns:
             (float images or list of views, labels, …).
         """
+        return self.finish_batch(batch, self.train_transform)
+
+    def finish_batch(self, batch: Any, recipe: MultiCrop | SingleView | None) -> Any:
+        """Make a batch ready for the network, as ``on_after_batch_transfer`` does.
+
+        Args:
+            batch: (images, labels, …).
+            recipe: Makes the views of training images.
+
+        Returns:
+            (float images or list of views, labels, …).
+        """
         images, *targets = batch
-        return self.finish(images, self.train_transform), *targets
+        if isinstance(images, EncodedImages):
+            reader = _reader(self._require("train"))
+            images, replaced = decoded(images, targets[0].device, reader)
+            if replaced:
+                self._correct(targets, replaced)
+        return self.finish(images, recipe), *targets
 
     def finish(self, images: Any, recipe: MultiCrop | SingleView | None) -> Tensor | list[Tensor]:
         """Make a batch's images ready for the network, by their type alone.
@@ -265,6 +305,12 @@ class ImageDataModule(RowsModule):
             return finished
         # Lightning has converted the batch already, while it was uint8.
         return self.trainer.precision_plugin.convert_input(finished)
+
+    def _correct(self, targets: Sequence[Tensor], replaced: Mapping[int, int]) -> None:
+        """Put what goes with other rows into the places where these stand in."""
+        for column, values in zip(targets, self.targets("train"), strict=True):
+            for place, row in replaced.items():
+                column[place] = torch.as_tensor(values[row])
 
     def _check_repeats(self) -> None:
         if self.repeats < 1:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_ssl.datamodules.reading.decoding import AS_USUAL, Decoding, read_image
+from lit_ssl.datamodules.reading.encoded import Jpeg, read_encoded
 from lit_ssl.errors import InputError
 
 __all__ = ["ArrayImages", "FileImages", "Images", "PackedStrings"]
@@ -98,6 +99,10 @@ class Images(ABC):
             CorruptImageError: The image cannot be read.
         """
 
+    def read_encoded(self, index: int, max_side: int | None = None) -> Jpeg | Tensor:
+        """Return a JPEG file as it is where a device can decode it, else what ``read`` does."""
+        return self.read(index, max_side)
+
     @abstractmethod
     def name(self, row: int) -> str | None:
         """Return the path of an image below the folder of its split, None if it has none."""
@@ -167,6 +172,12 @@ class FileImages(Images):
     def read(self, index: int, max_side: int | None = None) -> Tensor:
         """Decode one image to uint8 ``[3, H, W]``, no side of it longer than ``max_side``."""
         return read_image(os.path.join(self.folder, self.names[index]), max_side, self.decoding)
+
+    def read_encoded(self, index: int, max_side: int | None = None) -> Jpeg | Tensor:
+        """Return a JPEG file as it is where a device can decode it, else what ``read`` does."""
+        if type(self).read is not FileImages.read:  # what it reads is not the file alone
+            return self.read(index, max_side)
+        return read_encoded(os.path.join(self.folder, self.names[index]), max_side, self.decoding)
 
     def name(self, row: int) -> str | None:
         """Return the path of an image below the folder, with ``/``."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
+from lit_ssl.datamodules.reading.encoded import Jpeg
 from lit_ssl.datamodules.reading.images import ArrayImages, Images
 from lit_ssl.errors import InputError
 
@@ -133,6 +134,19 @@ class ImageReader:
             CorruptImageError: The image (or, when skipping, every image) is unreadable.
         """
         read = partial(self.images.read, max_side=max_side)
+        return self._readable.read(index, read, self.name)
+
+    def read_encoded(self, index: int, max_side: int | None = None) -> tuple[Jpeg | Tensor, int]:
+        """Return a JPEG file as it is where a device can decode it, else as ``read`` does.
+
+        Args:
+            index: See there.
+            max_side: See there; a ``Jpeg`` is as large as it is.
+
+        Raises:
+            CorruptImageError: See there.
+        """
+        read = partial(self.images.read_encoded, max_side=max_side)
         return self._readable.read(index, read, self.name)
 
     def read_batch(self, rows: np.ndarray) -> Tensor | None:
