@@ -6,7 +6,7 @@ RUN_DIR ?= runs/demo
 # Processes that run tests, each a file at a time; many tests start two or three more of their own.
 JOBS ?= 2
 
-.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-gpu soak clean
+.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu soak clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,6 +55,10 @@ bench-msn: $(VENV)/.dev
 # Beside the pipelines of lightly where it is installed: pip install lightly.
 bench-views: $(VENV)/.dev
 	$(BIN)/python benchmarks/augmentation.py
+
+# Operations, copies and bytes of views on the device, and what workers send them.
+bench-device-views: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/device_views.py
 
 # One table for one machine with a GPU; GPU="--tiny" runs every row in small on a CPU.
 bench-gpu: $(VENV)/.dev

@@ -5,7 +5,8 @@ kernels (operations that are not mere views of memory; a compiled function is on
 kernels read and write. Beside it stands the program that a CPU runs, operation by operation with
 only the views that an operation changes, which CUDA ran before.
 
-On the CPU it measures the cuts alone, by products with matrices and by interpolation, interleaved.
+On the CPU it measures the cuts alone, by products with matrices and by interpolation, and what a
+worker does for each file with each engine, interleaved.
 
     OMP_NUM_THREADS=1 python benchmarks/device_views.py
 """
@@ -13,7 +14,9 @@ On the CPU it measures the cuts alone, by products with matrices and by interpol
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +24,18 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torchvision.transforms.v2.functional import to_pil_image
 
-from lit_ssl.transforms import draw_params, msn_crops
+from lit_ssl.datamodules.loading.batches import RawSet, ViewSet
+from lit_ssl.datamodules.loading.encoded import EncodedImages, EncodedSet
+from lit_ssl.datamodules.reading.images import FileImages
+from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
+from lit_ssl.transforms import CropSpec, MultiCrop, SingleView, draw_params, msn_crops
 from lit_ssl.transforms.views import accelerator, geometry
 from lit_ssl.transforms.views.device import make_batched_views
 from lit_ssl.transforms.views.effects import apply_effects
@@ -133,6 +143,57 @@ def measure(repeats: int) -> None:
             print(f"{side:>10}{spec.shape[0]:>6}{products:>10.0f}{interpolation:>15.0f}")
 
 
+def photograph(height: int, width: int) -> Image.Image:
+    """Smooth parts, edges and grain, whose JPEG file has the usual 0.5 bytes per pixel."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, 9, 12, generator=generator)
+    smooth = interpolate(coarse, (height, width), mode="bicubic")[0]
+    blocks = interpolate(coarse.flip(-1), (height, width), mode="nearest")[0]
+    grain = torch.rand(1, height, width, generator=generator)
+    return to_pil_image((0.6 * smooth + 0.2 * blocks + 0.2 * grain).clamp(0, 1))
+
+
+def serve(repeats: int) -> None:
+    """Prints what a worker spends and sends per image."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"{number}.jpg" for number in range(16)]
+        for name in names:
+            photograph(375, 500).save(os.path.join(folder, name), quality=85)
+        size = os.path.getsize(os.path.join(folder, names[0]))
+        reader = ImageReader(FileImages(folder, names))
+        msn = MultiCrop(msn_crops())
+        one = SingleView(CropSpec(size=224, hflip=0.5))
+        served = {
+            "12 MSN views (augment: worker)": ViewSet(reader, msn),
+            "crop and flip (augment: worker)": ViewSet(reader, one),
+            "canvas of 384 (augment: device)": RawSet(reader, 384),
+            "canvas of 512 (augment: device)": RawSet(reader, 512),
+            "its file (decode: device)": EncodedSet(reader, 512),
+        }
+        keys = [(row, row) for row in range(len(names))]
+        spent: dict[str, list[float]] = {name: [] for name in served}
+        for repeat in range(repeats + 1):
+            for name, images in served.items():
+                start = time.process_time()
+                batch = images.__getitems__(keys)
+                if repeat:
+                    spent[name].append((time.process_time() - start) / len(keys) * 1e3)
+                else:
+                    spent[name] = [sent(batch[0]) / len(keys) / 1e3]
+    print(f"\na worker's part per JPEG of 375 x 500, {size / 1e3:.0f} kB")
+    print(f"{'sends':<34}{'CPU ms':>8}{'kB':>8}")
+    for name, (kilobytes, *times) in spent.items():
+        print(f"{name:<34}{statistics.median(times):>8.2f}{kilobytes:>8.0f}")
+
+
+def sent(images: Any) -> int:
+    """Bytes of the images of a batch."""
+    if isinstance(images, EncodedImages):
+        return images.files.numel() + images.pixels.numel()
+    tensors = [leaf for leaf in tree_leaves(images) if isinstance(leaf, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def main() -> None:
     """Parses the arguments, counts and measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -141,6 +202,7 @@ def main() -> None:
     args = parser.parse_args()
     count(args.batch)
     measure(args.repeats)
+    serve(args.repeats)
 
 
 if __name__ == "__main__":
