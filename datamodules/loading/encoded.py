@@ -159,6 +159,12 @@ def decoded(
 def _decode(files: list[Tensor], device: torch.device) -> list[Tensor | None]:
     """Pixels uint8 ``[3, H, W]`` of each file; None where it cannot be decoded."""
     if not files:
+        # always the same text, so that it is shown once
+        warnings.warn(
+            "decode: device: no image of a batch is a JPEG file that a device decodes, and workers"
+            " decode them: where that is the rule, set decode: worker",
+            stacklevel=2,
+        )
         return []
     if device.type != "cuda":
         return [decode_plain(file.numpy().tobytes()) for file in files]

@@ -19,12 +19,12 @@ from lit_ssl.datamodules.loading.repeated import RepeatedEpochSampler
 from lit_ssl.datamodules.loading.rows_module import RowsModule
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 from lit_ssl.datamodules.reading.decoding import AS_USUAL, Decoding
-from lit_ssl.datamodules.reading.images import FileImages, Images
+from lit_ssl.datamodules.reading.images import ArrayImages, FileImages, Images
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
 from lit_ssl.datamodules.selection.subset import Subset
-from lit_ssl.errors import InputError, check_choice
+from lit_ssl.errors import InputError
 from lit_ssl.seeding import batch_seed
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView, normalize
@@ -147,9 +147,12 @@ class ImageDataModule(RowsModule):
                 video=vars(self).get("video"),  # or whose frames these are
             ),
         )
-        check_choice("augment", augment, ("worker", "device"))
-        check_choice("decode", decode, ("worker", "device"))
-        check_choice("on_corrupt", on_corrupt, ("raise", "skip"))
+        if augment not in ("worker", "device"):
+            raise InputError(f"augment must be 'worker' or 'device', got {augment!r}")
+        if decode not in ("worker", "device"):
+            raise InputError(f"decode must be 'worker' or 'device', got {decode!r}")
+        if on_corrupt not in ("raise", "skip"):
+            raise InputError(f"on_corrupt must be 'raise' or 'skip', got {on_corrupt!r}")
         if decode == "device" and (augment != "device" or train_transform is None):
             raise InputError(
                 "decode: device leaves the views to the device too: set augment: device and a"
@@ -205,6 +208,11 @@ class ImageDataModule(RowsModule):
         """Read images as ``background``, ``max_value`` and ``on_corrupt`` say."""
         images = rows.source
         assert isinstance(images, Images)
+        if self.decode == "device" and isinstance(images, ArrayImages):
+            raise InputError(
+                f"decode: device is for images in files, and those of {type(self).__name__} are in"
+                " memory: set decode: worker"
+            )
         if isinstance(images, FileImages) and self.decoding != AS_USUAL:
             images = copy(images)
             images.decoding = self.decoding

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
+from lit_ssl.datamodules.reading.encoded import Jpeg
 from lit_ssl.datamodules.reading.images import Images
 
 __all__ = ["JoinedImages"]
@@ -33,6 +34,10 @@ class JoinedImages(Images):
     def read(self, index: int, max_side: int | None = None) -> Tensor:
         """Return one image; see ``Images``."""
         return self._parts[self._part[index]].read(int(self._row[index]), max_side)
+
+    def read_encoded(self, index: int, max_side: int | None = None) -> Jpeg | Tensor:
+        """Return one image, as its file where a device can decode it; see ``Images``."""
+        return self._parts[self._part[index]].read_encoded(int(self._row[index]), max_side)
 
     def name(self, row: int) -> str | None:
         """Return ``source/name``, None where the source has no names."""

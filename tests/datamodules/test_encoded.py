@@ -183,7 +183,6 @@ def test_one_bad_file_does_not_take_its_batch_along_on_cuda(monkeypatch):
         pixels = loading._decode(files, torch.device("cuda"))
     assert [None if one is None else int(one[0, 0, 0]) for one in pixels] == [1, None, 3]
     assert asked == [3, 1, 1, 1]
-    assert loading._decode([], torch.device("cuda")) == []
 
     def full(files, mode, device):
         raise torch.OutOfMemoryError("no memory")
@@ -246,10 +245,20 @@ def test_a_cpu_is_told_that_it_brings_nothing(root):
     ]
 
 
+def test_images_that_are_no_files_are_refused_and_batches_without_any_told(root, toy):
+    with pytest.raises(InputError, match=r"is for images in files, and those of Toy.* in memory"):
+        toy(augment="device", decode="device", train_transform=VIEWS).setup("fit")
+    for path in root.rglob("*.jpg"):
+        picture(0).save(path, "PNG")
+    with pytest.warns(UserWarning, match="no image of a batch is a JPEG file") as told:
+        same(finished(make(root)), finished(make(root, "worker")))
+    assert len(told) == 3
+
+
 @pytest.mark.parametrize("options", [{"augment": "worker"}, {"train_transform": None}])
 def test_files_without_views_on_the_device_are_refused(root, options):
     options = {"augment": "device", "train_transform": VIEWS, **options}
     with pytest.raises(InputError, match="decode: device leaves the views to the device too"):
         ImageFolderDataModule(root=str(root), decode="device", **options)
-    with pytest.raises(InputError, match="decode must be 'worker' or 'device', not 'gpu'"):
+    with pytest.raises(InputError, match="decode must be 'worker' or 'device', got 'gpu'"):
         ImageFolderDataModule(root=str(root), decode="gpu")

@@ -10,7 +10,7 @@ import torchvision.transforms.v2.functional as TF
 from lit_ssl.transforms import CropSpec
 from lit_ssl.transforms.views.blur import _by_matrices, _by_shifts, gaussian_blur
 from lit_ssl.transforms.views.color import shift_hue
-from lit_ssl.transforms.views.geometry import crop_resize, resize_weights
+from lit_ssl.transforms.views.geometry import _grid, crop_resize, resize_weights
 
 
 @pytest.mark.parametrize("sides", [(17, 23), (64, 64), (300, 211)])
@@ -88,3 +88,10 @@ def test_hue_of_pure_and_of_no_colours():
     turned = shift_hue(views, 1 / 3)[0, :, 0].T
     expected = colors[[2, 3, 4, 5, 0, 1, 6, 7, 8]]
     torch.testing.assert_close(turned, expected.float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 5), (7, 1), (13, 40)])
+def test_places_of_an_affine_map_are_torchs(shape):
+    theta = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.affine_grid(theta, [6, 1, *shape], align_corners=False)
+    torch.testing.assert_close(_grid(theta, *shape), expected, atol=2e-6, rtol=0)

@@ -176,5 +176,22 @@ def affine(views: Tensor, params: CropParams) -> Tensor:
 
 def affine_by(views: Tensor, theta: Tensor) -> Tensor:
     """Maps each view by its own matrix, ``affine_matrices`` on its device; see ``affine``."""
-    grid = F.affine_grid(theta, list(views.shape), align_corners=False)
+    grid = _grid(theta, views.shape[-2], views.shape[-1])
     return F.grid_sample(views, grid, "bilinear", "zeros", align_corners=False)
+
+
+def _grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """Where each pixel comes from, ``[n, height, width, 2]``, as ``F.affine_grid`` has it.
+
+    That one multiplies by a matrix for each view, whose inner side is 3, and takes four times as
+    long.
+    """
+    device = theta.device
+    x = (torch.arange(width, device=device) * 2 + 1) / width - 1
+    y = (torch.arange(height, device=device) * 2 + 1) / height - 1
+    # x and y of a place lie side by side: rows of 2 * width numbers
+    of_x, of_y, shift = theta.repeat(1, width, 1)[:, None].unbind(-1)
+    rows = torch.addcmul(shift, y[:, None], of_y)
+    return torch.addcmul(rows, x.repeat_interleave(2, output_size=2 * width), of_x).view(
+        -1, height, width, 2
+    )
