@@ -92,7 +92,9 @@ class EncodedSet(Served):
         indices, seeds = split_keys(keys)
         rows = np.empty_like(indices)
         sizes = np.empty((len(indices), 2), dtype=np.int64)
-        files, places, others = [], [], []
+        files: list[np.ndarray] = []
+        places: list[int] = []
+        others: list[Tensor] = []
         for place, index in enumerate(indices):
             image, rows[place] = self.reader.read_encoded(int(index), self.canvas)
             if isinstance(image, Jpeg):
@@ -139,7 +141,8 @@ def decoded(
     """
     count, canvas = len(images), images.canvas
     pixels = torch.zeros(count, 3, canvas, canvas, dtype=torch.uint8, device=device)
-    sizes, replaced = images.sizes.copy(), {}
+    sizes = images.sizes.copy()
+    replaced: dict[int, int] = {}
     sent = iter(images.pixels.to(device, non_blocking=True))
     found = dict(zip(images.places.tolist(), _decode(images.contents(), device), strict=True))
     for place in range(count):

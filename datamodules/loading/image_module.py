@@ -176,8 +176,9 @@ class ImageDataModule(RowsModule):
     def setup(self, stage: str | None = None) -> None:
         """Find the images of a stage, so that errors show before training starts."""
         super().setup(stage)
-        fits = self.trainer is not None and stage in ("fit", None)
-        if fits and self.decode == "device" and self.trainer.strategy.root_device.type != "cuda":
+        if self.trainer is None or self.decode == "worker" or stage not in ("fit", None):
+            return
+        if self.trainer.strategy.root_device.type != "cuda":
             rank_zero_warn(
                 "decode: device without CUDA decodes in the main process, which brings nothing:"
                 " set decode: worker"

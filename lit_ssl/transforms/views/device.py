@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice, starmap
 
 import torch
@@ -75,7 +75,7 @@ def make_batched_views(
     # positions and weights need more than the 8 bits of bfloat16
     with without_autocast(images.device):
         on_host = images.device.type == "cpu"
-        made = starmap(_views, parts) if on_host else accelerated_views(parts)
+        made: Iterator[Tensor] = starmap(_views, parts) if on_host else accelerated_views(parts)
         return [
             _joined(list(islice(made, len(own)))).view(
                 len(images), spec.count, images.shape[1], *spec.shape
