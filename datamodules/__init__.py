@@ -82,6 +82,9 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.streaming.image_tars import (
+        ImageTarsDataModule as ImageTarsDataModule,
+    )
     from lit_ssl.datamodules.streaming.streaming_images import (
         StreamingImageDataModule as StreamingImageDataModule,
     )

@@ -68,8 +68,8 @@ def packed(images: Sequence[bytes], labels: np.ndarray) -> Chunk:
     ends = 4 * (len(images) + 2) + np.cumsum(sizes + _HEAD + _TAIL)
     if ends[-1] > _LARGEST:
         raise InputError(
-            f"{len(images):,} images of {int(sizes.sum()):,} bytes are too much for one shard, which"
-            " has at most 4 GiB: give a smaller size"
+            f"{len(images):,} images of {int(sizes.sum()):,} bytes are too much for one shard,"
+            " which has at most 4 GiB: give a smaller size"
         )
     starts = ends - (sizes + _HEAD + _TAIL)
     parts = [

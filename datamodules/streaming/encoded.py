@@ -15,6 +15,7 @@ from lit_ssl.datamodules.reading.boxes import BoxImages
 from lit_ssl.datamodules.reading.decoding import CorruptImageError, Decoding, decode_image
 from lit_ssl.datamodules.reading.images import ArrayImages, FileImages, Images
 from lit_ssl.datamodules.streaming.manifest import Kind
+from lit_ssl.datamodules.vision_language.shards.tar_pairs import TarImages
 from lit_ssl.errors import InputError
 from lit_ssl.files import read_bytes
 
@@ -36,7 +37,7 @@ def kind_of(images: Images) -> Kind:
         return "arrays"
     if isinstance(images, BoxImages):
         return "parts"
-    if type(images) is FileImages:
+    if type(images) is FileImages or isinstance(images, TarImages):
         return "files"
     if isinstance(images, Images):
         return "frames"
@@ -51,6 +52,8 @@ def encoded(images: Images, row: int) -> bytes:
     """
     if type(images) is FileImages:
         return read_bytes(os.path.join(images.folder, images.names[row]))
+    if isinstance(images, TarImages):
+        return images.encoded(row)
     pixels = images.read(row).permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")

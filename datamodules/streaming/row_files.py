@@ -56,9 +56,7 @@ def rows_content(table: RowTable) -> bytes:
             raise InputError(f"the column {name!r} is {column.dtype}, and shards hold numbers only")
         arrays[_COLUMN + name] = column
     if table.names is not None:
-        names = b"".join(
-            os.fsencode(table.names[row]) + b"\0" for row in range(len(table.names))
-        )
+        names = b"".join(os.fsencode(table.names[row]) + b"\0" for row in range(len(table.names)))
         arrays[_NAMES] = np.frombuffer(names, dtype=np.uint8)
     file = io.BytesIO()
     np.savez(file, **arrays)

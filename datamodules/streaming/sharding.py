@@ -83,9 +83,8 @@ def shard_images(
         InputError: The module or the folder cannot be used, or an image cannot be read.
         OutputError: The disk is full.
     """
-    out = Path(out)
     _check_data(data)
-    _check_folder(out)
+    out = _checked_folder(str(out))
     data.prepare_data()
     loaded = {split: data.load_rows(split) for split in _SPLITS}
     plans = [_planned(split, rows, size) for split, rows in loaded.items() if rows is not None]
@@ -154,9 +153,7 @@ def _planned(split: Split, rows: Rows, size: int) -> _Plan:
 def _each(jobs: ChunkJobs, left: list[int], workers: int) -> DataLoader:
     """Write chunks, and give what became of each, in order."""
     workers = min(workers, len(left)) if workers > 1 else 0
-    return DataLoader(
-        jobs, sampler=left, batch_size=None, num_workers=workers, collate_fn=as_is
-    )
+    return DataLoader(jobs, sampler=left, batch_size=None, num_workers=workers, collate_fn=as_is)
 
 
 def _finish(out: Path, plan: _Plan, written: list[Written]) -> SplitFiles:
@@ -241,20 +238,22 @@ def _check_data(data: object) -> None:
         )
 
 
-def _check_folder(out: Path) -> None:
-    if "://" in str(out):
+def _checked_folder(name: str) -> Path:
+    if "://" in name:
         raise InputError(
-            f"shards are written to a folder of this machine, not to {out}: copy them there"
+            f"shards are written to a folder of this machine, not to {name}: copy them there"
             " afterwards, by `aws s3 sync` or gsutil"
         )
+    out = Path(name)
     if (out / MANIFEST).is_file():
         raise InputError(f"{out} holds a whole set of shards: give another folder")
     if (out / _UNFINISHED / "plan.json").is_file():
-        return
+        return out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(
             f"shards need a new or empty folder: {describe_folder(out)}; give another one"
         )
+    return out
 
 
 def _claim(out: Path, data: ImageDataModule, plans: list[_Plan], size: int) -> None:

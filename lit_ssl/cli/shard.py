@@ -33,10 +33,10 @@ def run(words: Sequence[str]) -> None:
         "lit-ssl shard",
         usage=_USAGE,
         allow_abbrev=False,
-        description="Write all images of a data module as shards, files byte for byte, with labels, "
-        "classes and checksums. Stopped, the same command goes on. StreamingImageDataModule reads "
-        "them from a folder or, once copied there, from an object store. Other options are those of "
-        "`lit-ssl fit`, --config RECIPE too, of which the data count.",
+        description="Write all images of a data module as shards, files byte for byte, with "
+        "labels, classes and checksums. Stopped, the same command goes on. "
+        "StreamingImageDataModule reads them from a folder or, once copied there, from an object "
+        "store. Other options are those of `lit-ssl fit`, --config RECIPE too: its data count.",
     )
     parser.add_argument("--output", required=True, help="folder to write: new or empty")
     parser.add_argument("--size", default="64MB", help="bytes of images per shard (default: 64MB)")
@@ -66,31 +66,28 @@ def run(words: Sequence[str]) -> None:
 
 def _data(words: Sequence[str]) -> Any:
     """Build the data module that options name, and nothing else."""
-    import lightning.pytorch as pl
-    from jsonargparse import ArgumentParser
+    from lightning.pytorch.cli import LightningArgumentParser
 
-    from lit_ssl.cli.objects import Instantiator
     from lit_ssl.cli.output import quiet
     from lit_ssl.cli.training import LitSSLCLI
 
     class DataOnly(LitSSLCLI):
-        """Builds the data, and no model."""
+        """Builds the data, and neither model nor trainer."""
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            """Link nothing: there is no model."""
 
         def _parse_ckpt_path(self) -> None:
-            """Ask for data only."""
-            if not self.config["fit"].get("data"):
+            """Ask for data only, whatever a recipe has."""
+            config = self.config["fit"]
+            if not config.get("data"):
                 raise InputError(f"say which data: {_USAGE}")
+            config["model"] = None
+            for name in ("callbacks", "logger", "plugins", "profiler", "strategy"):
+                config["trainer"][name] = None
 
-        def instantiate_classes(self) -> None:
-            """Build the data module."""
-            parser = ArgumentParser(exit_on_error=False)
-            parser.add_subclass_arguments(pl.LightningDataModule, "data", fail_untyped=False)
-            parser.add_instantiator(Instantiator(self), object, subclasses=True)
-            config = parser.parse_object({"data": self.config["fit"]["data"].as_dict()})
-            try:
-                self.datamodule = parser.instantiate_classes(config).data
-            except Exception as error:
-                raise self.failure or error from error
+        def instantiate_trainer(self, **kwargs: Any) -> Any:
+            """Build none."""
 
         def _run_subcommand(self, subcommand: str) -> None:
             """Run nothing."""

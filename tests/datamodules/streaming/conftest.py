@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from lit_ssl.datamodules import ImageFolderDataModule, StreamingImageDataModule
 from lit_ssl.datamodules.streaming.sharding import shard_images
-from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop
 
-CHUNK = 20_000  # bytes: some five images
+sys.path.insert(0, str(Path(__file__).parent))
+from streaming_sets import CHUNK, options
 
 
 def picture(path: Path, seed: int, size: tuple[int, int]) -> None:
@@ -47,19 +47,6 @@ def shard_root(image_root, tmp_path_factory):
     return out
 
 
-def options(**more):
-    return {
-        "batch_size": 7,
-        "num_workers": 0,
-        "seed": 4,
-        "eval_transform": EvalTransform(16, resize=20),
-        "train_transform": MultiCrop(
-            [CropSpec(size=12, count=2, scale=(0.3, 1.0), hflip=0.5, brightness=0.4)]
-        ),
-        **more,
-    }
-
-
 @pytest.fixture
 def files(image_root):
     return lambda **more: ImageFolderDataModule(root=str(image_root), **options(**more))
@@ -71,22 +58,6 @@ def stream(shard_root):
         return StreamingImageDataModule(url=str(url), **options(**more))
 
     return make
-
-
-def batches(data, loader, epoch=0):
-    """All batches of a loader, as a network gets them."""
-    made = getattr(data, loader)()
-    if hasattr(made.sampler, "set_epoch"):
-        made.sampler.set_epoch(epoch)
-    return [data.on_after_batch_transfer(batch, 0) for batch in made]
-
-
-def assert_same(one, other):
-    assert len(one) == len(other) > 0
-    for (images, labels), (others, their_labels) in zip(one, other, strict=True):
-        assert torch.equal(labels, their_labels)
-        views = zip(images, others, strict=True) if isinstance(images, list) else [(images, others)]
-        assert all(torch.equal(view, its) for view, its in views)
 
 
 class RangeHandler(SimpleHTTPRequestHandler):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from lit_ssl.cli.words import run_word
 from lit_ssl.datamodules import (
     ColouredMNISTDataModule,
     ImageDataModule,
@@ -34,7 +35,8 @@ from lit_ssl.datamodules.streaming.sharding import shard_images
 from lit_ssl.errors import InputError
 from lit_ssl.version import __version__
 
-CHUNK = 20_000
+sys.path.insert(0, str(Path(__file__).parent))
+from streaming_sets import CHUNK
 
 
 def images_of(data, split):
@@ -208,15 +210,23 @@ def test_an_image_that_has_changed_is_written_again(image_root, tmp_path, monkey
     assert images.encoded(row) == (root / "train/ant/00.jpg").read_bytes()
 
 
-def test_the_command_writes_and_says_how_to_read(image_root, tmp_path):
+def test_the_command_writes_and_says_how_to_read(image_root, tmp_path, capsys):
     out = tmp_path / "out"
-    done = subprocess.run(command(image_root, out), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "60 train, 9 val images" in done.stdout
-    assert f"--data.url {out}" in done.stdout
-    again = subprocess.run(command(image_root, out), capture_output=True, text=True)
-    assert again.returncode == 2
-    assert again.stderr.strip().splitlines()[-1].startswith(f"error: {out} holds a whole set")
+    words = command(image_root, out)[3:]
+    run_word(words)
+    printed = capsys.readouterr().out
+    assert "60 train, 9 val images" in printed
+    assert f"--data.url {out}" in printed
+    with pytest.raises(InputError, match="holds a whole set of shards"):
+        run_word(words)
+    with pytest.raises(InputError, match="Did you mean ImageFolderDataModule"):
+        run_word(["shard", "--data", "ImageFolderDataModul", "--output", str(out)])
+    with pytest.raises(InputError, match="say which data"):
+        run_word(["shard", "--output", str(out)])
+    with pytest.raises(InputError, match="--workers must be at least 1"):
+        run_word([*words, "--workers", "0"])
+    with pytest.raises(InputError, match="Set root to"):
+        run_word(command(tmp_path / "none", tmp_path / "new")[3:])
 
 
 # what cannot be
@@ -247,7 +257,7 @@ def test_an_image_that_is_gone_stops(image_root, tmp_path):
     loaded = {s: rows.load_rows(s) for s in ("train", "val", "test")}
     (tmp_path / "others/train/ant/00.jpg").unlink()
     rows.load_rows = loaded.get
-    with pytest.raises(InputError, match="there is no image .*00.jpg"):
+    with pytest.raises(InputError, match=r"there is no image .*00\.jpg"):
         shard_images(rows, tmp_path / "out")
 
 
@@ -277,5 +287,3 @@ def test_sizes_are_read_as_people_write_them():
 def test_checksums_are_those_of_the_images(stream):
     images = images_of(stream(), "train")
     assert all(zlib.crc32(images.encoded(row)) == images.crc[row] for row in (0, 7, 59))
-
-
