@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lit_ssl.datamodules.groups.data import GroupedData
 from lit_ssl.datamodules.images.part import ImagePart
 from lit_ssl.datamodules.loading.batches import as_is
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
@@ -219,9 +220,9 @@ def _check_data(data: object) -> None:
             f"{name} takes some images of another data module: shard that one,"
             f" {type(data.data).__name__}, and give {name} a StreamingImageDataModule"
         )
-    if data.carried != ("label",):
+    if isinstance(data, GroupedData) or data.carried != ("label",):
         raise InputTypeError(
-            f"batches of {name} carry {listed(data.carried)}, and StreamingImageDataModule has"
+            f"batches of {name} carry more than labels, and those of StreamingImageDataModule have"
             " labels only: read this data set from its files"
         )
     if more := getattr(data, "reported_sets", ()):

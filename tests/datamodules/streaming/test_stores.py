@@ -93,7 +93,7 @@ def test_chunk_by_chunk_fetches_each_once_an_epoch_into_a_bounded_folder(stream,
     url, asked = web
     limit = 30_000
     data = stream(
-        url, cache_dir=str(tmp_path), cache_size=limit, shuffle="chunks", window=2, batch_size=1
+        url, cache_dir=str(tmp_path), cache_size=limit, shuffle="chunks", window=1, batch_size=1
     )
     data.setup("fit")
     asked.clear()
