@@ -98,13 +98,6 @@ class Images(ABC):
             CorruptImageError: The image cannot be read.
         """
 
-    def read_batch(self, rows: np.ndarray) -> Tensor | None:
-        """Return the images at ``rows`` (int64 ``[B]``) at once, as uint8 ``[B, C, H, W]``.
-
-        None: they are to be read one by one, as images of different sizes are.
-        """
-        return None
-
     @abstractmethod
     def name(self, row: int) -> str | None:
         """Return the path of an image below the folder of its split, None if it has none."""
@@ -112,6 +105,13 @@ class Images(ABC):
     @abstractmethod
     def select(self, rows: np.ndarray) -> Images:
         """Return the images at ``rows`` (int64 ``[N]``), in that order."""
+
+    def read_batch(self, rows: np.ndarray) -> Tensor | None:
+        """Return the images at ``rows`` (int64 ``[B]``) at once, as uint8 ``[B, C, H, W]``.
+
+        None: they are to be read one by one, as images of different sizes are.
+        """
+        return None
 
 
 class ArrayImages(Images):

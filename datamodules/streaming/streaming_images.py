@@ -153,6 +153,11 @@ class StreamingImageDataModule(ImageDataModule):
         """Read images as ``background``, ``max_value`` and ``on_corrupt`` say."""
         images = copy(rows.source)
         assert isinstance(images, StreamedImages)
+        if getattr(self, "decode", "worker") == "device" and images.kind == "arrays":
+            raise InputError(
+                "decode: device is for images in files, and these were in memory before they were"
+                " in shards: set decode: worker"
+            )
         images.decoding = self.decoding
         return Rows(ImageReader(images, self.on_corrupt == "skip"), rows.columns)
 
