@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.reading.encoded import Jpeg
-from lit_ssl.datamodules.reading.images import ArrayImages, Images
+from lit_ssl.datamodules.reading.images import Images
 from lit_ssl.errors import InputError
 
 __all__ = ["ImageReader", "ReadableRows"]
@@ -150,7 +150,7 @@ class ImageReader:
         return self._readable.read(index, read, self.name)
 
     def read_batch(self, rows: np.ndarray) -> Tensor | None:
-        """Return several images at once where they lie in memory in one size, else None.
+        """Return several images at once where they are of one size for sure, else None.
 
         Args:
             rows: int64 ``[B]``.
@@ -158,4 +158,4 @@ class ImageReader:
         Returns:
             uint8 ``[B, C, H, W]``.
         """
-        return self.images.read_batch(rows) if isinstance(self.images, ArrayImages) else None
+        return self.images.read_batch(rows)
