@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from lit_ssl.datamodules.reading.decoding import AS_USUAL, Decoding
+from lit_ssl.datamodules.reading.encoded import Jpeg
+from lit_ssl.datamodules.reading.encoded import encoded as jpeg_or_pixels
 from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.streaming.chunk_bytes import ChunkFile
 from lit_ssl.datamodules.streaming.chunk_cache import FileCache
@@ -124,6 +126,12 @@ class StreamedImages(Images):
         """Decode one image to uint8 ``[C, H, W]``, no side longer than ``max_side``."""
         content = self.encoded(index)
         return decoded(content, self.kind, self._called(index), max_side, self.decoding)
+
+    def read_encoded(self, index: int, max_side: int | None = None) -> Jpeg | Tensor:
+        """Return a JPEG file as it is where a device can decode it, else what ``read`` does."""
+        if self.kind != "files":
+            return self.read(index, max_side)
+        return jpeg_or_pixels(self.encoded(index), self._called(index), max_side, self.decoding)
 
     def read_batch(self, rows: np.ndarray) -> Tensor | None:
         """Return images that were in memory before, uint8 ``[B, C, H, W]``; None for others."""

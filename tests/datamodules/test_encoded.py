@@ -13,10 +13,15 @@ from lightning.pytorch.utilities import move_data_to_device
 from PIL import Image
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from lit_ssl.datamodules import ImageFolderDataModule, SemiSupervisedDataModule
+from lit_ssl.datamodules import (
+    ImageFolderDataModule,
+    SemiSupervisedDataModule,
+    StreamingImageDataModule,
+)
 from lit_ssl.datamodules.loading import encoded as loading
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
 from lit_ssl.datamodules.reading.encoded import Jpeg, encoded
+from lit_ssl.datamodules.streaming.sharding import shard_images
 from lit_ssl.errors import InputError
 from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop, SingleView
 
@@ -211,6 +216,30 @@ def test_both_streams_of_semi_supervised_data(root):
         return [batch[stream] for batch in made for stream in ("unlabelled", "support")]
 
     same(batches("device"), batches("worker"))
+
+
+def test_shards_send_files_too(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards")
+    shard_images(ImageFolderDataModule(root=str(root)), out)
+
+    def make_shards(decode):
+        data = StreamingImageDataModule(
+            url=str(out),
+            batch_size=12,
+            num_workers=0,
+            augment="device",
+            decode=decode,
+            canvas_size=CANVAS,
+            train_transform=VIEWS,
+            seed=3,
+        )
+        data.setup("fit")
+        return data
+
+    data = make_shards("device")
+    (batch,) = data.train_dataloader()
+    assert len(batch[0].places) == 9
+    same(finished(data, [batch]), finished(make_shards("worker")))
 
 
 class OneWeight(pl.LightningModule):
