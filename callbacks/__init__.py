@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from lit_ssl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lit_ssl.callbacks.background_checkpoints import (
+        BackgroundCheckpoints as BackgroundCheckpoints,
+    )
     from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator as RepresentationEvaluator
     from lit_ssl.callbacks.evaluators.features import Features as Features
     from lit_ssl.callbacks.evaluators.features import extract_features as extract_features
