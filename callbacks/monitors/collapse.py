@@ -11,9 +11,14 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lit_ssl.distributed import gather_rows, is_distributed
+from lit_ssl.distributed import is_distributed
 from lit_ssl.errors import InputError
-from lit_ssl.metrics import assignment_entropy, feature_std, rankme
+from lit_ssl.metrics import (
+    FeatureSums,
+    assignment_entropy,
+    feature_std_from_sums,
+    rankme_from_gram,
+)
 from lit_ssl.trainer.run import logging_interval
 
 _ADVICE = {
@@ -37,7 +42,8 @@ class CollapseMonitor(pl.Callback):
 
     Over a window of steps it collects ``features`` and ``targets`` of the outputs of
     ``training_step`` (either may be missing) on the device; nothing waits for the device until the
-    window is read. Logged, over all processes:
+    window is read. Then processes add up sums, of which the largest is ``[D, D]``, by one
+    collective. Logged, over all processes:
 
     - ``monitor/used_prototypes``: prototypes that are some sample's favourite;
     - ``monitor/assignment_entropy``: entropy of the mean assignment in nats, at most log K;
@@ -50,7 +56,7 @@ class CollapseMonitor(pl.Callback):
 
     Args:
         every_n_steps: Optimiser steps in a window, >= 1; None takes the trainer's
-            ``log_every_n_steps``.
+            ``log_every_n_steps``, 50 where that is 0.
         max_features: Features per process that are kept for the rank, >= 2: the latest of the
             window. The rank cannot exceed their number.
         min_used_prototypes: Warn below this share of min(K, samples in the window).
@@ -115,7 +121,9 @@ class CollapseMonitor(pl.Callback):
         if step // every > self._last_step // every:
             values, limits = self._measure()
             if values:
-                pl_module.log_dict({f"monitor/{k}": v for k, v in values.items()}, batch_size=1)
+                # tensors of the host: numbers would be uploaded, one by one
+                logged = {f"monitor/{k}": torch.tensor(v) for k, v in values.items()}
+                pl_module.log_dict(logged, batch_size=1)
             if step > self.grace_steps:
                 self._warn(step, values, limits)
             self._reset()
@@ -138,26 +146,46 @@ class CollapseMonitor(pl.Callback):
 
     @torch.no_grad()
     def _measure(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Values of the window, and the largest value that each could reach in it."""
-        values: dict[str, float] = {}
-        limits: dict[str, float] = {}
+        """Values of the window, and the largest value that each could reach in it.
+
+        All processes add up their sums by one collective, and the host reads once.
+        """
+        sums = self._sums()
+        if not sums:
+            return {}, {}
+        sizes = [part.numel() for part in sums.values()]
+        total = torch.cat([part.double() for part in sums.values()])
+        if is_distributed():
+            torch.distributed.all_reduce(total)
+        parts = dict(zip(sums, total.split(sizes), strict=True))
+        values: dict[str, Tensor] = {}
+        limits: dict[str, Tensor] = {}
+        if "mean" in parts:
+            mean, used = parts["mean"], parts["used"]
+            known = mean.isfinite().all()  # else the favourites are no prototypes
+            values["used_prototypes"] = torch.where(known, (used > 0).sum().double(), torch.nan)
+            values["assignment_entropy"] = assignment_entropy(mean[:-1] / mean[-1])
+            limits["used_prototypes"] = mean[-1].clamp(max=len(used))
+        if "features" in parts:
+            width = self._features[0].shape[1]
+            features = FeatureSums.from_flat(parts["features"], width)
+            values["rankme"] = rankme_from_gram(features.gram, features.rows)
+            values["feature_std"] = feature_std_from_sums(features)
+            limits["rankme"] = features.rows.clamp(max=width)
+            limits["feature_std"] = torch.ones_like(features.rows)
+        both = torch.stack([*values.values(), *limits.values()]).tolist()
+        found, best = both[: len(values)], both[len(values) :]
+        return dict(zip(values, found, strict=True)), dict(zip(limits, best, strict=True))
+
+    def _sums(self) -> dict[str, Tensor]:
+        """What the processes add up, each a vector."""
+        sums: dict[str, Tensor] = {}
         if self._mean is not None and self._used is not None:
-            mean, used = self._mean, self._used
-            if is_distributed():
-                torch.distributed.all_reduce(mean)
-                torch.distributed.all_reduce(used)
-            rows = mean[-1].item()
-            is_known = bool(mean.isfinite().all())  # else the favourites are no prototypes
-            values["used_prototypes"] = float((used > 0).sum()) if is_known else math.nan
-            values["assignment_entropy"] = assignment_entropy(mean[:-1] / rows).item()
-            limits["used_prototypes"] = min(len(used), rows)
+            sums |= {"mean": self._mean, "used": self._used}
         if self._features:
-            features = torch.cat(list(self._features))[-self.max_features :]
-            gathered = torch.cat(gather_rows(features.float())) if is_distributed() else features
-            values["rankme"] = rankme(gathered).item()
-            values["feature_std"] = feature_std(gathered).item()
-            limits |= {"rankme": min(gathered.shape), "feature_std": 1.0}
-        return values, limits
+            rows = torch.cat(list(self._features))[-self.max_features :]
+            sums["features"] = FeatureSums.of(rows).flat()
+        return {name: part.cpu() if part.is_mps else part for name, part in sums.items()}
 
     def _warn(self, step: int, values: dict[str, float], limits: dict[str, float]) -> None:
         for name, share in self.thresholds.items():

@@ -85,6 +85,8 @@ class GroupTextDataModule(GroupedData):
         seed: Seed of the order, the same on all processes. None takes the one of
             ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        prefetch_factor: Batches that each worker has ready in memory, at least 1. None: 2. Only
+            with workers.
         drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
         group_label_fraction: Share of the training rows whose attribute is known; see
             ``GroupImageDataModule``.
@@ -108,6 +110,7 @@ class GroupTextDataModule(GroupedData):
         num_workers: int = 0,
         seed: int | None = None,
         pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
         drop_last: bool = True,
         group_label_fraction: float = 1.0,
         group_label_seed: int = 0,
@@ -118,6 +121,7 @@ class GroupTextDataModule(GroupedData):
             num_workers=num_workers,
             seed=seed,
             pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor,
             drop_last=drop_last,
         )
         self.save_hyperparameters(logger=False)

@@ -54,6 +54,8 @@ class ImageNetXDataModule(RowsModule):
         batch_size: Images per batch and process.
         num_workers: Worker processes.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        prefetch_factor: Batches that each worker has ready in memory, at least 1. None: 2. Only
+            with workers.
         num_classes: Of your own annotations; None leaves it open. ImageNet-X has 1000.
 
     Attributes:
@@ -79,9 +81,15 @@ class ImageNetXDataModule(RowsModule):
         batch_size: int = 128,
         num_workers: int = 8,
         pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
         num_classes: int | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory)
+        super().__init__(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor,
+        )
         self.save_hyperparameters(logger=False, ignore=not_plain(transform=transform))
         if isinstance(transform, str):
             check_choice("transform", transform, ("model", "vanilla"))
@@ -212,4 +220,4 @@ class _OnTensors:
 
     def __call__(self, image: Any) -> Tensor:
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-        return self.transform(pixels.permute(2, 0, 1).contiguous())
+        return self.transform(pixels.permute(2, 0, 1))

@@ -62,6 +62,7 @@ class ImagePart(ImageDataModule):
             on_corrupt=data.on_corrupt,
             seed=data.seed,
             pin_memory=data.pin_memory,
+            prefetch_factor=data.prefetch_factor,
             drop_last=data.drop_last if drop_last is None else drop_last,
             canvas_size=data.canvas_size,
             mean=data.mean,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lit_ssl.datamodules.loading.samplers import EpochSampler
+from lit_ssl.datamodules.selection.by_class import rows_by_class
 from lit_ssl.errors import InputError
 from lit_ssl.seeding import Stream, keyed_permutation
 
@@ -62,7 +63,7 @@ class ClassesPerBatchSampler(EpochSampler):
         """Order of all samples in an epoch, int64 ``[N]``."""
         shuffled = super().order(epoch)
         ranks = keyed_permutation(len(self._classes), self.seed, epoch, Stream.RUN_CLASSES)
-        by_class = shuffled[np.argsort(ranks[self._labels[shuffled]], kind="stable")]
+        by_class = shuffled[rows_by_class(ranks[self._labels[shuffled]])[0]]
         count = len(by_class) // self.run_length
         runs = by_class[: count * self.run_length].reshape(count, self.run_length)
         mixed = runs[keyed_permutation(count, self.seed, epoch, Stream.RUN_ORDER)].ravel()

@@ -59,6 +59,8 @@ class ImageDataModule(RowsModule):
         seed: Seed of the order of the images and of their views, the same on all processes. None
             takes the one of ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        prefetch_factor: Batches that each worker has ready in memory, at least 1. None: 2. Only
+            with workers.
         drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one
             (and, with several processes, the images that do not divide evenly; otherwise some come
             twice).
@@ -108,6 +110,7 @@ class ImageDataModule(RowsModule):
         max_value: float | None = None,
         seed: int | None = None,
         pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
         drop_last: bool = True,
         val_size: int = 0,
         val_file: str | None = None,
@@ -122,6 +125,7 @@ class ImageDataModule(RowsModule):
             num_workers=num_workers,
             seed=seed,
             pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor,
             drop_last=drop_last,
             subset=subset,
             val_size=val_size,

@@ -23,7 +23,7 @@ from lit_ssl.datamodules.loading.resumable import (
     Targets,
 )
 from lit_ssl.datamodules.loading.samplers import EpochSampler, ShardSampler
-from lit_ssl.datamodules.loading.workers import begin_worker
+from lit_ssl.datamodules.loading.workers import begin_worker, check_prefetch
 from lit_ssl.datamodules.reading.found import check_labels, describe_rows
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Partition, Split, splits_of_stage
@@ -60,6 +60,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         num_workers: int,
         seed: int | None = None,
         pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
         drop_last: bool = True,
         subset: Subset | None = None,
         val_size: int = 0,
@@ -70,6 +71,9 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         self.num_workers = num_workers
         self.seed = seed
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.prefetch_factor = prefetch_factor
+        if prefetch_factor is not None:
+            check_prefetch(prefetch_factor, num_workers)
         self.drop_last = drop_last
         self.subset = subset
         self._said: set[Split] = set()
@@ -301,6 +305,7 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "pin_memory": self.pin_memory,
+            "prefetch_factor": self.prefetch_factor,
             "collate_fn": as_is,
             "targets": targets,
             "worker_init_fn": begin_worker,

@@ -8,10 +8,14 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lit_ssl.datamodules.loading.samplers import EpochSampler
+from lit_ssl.datamodules.selection.by_class import rows_by_class
 from lit_ssl.errors import InputError
 from lit_ssl.seeding import Stream, hash_integers, keyed_permutation, sample_seeds
 
 __all__ = ["ClassStratifiedSampler"]
+
+_HIGHEST = np.uint64(2**64 - 1)  # of all keys
+_PIECE = 32_768  # images whose keys are looked at at once
 
 
 class ClassStratifiedSampler(EpochSampler):
@@ -57,7 +61,7 @@ class ClassStratifiedSampler(EpochSampler):
     ) -> None:
         labels = np.asarray(labels, dtype=np.int64)
         super().__init__(labels, num_replicas, rank, seed)  # type: ignore[arg-type]
-        self.classes, sizes = np.unique(labels, return_counts=True)
+        self._by_class, self.classes, sizes = rows_by_class(labels)
         self.classes_per_batch = classes_per_batch or len(self.classes)
         self.images_per_class = images_per_class
         self.unique_classes_per_rank = unique_classes_per_rank
@@ -70,7 +74,6 @@ class ClassStratifiedSampler(EpochSampler):
         self.num_samples = num_batches * self.batch_size
         self.total_size = self.num_samples * num_replicas
         self._positions = np.arange(len(labels)) if positions is None else np.asarray(positions)
-        self._by_class = np.argsort(labels, kind="stable")
         self._sizes = sizes
         self._ends = np.cumsum(sizes)
         _warn_about_small(sizes, images_per_class)
@@ -97,24 +100,55 @@ class ClassStratifiedSampler(EpochSampler):
         else:
             rows = np.array_split(rows, self.num_replicas)[self.rank]
         chosen = order[turn * self.classes_per_batch + columns]
-        images = self._shuffled(chosen, epoch, step)
-        picked = np.stack(
-            [np.resize(shuffled, self.images_per_class)[rows] for shuffled in images], axis=1
-        )
+        picked = self._images(chosen, epoch, step)[rows]
         place = rows[:, None] * self.classes_per_batch + columns
         seeds = sample_seeds(self.seed, Stream.SUPPORT_VIEWS, epoch, step, place.ravel())
         return self._positions[picked.ravel()], seeds
 
-    def _shuffled(self, chosen: np.ndarray, epoch: int, step: int) -> list[np.ndarray]:
-        """Indices of the images of each chosen class, in a random order."""
+    def _images(self, chosen: np.ndarray, epoch: int, step: int) -> np.ndarray:
+        """Indices of images of each chosen class, in a random order.
+
+        An image has a random key in each step, and those with the smallest keys of their class are
+        drawn. So few are below a limit that sorting them costs nothing.
+
+        Returns:
+            int64 ``[images_per_class, len(chosen)]``; small classes begin again at their end.
+        """
         sizes = self._sizes[chosen]
-        starts = self._ends[chosen] - sizes
-        members = np.concatenate(
-            [self._by_class[a : a + n] for a, n in zip(starts, sizes, strict=True)]
-        )
-        keys = hash_integers(self.seed, Stream.SUPPORT_IMAGES, epoch, step, members)
-        column = np.repeat(np.arange(len(chosen)), sizes)
-        return np.split(members[np.lexsort((keys, column))], np.cumsum(sizes)[:-1])
+        wanted = np.minimum(sizes, self.images_per_class)
+        limits = _limits(sizes, wanted)
+        found = self._below(limits, chosen, epoch, step)
+        while (short := np.bincount(found[1], minlength=len(chosen)) < wanted).any():
+            limits[short] = _HIGHEST
+            found = self._below(limits, chosen, epoch, step)
+        images, columns, keys = found
+        ranked = images[np.lexsort((keys, columns))]
+        counts = np.bincount(columns, minlength=len(chosen))
+        turns = np.arange(self.images_per_class)[:, None] % wanted
+        return ranked[np.cumsum(counts) - counts + turns]
+
+    def _below(
+        self, limits: np.ndarray, chosen: np.ndarray, epoch: int, step: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images whose keys are not above the limit of their class, their columns and keys."""
+        sizes = self._sizes[chosen]
+        found = []
+        # In pieces that stay in the cache, of whole classes.
+        cuts = np.flatnonzero(np.diff(np.cumsum(sizes) // _PIECE)) + 1
+        for part in np.split(np.arange(len(chosen)), cuts):
+            members = [
+                self._by_class[e - n : e]
+                for e, n in zip(
+                    self._ends[chosen[part]].tolist(), sizes[part].tolist(), strict=True
+                )
+            ]
+            images = np.concatenate(members)
+            keys = hash_integers(self.seed, Stream.SUPPORT_IMAGES, epoch, step, images)
+            low = np.flatnonzero(keys <= np.repeat(limits[part], sizes[part]))
+            columns = np.repeat(part, sizes[part])[low]
+            found.append((images[low], columns, keys[low]))
+        images, columns, keys = (np.concatenate(column) for column in zip(*found, strict=True))
+        return images, columns, keys
 
     def _pairs(self, epoch: int, start: int) -> Iterator[tuple[int, int]]:
         first, skip = divmod(start, self.batch_size)
@@ -122,6 +156,13 @@ class ClassStratifiedSampler(EpochSampler):
             positions, seeds = self.draw(epoch, step)
             yield from zip(positions[skip:].tolist(), seeds[skip:].tolist(), strict=True)
             skip = 0
+
+
+def _limits(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Limits, uint64 ``[C]``, below which there are almost surely so many of some random keys."""
+    shares = (wanted + 4 * np.sqrt(wanted) + 8) / sizes
+    low = (np.minimum(shares, 0.5) * 2.0**64).astype(np.uint64)
+    return np.where(shares < 0.5, low, _HIGHEST)
 
 
 def _check(

@@ -39,6 +39,8 @@ class PointsModule(RowsModule):
         seed: Seed of the order, of the points chosen and of their distortions, the same on all
             processes. None takes the one of ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        prefetch_factor: Batches that each worker has ready in memory, at least 1. None: 2. Only
+            with workers.
         drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
         subset: Train on a part of the training clouds only.
         val_size: Number of training clouds held out for validation: always the same ones, in
@@ -64,6 +66,7 @@ class PointsModule(RowsModule):
         num_workers: int = 4,
         seed: int | None = None,
         pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
         drop_last: bool = True,
         subset: Subset | None = None,
         val_size: int = 0,
@@ -74,6 +77,7 @@ class PointsModule(RowsModule):
             num_workers=num_workers,
             seed=seed,
             pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor,
             drop_last=drop_last,
             subset=subset,
             val_size=val_size,

@@ -52,7 +52,7 @@ class BoxImages(FileImages):
             )
         longest = max(part.shape[1:])
         if max_side is None or longest <= max_side:
-            return part.contiguous()
+            return part.clone()  # without the rest of the image
         size = [max(1, round(side * max_side / longest)) for side in part.shape[1:]]
         return F.resize(part, size, F.InterpolationMode.BICUBIC, antialias=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.lists import find_listed
-from lit_ssl.datamodules.selection.stratified_split import stratified_split
+from lit_ssl.datamodules.selection.stratified_split import others, stratified_split
 from lit_ssl.datamodules.selection.subset import Subset
 from lit_ssl.datamodules.selection.units import Units
 from lit_ssl.errors import InputError
@@ -121,7 +121,9 @@ class Partition:
         """Return the positions in the training split, as it is used, of the rows of a subset."""
         self._divide()
         chosen = self._chosen(subset, self._used_units)
-        return np.flatnonzero(np.isin(self._used, self._units.rows_of(chosen)))
+        picked = np.zeros(self._units.num_rows, dtype=bool)
+        picked[self._units.rows_of(chosen)] = True
+        return np.flatnonzero(picked[self._used])
 
     def size_before(self, split: Split) -> int:
         """Return how many rows a split was chosen from: all that the data set has of it."""
@@ -183,4 +185,4 @@ class Partition:
         if self._val_file is None:
             return stratified_split(outline.labels, self._val_size, _SPLIT_SEED, self._unit_name)
         listed = find_listed(self._val_file, outline, self._unit_name)
-        return np.setdiff1d(np.arange(len(outline)), listed), listed
+        return others(len(outline), listed), listed

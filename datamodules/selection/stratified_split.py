@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lit_ssl.datamodules.selection.by_class import rows_by_class
 from lit_ssl.errors import InputError
 from lit_ssl.seeding import keyed_permutation
 
-__all__ = ["choose_per_class", "proportional_counts", "stratified_split"]
+__all__ = ["choose_per_class", "others", "proportional_counts", "stratified_split"]
 
 
 def choose_per_class(labels: np.ndarray, count: Callable[[int], int], seed: int) -> np.ndarray:
@@ -23,10 +24,11 @@ def choose_per_class(labels: np.ndarray, count: Callable[[int], int], seed: int)
     Returns:
         int64 indices of the chosen samples, ascending.
     """
-    order = keyed_permutation(len(labels), seed)
-    shuffled = labels[order]
-    chosen = [order[shuffled == name][: count(int(name))] for name in np.unique(labels)]
-    return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *chosen]))
+    shuffled = keyed_permutation(len(labels), seed)
+    order, classes, sizes = rows_by_class(labels[shuffled])
+    wanted = np.array([count(name) for name in classes.tolist()], dtype=np.int64)
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # in its class
+    return np.sort(shuffled[order[place < np.repeat(wanted, sizes)]])
 
 
 def proportional_counts(labels: np.ndarray, total: int) -> dict[int, int]:
@@ -71,4 +73,11 @@ def stratified_split(
         )
     counts = proportional_counts(labels, held_out)
     chosen = choose_per_class(labels, counts.__getitem__, seed)
-    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+    return others(len(labels), chosen), chosen
+
+
+def others(count: int, rows: np.ndarray) -> np.ndarray:
+    """Return all of ``0 ... count - 1`` that are not among some rows, ascending: int64."""
+    is_other = np.ones(count, dtype=bool)
+    is_other[rows] = False
+    return np.flatnonzero(is_other)

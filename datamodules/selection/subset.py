@@ -143,7 +143,9 @@ def _check_class_sizes(
 
 def _select_listed(path: str, rows: Rows, allowed: np.ndarray, inputs: str) -> np.ndarray:
     chosen = find_listed(path, rows, inputs)
-    held_out = np.setdiff1d(chosen, allowed)
+    is_allowed = np.zeros(len(rows), dtype=bool)
+    is_allowed[allowed] = True
+    held_out = chosen[~is_allowed[chosen]]
     if len(held_out):
         raise InputError(
             f"{len(held_out)} of the {len(chosen)} {inputs} in {path} are held out for validation."

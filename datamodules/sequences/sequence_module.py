@@ -37,6 +37,8 @@ class SequenceModule(RowsModule):
         seed: Seed of the order, the same on all processes. None takes the one of
             ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        prefetch_factor: Batches that each worker has ready in memory, at least 1. None: 2. Only
+            with workers.
         drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
         subset: Train on a part of the training sequences only.
         val_size: Number of training sequences held out for validation: always the same ones, in
@@ -66,6 +68,7 @@ class SequenceModule(RowsModule):
         num_workers: int = 0,
         seed: int | None = None,
         pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
         drop_last: bool = True,
         subset: Subset | None = None,
         val_size: int = 0,
@@ -76,6 +79,7 @@ class SequenceModule(RowsModule):
             num_workers=num_workers,
             seed=seed,
             pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor,
             drop_last=drop_last,
             subset=subset,
             val_size=val_size,

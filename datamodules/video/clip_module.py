@@ -58,6 +58,8 @@ class VideoDataModule(RowsModule, ABC):
         seed: Seed of the order, the clips and the crops, the same on all processes. None takes the
             one of ``seed_everything`` (``PL_GLOBAL_SEED``), or else 0.
         pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        prefetch_factor: Batches that each worker has ready in memory, at least 1. None: 2. Only
+            with workers.
         drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
         subset: Train on a part of the training videos only.
         val_size: Number of training videos held out for validation: always the same ones, in
@@ -95,6 +97,7 @@ class VideoDataModule(RowsModule, ABC):
         num_workers: int = 4,
         seed: int | None = None,
         pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
         drop_last: bool = True,
         subset: Subset | None = None,
         val_size: int = 0,
@@ -105,6 +108,7 @@ class VideoDataModule(RowsModule, ABC):
             num_workers=num_workers,
             seed=seed,
             pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor,
             drop_last=drop_last,
             subset=subset,
             val_size=val_size,

@@ -66,7 +66,7 @@ class FrameImages(Images):
             clip = self.clips.read_clip(int(self.videos[index]), self.frames[index : index + 1])
         except CorruptVideoError as error:
             raise CorruptImageError(str(error)) from error
-        image = torch.from_numpy(clip[0]).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(clip[0]).permute(2, 0, 1)
         longer = max(image.shape[1:])
         if max_side is None or longer <= max_side:
             return image

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from lit_ssl.metrics.circuit import degree_entropy as degree_entropy
     from lit_ssl.metrics.circuit import link_density as link_density
     from lit_ssl.metrics.circuit import mean_link as mean_link
+    from lit_ssl.metrics.collapse import FeatureSums as FeatureSums
     from lit_ssl.metrics.collapse import assignment_entropy as assignment_entropy
     from lit_ssl.metrics.collapse import feature_std as feature_std
+    from lit_ssl.metrics.collapse import feature_std_from_sums as feature_std_from_sums
     from lit_ssl.metrics.collapse import rankme as rankme
+    from lit_ssl.metrics.collapse import rankme_from_gram as rankme_from_gram
     from lit_ssl.metrics.collapse import used_prototypes as used_prototypes
     from lit_ssl.metrics.groups import GroupAccuracy as GroupAccuracy
     from lit_ssl.metrics.groups import GroupScores as GroupScores

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from lit_ssl.datamodules import ClassStratifiedSampler
+from lit_ssl.datamodules.loading import stratified
+from lit_ssl.seeding import Stream, hash_integers, keyed_permutation
 
 
 def batches(sampler):
@@ -143,3 +145,46 @@ def test_wrong_arguments_are_named():
         make(labels, world=2)
     with pytest.raises(ValueError, match=r"classes_per_batch is 3, .* over 2 processes.*: false"):
         make(labels, world=2, unique_classes_per_rank=True)
+
+
+def drawn_by_sorting(sampler, labels, epoch, step):
+    """What a batch has by definition: of each class the images with the smallest keys, in turn."""
+    turns, turn = divmod(step, len(sampler.classes) // sampler.classes_per_batch)
+    order = keyed_permutation(
+        len(sampler.classes), sampler.seed, Stream.SUPPORT_CLASSES, epoch, turns
+    )
+    chosen = order[turn * sampler.classes_per_batch :][: sampler.classes_per_batch]
+    columns = []
+    for name in sampler.classes[chosen]:
+        images = np.flatnonzero(labels == name)
+        keys = hash_integers(sampler.seed, Stream.SUPPORT_IMAGES, epoch, step, images)
+        columns.append(np.resize(images[np.argsort(keys)], sampler.images_per_class))
+    return np.stack(columns, axis=1).ravel()
+
+
+@pytest.mark.parametrize("limits", ["usual", "too low"])
+@pytest.mark.parametrize("images", [1, 5, 40])
+@pytest.mark.filterwarnings("ignore:.*fewer labelled images:UserWarning")
+def test_the_images_are_those_with_the_smallest_keys_of_their_class(images, limits, monkeypatch):
+    generator = np.random.default_rng(images)
+    labels = np.concatenate([np.repeat(np.arange(6), (1, 4, 60, 700, 5, 3000))] * 2)
+    generator.shuffle(labels)
+    monkeypatch.setattr(stratified, "_PIECE", 500)  # classes lie in several pieces
+    if limits == "too low":
+        monkeypatch.setattr(
+            stratified, "_limits", lambda sizes, wanted: np.full(len(sizes), 2**59, dtype=np.uint64)
+        )
+    sampler = make(labels, images_per_class=images, classes_per_batch=4, seed=7)
+    for epoch, step in [(0, 0), (0, 3), (2, 1)]:
+        expected = drawn_by_sorting(sampler, labels, epoch, step)
+        assert np.array_equal(sampler.draw(epoch, step)[0], expected)
+
+
+def test_a_large_class_is_not_sorted(monkeypatch):
+    sorted_at_once = []
+    lexsort = np.lexsort
+    monkeypatch.setattr(
+        stratified.np, "lexsort", lambda keys: sorted_at_once.append(len(keys[0])) or lexsort(keys)
+    )
+    make(np.arange(100_000) % 10).draw(0, 0)
+    assert sum(sorted_at_once) < 1000

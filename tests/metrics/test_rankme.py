@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from lit_ssl.metrics import assignment_entropy, feature_std, rankme, used_prototypes
+from lit_ssl.metrics import (
+    FeatureSums,
+    assignment_entropy,
+    feature_std,
+    feature_std_from_sums,
+    rankme,
+    rankme_from_gram,
+    used_prototypes,
+)
 
 
 def orthonormal(rows, columns, seed=0):
@@ -54,3 +62,49 @@ def test_used_prototypes_and_entropy():
     assert used_prototypes(assignments).item() == 2
     assert assignment_entropy(torch.full((8,), 1 / 8)).item() == pytest.approx(math.log(8))
     assert assignment_entropy(torch.tensor([1.0, 0.0])).item() == 0
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-5, 1e-4, 1e-3])
+def test_gram_matrix_shows_collapsed_spectra_as_singular_values_do(rank, noise):
+    generator = torch.Generator().manual_seed(rank)
+    spread = torch.randn(512, rank, generator=generator) @ torch.randn(
+        rank, 64, generator=generator
+    )
+    features = spread + noise * torch.randn(512, 64, generator=generator)
+    sums = FeatureSums.of(features)
+    found = rankme_from_gram(sums.gram, sums.rows).item()
+    assert found == pytest.approx(rankme(features).item(), rel=1e-7 if noise else 1e-5)
+    spread_found = feature_std_from_sums(sums).item()
+    assert spread_found == pytest.approx(feature_std(features).item(), rel=1e-5, abs=1e-6)
+
+
+def test_gram_matrix_counts_no_more_singular_values_than_rows():
+    features = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    sums = FeatureSums.of(features)
+    assert rankme_from_gram(sums.gram, 5, eps=1e-3).item() == pytest.approx(
+        rankme(features, eps=1e-3).item(), rel=1e-6
+    )
+
+
+def test_sums_of_parts_add_up_to_those_of_all_rows():
+    features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    flat = FeatureSums.of(features[:13]).flat() + FeatureSums.of(features[13:]).flat()
+    together = FeatureSums.from_flat(flat, 4)
+    torch.testing.assert_close(together.gram, features.double().T @ features.double())
+    assert together.rows == 20
+    assert feature_std_from_sums(together).item() == pytest.approx(feature_std(features).item())
+
+
+def test_gram_matrices_that_tell_nothing():
+    zeros = FeatureSums.of(torch.zeros(4, 3))
+    assert rankme_from_gram(zeros.gram, zeros.rows).item() == 0
+    same = FeatureSums.of(torch.ones(4, 3))
+    assert feature_std_from_sums(same).item() == pytest.approx(0, abs=1e-6)
+    bad = FeatureSums.of(torch.tensor([[1.0, math.inf], [1.0, 1.0]]))
+    assert rankme_from_gram(bad.gram, bad.rows).isnan()
+    assert feature_std_from_sums(bad).isnan()
+    with pytest.raises(ValueError, match=r"float64 matrix, got torch.float32"):
+        rankme_from_gram(torch.eye(3), 3)
+    with pytest.raises(ValueError, match=r"matrix \[D, D\], got \[3, 2\]"):
+        rankme_from_gram(torch.zeros(3, 2, dtype=torch.float64), 3)
