@@ -98,8 +98,8 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
         if self.num_attributes is None:
             self._make_stage(data.num_attributes)
         self.quality = PredictorQuality(self.num_classes, self.first.num_attributes)
+        refuse_sharding(self, stage)
         if stage == "fit":
-            refuse_sharding(self)
             check_attributes(data)
 
     def forward(self, inputs: Any) -> Tensor:

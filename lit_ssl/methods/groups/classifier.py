@@ -173,8 +173,8 @@ class GroupRobustClassifier(GroupEvaluation):
                 f"{data.num_classes} and {data.num_attributes}"
             )
         self.set_metrics(data)
+        refuse_sharding(self, stage)
         if stage == "fit":
-            refuse_sharding(self)
             self._stage = None
             self.check_data(data)
 
