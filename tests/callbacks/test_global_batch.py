@@ -71,9 +71,16 @@ def test_a_scheduler_that_changes_it(caplog):
 
 
 def test_batches_without_a_size(caplog):
+    class Batches:
+        def __iter__(self):
+            yield (torch.randn(3, 32),)
+
+        def __len__(self):
+            return 1
+
     class Single(Model):
         def train_dataloader(self):
-            return [(torch.randn(3, 32),)]
+            return Batches()
 
     assert lines(caplog, model=Single()) == ([], [])
     said, warned = lines(caplog, recipe=8, model=Single())
