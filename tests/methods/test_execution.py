@@ -245,25 +245,25 @@ class _Keep(pl.Callback):
             torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("strategy", ["ddp_spawn", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "local"])
 def test_two_processes_train_compiled_blocks(tiny, tmp_path, strategy):
-    chosen: Any = strategy
-    if strategy == "slow":
-        from lit_ssl.strategies import LocalSGDStrategy
-
-        chosen = LocalSGDStrategy(sync_every=1, start_method="spawn")
     found = {}
-    for devices in (1, 2):
-        path = tmp_path / f"{devices}.pt"
-        compiled = Compiled(compile="none" if devices == 1 else "blocks")
-        options = {"devices": devices, "strategy": chosen if devices > 1 else "auto"}
-        trainer = tiny.trainer(callbacks=[compiled, _Keep(path)], **options)
-        trainer.fit(classifier(), DataLoader(Images(), batch_size=4 // devices, shuffle=False))
-        found[devices] = torch.load(path)
-    assert found[2][1] > 0
-    for name, value in found[2][0].items():
-        torch.testing.assert_close(value, found[1][0][name], rtol=1e-4, atol=1e-5)
+    for mode in ("none", "blocks"):
+        chosen: Any = strategy
+        if strategy == "local":
+            from lit_ssl.strategies import LocalSGDStrategy
+
+            chosen = LocalSGDStrategy(sync_every=2, start_method="spawn")
+        callbacks = [Compiled(compile=mode), _Keep(tmp_path / f"{mode}.pt")]
+        trainer = tiny.trainer(devices=2, strategy=chosen, callbacks=callbacks)
+        trainer.fit(classifier(), DataLoader(Images(), batch_size=2, shuffle=False))
+        found[mode] = torch.load(tmp_path / f"{mode}.pt")
+    assert found["none"][1] == 0
+    assert found["blocks"][1] > 0
+    for name, value in found["blocks"][0].items():
+        torch.testing.assert_close(value, found["none"][0][name], rtol=1e-4, atol=1e-5)
 
 
 # refusals
