@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from timm import create_model, is_model, list_models
-from timm.layers import Attention, DropPath, PatchEmbed, trunc_normal_
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.layers import DropPath, PatchEmbed, trunc_normal_
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +17,7 @@ from lit_ssl.errors import InputError, InputTypeError, did_you_mean
 from lit_ssl.models.backbones import conv_stem  # noqa: F401 - registers its names with timm
 from lit_ssl.models.backbones.class_token import class_token_problem
 from lit_ssl.models.backbones.fetching import fetching, without_weights
+from lit_ssl.models.backbones.queried_block import QueriedBlock, with_queried_blocks
 
 __all__ = ["ClassTokenViT", "draw_kept_patches", "keep_count"]
 
@@ -66,12 +67,14 @@ class ClassTokenViT(nn.Module):
 
     - dropped patches are removed *before* the patch projection, so they cost nothing at all;
     - the last block computes only the class token's query: nothing else of it is used;
+    - in bfloat16 on the CPU attention is written out, which is faster there;
     - any image size is accepted: borders that do not fill a patch are cropped, and positions are
       interpolated bicubically **without** antialiasing, as MSN's reference code does. (timm's
       resampling antialiases, which moves the positions of a 96 px view by several standard errors.)
 
     Args:
-        vit: a timm VisionTransformer with a class token.
+        vit: a timm VisionTransformer with a class token; its standard blocks become
+            :class:`~lit_ssl.models.backbones.queried_block.QueriedBlock`, which compute the same.
         any_pooling: take the class token also of a network that pools otherwise; only features
             before the final norm are its own then.
 
@@ -87,15 +90,13 @@ class ClassTokenViT(nn.Module):
         problem = class_token_problem(vit, any_pooling)
         if problem is not None:
             raise InputTypeError(f"{_NEEDED} with a class token, and {problem}; {_INSTEAD}")
-        self.vit = vit
+        self.vit = with_queried_blocks(vit)
         self.embed_dim: int = vit.embed_dim
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
-        self.class_token_row = ClassTokenRow()
 
     def blocks_to_compile(self) -> list[nn.Module]:
-        """The blocks as they are called: of the last one only the class token's row is computed."""
-        *blocks, last = self.vit.blocks
-        return [*blocks, self.class_token_row if _is_plain(last) else last]
+        """The blocks, all of which are called as modules."""
+        return list(self.vit.blocks)
 
     @classmethod
     def create(
@@ -162,20 +163,18 @@ class ClassTokenViT(nn.Module):
         collected = []
         for index, block in enumerate(all_blocks):
             last = index == len(all_blocks) - 1
-            if last and _is_plain(block):
-                x = self._run(self.class_token_row, block, x)
-            else:
-                x = self._run(_call, block, x)
+            x = self._run(block, x, last and isinstance(block, QueriedBlock))
             if index >= len(all_blocks) - blocks:
                 collected.append(x[:, 0])
         if norm and blocks == 1:
             return self.vit.fc_norm(self.vit.norm(collected[0]))  # one of them does nothing
         return torch.cat(collected, dim=1)
 
-    def _run(self, function: Any, block: nn.Module, x: Tensor) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, class_token_alone: bool) -> Tensor:
+        options = {"queries": 1} if class_token_alone else {}
         if self.vit.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, block, x, use_reentrant=False)
-        return function(block, x)
+            return checkpoint(block, x, use_reentrant=False, **options)
+        return block(x, **options)
 
     def _embed(self, images: Tensor, keep: Tensor | None) -> Tensor:
         """Patches (the kept ones), positions and prefix tokens: ``[B, prefix + n, D]``."""
@@ -296,47 +295,6 @@ def _gather(tokens: Tensor, keep: Tensor) -> Tensor:
     if keep.ndim == 1:
         return tokens[:, keep]
     return tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
-def _call(block: nn.Module, x: Tensor) -> Tensor:
-    return block(x)
-
-
-def _is_plain(block: nn.Module) -> bool:
-    """Whether a block is timm's standard one, whose class-token row can be computed alone."""
-    return (
-        type(block) is Block
-        and type(block.attn) is Attention
-        and getattr(block.attn, "gate", None) is None
-    )
-
-
-class ClassTokenRow(nn.Module):
-    """:func:`_class_token_block` as a module without parameters, which can be compiled in place."""
-
-    def forward(self, block: Block, x: Tensor) -> Tensor:
-        """The class-token row ``[B, 1, D]`` of a standard block."""
-        return _class_token_block(block, x)
-
-
-def _class_token_block(block: Block, x: Tensor) -> Tensor:
-    """The class-token row ``[B, 1, D]`` of a standard block: one query, all keys and values."""
-    attn: Any = block.attn  # parts of a module are known only at run time
-    batch, tokens, _ = x.shape
-    normed = block.norm1(x)
-    width = attn.qkv.weight.shape[0] // 3
-    bias = attn.qkv.bias
-    q = F.linear(normed[:, :1], attn.qkv.weight[:width], None if bias is None else bias[:width])
-    kv = F.linear(normed, attn.qkv.weight[width:], None if bias is None else bias[width:])
-    q = attn.q_norm(q.view(batch, 1, attn.num_heads, -1).transpose(1, 2))
-    k, v = kv.view(batch, tokens, 2, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    dropout = attn.attn_drop.p if attn.training else 0.0
-    out = F.scaled_dot_product_attention(q, attn.k_norm(k), v, dropout_p=dropout)
-    out = out.transpose(1, 2).reshape(batch, 1, width)
-    if hasattr(attn, "norm"):
-        out = attn.norm(out)
-    x = x[:, :1] + block.drop_path1(block.ls1(attn.proj_drop(attn.proj(out))))
-    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
 def without_drop_path(module: nn.Module) -> nn.Module:

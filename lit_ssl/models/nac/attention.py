@@ -7,16 +7,17 @@ from typing import Literal, NamedTuple
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lit_ssl.errors import InputError, check_choice
+from lit_ssl.models.backbones.attention import attention
 from lit_ssl.models.nac.kernel import SignatureKernel
 from lit_ssl.models.nac.modulated import LayerScale, ModulatedFFN, ModulatedLinear, Modulation
 
 __all__ = ["Backend", "KernelAttention", "Modules", "Propagator", "attend", "join", "split_heads"]
 
 Backend = Literal["sdpa", "math"]
-"""``sdpa``: torch's fused attention; ``math``: written out, for all dtypes and devices."""
+"""``sdpa``: torch's fused attention where it is faster (:mod:`lit_ssl.models.backbones.attention`);
+``math``: written out, for all dtypes and devices."""
 
 _EPS = 1e-5
 
@@ -84,7 +85,7 @@ def attend(
     if bias is not None:
         bias = bias[:, None] if bias.dtype == torch.bool else bias[:, None].to(query.dtype)
     if backend == "sdpa":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
+        return attention(query, key, value, mask=bias, scale=scale)
     scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if bias is not None and bias.dtype == torch.bool:
         scores = scores.masked_fill(~bias, -torch.inf)

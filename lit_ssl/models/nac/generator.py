@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from lit_ssl.errors import InputError
+from lit_ssl.models.backbones.attention import attention
 from lit_ssl.models.nac.tokenizers.tokens import with_first_token
 
 __all__ = ["TextCircuitGenerator", "check_generator"]
@@ -199,5 +199,5 @@ class _ReadText(nn.Module):
         key, value = (x.unflatten(-1, heads).transpose(1, 2) for x in (key, value))
         query = query.expand(tokens.shape[0], -1, -1, -1)  # the same for every text
         seen = None if mask is None else with_first_token(mask)[:, None, None]
-        read = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        read = attention(query, key, value, mask=seen)
         return queries + self.out(read.transpose(1, 2).flatten(2))
