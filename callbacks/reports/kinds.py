@@ -49,6 +49,7 @@ class Kind(NamedTuple):
         supports: Of the labelled images, for soft nearest neighbours.
         asked: Of the evaluated split, for soft nearest neighbours.
         bank_labels: Of all images of the bank, −1 where unknown.
+        supports_are_bank: Whether the supports are the bank, by the same method of the module.
     """
 
     bank: ShardedFeatures | None
@@ -56,6 +57,7 @@ class Kind(NamedTuple):
     supports: ShardedFeatures | None
     asked: ShardedFeatures | None
     bank_labels: Tensor | None
+    supports_are_bank: bool
 
 
 class TooManyPixelsError(RefusedPassError):
@@ -87,7 +89,8 @@ def collect_kind(asked: Asked, source: Source, classes: int) -> Kind:
     if asked.supports is not None:
         supports = known(asked.supports, asked.embedding)
         answers = known(asked.queries, asked.embedding)
-    return Kind(bank, queries, supports, answers, labels)
+    are_bank = asked.bank and (asked.supports, asked.embedding) == ("bank", asked.method)
+    return Kind(bank, queries, supports, answers, labels, are_bank)
 
 
 def network_source(trainer: pl.Trainer, module: pl.LightningModule) -> Source:

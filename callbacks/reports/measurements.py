@@ -88,7 +88,7 @@ class Measurements:
                 values |= self._low_shot(bank, queries, classes, device, rows, once)
         if kind.supports is not None and kind.asked is not None:
             # Lists are places in the bank; other supports know nothing of them.
-            shared = rows if kind.supports is kind.bank else {}
+            shared = rows if kind.supports_are_bank else {}
             values |= self._soft_nn(kind.supports, kind.asked, classes, shared)
         return values
 

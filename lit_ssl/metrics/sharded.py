@@ -36,6 +36,7 @@ class ShardedFeatures:
     ) -> None:
         self.labels = labels
         self.device = torch.device(device)
+        self._is_on_rank_zero = self._is_everywhere = False  # the same on every process
         self._hold(stored, places, numbers)
 
     def __len__(self) -> int:
@@ -108,14 +109,18 @@ class ShardedFeatures:
 
     def _gathered(self, only_rank_zero: bool) -> Tensor | None:
         if not is_distributed():
-            return self.stored if self._in_order else self.stored[self.places]
+            if not self._in_order:
+                self._hold(self.stored[self.places], self.numbers, self.numbers)
+            return self.stored
         gets = not only_rank_zero or process_rank() == 0
-        whole = torch.empty(len(self) if gets else 0, self.width)
-        for numbers, features in self.pieces(only_rank_zero):
-            whole[numbers] = features.cpu()
-        if gets:  # what was held is a part of it, and is let go
-            self._hold(whole, self.numbers, self.numbers)
-        return whole if gets else None
+        if not (self._is_everywhere or (only_rank_zero and self._is_on_rank_zero)):
+            whole = torch.empty(len(self) if gets else 0, self.width)
+            for numbers, features in self.pieces(only_rank_zero):
+                whole[numbers] = features.cpu()
+            if gets:  # what was held is a part of it, and is let go
+                self._hold(whole, self.numbers, self.numbers)
+            self._is_on_rank_zero, self._is_everywhere = True, not only_rank_zero
+        return self.stored if gets else None
 
     def _hold(self, stored: Tensor, places: Tensor, numbers: Tensor) -> None:
         self.stored, self.places, self.numbers = stored, places, numbers

@@ -63,7 +63,8 @@ def measured(split):
         asked = split(queries, torch.zeros(len(queries), dtype=torch.int64))
         found[kind, "knn"] = sharded_knn(split(bank, labels), asked, CLASSES, k=7, top=5)
         found[kind, "k capped"] = sharded_knn(split(bank, labels), asked, CLASSES, k=500, top=5)
-        found[kind, "soft"] = sharded_soft_nn(split(bank, labels), asked, CLASSES, 0.1, top=5)
+        if kind != "tied":  # sums in another order may rank equal classes in another one
+            found[kind, "soft"] = sharded_soft_nn(split(bank, labels), asked, CLASSES, 0.1, top=5)
         few = torch.arange(3, 97, 31)
         found[kind, "few"] = sharded_knn(split(bank, labels).pick(few), asked, CLASSES, k=2)
         found[kind, "picked"] = split(bank, labels).pick(few).everywhere()
@@ -73,7 +74,10 @@ def measured(split):
     whole = shards.on_rank_zero()
     asked = split(problem("tied")[2], torch.zeros(41, dtype=torch.int64))
     found["after gathering"] = sharded_knn(shards, asked, CLASSES, k=7, top=5)
-    found["copies"] = whole is not None and whole.data_ptr() != shards.stored.data_ptr()
+    assert whole is None or whole.data_ptr() == shards.stored.data_ptr()  # no second copy
+    again = shards.everywhere()
+    assert shards.everywhere().data_ptr() == again.data_ptr()
+    assert shards.on_rank_zero() is None or torch.equal(again, shards.on_rank_zero())
     return found
 
 
@@ -118,11 +122,13 @@ def test_three_processes_find_what_one_finds(processes, alone, layout):
 def test_one_process_finds_what_the_plain_functions_find(alone, kind):
     bank, labels, queries = problem(kind)
     assert torch.equal(alone[kind, "knn"], knn_predict(bank, labels, queries, CLASSES, 7, top=5))
+    assert torch.equal(alone[kind, "rank zero"].nan_to_num(), bank.nan_to_num())
+    if kind == "tied":
+        return
     probs = soft_nearest_neighbor(queries, bank, labels, 0.1, CLASSES)
     lost = probs.isnan().any(dim=1)
     assert torch.equal(alone[kind, "soft"][~lost, 0], probs[~lost].argmax(1))
     assert (alone[kind, "soft"][lost] == -2).all()
-    assert torch.equal(alone[kind, "rank zero"].nan_to_num(), bank.nan_to_num())
 
 
 def test_of_equally_similar_rows_the_earlier_count(monkeypatch):
