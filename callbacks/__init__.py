@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator as RepresentationEvaluator
     from lit_ssl.callbacks.evaluators.features import Features as Features
     from lit_ssl.callbacks.evaluators.features import extract_features as extract_features
+    from lit_ssl.callbacks.evaluators.features import shard_features as shard_features
     from lit_ssl.callbacks.evaluators.grounding import Grounding as Grounding
     from lit_ssl.callbacks.evaluators.knn import KNNEvaluator as KNNEvaluator
     from lit_ssl.callbacks.evaluators.linear_probe import (

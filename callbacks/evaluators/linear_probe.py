@@ -147,11 +147,13 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         if _is_local(trainer) and is_distributed():
             head = copy.deepcopy(head)
             _average_(head, [])
-        queries = self.labelled(trainer, pl_module, split)
+        queries = self.sharded(trainer, pl_module, split)
+        rows = queries.on_rank_zero()
 
         def compute() -> dict[str, float]:
+            assert rows is not None
             with torch.no_grad():
-                scores = head(queries.features.to(pl_module.device)).cpu()
+                scores = head(rows.to(pl_module.device)).cpu()
             right = count_right(scores, queries.labels)
             return {"linear_acc1": (right / len(queries.labels)).item()}
 
