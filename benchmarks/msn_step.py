@@ -1,14 +1,20 @@
-"""MSN's training step against the plain way to write it, on the same network, in one run.
+"""MSN's training step against other ways to write it, at the same sizes, in one run.
 
-The plain way projects all patches and drops the hidden ones afterwards, runs the last block on all
-tokens, writes the loss on probabilities as in the paper, and moves the target network parameter by
-parameter. Both ways do forward, backward, AdamW and the EMA update on the same views.
+- ``reference``: in the style of the paper's code, with its attention written out;
+- ``lightly``: lightly's building blocks as in its example, which also masks the focal views, a
+  tenth less to compute; ``lightly +``: without that; where it is installed (pip install lightly);
+- ``plain``: as one writes it down today, with torch's fused attention;
+- ``ours``: what ``MSN.training_step`` and ``MSN.optimizer_step`` are made of.
+
+All do forward, backward, AdamW and the average of the target network on the same views.
 
     python benchmarks/msn_step.py                       # CPU, a ViT-Ti/16
+    python benchmarks/msn_step.py --profile             # shares of the time in ours
     python benchmarks/msn_step.py --device cuda --backbone vit_small_patch16_224 \
         --batch 32 64 128 --precision bf16 fp32 --compile
 
-Times are medians of interleaved repeats; the ratio is plain / ours (above 1: ours is faster).
+Times are medians of interleaved repeats, on a CPU those of the processor (summed over threads) and,
+in brackets, those on the clock. A ratio is the processor's time / ours, above 1: ours is faster.
 """
 
 from __future__ import annotations
@@ -17,86 +23,27 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from msn_peers import LightlyStep, PlainStep, ReferenceStep, WholeFocalStep
+from torch import Tensor
 
 from lit_ssl import MSN
+from lit_ssl.models import ema_update_
+from lit_ssl.optim.clipping import clip_grad_norm_
 
-
-class PlainStep:
-    """The step as one would write it down from the paper."""
-
-    def __init__(self, module: MSN, mask_ratio: float) -> None:
-        self.module, self.mask_ratio = module, mask_ratio
-        trained = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.04)
-
-    def encode(self, network: nn.Module, head: nn.Module, images: Tensor, drop: float) -> Tensor:
-        vit = network.vit
-        x = vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
-        first, positions = network.positions(*network.grid(*images.shape[-2:]))
-        x = x + positions
-        if drop:
-            keep = torch.randperm(x.shape[1], device=x.device)[: int(x.shape[1] * (1 - drop))]
-            x = x[:, keep]
-        x = torch.cat([(vit.cls_token + first).expand(len(x), -1, -1), x], dim=1)
-        for block in vit.blocks:
-            x = block(x)
-        return head(vit.norm(x)[:, 0])
-
-    def loss(self, anchors: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
-        anchors, targets, prototypes = (
-            F.normalize(x.float(), dim=1) for x in (anchors, targets, prototypes)
-        )
-        probs = F.softmax(anchors @ prototypes.T / 0.1, dim=1)
-        with torch.no_grad():
-            target = F.softmax(targets @ prototypes.T / 0.1, dim=1) ** 4
-            target = target / target.sum(1, keepdim=True)
-            q = target.T
-            q = q / q.sum()
-            for _ in range(3):
-                q = q / q.sum(1, keepdim=True) / q.shape[0]
-                q = q / q.sum(0, keepdim=True) / q.shape[1]
-            target = (q * q.shape[1]).T
-        target = target.repeat(len(probs) // len(target), 1)
-        cross_entropy = -(target * torch.log(probs)).sum(1).mean()
-        mean = probs.mean(0)
-        return cross_entropy + (mean * torch.log(mean)).sum()
-
-    def __call__(self, views: list[Tensor]) -> None:
-        m = self.module
-        large, small = views
-        with torch.no_grad():
-            target = self.encode(m.target_backbone, m.target_head, large[:, 0], 0.0)
-        z = [
-            self.encode(m.backbone, m.projection_head, large[:, 1], self.mask_ratio),
-            self.encode(m.backbone, m.projection_head, torch.cat(list(small.unbind(1))), 0.0),
-        ]
-        loss = self.loss(torch.cat(z), target, m.prototypes)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        with torch.no_grad():
-            pairs = zip(m.target_backbone.parameters(), m.backbone.parameters(), strict=True)
-            for slow, fast in pairs:
-                slow.mul_(0.996).add_(fast, alpha=0.004)
-            pairs = zip(m.target_head.parameters(), m.projection_head.parameters(), strict=True)
-            for slow, fast in pairs:
-                slow.mul_(0.996).add_(fast, alpha=0.004)
+Step = Callable[[list[Tensor]], None]
 
 
 class OurStep:
     """The pieces that ``MSN.training_step`` and ``MSN.optimizer_step`` are made of."""
 
     def __init__(self, module: MSN, mask_ratio: float) -> None:
-        from lit_ssl.models import ema_update_
-
-        self.module, self.mask_ratio, self.ema_update_ = module, mask_ratio, ema_update_
+        self.module, self.mask_ratio = module, mask_ratio
         trained = [p for p in module.parameters() if p.requires_grad]
-        fused = trained[0].is_cuda
-        self.optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.04, fused=fused)
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.04, fused=True)
+        self.clipped = [*module.backbone.parameters(), *module.projection_head.parameters()]
 
     def __call__(self, views: list[Tensor]) -> None:
         m = self.module
@@ -108,25 +55,27 @@ class OurStep:
         loss = m.loss(torch.cat(z), target, m.prototypes).loss
         self.optimizer.zero_grad()
         loss.backward()
+        clip_grad_norm_(self.clipped, 3.0)
         self.optimizer.step()
-        self.ema_update_(m.target_backbone, m.backbone, 0.996)
-        self.ema_update_(m.target_head, m.projection_head, 0.996)
+        ema_update_(m.target_backbone, m.backbone, 0.996)
+        ema_update_(m.target_head, m.projection_head, 0.996)
 
 
-def timed(step: Callable[[list[Tensor]], None], views: list[Tensor], autocast: bool) -> float:
-    """Seconds of one step."""
+def timed(step: Step, views: list[Tensor], autocast: bool) -> tuple[float, float]:
+    """Milliseconds of one step: of the processor, on the clock. On a GPU both are the clock's."""
     device = views[0].device
     if device.type == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    clock, processor = time.perf_counter(), time.process_time()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         step(views)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    passed = 1e3 * (time.perf_counter() - clock)
+    return (passed if device.type == "cuda" else 1e3 * (time.process_time() - processor)), passed
 
 
-def peak_memory(step: Callable, views: list[Tensor], autocast: bool) -> str:
+def peak_memory(step: Step, views: list[Tensor], autocast: bool) -> str:
     """Peak device memory of one step in GB ("-" on the CPU)."""
     if views[0].device.type != "cuda":
         return "-"
@@ -135,36 +84,99 @@ def peak_memory(step: Callable, views: list[Tensor], autocast: bool) -> str:
     return f"{torch.cuda.max_memory_allocated() / 1e9:.2f}"
 
 
-def run(options: argparse.Namespace, batch: int, precision: str, compiled: bool) -> None:
-    """Time both steps for one setting and print a row."""
-    device = torch.device(options.device)
-    views = [
+def make_steps(options: argparse.Namespace, device: torch.device, compiled: bool) -> dict:
+    """The steps by name, each with a network of its own."""
+    steps: dict[str, Step] = {}
+    if find_spec("lightly") and not compiled:
+        steps["lightly"] = LightlyStep(options.backbone, options.mask_ratio, device)
+        steps["lightly +"] = WholeFocalStep(options.backbone, options.mask_ratio, device)
+    for name, kind in {"reference": ReferenceStep, "plain": PlainStep, "ours": OurStep}.items():
+        torch.manual_seed(0)
+        module = MSN(options.backbone, mask_ratio=options.mask_ratio).to(device).train()
+        step = kind(module, options.mask_ratio)
+        if compiled and name == "ours":
+            for part in (module.backbone, module.target_backbone):
+                for block in part.blocks_to_compile():
+                    block.compile()
+        elif compiled:
+            step.block = torch.compile(step.block)
+        steps[name] = step
+    return steps
+
+
+def make_views(options: argparse.Namespace, batch: int, device: torch.device) -> list[Tensor]:
+    """Two large and some small views of each image."""
+    return [
         torch.randn(batch, 2, 3, 224, 224, device=device),
         torch.randn(batch, options.focal, 3, 96, 96, device=device),
     ]
-    steps = {}
-    for name, kind in {"plain": PlainStep, "ours": OurStep}.items():
-        torch.manual_seed(0)
-        module = MSN(options.backbone, mask_ratio=options.mask_ratio).to(device).train()
-        if compiled:
-            for part in (module.backbone, module.target_backbone):
-                for block in part.vit.blocks:
-                    block.compile()
-        steps[name] = kind(module, options.mask_ratio)
-    autocast = precision == "bf16"
-    times: dict[str, list[float]] = {name: [] for name in steps}
+
+
+def run(options: argparse.Namespace, batch: int, precision: str, compiled: bool) -> None:
+    """Time all steps for one setting and print a row for each."""
+    device = torch.device(options.device)
+    views, autocast = make_views(options, batch, device), precision == "bf16"
+    steps = make_steps(options, device, compiled)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for repeat in range(options.repeats + options.warmup):
         for name, step in steps.items():
-            seconds = timed(step, views, autocast)
+            passed = timed(step, views, autocast)
             if repeat >= options.warmup:
-                times[name].append(seconds)
-    plain, ours = (statistics.median(times[name]) for name in ("plain", "ours"))
-    memory = [peak_memory(steps[name], views, autocast) for name in ("plain", "ours")]
-    print(
-        f"{batch:>5} {precision:>5} {compiled!s:>8} {plain * 1e3:>10.1f} {ours * 1e3:>9.1f} "
-        f"{plain / ours:>6.2f} {batch / ours:>9.1f} {memory[0]:>9} {memory[1]:>8}",
-        flush=True,
-    )
+                times[name].append(passed)
+    medians = {
+        name: [statistics.median(column) for column in zip(*rows, strict=True)]
+        for name, rows in times.items()
+    }
+    for name, (processor, clock) in medians.items():
+        ratio = processor / medians["ours"][0]
+        print(
+            f"{batch:>5} {precision:>5} {compiled!s:>8} {name:>10} {processor:>9.1f} "
+            f"[{clock:>7.1f}] {ratio:>6.2f} {1e3 * batch / clock:>9.1f} "
+            f"{peak_memory(steps[name], views, autocast):>8}",
+            flush=True,
+        )
+
+
+def matmul_speed(dtype: torch.dtype, device: torch.device) -> float:
+    """GFLOP/s of a plain product of two matrices of 2048 × 2048, the fastest of five."""
+    a = torch.randn(2048, 2048, device=device, dtype=dtype)
+    times = [timed(lambda views: a @ a, [a], False)[0] for _ in range(6)]
+    return 2 * 2048**3 / min(times) / 1e6
+
+
+def profile(options: argparse.Namespace, batch: int, precision: str) -> None:
+    """Where our step's time goes, and how fast its matrix products run."""
+    device, autocast = torch.device(options.device), precision == "bf16"
+    step, views = make_steps(options, device, False)["ours"], make_views(options, batch, device)
+    timed(step, views, autocast)
+    with torch.profiler.profile(with_flops=True) as record:
+        processor = sum(timed(step, views, autocast)[0] for _ in range(options.repeats))
+    events = [e for e in record.key_averages() if e.self_cpu_time_total > 0]
+    total = sum(e.self_cpu_time_total for e in events)
+    kinds = {
+        "matrix products of layers": ("aten::mm", "aten::addmm"),
+        "attention": ("scaled_dot_product", "aten::bmm", "aten::baddbmm", "softmax"),
+        "GELU": ("aten::gelu",),
+        "LayerNorm": ("layer_norm",),
+        "AdamW": ("fused_adamw", "AdamW.step"),
+        "average": ("lerp",),
+        "copies, sums": ("aten::copy_", "aten::add", "aten::cat", "aten::sum"),
+    }
+    left = list(events)
+    print(f"\nshares of our step, batch {batch}, {precision}")
+    for kind, names in kinds.items():
+        own = [e for e in left if any(e.key == n or n in e.key for n in names)]
+        left = [e for e in left if e not in own]
+        spent = sum(e.self_cpu_time_total for e in own)
+        speed = ""
+        if kind.startswith("matrix"):
+            done = sum(e.flops for e in own)
+            dtype = torch.bfloat16 if autocast else torch.float32
+            reached = done * total / spent / processor / 1e6  # the record's clock also waits
+            peak = matmul_speed(dtype, device)
+            speed = f"{reached:.0f} GFLOP/s, a plain product {peak:.0f}"
+        print(f"  {kind:<28}{spent / total:>7.1%}  {speed}")
+    print(f"  {'all else':<28}{sum(e.self_cpu_time_total for e in left) / total:>7.1%}")
 
 
 def main() -> None:
@@ -175,6 +187,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[4])
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--compile", action="store_true", help="time compiled blocks as well")
+    parser.add_argument("--profile", action="store_true", help="shares of the time in our step")
     parser.add_argument("--focal", type=int, default=10)
     parser.add_argument("--mask-ratio", type=float, default=0.15)
     parser.add_argument("--repeats", type=int, default=5)
@@ -187,11 +200,15 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.repeats} repeats"
     )
-    print("batch  prec compiled   plain ms   ours ms  ratio  images/s  plain GB  ours GB")
+    if not find_spec("lightly"):
+        print("lightly is not installed: left out")
+    print("batch  prec compiled       step        ms [  clock]  ratio  images/s  peak GB")
     for batch in options.batch:
         for precision in options.precision:
             for compiled in [False, True] if options.compile else [False]:
                 run(options, batch, precision, compiled)
+            if options.profile:
+                profile(options, batch, precision)
 
 
 if __name__ == "__main__":

@@ -148,9 +148,10 @@ def run(options: argparse.Namespace, size: int, precision: str) -> None:
             num_classes=options.classes,
             proj_output_dim=2048 if options.head else 128,
             use_prediction_head=options.head,
-            channels_last=name == "ours",
         )
         module = module.to(options.device).train()
+        if name == "ours":  # as Execution(channels_last=True)
+            module.backbone.to(memory_format=torch.channels_last)
         steps[name] = OurStep(module) if name == "ours" else PlainStep(module, options.classes)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(options.repeats + options.warmup):

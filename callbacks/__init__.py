@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.evaluators.low_shot import LowShotEvaluator as LowShotEvaluator
     from lit_ssl.callbacks.evaluators.soft_nn import SoftNNEvaluator as SoftNNEvaluator
     from lit_ssl.callbacks.exact_resume import ExactResume as ExactResume
+    from lit_ssl.callbacks.execution import Execution as Execution
     from lit_ssl.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
     from lit_ssl.callbacks.last_layer import LastLayerRefit as LastLayerRefit
     from lit_ssl.callbacks.last_validation import LastValidation as LastValidation

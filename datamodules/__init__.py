@@ -82,6 +82,12 @@ if TYPE_CHECKING:
     )
     from lit_ssl.datamodules.sequences.packed import PackedSequences as PackedSequences
     from lit_ssl.datamodules.sequences.sequence_module import SequenceModule as SequenceModule
+    from lit_ssl.datamodules.streaming.image_tars import (
+        ImageTarsDataModule as ImageTarsDataModule,
+    )
+    from lit_ssl.datamodules.streaming.streaming_images import (
+        StreamingImageDataModule as StreamingImageDataModule,
+    )
     from lit_ssl.datamodules.video.bdd100k import BDD100KVideoDataModule as BDD100KVideoDataModule
     from lit_ssl.datamodules.video.clip_module import VideoDataModule as VideoDataModule
     from lit_ssl.datamodules.video.files_module import VideoFilesModule as VideoFilesModule

@@ -73,6 +73,9 @@ class Stream(IntEnum):
     SHARD_SHUFFLE = 872  # which sample of the buffer is next
     SHARD_SET = 873  # which set of a mixture it is of
     SHARD_VIEW = 874  # and its view
+    SHARD_PLACES = 881  # shards of images: which training images lie together
+    CHUNK_ORDER = 882  # and in which order their chunks come in an epoch
+    CHUNK_WINDOW = 883  # and when each of their images does
     VIDEO_SCORES = 931  # scores of videos: clips, halves, bootstrap draws
     RANDOM_FEATURES = 932  # and the weights of the network that nobody trained
     STANDING_STATISTICS = 921  # the noise by which BatchNorm's statistics are estimated anew

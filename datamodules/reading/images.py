@@ -106,6 +106,13 @@ class Images(ABC):
     def select(self, rows: np.ndarray) -> Images:
         """Return the images at ``rows`` (int64 ``[N]``), in that order."""
 
+    def read_batch(self, rows: np.ndarray) -> Tensor | None:
+        """Return the images at ``rows`` (int64 ``[B]``) at once, as uint8 ``[B, C, H, W]``.
+
+        None: they are to be read one by one, as images of different sizes are.
+        """
+        return None
+
 
 class ArrayImages(Images):
     """Images of one size in memory.

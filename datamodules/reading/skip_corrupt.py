@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_ssl.datamodules.reading.decoding import CorruptImageError
-from lit_ssl.datamodules.reading.images import ArrayImages, Images
+from lit_ssl.datamodules.reading.images import Images
 from lit_ssl.errors import InputError
 
 __all__ = ["ImageReader", "ReadableRows"]
@@ -136,7 +136,7 @@ class ImageReader:
         return self._readable.read(index, read, self.name)
 
     def read_batch(self, rows: np.ndarray) -> Tensor | None:
-        """Return several images at once where they lie in memory in one size, else None.
+        """Return several images at once where they are of one size for sure, else None.
 
         Args:
             rows: int64 ``[B]``.
@@ -144,4 +144,4 @@ class ImageReader:
         Returns:
             uint8 ``[B, C, H, W]``.
         """
-        return self.images.read_batch(rows) if isinstance(self.images, ArrayImages) else None
+        return self.images.read_batch(rows)

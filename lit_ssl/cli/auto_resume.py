@@ -23,7 +23,9 @@ from lit_ssl.trainer.run_lock import RUN
 __all__ = ["Earlier", "earlier_run", "home_without_logger", "with_true_flag"]
 
 _CONFIG = "config.yaml"
-_NOT_COMPARED = ("ckpt_path",)  # what a resumed run may have otherwise
+# What a resumed run may have otherwise: how it is executed (old configurations say it elsewhere).
+_NOT_COMPARED = ("ckpt_path", "model.init_args.channels_last")
+_NOT_COMPARED_BELOW = "execution."
 _SHOWN = 3
 
 
@@ -49,9 +51,9 @@ def with_true_flag(words: Sequence[str]) -> list[str]:
 def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
     """The newest run with this configuration that is finished or has left a checkpoint, if any.
 
-    All that ``config.yaml`` keeps is compared but ``ckpt_path``, and the seed where a random one
-    was asked for. Runs with another configuration are left alone; a line says in what the newest of
-    them differs.
+    All that ``config.yaml`` keeps is compared but ``ckpt_path``, how the run is executed, and the
+    seed where a random one was asked for. Runs with another configuration are left alone; a line
+    says in what the newest of them differs.
 
     Args:
         config: That of the command, with all defaults, as plain values.
@@ -162,7 +164,11 @@ def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
     flat_here, flat_there = dict(_flat(here)), dict(_flat(there))
     if here.get("seed_everything") is True:  # a random one, which the other has written down
         flat_here["seed_everything"] = flat_there.get("seed_everything")
-    names = [name for name in {**flat_here, **flat_there} if name not in _NOT_COMPARED]
+    names = [
+        name
+        for name in {**flat_here, **flat_there}
+        if name not in _NOT_COMPARED and not name.startswith(_NOT_COMPARED_BELOW)
+    ]
     different = [
         f"{name} is {flat_here.get(name, 'not set')!r}, there {flat_there.get(name, 'not set')!r}"
         for name in names

@@ -46,6 +46,7 @@ __all__ = [
 _OFFERS_AND_NOTES = (
     "Tip: For seamless cloud",
     "TPU available: False",
+    "You are using a CUDA device",  # and should allow TF32: recipes do, by execution.float32_matmul
     "Loading `train_dataloader` to estimate",
 )
 _WARNINGS = (

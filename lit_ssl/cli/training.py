@@ -17,7 +17,14 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, RichModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lit_ssl.callbacks import ExactResume, FiniteGuard, LastCheckpoint, LastValidation, StepSeeder
+from lit_ssl.callbacks import (
+    ExactResume,
+    Execution,
+    FiniteGuard,
+    LastCheckpoint,
+    LastValidation,
+    StepSeeder,
+)
 from lit_ssl.checkpoints.classes import Names, class_paths
 from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.checkpoints.parsing import only_names
@@ -94,6 +101,7 @@ class LitSSLCLI(LightningCLI):
     - ``--ckpt_path last`` finds the newest whole checkpoint of earlier runs;
     - checkpoints are written by ``WholeCheckpointIO``, unless another plugin is given;
     - a model that takes ``num_classes`` gets the data module's, unless it is given;
+    - how a run is executed (compiled, channels_last, TF32) is ``--execution.…``, of ``Execution``;
     - always among the callbacks are ``ExactResume`` and ``StepSeeder``, so that resumed runs
       continue identically, ``LastCheckpoint`` and ``LastValidation``, so that the end of a fit is
       saved and validated, ``FiniteGuard``, which stops a fit that has diverged, ``LastingLogs``, so
@@ -143,7 +151,8 @@ class LitSSLCLI(LightningCLI):
     # parsing
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Let ``num_classes`` flow from the data module to models that take it."""
+        """Add how a run is executed; let ``num_classes`` flow from the data module to models."""
+        parser.add_lightning_class_args(Execution, "execution")
         parser.link_arguments(
             "data.num_classes",
             "model.init_args.num_classes",

@@ -217,6 +217,12 @@ def _video_score(words: Sequence[str]) -> None:
     run(words)
 
 
+def _shard(words: Sequence[str]) -> None:
+    from lit_ssl.cli.shard import run
+
+    run(words)
+
+
 def _numbers(option: str, text: str) -> list[int]:
     """Numbers with commas between."""
     try:
@@ -258,6 +264,13 @@ WORDS: dict[str, dict[str, Word]] = {
             "list the packaged recipes; configs show NAME; configs copy NAME [DEST]", _configs
         ),
         "methods": Word("list the methods", _methods),
+    },
+    "Images": {
+        "shard": Word(
+            "write images as shards for streaming: lit-ssl shard --data MNIST5kDataModule --output"
+            " OUT",
+            _shard,
+        ),
     },
     "Videos": {
         "video-plan": Word(

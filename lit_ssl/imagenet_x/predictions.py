@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -14,11 +14,12 @@ from lit_ssl.errors import InputError, did_you_mean, quoted, shortened
 from lit_ssl.files import write_file
 from lit_ssl.imagenet_x.annotations import FactorAnnotations
 from lit_ssl.numerals import finite_number, whole_number
-from lit_ssl.tables import Line, csv_lines
+from lit_ssl.tables import csv_lines, even_columns
 
 __all__ = ["Predictions", "check_coverage", "read_predictions", "write_predictions"]
 
 _COLUMNS = ("file_name", "predicted_class", "predicted_probability")
+_PLAIN = frozenset("0123456789.eE+-")
 _EXPECTED = f"expected a CSV file with the columns {', '.join(_COLUMNS)} (the last may be missing)"
 
 
@@ -57,28 +58,42 @@ def read_predictions(
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no predictions at {path}: {_EXPECTED}")
-    lines = csv_lines(path, _EXPECTED)
-    header = [field.strip() for field in next(lines, (0, []))[1]]
-    body = list(lines)
-    for column in _COLUMNS[:2]:
-        if column not in header:
-            raise InputError(f"{path} has no column {column}: {_EXPECTED}.{_hint(column, header)}")
-    width = max(header.index(column) for column in _COLUMNS if column in header) + 1
-    if short := next((line for line, row in body if len(row) < width), None):
-        raise InputError(f"{path} ends in the middle of line {short}: {_EXPECTED}")
-    names = [name_of_cell(row[header.index("file_name")]) for _, row in body]
+    columns, lines = _read_columns(path)
+    names = list(map(name_of_cell, columns["file_name"]))
     numbers = annotations.find_numbers(names)
     _check_names(path, names, numbers, annotations)
     classes = np.full(annotations.size + 1, -1, dtype=np.int64)
     probability = np.full(annotations.size + 1, np.nan)
-    where = header.index("predicted_class")
     limit = annotations.num_classes if annotations.files is None else 2**31
-    classes[numbers] = _read(path, body, where, _whole, "class indices", limit)
-    if "predicted_probability" in header:
-        where = header.index("predicted_probability")
-        probability[numbers] = _read(path, body, where, _number, "numbers from 0 to 1", 1.0)
+    classes[numbers] = _class_indices(path, lines, columns["predicted_class"], limit)
+    if cells := columns.get("predicted_probability"):
+        probability[numbers] = _probabilities(path, lines, cells)
     classes[0], probability[0] = -1, np.nan  # where the unknown names went
     return Predictions(name or path.stem, classes, probability, int((numbers == 0).sum()))
+
+
+def _read_columns(path: Path) -> tuple[dict[str, list[str]], Sequence[int]]:
+    """The cells of the columns that are there, and the line on which each row ends."""
+    if columns := even_columns(path):
+        where = _places(path, [column[0] for column in columns])
+        lines = range(2, len(columns[0]) + 1)
+        return {name: columns[place][1:] for name, place in where.items()}, lines
+    rows = csv_lines(path, _EXPECTED)
+    where = _places(path, next(rows, (0, []))[1])
+    body = list(rows)
+    width = max(where.values()) + 1
+    if short := next((line for line, row in body if len(row) < width), None):
+        raise InputError(f"{path} ends in the middle of line {short}: {_EXPECTED}")
+    cells = {name: [row[place] for _, row in body] for name, place in where.items()}
+    return cells, [line for line, _ in body]
+
+
+def _places(path: Path, header: list[str]) -> dict[str, int]:
+    names = [field.strip() for field in header]
+    for column in _COLUMNS[:2]:
+        if column not in names:
+            raise InputError(f"{path} has no column {column}: {_EXPECTED}.{_hint(column, names)}")
+    return {column: names.index(column) for column in _COLUMNS if column in names}
 
 
 def _hint(column: str, header: list[str]) -> str:
@@ -124,31 +139,58 @@ def _number(text: str) -> float:
     return found
 
 
-def _read(
-    path: Path,
-    body: list[Line],
-    column: int,
-    convert: Callable[[str], float],
-    what: str,
-    limit: float,
-) -> np.ndarray:
-    """A column of numbers from 0 to ``limit`` (for integers: below it; else NaN where empty)."""
-    values = np.empty(len(body), dtype=np.int64 if convert is _whole else np.float64)
-    for row, (line, fields) in enumerate(body):
-        if convert is _number and not fields[column].strip():
-            values[row] = np.nan  # as write_predictions writes what is not known
-            continue
+def _class_indices(path: Path, lines: Sequence[int], cells: list[str], limit: int) -> np.ndarray:
+    """A column of whole numbers from 0 to below ``limit``: int64."""
+    found = _plain_numbers(cells)
+    if found is not None and np.all((found >= 0) & (found < limit) & (found == np.floor(found))):
+        return found.astype(np.int64)
+    values = np.empty(len(cells), dtype=np.int64)
+    for row, cell in enumerate(cells):
         try:
-            values[row] = convert(fields[column])
-            inside = 0 <= values[row] < limit if convert is _whole else 0 <= values[row] <= limit
+            values[row] = _whole(cell)
+            inside = 0 <= values[row] < limit
         except (ValueError, OverflowError):
             inside = False
         if not inside:
-            below = f" from 0 to {limit - 1}" if convert is _whole else ""
-            raise InputError(
-                f"line {line} of {path} holds {quoted(fields[column])}: expected {what}{below}"
-            )
+            raise _wrong(path, lines[row], cell, f"class indices from 0 to {limit - 1}")
     return values
+
+
+def _probabilities(path: Path, lines: Sequence[int], cells: list[str]) -> np.ndarray:
+    """A column of numbers from 0 to 1, NaN where it is empty: float64."""
+    found = _plain_numbers(cells)
+    if found is not None and np.all((found >= 0) & (found <= 1)):
+        return found
+    values = np.full(len(cells), np.nan)  # as write_predictions writes what is not known
+    for row, cell in enumerate(cells):
+        if not cell.strip():
+            continue
+        try:
+            values[row] = _number(cell)
+            inside = 0 <= values[row] <= 1
+        except ValueError:
+            inside = False
+        if not inside:
+            raise _wrong(path, lines[row], cell, "numbers from 0 to 1")
+    return values
+
+
+def _plain_numbers(cells: list[str]) -> np.ndarray | None:
+    """All cells at once, where they are made of digits, points and exponents: float64.
+
+    None: at least one has to be looked at. What Python's ``float`` makes of these characters is
+    what :func:`lit_ssl.numerals.finite_number` does.
+    """
+    if not set("".join(cells)) <= _PLAIN:
+        return None
+    try:
+        return np.array(list(map(float, cells)), dtype=np.float64)
+    except ValueError:
+        return None
+
+
+def _wrong(path: Path, line: int, cell: str, expected: str) -> InputError:
+    return InputError(f"line {line} of {path} holds {quoted(cell)}: expected {expected}")
 
 
 def check_coverage(

@@ -23,8 +23,10 @@ from lit_ssl.models.backbones.vit import ClassTokenViT, draw_kept_patches
 from lit_ssl.models.ema import ema_update_, target_copy
 from lit_ssl.models.heads import ProjectionHead
 from lit_ssl.optim import Schedule, decay_groups, linear
+from lit_ssl.optim.adamw import adamw
 from lit_ssl.optim.clipping import clip_grad_norm_
 from lit_ssl.precision import autocast_to_inputs, kept_wide
+from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
@@ -268,7 +270,7 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         if self.optimizer_factory is not None:
             return mark_scheduled(self.optimizer_factory(groups))
         # also the weight decay of parameters that a callback adds
-        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        return adamw(groups, may_fuse(self), lr=self.lr, weight_decay=self.weight_decay)
 
     def _is_undecayed(self, name: str, parameter: nn.Parameter) -> bool:
         if parameter.ndim <= 1 or name == "prototypes":

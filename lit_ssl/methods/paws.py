@@ -95,7 +95,8 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
             misses the BatchNorms of a ResNet's shortcuts).
         gather: use the supports of all processes; False leaves the training step free of
             communication.
-        channels_last: lay out images as ``[B, H, W, C]`` in memory: faster convolutions.
+        channels_last: only for configurations and checkpoints of earlier versions: True lets the
+            :class:`lit_ssl.callbacks.Execution` of the run do what its own ``channels_last`` does.
         optimizer: replaces LARS, e.g. ``AdamW``; learning rate and weight decay still follow the
             arguments above.
         pretrained: file with weights to start from, of any origin that
@@ -131,7 +132,7 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         lr_in_momentum: bool = True,
         exclude_mode: Literal["ndim", "name"] = "ndim",
         gather: bool = True,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
         optimizer: OptimizerCallable | None = None,
         pretrained: str | None = None,
     ) -> None:
@@ -143,7 +144,8 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
             )
         if final_weight_decay is not None and final_weight_decay < 0:
             raise InputError(f"final_weight_decay must not be negative, not {final_weight_decay}")
-        self.save_hyperparameters(ignore=not_plain(backbone=backbone, optimizer=optimizer))
+        left_out = not_plain(backbone=backbone, optimizer=optimizer)
+        self.save_hyperparameters(ignore=[*left_out, "channels_last"])
         check_numbers(self.hparams)
         self.num_classes = num_classes
         self.lr = lr
@@ -156,7 +158,7 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.trust_coefficient = trust_coefficient
         self.lr_in_momentum = lr_in_momentum
         self.exclude_mode = exclude_mode
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         self.optimizer_factory = optimizer
         self.pretrained = pretrained
 
@@ -189,7 +191,7 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of the backbone: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
-        return self.backbone(images.contiguous(memory_format=self.memory_format))
+        return self.backbone(images)
 
     def embed(self, images: Tensor) -> Tensor:
         """What soft nearest neighbours compare: ``[B, C, H, W]`` → ``[B, D]``, heads included."""

@@ -82,7 +82,7 @@ class SuNCEt(PAWS):
         exclude_mode: Literal["ndim", "name"] = "ndim",
         freeze_batchnorm: bool = False,
         gather: bool = True,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
         optimizer: OptimizerCallable | None = None,
         pretrained: str | None = None,
     ) -> None:

@@ -96,11 +96,10 @@ def predict_low_shot(weights: Tensor, features: Tensor) -> Tensor:
     Returns:
         Classes, int64 ``[N]``; −2 where the scores are NaN or infinite.
     """
-    return best_answer(_scores(weights, features))
+    return best_answer(_scores(weights, preprocess_rows(_double(features))))
 
 
-def _scores(weights: Tensor, features: Tensor) -> Tensor:
-    rows = preprocess_rows(_double(features))
+def _scores(weights: Tensor, rows: Tensor) -> Tensor:
     return rows @ weights.to(rows.device).T
 
 
@@ -127,13 +126,14 @@ def low_shot_accuracies(
     Returns:
         One accuracy in [0, 1] per draw; NaN where the features are NaN or infinite.
     """
-    answers = query_labels.to(queries.device)
+    asked = preprocess_rows(_double(queries))
+    answers = query_labels.to(asked.device)
     accuracies = []
     for rows in supports:
         few = bank[rows.to(bank.device)].to(queries.device)
         labels = bank_labels[rows.to(bank_labels.device)]
-        scores = _scores(fit_low_shot(few, labels, num_classes, l2), queries)
-        right = count_right(scores, answers.to(scores.device))
+        scores = _scores(fit_low_shot(few, labels, num_classes, l2), asked)
+        right = count_right(scores, answers)
         accuracies.append(right.item() / len(answers))
     return accuracies
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_ssl.errors import InputError
 
 _BLOCK_ROWS = 65_536
+_CACHED_BYTES, _FEWEST_ROWS = 2**20, 64  # of a block of probabilities
+_COARSE_TOLERANCE = 1e-6  # of a gradient in float32, as good as for any start
+_TIGHTEST = 30
 
 
 def fit_softmax_regression(
@@ -100,7 +103,8 @@ def newton_softmax(
 
     The objective is strictly convex for ``penalty > 0``, so it converges from any start. With
     features along their principal axes the diagonal preconditioner is nearly exact and a few
-    conjugate-gradient steps suffice.
+    conjugate-gradient steps suffice. float64 only refines what float32 has found, and only
+    objective and gradient are computed in it: errors of a step are mended by the next one.
 
     Args:
         features: ``[N, R]`` in principal coordinates (:func:`principal_basis`).
@@ -113,70 +117,112 @@ def newton_softmax(
     Returns:
         Weights ``[C, R]``.
     """
+    narrow = features
+    if features.dtype == torch.float64:
+        narrow = features.float()
+        coarse = _newton(
+            narrow, narrow, labels, penalty, start.float(), _COARSE_TOLERANCE, max_iterations
+        )
+        # where float32 has lost its way (huge features), start where the caller does
+        start = coarse.weights.double() if bool(coarse.weights.isfinite().all()) else start
+    end = _newton(features, narrow, labels, penalty, start, gradient_tolerance, max_iterations)
+    if not end.is_done:
+        warnings.warn(
+            f"softmax regression stopped after {max_iterations} Newton steps with gradient "
+            f"{end.gradient:.1e} > {gradient_tolerance:.1e}; raise the penalty ({penalty:g})",
+            stacklevel=2,
+        )
+    return end.weights
+
+
+class _End(NamedTuple):
+    weights: Tensor
+    gradient: float  # its largest entry
+    is_done: bool
+
+
+def _newton(
+    features: Tensor,
+    narrow: Tensor,
+    labels: Tensor,
+    penalty: float,
+    start: Tensor,
+    gradient_tolerance: float,
+    max_iterations: int,
+) -> _End:
+    """Objective and gradient from ``features``, Hessian products from ``narrow``, the same rows."""
     problem = _Problem(features, labels, penalty)
-    curvature = features.square().mean(dim=0)
+    curvature = narrow.square().mean(dim=0)
     weights = start
+    here = problem.at(weights)
     for _ in range(max_iterations):
-        gradient, spread, hessian = problem.linearise(weights)
-        if gradient.abs().max() <= gradient_tolerance:
-            return weights
-        diagonal = spread[:, None] * curvature + penalty
-        step = _conjugate_gradient(hessian, gradient, diagonal)
-        length = _step_length(problem, weights, step, (gradient * step).sum())
-        if length == 0:  # the objective cannot fall further in this precision
-            return weights
-        weights = weights - length * step
-    warnings.warn(
-        f"softmax regression stopped after {max_iterations} Newton steps with gradient "
-        f"{gradient.abs().max():.1e} > {gradient_tolerance:.1e}; raise the penalty ({penalty:g})",
-        stacklevel=2,
-    )
-    return weights
+        largest = here.gradient.abs().max()
+        if largest <= gradient_tolerance:
+            return _End(weights, largest.item(), is_done=True)
+        probabilities = here.probabilities.to(narrow.dtype)
+        spread = (probabilities * (1 - probabilities)).mean(dim=0)
+        step = _conjugate_gradient(
+            lambda direction, p=probabilities: _hessian_product(narrow, p, penalty, direction),
+            here.gradient.to(narrow.dtype),
+            spread[:, None] * curvature + penalty,
+        ).to(weights.dtype)
+        there = _fall(problem, weights, here, step)
+        if there is None:  # the objective cannot fall further in this precision
+            return _End(weights, largest.item(), is_done=True)
+        weights, here = there
+    return _End(weights, here.gradient.abs().max().item(), is_done=False)
+
+
+class _Point(NamedTuple):
+    value: Tensor
+    gradient: Tensor  # [C, R]
+    probabilities: Tensor  # [N, C]
 
 
 class _Problem:
-    """The objective and its derivatives, in blocks of rows to bound the memory.
-
-    Only the probabilities ``[N, C]`` are kept whole.
-    """
+    """The objective and its gradient. Only the probabilities ``[N, C]`` are kept whole."""
 
     def __init__(self, features: Tensor, labels: Tensor, penalty: float) -> None:
         self.features = features
         self.labels = labels
         self.penalty = penalty
-        self.blocks = [slice(n, n + _BLOCK_ROWS) for n in range(0, len(features), _BLOCK_ROWS)]
 
-    def value(self, weights: Tensor) -> Tensor:
-        """Objective at ``weights``."""
-        loss = sum(
-            F.cross_entropy(self.features[b] @ weights.T, self.labels[b], reduction="sum")
-            for b in self.blocks
-        )
-        return loss / len(self.labels) + self.penalty / 2 * weights.square().sum()
+    def at(self, weights: Tensor) -> _Point:
+        """Objective, gradient and probabilities."""
+        rows, classes = len(self.labels), len(weights)
+        probabilities = self.features.new_empty(rows, classes)
+        loss = self.features.new_zeros(())
+        gradient = torch.zeros_like(weights)
+        for block in _blocks(self.features, classes):
+            features, labels = self.features[block], self.labels[block, None]
+            logs = (features @ weights.T).log_softmax(dim=1)
+            loss -= logs.gather(1, labels).sum()
+            part = torch.exp(logs, out=probabilities[block])
+            residual = part.scatter_add(1, labels, -torch.ones_like(part[:, :1]))
+            gradient.addmm_(residual.T, features)
+        value = loss / rows + self.penalty / 2 * weights.square().sum()
+        return _Point(value, gradient.div_(rows).add_(weights, alpha=self.penalty), probabilities)
 
-    def linearise(self, weights: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        """Gradient, mean of p (1 − p) per class, and the product with the Hessian."""
-        rows = len(self.labels)
-        probabilities = torch.cat(
-            [(self.features[b] @ weights.T).softmax(dim=1) for b in self.blocks]
-        )
-        gradient = self.penalty * weights
-        spread = torch.zeros_like(weights[:, 0])
-        for b in self.blocks:
-            part = probabilities[b]
-            residual = part - F.one_hot(self.labels[b], len(weights)).to(part.dtype)
-            gradient = gradient + residual.T @ self.features[b] / rows
-            spread = spread + (part * (1 - part)).sum(dim=0) / rows
 
-        def hessian(direction: Tensor) -> Tensor:
-            product = self.penalty * direction
-            for b in self.blocks:
-                change = probabilities[b] * (self.features[b] @ direction.T)
-                change = change - probabilities[b] * change.sum(dim=1, keepdim=True)
-                product = product + change.T @ self.features[b] / rows
-            return product
+def _hessian_product(
+    features: Tensor, probabilities: Tensor, penalty: float, direction: Tensor
+) -> Tensor:
+    """Product of the Hessian at these probabilities with a direction ``[C, R]``."""
+    product = torch.zeros_like(direction)
+    for block in _blocks(features, len(direction)):
+        part = probabilities[block]
+        change = (features[block] @ direction.T).mul_(part)
+        change.addcmul_(part, change.sum(dim=1, keepdim=True), value=-1)
+        product.addmm_(change.T, features[block])
+    return product.div_(len(features)).add_(direction, alpha=penalty)
 
-        return gradient, spread, hessian
+
+def _blocks(features: Tensor, classes: int) -> list[slice]:
+    """Rows that are worked on together, to bound the memory."""
+    rows = _BLOCK_ROWS
+    if features.device.type == "cpu":  # what goes through several operations stays in the cache
+        rows = max(_CACHED_BYTES // (classes * features.element_size()), _FEWEST_ROWS)
+    return [slice(first, first + rows) for first in range(0, len(features), rows)]
 
 
 def _conjugate_gradient(
@@ -184,8 +230,9 @@ def _conjugate_gradient(
 ) -> Tensor:
     """Solve ``H x = target`` loosely far from the optimum and ever tighter near it."""
     size = target.norm()
-    # A relative residual of sqrt(|g|) gives superlinear convergence of the outer Newton loop.
-    enough = size * size.sqrt().clamp(max=0.1)
+    # A relative residual of sqrt(|g|) gives superlinear convergence of the outer Newton loop; below
+    # some rounding errors of the type no residual can be trusted.
+    enough = size * size.sqrt().clamp(max=0.1, min=_TIGHTEST * torch.finfo(target.dtype).eps)
     solution = torch.zeros_like(target)
     residual = target.clone()
     scaled = residual / diagonal
@@ -205,14 +252,18 @@ def _conjugate_gradient(
     return solution
 
 
-def _step_length(problem: _Problem, weights: Tensor, step: Tensor, slope: Tensor) -> float:
-    """Halve the step until the objective falls enough (Armijo rule); 0 if it never does."""
-    here = problem.value(weights)
+def _fall(
+    problem: _Problem, weights: Tensor, here: _Point, step: Tensor
+) -> tuple[Tensor, _Point] | None:
+    """Halve the step until the objective falls enough (Armijo rule); None if it never does."""
+    slope = (here.gradient * step).sum()
     # Near the optimum the true decrease is below the rounding error of the objective.
-    rounding = 10 * torch.finfo(weights.dtype).eps * here.abs().clamp(min=1)
+    rounding = 10 * torch.finfo(weights.dtype).eps * here.value.abs().clamp(min=1)
     length = 1.0
     while length > 1e-6:
-        if problem.value(weights - length * step) <= here - 1e-4 * length * slope + rounding:
-            return length
+        there = weights - length * step
+        point = problem.at(there)
+        if point.value <= here.value - 1e-4 * length * slope + rounding:
+            return there, point
         length /= 2
-    return 0.0
+    return None

@@ -63,6 +63,15 @@ class ProbeFeatures:
             else None
         )
 
+    def networks(self) -> list[nn.Module]:
+        """What is called of the backbone: all of it, up to the class token, or block by block."""
+        if self._mean:
+            assert self.vit is not None
+            return list(self.vit.blocks)
+        found = [] if self._token_encoder is None else [self._token_encoder]
+        pooled = any(kind == "pooled" for kind in self.kinds)
+        return [self.backbone, *found] if pooled else found
+
     def _check(self, has_token: bool) -> None:
         name = type(self.backbone).__name__
         if (self._blocks or self._mean) and self.vit is None:

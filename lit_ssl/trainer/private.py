@@ -54,6 +54,7 @@ __all__ = [
     "checkpoint_to_come",
     "chosen_checkpoint_io",
     "collectives_begun",
+    "compiled_before",
     "copy_from_first_rank",
     "defer_requeue",
     "ends_now",
@@ -72,6 +73,7 @@ __all__ = [
     "lower_loss_scale",
     "max_epochs_of",
     "named_version",
+    "not_compiled",
     "on_sigterm",
     "optimizer_to_device",
     "option_types",
@@ -560,6 +562,20 @@ def chosen_checkpoint_io(strategy: Strategy) -> CheckpointIO | None:
 def trainer_of(module: pl.LightningModule | None) -> pl.Trainer | None:
     """The Trainer of a module, if it has one by now."""
     return None if module is None else module._trainer
+
+
+def compiled_before(module: nn.Module) -> bool:
+    """Whether somebody has compiled a module or a part of it, by a wrapper or in place."""
+    whole = getattr(module, "_compiler_ctx", None)  # where Lightning notes a module of its own
+    return whole is not None or any(
+        "_orig_mod" in part._modules or part._compiled_call_impl is not None
+        for part in module.modules()
+    )
+
+
+def not_compiled(module: nn.Module) -> None:
+    """Undo ``module.compile()``."""
+    module._compiled_call_impl = None
 
 
 def timeout_of(strategy: DDPStrategy) -> timedelta | None:

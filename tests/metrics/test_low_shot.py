@@ -81,9 +81,23 @@ def test_solving_in_the_span_of_few_rows_is_exact():
 
 def test_blocks_of_rows_do_not_change_the_answer(golden, monkeypatch):
     whole = fit_low_shot(golden["features"], golden["labels"], 8)
-    monkeypatch.setattr(softmax_regression, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(softmax_regression, "_FEWEST_ROWS", 7)
+    monkeypatch.setattr(softmax_regression, "_CACHED_BYTES", 1)
     blocks = fit_low_shot(golden["features"], golden["labels"], 8)
-    torch.testing.assert_close(blocks, whole, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(blocks, whole, rtol=0, atol=1e-7)  # of weights up to 10
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_optimum_is_one_of_float64_whatever_float32_finds(scale):
+    generator = torch.Generator().manual_seed(0)
+    features = scale * torch.randn(67, 5, generator=generator, dtype=torch.float64)
+    labels = torch.arange(67) % 3
+    penalty = 1e-3 * scale**2  # so that all scales are one problem
+    weights = fit_softmax_regression(features, labels, 3, penalty).requires_grad_()
+    loss = torch.nn.functional.cross_entropy(features @ weights.T, labels)
+    loss = loss + penalty / 2 * weights.square().sum()
+    (gradient,) = torch.autograd.grad(loss, weights)
+    assert gradient.abs().max() <= 1e-10 * max(scale, 1)
 
 
 def test_a_class_without_examples_is_never_predicted():

@@ -11,7 +11,7 @@ from lit_ssl.models import ClassTokenViT
 from lit_ssl.models.backbones.queried_block import QueriedBlock, with_queried_blocks
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
-OPTIONS = [{}, {"qkv_bias": False, "qk_norm": True, "init_values": 0.1}]
+OPTIONS = [{}, {"qkv_bias": False, "init_values": 0.1}, {"qk_norm": True}]
 
 
 def tiny_vit(**options) -> VisionTransformer:

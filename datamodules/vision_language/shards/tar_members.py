@@ -10,9 +10,21 @@ from typing import Any, NamedTuple
 from lit_ssl.errors import InputError
 from lit_ssl.json_text import parse_json
 
-__all__ = ["LEFT_OUT", "NO_TEXT", "TXT", "CorruptShardError", "LeftOut", "TarPair", "read_pairs"]
+__all__ = [
+    "CLS",
+    "LEFT_OUT",
+    "NO_TEXT",
+    "NUMBER",
+    "TXT",
+    "CorruptShardError",
+    "LeftOut",
+    "TarPair",
+    "read_pairs",
+]
 
 TXT = "txt"
+CLS = ".cls"  # labels of images, in files of this suffix
+NUMBER = ".number:"  # or in a field of JSON, whose name follows
 NO_IMAGE = "samples without an image"
 NO_CAPTION = "samples without a caption"
 NO_TEXT = "captions that are no text in UTF-8"
@@ -62,7 +74,9 @@ def read_pairs(
     Args:
         file: Open file of bytes; it need not be seekable.
         name: What messages call it.
-        caption: "txt": captions are the members ``<key>.txt``; else a field of ``<key>.json``.
+        caption: "txt": captions are the members ``<key>.txt``; else a field of ``<key>.json``. Of
+            images with labels ``CLS``: their text is the member ``<key>.cls``; or ``NUMBER`` and a
+            field of ``<key>.json``: it is the whole number there.
         left_out: Told (one of ``LEFT_OUT``, key) of each sample that is no pair.
         with_images: Read the images too; else only where they are.
 
@@ -79,7 +93,7 @@ def read_pairs(
             sample = _Sample(key, is_again=key in seen)
             seen.add(key)
         is_image = suffix in _IMAGES
-        if not is_image and suffix != (TXT if caption == TXT else "json"):
+        if not is_image and suffix != {TXT: "txt", CLS: "cls"}.get(caption, "json"):
             continue
         if (sample.image if is_image else sample.text) is not None:
             sample.is_doubled = True
@@ -132,12 +146,17 @@ def _text(content: bytes, caption: str) -> str:
     Raises:
         ValueError: It is no text.
     """
-    if caption == TXT:
+    if caption in (TXT, CLS):
         return content.decode("utf-8-sig").strip()
     fields = parse_json(content)
-    text = fields.get(caption) if isinstance(fields, dict) else fields
+    is_number = caption.startswith(NUMBER)
+    text = fields.get(caption.removeprefix(NUMBER)) if isinstance(fields, dict) else fields
     if text is None:
         return ""
+    if is_number:
+        if type(text) is not int:
+            raise ValueError("no whole number")
+        return str(text)
     if not isinstance(text, str):
         raise ValueError("no text")
     text.encode()  # JSON may hold half characters, which no UTF-8 has

@@ -12,7 +12,12 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lit_ssl.datamodules.reading.decoding import AS_USUAL, CorruptImageError, decode_image
+from lit_ssl.datamodules.reading.decoding import (
+    AS_USUAL,
+    CorruptImageError,
+    Decoding,
+    decode_image,
+)
 from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
@@ -43,6 +48,7 @@ class TarImages(Images):
         offsets: int64 ``[N]``: where its file begins in the tar, in bytes.
         sizes: int64 ``[N]``: its bytes.
         names: N names, for lists and messages.
+        decoding: How they are decoded.
     """
 
     def __init__(
@@ -52,7 +58,9 @@ class TarImages(Images):
         offsets: np.ndarray,
         sizes: np.ndarray,
         names: PackedStrings,
+        decoding: Decoding = AS_USUAL,
     ) -> None:
+        self.decoding = decoding
         self.tars = list(tars)
         self.tar_of = tar_of
         self.offsets = offsets
@@ -65,8 +73,16 @@ class TarImages(Images):
 
     def read(self, index: int, max_side: int | None = None) -> Tensor:
         """Decode one image to uint8 ``[3, H, W]``, no side of it longer than ``max_side``."""
+        return decode_image(self.encoded(index), self._called(index), max_side, self.decoding)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of an image.
+
+        Raises:
+            CorruptImageError: It cannot be read.
+        """
         tar, size = self.tars[self.tar_of[index]], int(self.sizes[index])
-        name = f"{self.names[index]} (in {tar})"
+        name = self._called(index)
         try:
             content = self._files.read(tar, int(self.offsets[index]), size)
         except OSError as error:
@@ -76,7 +92,10 @@ class TarImages(Images):
                 f"Cannot read the image {name}: the tar is shorter than it was. Start again, so"
                 " that it is indexed anew"
             )
-        return decode_image(content, name, max_side, AS_USUAL)
+        return content
+
+    def _called(self, index: int) -> str:
+        return f"{self.names[index]} (in {self.tars[self.tar_of[index]]})"
 
     def name(self, row: int) -> str | None:
         """Return the name of an image: its tar and its key, ``00000.tar/000000012``."""
@@ -90,6 +109,7 @@ class TarImages(Images):
             self.offsets[rows],
             self.sizes[rows],
             self.names.select(rows),
+            self.decoding,
         )
 
 

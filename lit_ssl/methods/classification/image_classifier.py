@@ -22,6 +22,8 @@ from lit_ssl.metrics.accuracy import KnownAccuracy
 from lit_ssl.models.backbones.by_name import create_backbone
 from lit_ssl.models.backbones.fetching import weights_follow
 from lit_ssl.optim import MultiStep, Schedule, decay_groups, set_schedules
+from lit_ssl.optim.adamw import sgd
+from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
@@ -213,8 +215,9 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def _sgd(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum; parameters that a callback adds are decayed, too."""
-        return torch.optim.SGD(
+        return sgd(
             groups,
+            may_fuse(self),
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,

@@ -136,6 +136,10 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """The frozen network, with timm's parameter names."""
         return self.backbone
 
+    def networks_to_compile(self) -> list[nn.Module]:
+        """What :meth:`forward` calls of the backbone, and the heads."""
+        return [*self.extract.networks(), *self.heads]
+
     def forward(self, images: Tensor) -> Tensor:
         """Features of the first kind: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
         return self._features(images)[0]

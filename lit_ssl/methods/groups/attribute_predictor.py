@@ -19,6 +19,8 @@ from lit_ssl.methods.groups.predictions import save_predictions
 from lit_ssl.methods.groups.stages import AttributeStage, check_attributes
 from lit_ssl.metrics.groups import PredictorQuality
 from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.optim.adamw import sgd
+from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.sharding import refuse_sharding
@@ -152,7 +154,7 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
         groups = [parameter_group("first", [self.first], self.lr, self.weight_decay)]
         if self.optimizer_factory is not None:
             return self.optimizer_factory(groups)
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+        return sgd(groups, may_fuse(self), lr=self.lr, momentum=self.momentum)
 
     # evaluation
 

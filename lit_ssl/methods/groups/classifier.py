@@ -20,6 +20,8 @@ from lit_ssl.groups.weights import balanced_weights, drawn_groups, subsample_wei
 from lit_ssl.losses.group_dro import GroupDROLoss
 from lit_ssl.methods.groups.evaluation import GroupEvaluation
 from lit_ssl.models.backbones.by_name import create_backbone
+from lit_ssl.optim.adamw import sgd
+from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
@@ -332,7 +334,8 @@ class GroupRobustClassifier(GroupEvaluation):
         if self.optimizer_factory is not None:
             return self.optimizer_factory(groups)
         decay = self.weight_decay  # of parameters that a callback adds, too
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=decay)
+        rates: dict[str, Any] = {"lr": self.lr, "momentum": self.momentum}
+        return sgd(groups, may_fuse(self), **rates, weight_decay=decay)
 
     def stage_steps(self) -> tuple[int, int]:
         """First optimiser step of the classifier's training, and the one after its last."""

@@ -19,6 +19,8 @@ from lit_ssl.methods.nac.weights import build_circuit, load_circuit
 from lit_ssl.methods.rates import current_lr, mark_scheduled
 from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.optim import decay_groups, set_schedules
+from lit_ssl.optim.adamw import sgd
+from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.step_logs import log_loss, log_values
@@ -180,6 +182,6 @@ class NACFewShot(CircuitClassifier):
         if self.optimizer_factory is not None:
             optimizer = mark_scheduled(self.optimizer_factory(groups))
         else:
-            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+            optimizer = sgd(groups, may_fuse(self), lr=self.lr, momentum=self.momentum)
         set_schedules(optimizer, self.lr, self.weight_decay)
         return optimizer

@@ -27,7 +27,9 @@ from lit_ssl.models.nac.circuit import NeuralAttentiveCircuit
 from lit_ssl.models.nac.graph_priors import GraphPrior
 from lit_ssl.models.nac.signature_fit import UNTRUNCATED
 from lit_ssl.optim import LossWeight, Schedule, decay_groups, set_schedules
+from lit_ssl.optim.adamw import adamw
 from lit_ssl.seeding import run_seed
+from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
@@ -287,9 +289,8 @@ class NAC(CircuitClassifier):
             optimizer = mark_scheduled(self.optimizer_factory(groups))
         else:
             # also the weight decay of parameters that a callback adds
-            optimizer = torch.optim.AdamW(
-                groups, lr=self.lr, eps=1e-8, weight_decay=self.weight_decay
-            )
+            decay = self.weight_decay
+            optimizer = adamw(groups, may_fuse(self), lr=self.lr, eps=1e-8, weight_decay=decay)
         set_schedules(optimizer, self.lr, self.weight_decay)
         return optimizer
 

@@ -24,7 +24,9 @@ from lit_ssl.models.ema import ema_state_update_
 from lit_ssl.models.video.conv_gru import CandidateAct
 from lit_ssl.models.video.level import LevelSpec
 from lit_ssl.models.video.replicas import join_batch_norms_
+from lit_ssl.optim.adamw import adam
 from lit_ssl.precision import kept_wide
+from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.idle_networks import allow_idle_network
 from lit_ssl.trainer.private import joins_batch_norms_on_cpu, trainer_of, uncounted_steps
 from lit_ssl.trainer.sharding import refuse_sharding
@@ -365,10 +367,14 @@ class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam for the generator, and one for all discriminators."""
         options = self.hparams
-        shared = {"betas": tuple(options["betas"]), "eps": options["adam_eps"]}
+        shared: dict[str, Any] = {
+            "fused": may_fuse(self),
+            "betas": tuple(options["betas"]),
+            "eps": options["adam_eps"],
+        }
         return [
-            torch.optim.Adam(self.generator.parameters(), lr=options["lr_g"], **shared),
-            torch.optim.Adam(self.discriminators.parameters(), lr=options["lr_d"], **shared),
+            adam(self.generator.parameters(), lr=options["lr_g"], **shared),
+            adam(self.discriminators.parameters(), lr=options["lr_d"], **shared),
         ]
 
     # evaluation

@@ -24,7 +24,9 @@ from lit_ssl.methods.rates import set_rates
 from lit_ssl.models.vl.initial import draw_small_network_
 from lit_ssl.models.vl.output import VLOutput
 from lit_ssl.optim import LinearDecay, decay_groups, is_bias_or_norm, set_schedules
+from lit_ssl.optim.adamw import adamw
 from lit_ssl.text.tokens import vocabulary_fingerprint
+from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.length import total_steps
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
@@ -206,8 +208,13 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         for part, factor, named in self._parts():
             for group in decay_groups(named, self.weight_decay, _is_undecayed):
                 groups.append({**group, "name": f"{part}_{group['name']}", "lr_scale": factor})
-        optimizer = torch.optim.AdamW(
-            groups, lr=self.lr, betas=self.betas, eps=1e-8, weight_decay=self.weight_decay
+        optimizer = adamw(
+            groups,
+            may_fuse(self),
+            lr=self.lr,
+            betas=self.betas,
+            eps=1e-8,
+            weight_decay=self.weight_decay,
         )
         set_schedules(optimizer, self.lr, self.weight_decay)
         return optimizer

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_ssl.models.backbones.attention import attention, written_out_attention
 
@@ -32,23 +33,44 @@ class QueriedAttention(Attention):
         """
         if is_causal:
             return super().forward(x, attn_mask, is_causal)
-        batch, tokens, _ = x.shape
-        width = self.qkv.weight.shape[0] // 3
-        heads = (self.num_heads, width // self.num_heads)
-        if queries is None:
-            qkv = self.qkv(x).reshape(batch, tokens, 3, *heads).permute(2, 0, 3, 1, 4)
-            q, k, v = qkv.unbind(0)
-        else:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            of_q, of_kv = (None, None) if bias is None else (bias[:width], bias[width:])
-            q = F.linear(x[:, :queries], weight[:width], of_q)
-            q = q.view(batch, queries, *heads).transpose(1, 2)
-            kv = F.linear(x, weight[width:], of_kv).view(batch, tokens, 2, *heads)
-            k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        attend = attention if self.fused_attn else written_out_attention
         dropout = self.attn_drop.p if self.training else 0.0
+        if queries is not None and attn_mask is None and not dropout and _is_none(self.k_norm):
+            return self._joined(self._absorbed(x, queries))
+        # Parted here, their gradients are stacked in the order that the layer's backward reads.
+        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in qkv)
+        q = q if queries is None else q[:, :, :queries]
+        attend = attention if self.fused_attn else written_out_attention
         out = attend(self.q_norm(q), self.k_norm(k), v, attn_mask, dropout)
-        out = out.transpose(1, 2).reshape(batch, -1, width)
+        return self._joined(out.transpose(1, 2))
+
+    def _absorbed(self, x: Tensor, queries: int) -> Tensor:
+        """What few queries read ``[B, queries, H, d]``, without keys and values of all tokens.
+
+        ::
+
+            q_h · (W^k_h x_n + b^k_h) = (W^kᵀ_h q_h) · x_n + constant, which softmax removes
+            Σ_n a_hn (W^v_h x_n + b^v_h) = W^v_h (Σ_n a_hn x_n) + b^v_h
+        """
+        batch, heads = x.shape[0], self.num_heads
+        weight = self.qkv.weight.unflatten(0, (3, heads, -1))  # [3, H, d, D]
+        bias = None if self.qkv.bias is None else self.qkv.bias.unflatten(0, (3, heads, -1))
+        q = F.linear(
+            x[:, :queries], weight[0].flatten(0, 1), None if bias is None else bias[0].flatten()
+        )
+        x = x.to(q.dtype)[:, None]
+        q = self.q_norm(q.unflatten(2, (heads, -1))).permute(2, 0, 1, 3)  # [H, B, queries, d]
+        absorbed = torch.bmm(q.flatten(1, 2), weight[1].to(q.dtype)).unflatten(1, (batch, queries))
+        absorbed = absorbed.permute(1, 0, 2, 3).flatten(1, 2)[:, None]  # [B, 1, H·queries, D]
+        mixed = written_out_attention(absorbed, x, x, scale=q.shape[-1] ** -0.5)[:, 0]
+        mixed = mixed.unflatten(1, (heads, queries)).transpose(0, 1).flatten(1, 2)
+        out = torch.bmm(mixed, weight[2].transpose(1, 2).to(mixed.dtype))
+        out = out.unflatten(1, (batch, queries)).permute(1, 2, 0, 3)
+        return out if bias is None else out + bias[2].to(out.dtype)
+
+    def _joined(self, heads: Tensor) -> Tensor:
+        """``[B, N, H, d]`` → ``[B, N, D]``, projected."""
+        out = heads.flatten(2)
         if hasattr(self, "norm"):  # not in older versions of timm
             out = self.norm(out)
         return self.proj_drop(self.proj(out))
@@ -81,3 +103,7 @@ def with_queried_blocks(vit: VisionTransformer) -> VisionTransformer:
             block.__class__ = QueriedBlock
             block.attn.__class__ = QueriedAttention
     return vit
+
+
+def _is_none(norm: nn.Module) -> bool:
+    return isinstance(norm, nn.Identity)

@@ -177,6 +177,10 @@ class CoAttentionBackbone(nn.Module):
         self.max_text_len: int = self.text_encoder.max_length
         self.start = f"{self.image_encoder.start} and {self.text_encoder.start}"
 
+    def networks_to_compile(self) -> list[nn.Module]:
+        """The image stream is called by itself, too."""
+        return [self, self.image_encoder]
+
     @property
     def word_embeddings(self) -> nn.Embedding:
         """Table of words, for a tied decoder."""
