@@ -56,8 +56,8 @@ from lit_ssl.models import NeuralAttentiveCircuit, PatchTokenizer, PerceiverIO, 
 from lit_ssl.models import ViltBackbone as Vilt
 from lit_ssl.text import UniformMasker
 
-EVERY = 4  # steps between two that are logged
-STEPS = 7  # of an epoch; numbers 3 and 7 are logged
+EVERY = 3  # steps between two that are logged
+STEPS = 5  # of an epoch
 _VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 2}
 _BY_NAME: dict[str, Any] = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": _VIT}
 _MASKED: dict[str, Any] = {
@@ -261,13 +261,15 @@ class Count(NamedTuple):
         first: in the first step.
         usual: the most in a step that is neither first nor logged.
         logged: in a logged step.
-        syncs: all of them, with their steps.
+        places: the waits of all usual steps.
+        steps: number of usual steps.
     """
 
     first: int
     usual: int
     logged: int
-    syncs: list[Sync]
+    places: list[Sync]
+    steps: int
 
 
 def count(case: Case) -> Count:
@@ -300,7 +302,8 @@ def count(case: Case) -> Count:
         by_step[start],
         max(by_step[s] for s in usual),
         max((by_step[s] for s in logged), default=0),
-        [sync._replace(step=sync.step - start) for sync in device.syncs if sync.step in steps],
+        [sync for sync in device.syncs if sync.step in usual],
+        len(usual),
     )
 
 
@@ -319,9 +322,9 @@ def main() -> None:
         found = count(case)
         print(f"| {name} | {found.first} | {found.usual} | {found.logged} |", flush=True)
         if args.where:
-            places = collections.Counter((s.what, s.where) for s in found.syncs if s.step in (1, 2))
+            places = collections.Counter((s.what, s.where) for s in found.places)
             for (what, where), times in places.items():
-                print(f"    {times / 2:g} × {what}: {where}")
+                print(f"    {times / found.steps:g} × {what}: {where}")
 
 
 if __name__ == "__main__":

@@ -39,10 +39,8 @@ def _folder(tmp_path, monkeypatch):
 def test_a_step_waits_for_nothing(name):
     found = host_syncs.count(host_syncs.CASES[name])
     allowed = tuple(place for place, _ in ALLOWED.get(name, []))
-    usual = [s for s in found.syncs if s.step not in (0, host_syncs.EVERY - 1)]
-    unexpected = [s for s in usual if not (allowed and s.where.startswith(allowed))]
-    assert not unexpected
-    seen = {place for place, _ in ALLOWED.get(name, []) for s in usual if s.where.startswith(place)}
+    assert [sync for sync in found.places if not sync.where.startswith(allowed)] == []
+    seen = {place for place in allowed for s in found.places if s.where.startswith(place)}
     assert seen == set(allowed)  # what waits no more is taken off the list
 
 
@@ -124,8 +122,8 @@ def test_a_bar_shows_the_loss_of_the_first_and_of_logged_steps(tmp_path):
     )  # fmt: skip
     module = ImageClassifier(**host_syncs._BY_NAME, num_classes=3)
     trainer.fit(module, host_syncs._labelled())
-    first, third, sixth = (losses[step] for step in (0, 2, 5))
-    assert bar.shown == [first, first, third, third, third, sixth, sixth]
+    first, third = losses[0], losses[2]
+    assert bar.shown == [first, first, third, third, third]
 
 
 def test_masked_positions_are_those_of_a_boolean_index():
@@ -144,6 +142,7 @@ def test_masked_positions_are_those_of_a_boolean_index():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [n for n in host_syncs.CASES if n not in ALLOWED])
 def test_a_step_on_cuda_waits_for_nothing(name, tmp_path):
@@ -151,11 +150,12 @@ def test_a_step_on_cuda_waits_for_nothing(name, tmp_path):
     start = host_syncs.STEPS * (case.epochs - 1)
 
     class Refuse(pl.Callback):
-        """Between the first step and the first that is logged, a wait is an error."""
+        """A wait is an error, but in the first step and in those that are logged."""
 
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            place = trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1 - start
-            torch.cuda.set_sync_debug_mode("error" if place in (1, 2) else "default")
+            step = trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
+            is_usual = step > start and (step + 1) % host_syncs.EVERY
+            torch.cuda.set_sync_debug_mode("error" if is_usual else "default")
 
         def on_train_end(self, trainer, pl_module):
             torch.cuda.set_sync_debug_mode("default")
