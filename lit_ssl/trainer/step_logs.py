@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from lit_ssl.trainer.private import trainer_of
 from lit_ssl.trainer.run import is_logged
 
 __all__ = ["log_loss", "log_values"]
@@ -30,7 +31,9 @@ def log_loss(
         name: under which it is logged.
     """
     module.log(name, loss.detach(), batch_size=batch_size)
-    trainer = module.trainer
+    trainer = trainer_of(module)
+    if trainer is None:  # a step that is tried by itself
+        return
     bar = trainer.progress_bar_callback
     is_shown = bar is not None and bar.is_enabled and trainer.is_global_zero
     if is_shown and (is_logged(trainer) or trainer.global_step == 0):
@@ -49,7 +52,8 @@ def log_values(
         values: scalars by name.
         batch_size: number of samples of the batch.
     """
-    if not is_logged(module.trainer):
+    trainer = trainer_of(module)
+    if trainer is None or not is_logged(trainer):
         return
     tensors = {
         name: value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
