@@ -35,7 +35,8 @@ def log_loss(
     if trainer is None:  # a step that is tried by itself
         return
     bar = trainer.progress_bar_callback
-    is_shown = bar is not None and bar.is_enabled and trainer.is_global_zero
+    is_on = bar is not None and getattr(bar, "is_enabled", True)  # a user's own may not say
+    is_shown = is_on and trainer.is_global_zero
     if is_shown and (is_logged(trainer) or trainer.global_step == 0):
         trainer.progress_bar_metrics[name] = loss.detach().item()
 

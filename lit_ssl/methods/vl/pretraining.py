@@ -55,12 +55,12 @@ class MaskedWords(NamedTuple):
     Attributes:
         ids: int64 ``[B, L]``.
         labels: int64 ``[B, L]``, −100 where nothing is to be predicted.
-        count: how many are; asked for early, the host need not wait for the network.
+        number: how many are; asked for early, the host need not wait for the network.
     """
 
     ids: Tensor
     labels: Tensor
-    count: CountOnHost | None = None
+    number: CountOnHost | None = None
 
 
 class VLPretraining(VLModule):
@@ -281,7 +281,7 @@ class VLPretraining(VLModule):
         pooled = out.pooled[-size:]
         loss, parts = torch.zeros((), device=pooled.device), {}
         if words is not None:
-            states, targets = gather_masked(out.text[:size], words.labels, words.count)
+            states, targets = gather_masked(out.text[:size], words.labels, words.number)
             logits = self.mlm_head(states)
             parts["mlm_loss"] = self.mlm_loss(logits, targets)
             loss = loss + self.mlm_weight * parts["mlm_loss"]
