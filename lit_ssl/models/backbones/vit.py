@@ -171,7 +171,7 @@ class ClassTokenViT(nn.Module):
         return torch.cat(collected, dim=1)
 
     def _run(self, block: nn.Module, x: Tensor, class_token_alone: bool) -> Tensor:
-        options = {"queries": 1} if class_token_alone else {}
+        options: dict[str, Any] = {"queries": 1} if class_token_alone else {}
         if self.vit.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, use_reentrant=False, **options)
         return block(x, **options)
