@@ -252,7 +252,9 @@ class ProbeClassifier(nn.Module):
         """Move the statistics towards those of a batch, with ``joined`` over all processes."""
         # Differences from the running mean: their squares do not cancel when the mean is large.
         rows = features.float() - self.mean
-        sums = torch.cat([rows.sum(dim=0), rows.square().sum(dim=0), rows.new_tensor([len(rows)])])
+        sums = torch.cat(
+            [rows.sum(dim=0), rows.square().sum(dim=0), rows.new_full((1,), len(rows))]
+        )
         if joined:
             torch.distributed.all_reduce(sums)
         shift, square = (sums[:-1] / sums[-1]).chunk(2)

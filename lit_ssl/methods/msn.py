@@ -36,6 +36,7 @@ from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.private import leftover_scale
 from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.step_logs import log_loss, log_values
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["MSN"]
@@ -409,22 +410,23 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def _log_step(self, out: MSNLossOutput) -> None:
         size = len(out.target_probs)
-        self.log("train/loss", out.loss.detach(), prog_bar=True, batch_size=size)
+        log_loss(self, out.loss, size)
         if not is_logged(self.trainer):
             return
         step = self.trainer.global_step
         group = self.trainer.optimizers[0].param_groups[0]
-        self.log_dict(
+        log_values(
+            self,
             {
-                "train/cross_entropy": out.cross_entropy.detach(),
-                "train/me_max": out.me_max.detach(),
-                "train/entropy": out.entropy.detach(),
+                "train/cross_entropy": out.cross_entropy,
+                "train/me_max": out.me_max,
+                "train/entropy": out.entropy,
                 "train/max_target_prob": out.target_probs.amax(dim=1).mean(),
                 "train/lr": current_lr(self.trainer),
                 "train/weight_decay": group.get("weight_decay", 0.0),
                 "train/ema_decay": self.ema_decay_at(step),
             },
-            batch_size=size,
+            size,
         )
 
 
