@@ -83,13 +83,13 @@ class Files(Images):
 
 
 def photograph(height: int, width: int, seed: int) -> bytes:
-    """A JPEG file with as much detail, and so as many bytes, as a photograph of ImageNet."""
+    """A JPEG file with detail at all scales: about 60 kB at 375 x 500 pixels."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.zeros(1, 3, height, width)
     for octave in range(1, 8):
         grid = [max(2, side * 2**octave // 256) for side in (height, width)]
         noise = torch.rand(1, 3, *grid, generator=generator) - 0.5
-        image += F.interpolate(noise, (height, width), mode="bicubic") * 1.6**-octave
+        image += F.interpolate(noise, (height, width), mode="bicubic") * 1.4**-octave
     file = io.BytesIO()
     to_pil_image((image[0] + 0.5).clamp(0, 1)).save(file, "JPEG", quality=92)
     return file.getvalue()
