@@ -74,10 +74,11 @@ def _blend(view: Tensor, operation: int, factor: float) -> None:
 
 def _cut_all(image: Tensor, rows: list[CropParams], views: Tensor) -> Tensor:
     """Writes the resized crops of an image, in 8 bits, to ``views``, ``[n, C, h, w]``."""
+    shape = views.shape[-2], views.shape[-1]
     for view, drawn in zip(views, rows, strict=True):
         top, left = drawn.top, drawn.left
         crop = image[None, :, top : top + drawn.height, left : left + drawn.width]
-        crop = interpolate(crop, tuple(view.shape[1:]), mode="bilinear", antialias=True)
+        crop = interpolate(crop, shape, mode="bilinear", antialias=True)
         view.copy_(crop[0].flip(-1) if drawn.flip else crop[0])
     return views
 
