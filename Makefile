@@ -49,8 +49,10 @@ typecheck: $(VENV)/.dev
 
 bench: bench-msn bench-views bench-paws bench-linear bench-nac bench-vl
 
+# Beside lightly's MSN where it is installed: pip install lightly.
 bench-msn: $(VENV)/.dev
-	$(BIN)/python benchmarks/msn_step.py
+	$(BIN)/python benchmarks/msn_step.py --profile
+	$(BIN)/python benchmarks/short_attention.py
 
 # Beside the pipelines of lightly where it is installed: pip install lightly.
 bench-views: $(VENV)/.dev

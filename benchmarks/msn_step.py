@@ -31,6 +31,7 @@ from torch import Tensor
 
 from lit_ssl import MSN
 from lit_ssl.models import ema_update_
+from lit_ssl.optim.adamw import adamw
 from lit_ssl.optim.clipping import clip_grad_norm_
 
 Step = Callable[[list[Tensor]], None]
@@ -42,7 +43,7 @@ class OurStep:
     def __init__(self, module: MSN, mask_ratio: float) -> None:
         self.module, self.mask_ratio = module, mask_ratio
         trained = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.04, fused=True)
+        self.optimizer = adamw(trained, lr=1e-3, weight_decay=0.04)
         self.clipped = [*module.backbone.parameters(), *module.projection_head.parameters()]
 
     def __call__(self, views: list[Tensor]) -> None:

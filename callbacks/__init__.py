@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 from lit_ssl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lit_ssl.callbacks.background_checkpoints import (
+        BackgroundCheckpoints as BackgroundCheckpoints,
+    )
     from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator as RepresentationEvaluator
     from lit_ssl.callbacks.evaluators.features import Features as Features
     from lit_ssl.callbacks.evaluators.features import extract_features as extract_features
+    from lit_ssl.callbacks.evaluators.features import shard_features as shard_features
     from lit_ssl.callbacks.evaluators.grounding import Grounding as Grounding
     from lit_ssl.callbacks.evaluators.knn import KNNEvaluator as KNNEvaluator
     from lit_ssl.callbacks.evaluators.linear_probe import (
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.evaluators.soft_nn import SoftNNEvaluator as SoftNNEvaluator
     from lit_ssl.callbacks.exact_resume import ExactResume as ExactResume
     from lit_ssl.callbacks.execution import Execution as Execution
+    from lit_ssl.callbacks.global_batch import GlobalBatch as GlobalBatch
     from lit_ssl.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
     from lit_ssl.callbacks.last_layer import LastLayerRefit as LastLayerRefit
     from lit_ssl.callbacks.last_validation import LastValidation as LastValidation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,15 +12,19 @@ from torch import Tensor
 __all__ = [
     "all_gather_rows",
     "all_reduce_mean",
+    "all_reduce_sum",
     "gather_rows",
     "gather_stack",
     "is_distributed",
     "process_rank",
+    "streamed_rows",
     "world_size",
 ]
 
-# Rows that travel between processes at once: bounds the memory of a gather on the device.
+# What travels between processes at once bounds the memory of a gather on the device: so many rows
+# of each process at most, and so many bytes of all.
 _GATHER_ROWS = 16_384
+_GATHER_BYTES = 2**26
 
 
 def is_distributed() -> bool:
@@ -70,24 +75,78 @@ def gather_stack(x: Tensor) -> Tensor:
     return out
 
 
+@torch.no_grad()
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sum over processes, without gradient; ``x`` itself on one process."""
+    if not is_distributed():
+        return x
+    total = x.contiguous().clone()
+    dist.all_reduce(total)
+    return total
+
+
 def gather_rows(rows: Tensor) -> list[Tensor]:
-    """Collect ``[n, ...]`` from all processes, n may differ; one CPU tensor per rank."""
+    """Collect ``[n, ...]`` from all processes, n may differ; one CPU tensor per rank.
+
+    They are parts of one tensor, which is filled piece by piece.
+    """
     if not is_distributed():
         return [rows.cpu()]
-    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
-    dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
-    counts = [int(size) for size in sizes]
-    parts: list[list[Tensor]] = [[] for _ in counts]
-    for start in range(0, max(counts), _GATHER_ROWS):
-        stop = min(start + _GATHER_ROWS, max(counts))
-        mine = rows[start:stop]
-        padded = rows.new_zeros(stop - start, *rows.shape[1:])
+    counts = gather_stack(torch.tensor([len(rows)], device=rows.device)).flatten().tolist()
+    parts = torch.empty(sum(counts), *rows.shape[1:], dtype=rows.dtype).split(counts)
+    for start, pieces in streamed_rows(lambda a, b: rows[a:b], counts, rows):
+        for part, piece in zip(parts, pieces, strict=True):
+            part[start : start + len(piece)] = piece.cpu()
+    return list(parts)
+
+
+@torch.no_grad()
+def streamed_rows(
+    read: Callable[[int, int], Tensor],
+    counts: Sequence[int],
+    like: Tensor,
+    only_rank_zero: bool = False,
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Rows of all processes, piece by piece: memory is bounded however many there are.
+
+    Args:
+        read: Gives rows ``start`` … ``stop`` of this process, ``[…, *like.shape[1:]]``; fewer where
+            it has no more.
+        counts: How many rows each process has, the same on every process.
+        like: A tensor with shape, type and device of rows, of any length.
+        only_rank_zero: Send them to process 0 alone; the others get empty lists.
+
+    Yields:
+        The number of a first row, and from there on the next rows of each process, none where it
+        has no more.
+    """
+    if not is_distributed():
+        yield 0, [read(0, counts[0])]
+        return
+    step = _rows_at_once(like, len(counts))
+    gets = not only_rank_zero or dist.get_rank() == 0
+    for start in range(0, max(counts), step):
+        stop = min(start + step, max(counts))
+        mine = read(start, stop)
+        padded = like.new_zeros(stop - start, *like.shape[1:])
         padded[: len(mine)] = mine
-        received = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(received, padded)
-        for part, chunk, count in zip(parts, received, counts, strict=True):
-            part.append(chunk[: max(0, count - start)].cpu())
-    return [torch.cat(part) for part in parts]
+        received = [torch.empty_like(padded) for _ in counts] if gets else []
+        if only_rank_zero:
+            dist.gather(padded, received or None, dst=0)
+        else:
+            dist.all_gather(received, padded)
+        yield (
+            start,
+            [
+                piece[: max(0, min(stop, count) - start)]
+                for piece, count in zip(received, counts, strict=gets)
+            ],
+        )
+
+
+def _rows_at_once(like: Tensor, processes: int) -> int:
+    size = like[:0].new_empty(1, *like.shape[1:]).nbytes
+    return max(1, min(_GATHER_ROWS, _GATHER_BYTES // max(1, size * processes)))
 
 
 class _AllGatherRows(torch.autograd.Function):

@@ -8,11 +8,12 @@ from typing import ClassVar
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lit_ssl.callbacks.evaluators.features import Features, Split, clear_features, extract_features
+from lit_ssl.callbacks.evaluators.features import Features, Split, clear_features, shard_features
 from lit_ssl.callbacks.evaluators.monitored import let_monitors_wait
 from lit_ssl.contracts.data import check_bank, data_source, is_unlabelled, num_classes_of
 from lit_ssl.contracts.modules import feature_function
 from lit_ssl.errors import InputError, by_name
+from lit_ssl.metrics import ShardedFeatures
 from lit_ssl.trainer.private import ends_now, validate_now, validate_the_end
 from lit_ssl.trainer.validation import tell_schedule
 
@@ -81,9 +82,19 @@ class RepresentationEvaluator(pl.Callback, ABC):
     def labelled(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
     ) -> Features:
-        """Features and labels of the labelled samples of a split (:func:`labelled_only`)."""
-        extracted = extract_features(trainer, pl_module, split, self.feature_method)
-        return labelled_only(extracted, num_classes_of(trainer, self.num_classes), split)
+        """Features and labels of all labelled samples of a split, on every process.
+
+        For large banks use :meth:`sharded`, which leaves to each process its own rows.
+        """
+        found = self.sharded(trainer, pl_module, split)
+        return Features(found.everywhere(), found.labels)
+
+    def sharded(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
+    ) -> ShardedFeatures:
+        """The labelled samples of a split (:func:`labelled_only`), those of each process on it."""
+        found = shard_features(trainer, pl_module, split, self.feature_method)
+        return labelled_only(found, num_classes_of(trainer, self.num_classes), split)
 
     @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -153,11 +164,11 @@ class RepresentationEvaluator(pl.Callback, ABC):
             pl_module.log(f"{split}/{name}", value, prog_bar=shown, sync_dist=True)
 
 
-def labelled_only(extracted: Features, num_classes: int, split: str) -> Features:
+def labelled_only(found: ShardedFeatures, num_classes: int, split: str) -> ShardedFeatures:
     """Keep the samples that have a label.
 
     Args:
-        extracted: Features of a split.
+        found: Features of a split.
         num_classes: Number of classes, for the range check.
         split: Name of the split, for the message.
 
@@ -167,16 +178,16 @@ def labelled_only(extracted: Features, num_classes: int, split: str) -> Features
     Raises:
         ValueError: If none is left, or labels lie outside ``[0, num_classes)``.
     """
-    known = extracted.labels >= 0
-    if not known.any():
+    known = (found.labels >= 0).nonzero().flatten()
+    if not len(known):
         raise InputError(
-            f"needs labels, but all {len(known)} labels of the {split} split are −1; serve "
+            f"needs labels, but all {len(found)} labels of the {split} split are −1; serve "
             "labels in the data module or remove the callback"
         )
-    highest = int(extracted.labels.max())
+    highest = int(found.labels.max())
     if highest >= num_classes:
         raise InputError(
             f"the {split} split has label {highest} but num_classes is {num_classes}; "
             "labels must lie in [0, num_classes)"
         )
-    return Features(extracted.features[known], extracted.labels[known])
+    return found.pick(known)

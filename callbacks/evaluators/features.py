@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from lit_ssl.contracts.batches import describe, split_batch
 from lit_ssl.contracts.data import bank_loader, clips_per_video, data_source
 from lit_ssl.contracts.modules import FeatureFunction, feature_function
-from lit_ssl.distributed import gather_rows, is_distributed
+from lit_ssl.distributed import gather_rows, gather_stack, is_distributed, process_rank
 from lit_ssl.errors import InputError
+from lit_ssl.metrics import ShardedFeatures
 from lit_ssl.trainer.passes import evaluate_batches
 from lit_ssl.trainer.private import loaders_of
 from lit_ssl.trainer.run import is_fast_dev_run
@@ -37,7 +38,11 @@ class Features(NamedTuple):
     labels: Tensor
 
 
-_cache: WeakKeyDictionary[pl.Trainer, dict[tuple[Any, ...], Features]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[pl.Trainer, dict[tuple[Any, ...], ShardedFeatures]] = WeakKeyDictionary()
+
+
+class RefusedPassError(Exception):
+    """What a feature function raises to end the pass; it is then raised on every process."""
 
 
 def extract_features(
@@ -47,6 +52,9 @@ def extract_features(
     feature_method: str = "forward",
 ) -> Features:
     """Features of a split under the current weights; repeated calls in one evaluation are free.
+
+    Every process gets all rows, which takes the memory of all of them on each:
+    :func:`shard_features` gives each process its own.
 
     Call it on every process, from evaluation hooks of a callback that clears the cache as
     :class:`~lit_ssl.callbacks.evaluators.base.RepresentationEvaluator` does.
@@ -65,6 +73,20 @@ def extract_features(
         AttributeError: If the module or the data module lacks a method.
         ValueError: If a batch has no labels, or features are not ``[B, D]``.
     """
+    shards = shard_features(trainer, pl_module, split, feature_method)
+    return Features(shards.everywhere(), shards.labels)
+
+
+def shard_features(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    split: Split,
+    feature_method: str = "forward",
+) -> ShardedFeatures:
+    """Features of a split, of which each process holds its own rows.
+
+    As :func:`extract_features`, with which it shares the pass through the network.
+    """
     entries = _cache.setdefault(trainer, {})
     key = (trainer.state.fn, trainer.global_step, split, feature_method)
     if key not in entries:
@@ -80,7 +102,7 @@ def clear_features(trainer: pl.Trainer) -> None:
 
 def collect_features(
     trainer: pl.Trainer, module: nn.Module, split: Split, function: FeatureFunction
-) -> Features:
+) -> ShardedFeatures:
     """Apply a function to all images of a split, without touching any state of the training.
 
     Args:
@@ -90,10 +112,16 @@ def collect_features(
         function: Images ``[B, C, H, W]`` to features ``[B, D]``.
 
     Returns:
-        All samples of the split, each once, in the order of the data set.
+        All samples of the split, each once, in the order of the data set; each process holds those
+        that its loader has served.
     """
+    with isolate_rng():
+        loader, limit = _loader(trainer, split)
+    # Clips of a video follow each other; of a training video there is one.
+    each = clips_per_video(trainer) if split in ("val", "test") else 1
+    kept = _KeptRows(_most_samples(loader, limit) * each)
 
-    def features_of(batch: Any, served: Any) -> Features:
+    def keep(batch: Any, served: Any) -> None:
         images, labels = split_batch(batch)
         if labels is None or not isinstance(images, Tensor):
             raise InputError(
@@ -106,34 +134,101 @@ def collect_features(
                 f"expected features [{len(labels)}, D] for {describe(images)}, got "
                 f"{describe(rows)}; name another method with feature_method, or pool first"
             )
-        return Features(rows.float(), labels.long())
+        kept.add(rows, labels)
 
-    with isolate_rng():
-        loader, limit = _loader(trainer, split)
-    parts = evaluate_batches(trainer, module, features_of, loader, limit)
-    if not parts:
-        raise InputError(f"the {split} loader is empty on this process")
-    joined = (torch.cat(column) for column in zip(*parts, strict=True))
-    # Clips of a video follow each other; of a training video there is one.
-    each = clips_per_video(trainer) if split in ("val", "test") else 1
-    return _gather(Features(*joined), loader, each)
+    refused = None
+    try:
+        evaluate_batches(trainer, module, keep, loader, limit)
+    except RefusedPassError as error:
+        refused = error
+    device = trainer.strategy.root_device
+    features, labels = kept.rows()
+    state = torch.tensor([len(features), features.shape[1], refused is not None], device=device)
+    counts, widths, were_refused = gather_stack(state).cpu().unbind(1)
+    if were_refused.any():
+        raise refused or RefusedPassError("another process has refused the pass")
+    if not counts.any():
+        raise InputError(f"the {split} loader is empty")
+    if not len(features):  # a process that has no sample
+        features = features.new_empty(0, int(widths.max()))
+    places = sample_places(loader, len(labels), each) if is_distributed() else None
+    return _numbered(features, labels, places, counts, device)
 
 
-def _gather(local: Features, loader: Iterable[Any], each: int) -> Features:
-    features = torch.cat(gather_rows(local.features))
-    labels = torch.cat(gather_rows(local.labels))
-    if not is_distributed():
-        return Features(features, labels)
-    places = sample_places(loader, len(local.labels), each)
-    if places is None:
-        return Features(features, labels)
+class _KeptRows:
+    """Features and labels of batches, in one tensor each on the CPU, of which there is no second.
+
+    Args:
+        most: How many rows to expect; memory that is not written is not taken.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._features: Tensor | None = None
+        self._labels = torch.empty(most, dtype=torch.int64)
+        self._count = 0
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Keep the rows of a batch, ``[B, D]`` and ``[B]``."""
+        if self._features is None:
+            self._features = torch.empty(len(self._labels), features.shape[1])
+        start, self._count = self._count, self._count + len(features)
+        if self._count > len(self._labels):  # the loader did not say how many there are
+            most = max(self._count, 2 * len(self._labels))
+            self._features = _longer(self._features, start, most)
+            self._labels = _longer(self._labels, start, most)
+        self._features[start : self._count] = features
+        self._labels[start : self._count] = labels
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Features ``[n, D]`` (``[0, 0]`` without a batch) and labels ``[n]``."""
+        features = torch.empty(0, 0) if self._features is None else self._features
+        return features[: self._count], self._labels[: self._count]
+
+
+def _longer(rows: Tensor, count: int, most: int) -> Tensor:
+    longer = rows.new_empty(most, *rows.shape[1:])
+    longer[:count] = rows[:count]
+    return longer
+
+
+def _most_samples(loader: Iterable[Any], limit: int | None) -> int:
+    """How many samples this process may be served, 0 where the loader does not say."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return 0
+    try:
+        batches = len(loader) if limit is None else min(limit, len(loader))
+    except TypeError:  # a sampler without a length
+        return 0
+    return batches * (loader.batch_size or 0)
+
+
+def _numbered(
+    features: Tensor, labels: Tensor, places: Tensor | None, counts: Tensor, device: torch.device
+) -> ShardedFeatures:
+    """Rows of this process with their numbers among those of all."""
+    every = torch.cat(gather_rows(labels.to(device)))
+    own = torch.arange(len(labels)) + int(counts[: process_rank()].sum())  # in rows of all
+    if not is_distributed() or not _all_known(places, device):
+        return ShardedFeatures(features, torch.arange(len(labels)), own, every, device)
     # Distributed samplers repeat samples to give every process equally many: the place in the data
     # set tells the copies apart from real samples and restores the order.
-    place = torch.cat(gather_rows(places.to(local.labels.device)))
+    assert places is not None
+    place = torch.cat(gather_rows(places.to(device)))
     order = place.argsort(stable=True)
     first = torch.ones(len(order), dtype=torch.bool)
     first[1:] = place[order][1:] != place[order][:-1]
-    return Features(features[order[first]], labels[order[first]])
+    chosen = order[first]
+    numbers = torch.full((len(order),), -1)
+    numbers[chosen] = torch.arange(len(chosen))
+    mine = numbers[own]
+    held = (mine >= 0).nonzero().flatten()
+    held = held[mine[held].argsort()]
+    return ShardedFeatures(features, held, mine[held], every[chosen], device)
+
+
+def _all_known(places: Tensor | None, device: torch.device) -> bool:
+    known = torch.tensor([places is not None], device=device)
+    return bool(gather_stack(known).all())
 
 
 def sample_places(loader: Iterable[Any], samples: int, each: int = 1) -> Tensor | None:
@@ -154,7 +249,7 @@ def sample_places(loader: Iterable[Any], samples: int, each: int = 1) -> Tensor 
     if loader.batch_sampler is None:
         return None
     rows = list(islice(chain.from_iterable(loader.batch_sampler), samples // each))
-    return (torch.tensor(rows)[:, None] * each + torch.arange(each)).flatten()
+    return (torch.tensor(rows, dtype=torch.int64)[:, None] * each + torch.arange(each)).flatten()
 
 
 def _loader(trainer: pl.Trainer, split: Split) -> tuple[Iterable[Any], int | None]:

@@ -10,8 +10,7 @@ from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
 from lit_ssl.callbacks.evaluators.features import Split
 from lit_ssl.contracts.data import num_classes_of
 from lit_ssl.errors import InputError
-from lit_ssl.metrics import knn_predict, topk_accuracy
-from lit_ssl.trainer.passes import on_rank_zero
+from lit_ssl.metrics import sharded_knn, topk_accuracy
 
 
 class KNNEvaluator(RepresentationEvaluator):
@@ -19,7 +18,8 @@ class KNNEvaluator(RepresentationEvaluator):
 
     The bank holds the training images under the evaluation transform and the current weights. Logs
     ``val/knn_acc1`` and ``test/knn_acc1`` in [0, 1], and ``knn_acc5`` from 10 classes on. Cost: one
-    forward pass over the bank and the evaluated split.
+    forward pass over the bank and the evaluated split. Each process holds the features of its own
+    images and compares them with all queries.
 
     Args:
         k: Neighbours that vote, >= 1; capped at the size of the bank.
@@ -58,21 +58,9 @@ class KNNEvaluator(RepresentationEvaluator):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
     ) -> dict[str, float]:
         """k-NN accuracy on a split; see the class."""
-        bank = self.labelled(trainer, pl_module, "bank")
-        queries = self.labelled(trainer, pl_module, split)
+        bank = self.sharded(trainer, pl_module, "bank")
+        queries = self.sharded(trainer, pl_module, split)
         classes = num_classes_of(trainer, self.num_classes)
         top = 5 if classes >= 10 else 1
-
-        def compute() -> dict[str, float]:
-            ranked = knn_predict(
-                bank=bank.features,
-                bank_labels=bank.labels,
-                queries=queries.features.to(pl_module.device),
-                num_classes=classes,
-                k=self.k,
-                temperature=self.temperature,
-                top=top,
-            )
-            return {f"knn_acc{n}": topk_accuracy(ranked, queries.labels, n) for n in {1, top}}
-
-        return on_rank_zero(trainer, compute)
+        ranked = sharded_knn(bank, queries, classes, self.k, self.temperature, top)
+        return {f"knn_acc{n}": topk_accuracy(ranked, queries.labels, n) for n in {1, top}}

@@ -147,11 +147,13 @@ class LinearProbeEvaluator(RepresentationEvaluator):
         if _is_local(trainer) and is_distributed():
             head = copy.deepcopy(head)
             _average_(head, [])
-        queries = self.labelled(trainer, pl_module, split)
+        queries = self.sharded(trainer, pl_module, split)
+        rows = queries.on_rank_zero()
 
         def compute() -> dict[str, float]:
+            assert rows is not None
             with torch.no_grad():
-                scores = head(queries.features.to(pl_module.device)).cpu()
+                scores = head(rows.to(pl_module.device)).cpu()
             right = count_right(scores, queries.labels)
             return {"linear_acc1": (right / len(queries.labels)).item()}
 
@@ -250,7 +252,9 @@ class ProbeClassifier(nn.Module):
         """Move the statistics towards those of a batch, with ``joined`` over all processes."""
         # Differences from the running mean: their squares do not cancel when the mean is large.
         rows = features.float() - self.mean
-        sums = torch.cat([rows.sum(dim=0), rows.square().sum(dim=0), rows.new_tensor([len(rows)])])
+        sums = torch.cat(
+            [rows.sum(dim=0), rows.square().sum(dim=0), rows.new_full((1,), len(rows))]
+        )
         if joined:
             torch.distributed.all_reduce(sums)
         shift, square = (sums[:-1] / sums[-1]).chunk(2)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, tensor
 
@@ -13,7 +15,7 @@ from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator
 from lit_ssl.callbacks.evaluators.features import Split
 from lit_ssl.contracts.data import num_classes_of
 from lit_ssl.errors import InputError
-from lit_ssl.metrics import draw_labelled, low_shot_accuracies
+from lit_ssl.metrics import ShardedFeatures, draw_labelled, low_shot_accuracies
 from lit_ssl.trainer.passes import on_rank_zero
 from lit_ssl.trainer.run import is_fast_dev_run
 
@@ -68,32 +70,63 @@ class LowShotEvaluator(RepresentationEvaluator):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
     ) -> dict[str, float]:
         """Low-shot accuracies on a split; see the class."""
-        bank = self.labelled(trainer, pl_module, "bank")
-        queries = self.labelled(trainer, pl_module, split)
+        bank = self.sharded(trainer, pl_module, "bank")
+        queries = self.sharded(trainer, pl_module, split)
         classes = num_classes_of(trainer, self.num_classes)
         if not is_fast_dev_run(trainer):
             warn_about_short_classes(bank.labels, max(self.shots))
+        asked = queries.on_rank_zero()
+        values: dict[str, float] = {}
+        for n in self.shots:
+            supports = [picked_features(bank, r) for r in draw_supports(bank.labels, n, self.draws)]
+            compute = partial(
+                accuracies_of_supports, supports, asked, queries.labels, classes, self.l2,
+                pl_module.device,
+            )  # fmt: skip
+            mean, std = mean_and_std(on_rank_zero(trainer, compute))
+            values |= {f"lowshot_{n}_acc1": mean, f"lowshot_{n}_std": std}
+        return values
 
-        def compute() -> dict[str, float]:
-            on_device = queries.features.to(pl_module.device)
-            values: dict[str, float] = {}
-            for n in self.shots:
-                supports = draw_supports(bank.labels, n, self.draws)
-                mean, std = mean_and_std(
-                    low_shot_accuracies(
-                        bank=bank.features,
-                        bank_labels=bank.labels,
-                        queries=on_device,
-                        query_labels=queries.labels,
-                        num_classes=classes,
-                        supports=supports,
-                        l2=self.l2,
-                    )
-                )
-                values |= {f"lowshot_{n}_acc1": mean, f"lowshot_{n}_std": std}
-            return values
 
-        return on_rank_zero(trainer, compute)
+def picked_features(bank: ShardedFeatures, rows: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Some rows of a bank (on process 0, else None) and their labels. A collective."""
+    few = bank.pick(rows)
+    return few.on_rank_zero(), few.labels
+
+
+def accuracies_of_supports(
+    supports: Sequence[tuple[Tensor | None, Tensor]],
+    queries: Tensor | None,
+    query_labels: Tensor,
+    num_classes: int,
+    l2: float,
+    device: torch.device,
+) -> list[float]:
+    """Accuracy on the queries for each choice of labelled images, on the process that has them.
+
+    Args:
+        supports: Features ``[n, D]`` and labels of each choice (:func:`picked_features`).
+        queries: ``[Q, D]``.
+        query_labels: int64 ``[Q]``.
+        num_classes: Number of classes.
+        l2: Regularisation.
+        device: Where to compute.
+    """
+    assert queries is not None
+    on_device = queries.to(device)
+    found = []
+    for features, labels in supports:
+        assert features is not None
+        found += low_shot_accuracies(
+            bank=features,
+            bank_labels=labels,
+            queries=on_device,
+            query_labels=query_labels,
+            num_classes=num_classes,
+            supports=[torch.arange(len(labels))],
+            l2=l2,
+        )
+    return found
 
 
 def draw_supports(labels: Tensor, per_class: int, draws: int) -> list[Tensor]:

@@ -6,15 +6,13 @@ from typing import ClassVar
 
 import lightning.pytorch as pl
 
-from lit_ssl.answers import ranked_answers
 from lit_ssl.callbacks.evaluators.base import RepresentationEvaluator, labelled_only
 from lit_ssl.callbacks.evaluators.batch_norm import recalibrated_batch_norm
-from lit_ssl.callbacks.evaluators.features import Features, Split, collect_features
+from lit_ssl.callbacks.evaluators.features import Split, collect_features
 from lit_ssl.contracts.data import check_bank_sample, num_classes_of, support_split
 from lit_ssl.contracts.modules import embedding_method, feature_function
 from lit_ssl.errors import InputError, by_name
-from lit_ssl.metrics import soft_nearest_neighbor, topk_accuracy
-from lit_ssl.trainer.passes import on_rank_zero
+from lit_ssl.metrics import ShardedFeatures, sharded_soft_nn, topk_accuracy
 
 
 class SoftNNEvaluator(RepresentationEvaluator):
@@ -81,26 +79,17 @@ class SoftNNEvaluator(RepresentationEvaluator):
         if self.recalibrate_bn:
             function = feature_function(pl_module, self.feature_method)
 
-            def known(part: Split) -> Features:  # not what evaluators share: its own statistics
+            def known(
+                part: Split,
+            ) -> ShardedFeatures:  # not what evaluators share: its own statistics
                 found = collect_features(trainer, pl_module, part, function)
                 return labelled_only(found, classes, part)
 
             with recalibrated_batch_norm(trainer, pl_module, [function]):
                 supports, queries = known(support_split(trainer)), known(split)
         else:
-            supports = self.labelled(trainer, pl_module, support_split(trainer))
-            queries = self.labelled(trainer, pl_module, split)
+            supports = self.sharded(trainer, pl_module, support_split(trainer))
+            queries = self.sharded(trainer, pl_module, split)
         top = 5 if classes >= 10 else 1
-
-        def compute() -> dict[str, float]:
-            probs = soft_nearest_neighbor(
-                queries.features.to(pl_module.device),
-                supports.features,
-                supports.labels,
-                self.temperature,
-                classes,
-            )
-            ranked = ranked_answers(probs, top)
-            return {f"soft_nn_acc{n}": topk_accuracy(ranked, queries.labels, n) for n in {1, top}}
-
-        return on_rank_zero(trainer, compute)
+        ranked = sharded_soft_nn(supports, queries, classes, self.temperature, top)
+        return {f"soft_nn_acc{n}": topk_accuracy(ranked, queries.labels, n) for n in {1, top}}

@@ -138,7 +138,7 @@ class CollapseMonitor(pl.Callback):
                 rows -= len(self._features.popleft())
         if targets is not None:
             targets = targets.detach().float()
-            added = torch.cat([targets.sum(dim=0), targets.new_tensor([len(targets)])])
+            added = torch.cat([targets.sum(dim=0), targets.new_full((1,), len(targets))])
             self._mean = added if self._mean is None else self._mean + added
             if self._used is None:
                 self._used = torch.zeros_like(targets[0])

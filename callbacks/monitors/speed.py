@@ -79,7 +79,8 @@ class SpeedMonitor(pl.Callback):
         if self._to_skip > 0:
             self._to_skip -= 1
             if self._to_skip == 0:
-                self._restart(device)
+                wait_for(device)
+                self._begin(device)
             return
         self._batches += 1
         self._images += num_samples(split_batch(batch)[0])
@@ -96,11 +97,13 @@ class SpeedMonitor(pl.Callback):
         }
         if device.type == "cuda":
             values["perf/peak_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-        pl_module.log_dict(values, batch_size=1)
-        self._restart(device)
+        # tensors of the host: numbers would be uploaded, one by one
+        logged = {name: torch.tensor(value) for name, value in values.items()}
+        pl_module.log_dict(logged, batch_size=1)
+        self._begin(device)
 
-    def _restart(self, device: torch.device) -> None:
-        wait_for(device)
+    def _begin(self, device: torch.device) -> None:
+        """Open a window; the device has done all that came before."""
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         self._open_window(time.perf_counter())

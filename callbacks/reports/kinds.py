@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from lit_ssl.callbacks.evaluators.base import labelled_only
-from lit_ssl.callbacks.evaluators.features import Features, Split, collect_features
+from lit_ssl.callbacks.evaluators.features import RefusedPassError, Split, collect_features
 from lit_ssl.contracts.modules import feature_function
 from lit_ssl.distributed import is_distributed
+from lit_ssl.metrics import ShardedFeatures
 
 _MAX_PIXEL_BYTES = 2 * 2**30
 
 # Features of a split by one method of the module.
-Source = Callable[[Split, str], Features]
+Source = Callable[[Split, str], ShardedFeatures]
 
 
 class Asked(NamedTuple):
@@ -48,16 +49,18 @@ class Kind(NamedTuple):
         supports: Of the labelled images, for soft nearest neighbours.
         asked: Of the evaluated split, for soft nearest neighbours.
         bank_labels: Of all images of the bank, −1 where unknown.
+        supports_are_bank: Whether the supports are the bank, by the same method of the module.
     """
 
-    bank: Features | None
-    queries: Features | None
-    supports: Features | None
-    asked: Features | None
+    bank: ShardedFeatures | None
+    queries: ShardedFeatures | None
+    supports: ShardedFeatures | None
+    asked: ShardedFeatures | None
     bank_labels: Tensor | None
+    supports_are_bank: bool
 
 
-class TooManyPixelsError(Exception):
+class TooManyPixelsError(RefusedPassError):
     """Raw pixels would take too much memory."""
 
 
@@ -69,10 +72,10 @@ def collect_kind(asked: Asked, source: Source, classes: int) -> Kind:
         source: Gives it.
         classes: Number of classes.
     """
-    raw: dict[tuple[Split, str], Features] = {}
-    labelled: dict[tuple[Split, str], Features] = {}
+    raw: dict[tuple[Split, str], ShardedFeatures] = {}
+    labelled: dict[tuple[Split, str], ShardedFeatures] = {}
 
-    def known(split: Split, method: str) -> Features:
+    def known(split: Split, method: str) -> ShardedFeatures:
         key = split, method
         if key not in labelled:
             raw[key] = source(split, method)
@@ -86,13 +89,14 @@ def collect_kind(asked: Asked, source: Source, classes: int) -> Kind:
     if asked.supports is not None:
         supports = known(asked.supports, asked.embedding)
         answers = known(asked.queries, asked.embedding)
-    return Kind(bank, queries, supports, answers, labels)
+    are_bank = asked.bank and (asked.supports, asked.embedding) == ("bank", asked.method)
+    return Kind(bank, queries, supports, answers, labels, are_bank)
 
 
 def network_source(trainer: pl.Trainer, module: pl.LightningModule) -> Source:
     """Features of a module beside the one that is evaluated."""
 
-    def source(split: Split, method: str) -> Features:
+    def source(split: Split, method: str) -> ShardedFeatures:
         return collect_features(trainer, module, split, feature_function(module, method))
 
     return source
@@ -106,9 +110,9 @@ def pixel_source(trainer: pl.Trainer, pl_module: pl.LightningModule, rows: int) 
         pl_module: The module, which is not asked.
         rows: How many of them are kept at once.
     """
-    found: dict[Split, Features] = {}
+    found: dict[Split, ShardedFeatures] = {}
 
-    def source(split: Split, method: str) -> Features:
+    def source(split: Split, method: str) -> ShardedFeatures:
         if split not in found:
             found[split] = collect_features(trainer, pl_module, split, partial(_pixels, rows))
         return found[split]

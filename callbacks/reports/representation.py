@@ -12,12 +12,16 @@ import lightning.pytorch as pl
 import torch
 
 from lit_ssl.callbacks.evaluators.batch_norm import recalibrated_batch_norm
-from lit_ssl.callbacks.evaluators.features import Split, clear_features, extract_features
+from lit_ssl.callbacks.evaluators.features import (
+    RefusedPassError,
+    Split,
+    clear_features,
+    shard_features,
+)
 from lit_ssl.callbacks.evaluators.low_shot import warn_about_short_classes
 from lit_ssl.callbacks.reports.kinds import (
     Asked,
     Kind,
-    TooManyPixelsError,
     collect_kind,
     network_source,
     on_device,
@@ -201,7 +205,7 @@ class RepresentationReport(pl.Callback):
         if self.recalibrate_bn:
             kind = self._recalibrated(trainer, pl_module, asked, classes)
         else:
-            kind = collect_kind(asked, partial(extract_features, trainer, pl_module), classes)
+            kind = collect_kind(asked, partial(shard_features, trainer, pl_module), classes)
         self._check_sizes(trainer, kind)
         measure = partial(self._measure, trainer, pl_module.device, classes)
         rows = [{"features": _name(trainer), **measure(kind)}]
@@ -231,8 +235,8 @@ class RepresentationReport(pl.Callback):
     def _measure(
         self, trainer: pl.Trainer, device: torch.device, classes: int, kind: Kind
     ) -> dict[str, float]:
-        """All accuracies of one kind of features; computed on rank zero."""
-        return on_rank_zero(trainer, lambda: self.measurements(kind, classes, device))
+        """All accuracies of one kind of features, the same on every process."""
+        return self.measurements(kind, classes, device, partial(on_rank_zero, trainer))
 
     def _baseline(
         self,
@@ -250,7 +254,7 @@ class RepresentationReport(pl.Callback):
             try:
                 source = pixel_source(trainer, pl_module, rows)
                 return collect_kind(asked, source, classes)
-            except TooManyPixelsError as error:
+            except RefusedPassError as error:  # too many, which is noted by the first process
                 self._notes.append(f"No pixels row: {error}.")
                 return None
         note = on_rank_zero(trainer, lambda: self._why_not_untrained(pl_module))

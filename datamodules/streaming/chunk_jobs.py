@@ -51,7 +51,7 @@ def image_stamps(images: Images) -> np.ndarray:
     """
     if isinstance(images, ArrayImages):
         pixels = images.pixels.flatten(1).numpy()
-        crcs = [zlib.crc32(np.ascontiguousarray(image)) for image in pixels]
+        crcs = [zlib.crc32(image.tobytes()) for image in pixels]
         size = pixels.shape[1] if len(pixels) else 0
         return np.array([[size, crc] for crc in crcs], dtype=np.int64).reshape(-1, 2)
     if not isinstance(images, FileImages):

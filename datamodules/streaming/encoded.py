@@ -55,6 +55,11 @@ def encoded(images: Images, row: int) -> bytes:
     if isinstance(images, TarImages):
         return images.encoded(row)
     pixels = images.read(row).permute(1, 2, 0).numpy()
+    if pixels.shape[2] != 3 and not isinstance(images, ArrayImages):
+        raise InputError(
+            f"{type(images).__name__} gives images of {pixels.shape[2]} channels, and shards keep"
+            " other numbers than 3 of images in memory only: repeat grey ones"
+        )
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
     return file.getvalue()

@@ -79,9 +79,13 @@ def stored_rows(path: Path, files: SplitFiles, place: str) -> RowTable:
             raise ValueError("its checksum is another than the manifest says")
         arrays = read_arrays(path)
         table = RowTable(
-            *(arrays[name] for name in _PLACES),
-            {n.removeprefix(_COLUMN): a for n, a in arrays.items() if n.startswith(_COLUMN)},
-            _unpacked(arrays[_NAMES]) if _NAMES in arrays else None,
+            **{name: arrays[name] for name in _PLACES},
+            columns={
+                name.removeprefix(_COLUMN): array
+                for name, array in arrays.items()
+                if name.startswith(_COLUMN)
+            },
+            names=_unpacked(arrays[_NAMES]) if _NAMES in arrays else None,
         )
         _check(table, files)
         return table
@@ -103,8 +107,10 @@ def _check(table: RowTable, files: SplitFiles) -> None:
         places = getattr(table, name)
         if places.dtype != np.int64 or places.shape != (files.images,) or (places < 0).any():
             raise ValueError(f"its {name} are {places.dtype} {list(places.shape)}")
-    columns = [*table.columns.values(), *([table.names] if table.names is not None else [])]
-    if any(len(column) != files.images for column in columns):
+    lengths = [len(column) for column in table.columns.values()]
+    if table.names is not None:
+        lengths.append(len(table.names))
+    if any(length != files.images for length in lengths):
         raise ValueError("its columns have different lengths")
     if "label" not in table.columns:
         raise ValueError("it has no labels")

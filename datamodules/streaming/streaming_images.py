@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +59,9 @@ class StreamingImageDataModule(ImageDataModule):
         window: Shards that are mixed with ``shuffle: chunks``.
         num_workers: Worker processes per loader.
         val_size: Number of training images held out for validation. None: as the data set has it.
+        val_file: As of ``ImageDataModule``.
+        mean: Mean of each channel. None: as the data set has it.
+        std: Standard deviation of each channel. None: as the data set has it.
         kwargs: Arguments of ``ImageDataModule``.
 
     Raises:
@@ -74,6 +78,9 @@ class StreamingImageDataModule(ImageDataModule):
         window: int = 16,
         num_workers: int = 8,
         val_size: int | None = None,
+        val_file: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         check_choice("shuffle", shuffle, ("rows", "chunks"))
@@ -85,15 +92,14 @@ class StreamingImageDataModule(ImageDataModule):
         # before the base asks for them
         self.in_channels = self.manifest.in_channels
         vars(self).update(inputs=self.manifest.inputs, chosen_by=self.manifest.chosen_by)
-        held_out = self.manifest.val_size if kwargs.get("val_file") is None else 0
+        held_out = self.manifest.val_size if val_file is None else 0
         super().__init__(
             num_workers=num_workers,
             val_size=held_out if val_size is None else val_size,
-            **{
-                **kwargs,
-                "mean": kwargs.get("mean") or self.manifest.mean,
-                "std": kwargs.get("std") or self.manifest.std,
-            },
+            val_file=val_file,
+            mean=mean or self.manifest.mean,
+            std=std or self.manifest.std,
+            **kwargs,
         )
         self.url = url
         self.shuffle = shuffle
@@ -102,8 +108,8 @@ class StreamingImageDataModule(ImageDataModule):
         is_here = isinstance(self.place, Folder)
         self.cache = None if is_here else FileCache(folder, limit)
         if shuffle == "chunks":
-            for name in ("classes_per_batch", "repeats"):
-                if kwargs.get(name) not in (None, 1):
+            for name, plain in (("classes_per_batch", None), ("repeats", 1)):
+                if getattr(self, name) != plain:
                     raise InputError(
                         f"shuffle: chunks and {name} both order an epoch: give one of them"
                     )

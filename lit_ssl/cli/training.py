@@ -21,6 +21,7 @@ from lit_ssl.callbacks import (
     ExactResume,
     Execution,
     FiniteGuard,
+    GlobalBatch,
     LastCheckpoint,
     LastValidation,
     StepSeeder,
@@ -107,7 +108,7 @@ class LitSSLCLI(LightningCLI):
       saved and validated, ``FiniteGuard``, which stops a fit that has diverged, ``LastingLogs``, so
       that a full disk costs logs and not the training, ``SlurmRequeue``, which saves before a
       scheduler ends the job, where all processes share a step, and ``RunLock``, so that no other
-      run writes into its folders.
+      run writes into its folders; ``GlobalBatch`` says how many samples a step sees.
 
     Args:
         args: command line, or a parsed configuration; None: ``sys.argv``.
@@ -166,6 +167,13 @@ class LitSSLCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         # Lightning runs what is in a checkpoint behind a URL, unless it is told not to
         parser.set_defaults(weights_only=True)
+        parser.add_argument(
+            "--global_batch",
+            type=int | None,
+            default=None,
+            help="samples of an optimizer step, over all devices and accumulated batches, that the "
+            "learning rates were chosen for; a fit with another number warns",
+        )
         if subcommand == "fit":
             parser.add_argument(
                 "--then",
@@ -410,6 +418,8 @@ class LitSSLCLI(LightningCLI):
         ):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
+        if not any(isinstance(callback, GlobalBatch) for callback in callbacks):
+            callbacks.append(GlobalBatch(self._part(self.config, "global_batch")))
         callbacks.append(self.run_lock)
         trainer = super().instantiate_trainer(
             **{**kwargs, "callbacks": [*callbacks, self.first_batch]}

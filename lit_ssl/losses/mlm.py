@@ -9,17 +9,48 @@ from torch import Tensor, nn
 from lit_ssl.distributed import gather_stack, world_size
 from lit_ssl.errors import InputError
 
-__all__ = ["IGNORED", "MaskedLMLoss", "gather_masked"]
+__all__ = ["IGNORED", "CountOnHost", "MaskedLMLoss", "gather_masked"]
 
 IGNORED = -100  # label of what is not predicted, as everywhere in torch
 
 
-def gather_masked(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+class CountOnHost:
+    """How many positions are masked, asked for early, so that the host need not wait for it late.
+
+    On CUDA the number travels to the host while the device goes on; whoever takes ``int`` of it
+    waits for what was queued before it was asked for, and for nothing after. Elsewhere it is read
+    when it is taken.
+
+    Args:
+        labels: int64, −100 where nothing is predicted.
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        count = (labels != IGNORED).sum()
+        self._arrival: torch.cuda.Event | None = None
+        if count.is_cuda:
+            self._count = torch.empty_like(count, device="cpu", pin_memory=True)
+            self._count.copy_(count, non_blocking=True)
+            self._arrival = torch.cuda.Event()
+            self._arrival.record()
+        else:
+            self._count = count
+
+    def __int__(self) -> int:
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return int(self._count)
+
+
+def gather_masked(
+    states: Tensor, labels: Tensor, count: CountOnHost | None = None
+) -> tuple[Tensor, Tensor]:
     """Take the states of masked positions, so that only these meet the vocabulary.
 
     Args:
         states: ``[B, L, D]``.
         labels: int64 ``[B, L]``, −100 where nothing is predicted.
+        count: of these labels, asked for before the states were queued; None: the host waits.
 
     Returns:
         States ``[n, D]`` and labels int64 ``[n]``, row after row.
@@ -32,8 +63,10 @@ def gather_masked(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"labels must be {list(states.shape[:-1])} for states {list(states.shape)}, got "
             f"{list(labels.shape)}"
         )
-    masked = labels != IGNORED
-    return states[masked], labels[masked]
+    # places by a sort: a boolean index would make the host wait for its size, and again backwards
+    order = (labels == IGNORED).flatten().byte().argsort(stable=True)
+    places = order[: int(count or CountOnHost(labels))]
+    return states.flatten(0, -2).index_select(0, places), labels.flatten()[places]
 
 
 class MaskedLMLoss(nn.Module):

@@ -28,6 +28,7 @@ from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.lone_batches import explains_lone_images
 from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.step_logs import log_loss, log_values
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
 __all__ = ["PAWS", "Embeddings"]
@@ -274,21 +275,22 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         )
 
     def _log_step(self, out: PAWSLossOutput, size: int) -> None:
-        self.log("train/loss", out.loss.detach(), prog_bar=True, batch_size=size)
+        log_loss(self, out.loss, size)
         if not is_logged(self.trainer):
             return
         group = self.trainer.optimizers[0].param_groups[0]
         entropy = -(out.probs * out.probs.clamp_min(1e-30).log()).sum(dim=2).mean()
-        self.log_dict(
+        log_values(
+            self,
             {
-                "train/consistency": out.consistency.detach(),
-                "train/me_max": out.me_max.detach(),
+                "train/consistency": out.consistency,
+                "train/me_max": out.me_max,
                 "train/max_target_prob": out.targets.amax(dim=2).mean(),
                 "train/entropy": entropy,
                 "train/lr": current_lr(self.trainer),
                 "train/weight_decay": group.get("weight_decay", 0.0),
             },
-            batch_size=size,
+            size,
         )
 
     def on_train_start(self) -> None:

@@ -12,7 +12,7 @@ from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
 from lit_ssl.methods.paws import PAWS, Embeddings
 from lit_ssl.methods.rates import current_lr
-from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.step_logs import log_loss, log_values
 
 __all__ = ["SuNCEt"]
 
@@ -146,14 +146,9 @@ class SuNCEt(PAWS):
         limit = self.supervised_epochs
         if limit is None or self.trainer.current_epoch < limit:
             loss = loss + supervised
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        if is_logged(self.trainer):
-            parts = {"suncet": supervised, "contrastive": contrastive}
-            self.log_dict(
-                {f"train/{name}": value.detach() for name, value in parts.items()}
-                | {"train/lr": current_lr(self.trainer)},
-                batch_size=size,
-            )
+        log_loss(self, loss, size)
+        parts = {"train/suncet": supervised, "train/contrastive": contrastive}
+        log_values(self, {**parts, "train/lr": current_lr(self.trainer)}, size)
         return {"loss": loss, "features": large.features[:size].detach()}
 
     def _suncet(self, supports: Embeddings, labels: Tensor, batch_idx: int) -> Tensor:
@@ -164,6 +159,6 @@ class SuNCEt(PAWS):
         """SuNCEt's loss of supports ``[M, views, C, H, W]``, logged."""
         supports = self.encode([view_major(support)])[0]
         loss = self._suncet(supports, labels.repeat(support.shape[1]), batch_idx)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
-        self.log("train/lr", current_lr(self.trainer), batch_size=len(labels))
+        log_loss(self, loss, len(labels))
+        log_values(self, {"train/lr": current_lr(self.trainer)}, len(labels))
         return loss

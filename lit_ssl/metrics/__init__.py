@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lit_ssl.metrics.groups import GroupScores as GroupScores
     from lit_ssl.metrics.groups import PredictorQuality as PredictorQuality
     from lit_ssl.metrics.groups import PredictorScores as PredictorScores
+    from lit_ssl.metrics.knn import knn_neighbours as knn_neighbours
     from lit_ssl.metrics.knn import knn_predict as knn_predict
     from lit_ssl.metrics.knn import topk_accuracy as topk_accuracy
     from lit_ssl.metrics.linear_probe import LinearProbe as LinearProbe
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from lit_ssl.metrics.low_shot import low_shot_accuracies as low_shot_accuracies
     from lit_ssl.metrics.low_shot import predict_low_shot as predict_low_shot
     from lit_ssl.metrics.low_shot import preprocess_rows as preprocess_rows
+    from lit_ssl.metrics.sharded import ShardedFeatures as ShardedFeatures
+    from lit_ssl.metrics.sharded_neighbours import sharded_knn as sharded_knn
+    from lit_ssl.metrics.sharded_neighbours import sharded_soft_nn as sharded_soft_nn
     from lit_ssl.metrics.soft_nn import soft_nearest_neighbor as soft_nearest_neighbor
     from lit_ssl.metrics.softmax_regression import fit_softmax_regression as fit_softmax_regression
     from lit_ssl.metrics.video.card import score_card as score_card

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,27 +48,52 @@ def soft_nearest_neighbor(
     classes = _check(query, support, support_labels, temperature, num_classes)
     device = query.device
     probs = torch.empty(len(query), classes, device=device)
-    with torch.autocast(device.type, enabled=False):
-        for start in range(0, len(query), _QUERY_CHUNK):
-            rows = slice(start, start + _QUERY_CHUNK)
-            queries = F.normalize(query[rows].float(), dim=1) / temperature
-            probs[rows] = _one_chunk(queries, support, support_labels, classes)
+    for start in range(0, len(query), _QUERY_CHUNK):
+        rows = slice(start, start + _QUERY_CHUNK)
+        _, totals = support_weights(
+            query[rows],
+            lambda a, b: support[a:b].to(device),
+            support_labels,
+            temperature,
+            classes,
+        )
+        probs[rows] = totals / totals.sum(dim=1, keepdim=True)
     return probs
 
 
-def _one_chunk(queries: Tensor, support: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Probabilities ``[q, K]``; a running maximum keeps small temperatures in float32's range."""
-    device = queries.device
-    highest = queries.new_full((len(queries), 1), -torch.inf)
-    totals = queries.new_zeros(len(queries), classes)
-    for start in range(0, len(support), _SUPPORT_CHUNK):
-        part = slice(start, start + _SUPPORT_CHUNK)
-        logits = queries @ F.normalize(support[part].to(device).float(), dim=1).T
-        new_highest = torch.maximum(highest, logits.amax(dim=1, keepdim=True))
-        totals *= (highest - new_highest).exp()
-        totals.index_add_(1, labels[part].to(device), (logits - new_highest).exp())
-        highest = new_highest
-    return totals / totals.sum(dim=1, keepdim=True)
+def support_weights(
+    query: Tensor,
+    read: Callable[[int, int], Tensor],
+    labels: Tensor,
+    temperature: float,
+    classes: int,
+) -> tuple[Tensor, Tensor]:
+    """Sum the weights ``exp(cos / τ)`` of the supports of each class, of supports read in chunks.
+
+    Args:
+        query: ``[q, D]``.
+        read: Gives supports ``start`` … ``stop``, on the device of ``query``.
+        labels: int64 ``[M]``, classes of the supports; M may be 0.
+        temperature: τ.
+        classes: K.
+
+    Returns:
+        The highest logit ``[q, 1]`` (−∞ without supports), and the sums ``[q, K]`` divided by its
+        exponential, which keeps small temperatures in float32's range.
+    """
+    device = query.device
+    with torch.autocast(device.type, enabled=False):
+        queries = F.normalize(query.float(), dim=1) / temperature
+        highest = queries.new_full((len(queries), 1), -torch.inf)
+        totals = queries.new_zeros(len(queries), classes)
+        for start in range(0, len(labels), _SUPPORT_CHUNK):
+            stop = min(start + _SUPPORT_CHUNK, len(labels))
+            logits = queries @ F.normalize(read(start, stop).float(), dim=1).T
+            new_highest = torch.maximum(highest, logits.amax(dim=1, keepdim=True))
+            totals *= (highest - new_highest).exp()
+            totals.index_add_(1, labels[start:stop].to(device), (logits - new_highest).exp())
+            highest = new_highest
+    return highest, totals
 
 
 def _check(
@@ -82,6 +109,11 @@ def _check(
             "soft_nearest_neighbor needs at least one support and one label per support, got "
             f"{len(support)} supports and labels of shape {list(labels.shape)}"
         )
+    return check_supports(labels, temperature, num_classes)
+
+
+def check_supports(labels: Tensor, temperature: float, num_classes: int | None) -> int:
+    """Number of classes; raise InputError unless labels ``[M]``, M >= 1, and τ are as needed."""
     if temperature <= 0:
         raise InputError(f"temperature must be positive, not {temperature}")
     low, high = int(labels.min()), int(labels.max())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -162,7 +163,7 @@ def _newton(
         probabilities = here.probabilities.to(narrow.dtype)
         spread = (probabilities * (1 - probabilities)).mean(dim=0)
         step = _conjugate_gradient(
-            lambda direction, p=probabilities: _hessian_product(narrow, p, penalty, direction),
+            partial(_hessian_product, narrow, probabilities, penalty),
             here.gradient.to(narrow.dtype),
             spread[:, None] * curvature + penalty,
         ).to(weights.dtype)

@@ -68,9 +68,8 @@ class ProbeFeatures:
         if self._mean:
             assert self.vit is not None
             return list(self.vit.blocks)
-        found = [] if self._token_encoder is None else [self._token_encoder]
-        pooled = any(kind == "pooled" for kind in self.kinds)
-        return [self.backbone, *found] if pooled else found
+        pooled = [self.backbone] if "pooled" in self.kinds else []
+        return pooled if self._token_encoder is None else [*pooled, self._token_encoder]
 
     def _check(self, has_token: bool) -> None:
         name = type(self.backbone).__name__

@@ -20,6 +20,7 @@ from lit_ssl.strategies.sync.inner_optimizer import share_loss_scale
 from lit_ssl.strategies.sync.local_steps import LocalStepsStrategy
 from lit_ssl.strategies.sync.synchroniser import deciding_row
 from lit_ssl.strategies.sync.units import SyncUnit
+from lit_ssl.trainer.background_io import finish_writing
 
 __all__ = ["LocalSGDStrategy"]
 
@@ -155,13 +156,18 @@ class LocalSGDStrategy(LocalStepsStrategy):
             state = checkpoint[saved_state.KEY] = saved_state.collect_state(self, str(filepath))
         super().save_checkpoint(checkpoint, filepath, storage_options)
         if self.is_global_zero and state:  # those of the file that was there before
-            rank_state.remove_sidecars(str(filepath), but=state["sidecar"] or "")
+            self._remove_sidecars(filepath, but=state["sidecar"] or "")
 
     def remove_checkpoint(self, filepath: Any) -> None:
         """Delete a checkpoint and the files beside it."""
         super().remove_checkpoint(filepath)
         if self.is_global_zero:
-            rank_state.remove_sidecars(str(filepath))
+            self._remove_sidecars(filepath)
+
+    def _remove_sidecars(self, filepath: Any, but: str | None = None) -> None:
+        if found := rank_state.find_sidecars(str(filepath), but):
+            finish_writing(self.checkpoint_io)  # until then they belong to the newest whole file
+            rank_state.remove_files(str(filepath), found)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
         """Read a checkpoint; what belongs to the strategy is applied after set-up."""

@@ -95,7 +95,7 @@ class Options:
     nonfinite: Literal["error", "skip_rank"] = "error"
     uneven: Literal["error", "join"] = "error"
     per_rank_state: Literal["checkpoint", "sidecar", "none"] = "checkpoint"
-    per_rank_state_limit_mb: float = 1024
+    per_rank_state_limit_mb: float = 64
     # DiLoCo sets these. Without mix, local progress is kept on top of delayed results.
     fragments: Fragments = field(default=1, init=False)
     mix: float | None = field(default=None, init=False)

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lit_ssl.contracts.batches import inputs_of
-from lit_ssl.distributed import gather_rows
+from lit_ssl.distributed import gather_stack, streamed_rows
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.private import before_batch_transfer
 
@@ -86,11 +86,14 @@ def predict_rows(
     local = evaluate_batches(trainer, network, outputs, loader)
     if not local:
         raise InputError("the loader is empty on this process: use fewer processes")
-    parts = gather_rows(torch.cat(local))
-    rows = parts[0].new_empty(num_rows, *parts[0].shape[1:])
-    for rank, part in enumerate(parts):
-        places = rows[rank :: len(parts)]
-        places.copy_(part[: len(places)])
+    mine = torch.cat(local)
+    local.clear()
+    rows = torch.empty(num_rows, *mine.shape[1:])
+    counts = gather_stack(torch.tensor([len(mine)], device=mine.device)).flatten().tolist()
+    for start, pieces in streamed_rows(lambda a, b: mine[a:b], counts, mine):
+        for rank, piece in enumerate(pieces):
+            places = rows[rank :: len(counts)][start : start + len(piece)]
+            places.copy_(piece[: len(places)])
     return rows
 
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from lit_ssl.trainer.background_io import written_at_once
 from lit_ssl.trainer.private import around_batches, defer_requeue, on_sigterm
 from lit_ssl.trainer.termination import die, leave_children, terminated
 
@@ -176,7 +177,8 @@ class SlurmRequeue(pl.Callback):
         self._is_late, self._was_asked = not self._was_asked, False
         assert self._handle is not None
         rank_zero_info(f"Saving for SLURM after step {trainer.global_step}.")
-        self._handle(self._signal, None)
+        with written_at_once(trainer.strategy.checkpoint_io):  # then the job is queued again
+            self._handle(self._signal, None)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 _NEW = "lit_ssl_runs"
+_USUAL_INTERVAL = 50  # steps between two looks of callbacks where nothing is logged
+_USUAL_INTERVAL = 50  # steps between two looks of callbacks where nothing is logged
 _OWN_FOLDER = (TensorBoardLogger, CSVLogger)
 
 
@@ -219,8 +221,8 @@ def is_logged(trainer: pl.Trainer) -> bool:
 
 
 def logging_interval(trainer: pl.Trainer) -> int:
-    """The trainer's ``log_every_n_steps``; 1 where logging is switched off by 0."""
-    return max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
+    """The trainer's ``log_every_n_steps``; 50 where logging is switched off by 0."""
+    return trainer.log_every_n_steps or _USUAL_INTERVAL  # type: ignore[attr-defined]
 
 
 def tensorboards(trainer: pl.Trainer) -> list[Any]:

@@ -34,8 +34,7 @@ class WeightsOnce:
         Raises:
             InputError: if the module is to be trained in pieces.
         """
-        if stage == "fit":
-            refuse_sharding(self)
+        refuse_sharding(self, stage)
         if not self._has_weights and not self.is_restored():
             self.load_start()
             self._has_weights = self.holds_start = True

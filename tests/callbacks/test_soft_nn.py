@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_ssl.callbacks import KNNEvaluator, SoftNNEvaluator
 from lit_ssl.datamodules import MNIST5kDataModule, SemiSupervisedDataModule, Subset
-from lit_ssl.metrics import soft_nearest_neighbor
+from lit_ssl.metrics import sharded_soft_nn, soft_nearest_neighbor
 from lit_ssl.transforms import CropSpec, MultiCrop
 
 
@@ -83,11 +83,11 @@ def test_supports_are_the_labelled_images_only(make_trainer, monkeypatch):
     data = SemiSupervisedDataModule(digits, subset=Subset(per_class=2), images_per_class=2)
     seen = []
 
-    def spy(query, support, labels, *rest):
-        seen.append((support.shape, labels.bincount().tolist()))
-        return soft_nearest_neighbor(query, support, labels, *rest)
+    def spy(supports, *rest):
+        seen.append((supports.everywhere().shape, supports.labels.bincount().tolist()))
+        return sharded_soft_nn(supports, *rest)
 
-    monkeypatch.setattr("lit_ssl.callbacks.evaluators.soft_nn.soft_nearest_neighbor", spy)
+    monkeypatch.setattr("lit_ssl.callbacks.evaluators.soft_nn.sharded_soft_nn", spy)
     trainer = make_trainer(callbacks=[SoftNNEvaluator()], limit_val_batches=2)
     result = trainer.validate(Embeds(), data, verbose=False)[0]
     assert seen == [((20, 784), [2] * 10)]

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from lit_ssl import (
@@ -191,3 +191,16 @@ def test_strategies_that_cut_parameters_are_refused_before_training(tiny, method
     trainer.datamodule = data
     with pytest.raises(InputError, match=f"{method.__name__} cannot be trained with .*ddp"):
         module.setup("fit")
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("method", METHODS)
+def test_models_that_are_divided_are_refused_at_every_door(tiny, method, stage):
+    data = ColouredMNISTDataModule(batch_size=8, seed=0)
+    data.setup("fit")
+    module = method(**METHODS[method])
+    module.trainer = trainer = tiny.trainer()
+    trainer._accelerator_connector.strategy = object.__new__(ModelParallelStrategy)
+    trainer.datamodule = data
+    with pytest.raises(InputError, match=f"{method.__name__} cannot be divided .*FSDP2.*ddp"):
+        module.setup(stage)

@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from problems import GoldenModule, Noisy, SaveAt, flat, load, make_trainer
 
 from lit_ssl.strategies import DiLoCoStrategy
+from lit_ssl.strategies.state import pieces
 
 KEY = "lit_ssl.strategy"
 
@@ -131,6 +132,37 @@ def other_checkpoints(rank, world, folder):
     trainer = make_trainer(LOCAL(sync_every=3), world, max_steps=16)
     trainer.fit(module, ckpt_path=folder / "6.ckpt")
     return result
+
+
+def odd_state(rank):
+    """Tensors of all kinds, of which there are more bytes than a piece holds."""
+    grid = torch.arange(24.0).view(2, 3, 4)
+    tensors = {
+        "half": torch.full((3,), rank + 0.5, dtype=torch.bfloat16),
+        "flags": torch.tensor([True, False, rank == 1]),
+        "complex": torch.tensor([1 + 2j, rank * 1j]),
+        "number": torch.tensor(rank),
+        "empty": torch.empty(0, 3),
+        "columns": grid.transpose(0, 2) + rank,
+        "gaps": (grid + rank)[:, ::2],
+        "repeated": torch.ones(1, 3).expand(4, 3) * 1 + rank,
+        "wide": torch.arange(100 + 50 * rank, dtype=torch.int64),
+        "parameter": torch.nn.Parameter(torch.ones(2) * rank),
+    }
+    return {"tensors": tensors, "list": [None, (1, torch.ones(rank))], "epoch_end": rank == 1}
+
+
+def gathered(rank, world, folder):
+    """States in pieces of 64 bytes, in which most tensors do not end."""
+    pieces._BUFFER, before = 64, pieces._BUFFER
+    sent = []
+    send = torch.distributed.send
+    torch.distributed.send = lambda piece, dst: sent.append(piece.numel()) or send(piece, dst)
+    try:
+        states = pieces.gather_states(odd_state(rank), torch.device("cpu"))
+    finally:
+        pieces._BUFFER, torch.distributed.send = before, send
+    return {"states": states, "sent": sent, "mine": odd_state(rank)}
 
 
 def checkpoint_for_four(rank, world, folder):
@@ -250,7 +282,7 @@ def recalibration(rank, world, folder):
 
 ALL = (
     evaluation, recalibration, other_checkpoints, checkpoint_for_four, resume_from_two,
-    model_checkpoint, exception,
+    model_checkpoint, exception, gathered,
 )  # fmt: skip
 CASES = {function.__name__: function for function in ALL}
 CASES |= {f"resume_{name}": partial(resume, name) for name in RESUMED}

@@ -117,6 +117,27 @@ def test_checkpoints_without_state_of_the_processes(case):
     assert "algorithm was SlowMomentumStrategy, is LocalSGDStrategy" in changed[0]
 
 
+@pool(2, "gathered")
+def test_states_come_to_rank_0_byte_by_byte(case):
+    first, second = case("gathered")
+    assert second["states"] is None
+    assert first["sent"] == []
+    assert max(second["sent"]) == 64
+    assert all(size == 64 for size in second["sent"][:-1])
+    for rank, state in enumerate(first["states"]):
+        expected = case("gathered")[rank]["mine"]
+        assert state["epoch_end"] == expected["epoch_end"]
+        assert state["list"][0] is None
+        assert torch.equal(state["list"][1][1], torch.ones(rank))
+        assert list(state["tensors"]) == list(expected["tensors"])
+        for name, value in state["tensors"].items():
+            wanted = expected["tensors"][name]
+            assert value.dtype == wanted.dtype
+            assert torch.equal(value, wanted)
+    columns = [result["tensors"]["columns"] for result in (first["states"][1], second["mine"])]
+    assert columns[0].stride() == columns[1].stride()
+
+
 @pool(2, "checkpoint_for_four")
 @pool(4, "resume_from_two")
 def test_resuming_on_more_processes(case):

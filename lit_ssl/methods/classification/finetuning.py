@@ -16,6 +16,7 @@ from lit_ssl.methods.classification.image_classifier import ImageClassifier
 from lit_ssl.methods.rates import mark_scheduled
 from lit_ssl.optim.param_groups import layer_decay_groups
 from lit_ssl.trainer.lone_batches import minds_lone_batches
+from lit_ssl.trainer.step_logs import log_loss, log_values
 from lit_ssl.trainer.weights_once import say_start
 from lit_ssl.transforms.erasing import RandomErasing
 from lit_ssl.transforms.mixing import BatchMixing
@@ -124,8 +125,8 @@ class FineTuning(ImageClassifier):
         features = self(images)
         log_probs = self.classifier(features).float().log_softmax(dim=1)
         loss = -(targets * log_probs).sum() / targets.sum().clamp(min=1e-6)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
-        self.log("train/lr", self._lr(), batch_size=len(labels))
+        log_loss(self, loss, len(labels))
+        log_values(self, {"train/lr": self._lr()}, len(labels))
         return {"loss": loss, "features": features.detach()}
 
     def _soft_targets(self, labels: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.private import validate_the_end
 from lit_ssl.trainer.run import origin_of, run_folder, tensorboards
 from lit_ssl.trainer.selection import check_selection, check_tested, data_sets
+from lit_ssl.trainer.step_logs import log_loss
 from lit_ssl.trainer.validation import why_not_validated
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
@@ -181,7 +182,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         losses = torch.cat([probe_losses(logits, labels) for logits in self._logits(features)])
         finite = losses.isfinite()
         lowest = torch.where(finite, losses.detach(), torch.inf).min()
-        self.log("train/best_loss", lowest, prog_bar=True, batch_size=len(labels))
+        log_loss(self, lowest, len(labels), "train/best_loss")
         # a sum: each head gets the gradient of its own loss; NaN only where all have diverged
         loss = torch.where(finite, losses, 0.0).sum() + torch.where(finite.any(), 0.0, torch.nan)
         return {"loss": loss, "features": features[0]}

@@ -24,6 +24,7 @@ from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.sharding import refuse_sharding
+from lit_ssl.trainer.step_logs import log_loss
 
 __all__ = ["AttributePredictor"]
 
@@ -100,8 +101,8 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
         if self.num_attributes is None:
             self._make_stage(data.num_attributes)
         self.quality = PredictorQuality(self.num_classes, self.first.num_attributes)
+        refuse_sharding(self, stage)
         if stage == "fit":
-            refuse_sharding(self)
             check_attributes(data)
 
     def forward(self, inputs: Any) -> Tensor:
@@ -131,7 +132,7 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
         labels = grouped_batch(batch)[1]
         check_labels(labels, self.num_classes, look=batch_idx == 0, unknown=False)
         loss = self.first.loss(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
+        log_loss(self, loss, len(labels))
         return loss
 
     def on_train_end(self) -> None:

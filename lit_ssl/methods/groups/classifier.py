@@ -27,6 +27,7 @@ from lit_ssl.trainer.length import total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.private import trainer_of
 from lit_ssl.trainer.sharding import refuse_sharding
+from lit_ssl.trainer.step_logs import log_loss, log_values
 
 __all__ = ["GroupRobustClassifier"]
 
@@ -175,8 +176,8 @@ class GroupRobustClassifier(GroupEvaluation):
                 f"{data.num_classes} and {data.num_attributes}"
             )
         self.set_metrics(data)
+        refuse_sharding(self, stage)
         if stage == "fit":
-            refuse_sharding(self)
             self._stage = None
             self.check_data(data)
 
@@ -298,8 +299,8 @@ class GroupRobustClassifier(GroupEvaluation):
             output = self.loss(losses, groups, part=(batch_idx % batches, batches))
             loss = output.loss
             weights = {f"train/q_{g}": q for g, q in enumerate(output.group_weights)}
-            self.log_dict(weights, batch_size=size)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+            log_values(self, weights, size)
+        log_loss(self, loss, size)
         return {"loss": loss, "features": features.detach()}
 
     def teardown(self, stage: str) -> None:

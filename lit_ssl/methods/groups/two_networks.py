@@ -16,6 +16,7 @@ from lit_ssl.trainer.length import epochs_to_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.private import is_finding_lr
 from lit_ssl.trainer.run import is_fast_dev_run
+from lit_ssl.trainer.step_logs import log_loss
 
 __all__ = ["TwoStageClassifier"]
 
@@ -122,7 +123,7 @@ class TwoStageClassifier(GroupRobustClassifier):
         labels = grouped_batch(batch)[1]
         check_labels(labels, self.num_classes, look=batch_idx == 0, unknown=False)
         loss = self.first.loss(batch)
-        self.log("train/first_loss", loss.detach(), prog_bar=True, batch_size=len(labels))
+        log_loss(self, loss, len(labels), "train/first_loss")
         return {"loss": loss}
 
     def parameter_groups(self) -> list[dict[str, Any]]:

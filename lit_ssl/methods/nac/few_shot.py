@@ -23,6 +23,7 @@ from lit_ssl.optim.adamw import sgd
 from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.lone_batches import minds_lone_batches
+from lit_ssl.trainer.step_logs import log_loss, log_values
 from lit_ssl.trainer.weights_once import say_start
 
 __all__ = ["Adapted", "NACFewShot"]
@@ -169,8 +170,8 @@ class NACFewShot(CircuitClassifier):
         inputs, targets, labels = self.training_inputs(batch, batch_idx)
         out = self.net(inputs)
         loss = soft_cross_entropy(out.logits, targets)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
-        self.log("train/lr", current_lr(self.trainer), batch_size=len(labels))
+        log_loss(self, loss, len(labels))
+        log_values(self, {"train/lr": current_lr(self.trainer)}, len(labels))
         self.log_accuracy(out.logits, labels)
         return {"loss": loss, "features": out.features.detach()}
 

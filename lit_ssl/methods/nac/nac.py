@@ -34,6 +34,7 @@ from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
 from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.step_logs import log_loss, log_values
 from lit_ssl.trainer.weights_once import say_start
 
 __all__ = ["NAC"]
@@ -242,9 +243,9 @@ class NAC(CircuitClassifier):
         wiring = self.wiring(net)
         for name, value in wiring.items():
             loss = loss + self.loss_weights[name](step, total) * value
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(labels))
-        logged = {f"train/{name}": value.detach() for name, value in (parts | wiring).items()}
-        self.log_dict({**logged, "train/lr": current_lr(self.trainer)}, batch_size=len(labels))
+        log_loss(self, loss, len(labels))
+        logged = {f"train/{name}": value for name, value in (parts | wiring).items()}
+        log_values(self, {**logged, "train/lr": current_lr(self.trainer)}, len(labels))
         self.log_accuracy(outs[0].logits, labels)
         if net.has_graph and is_logged(self.trainer):
             self.log_dict(self.graph_statistics(), batch_size=len(labels))

@@ -203,13 +203,12 @@ class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
                 moment.
         """
         trainer = trainer_of(self)
-        if stage == "fit":
-            refuse_sharding(self)
-            if trainer is not None:
-                allow_idle_network(trainer, "generator and discriminators are trained in turn")
-                if joins_batch_norms_on_cpu(trainer):
-                    join_batch_norms_(self.generator)
-                    join_batch_norms_(self.generator_ema, joined=False)
+        refuse_sharding(self, stage)
+        if stage == "fit" and trainer is not None:
+            allow_idle_network(trainer, "generator and discriminators are trained in turn")
+            if joins_batch_norms_on_cpu(trainer):
+                join_batch_norms_(self.generator)
+                join_batch_norms_(self.generator_ema, joined=False)
         if trainer is not None:
             self._learn_classes(trainer, stage)
         if self._is_restored():

@@ -22,7 +22,7 @@ from lit_ssl.losses import (
     matching_loss,
 )
 from lit_ssl.losses.matching import Matching
-from lit_ssl.losses.mlm import IGNORED
+from lit_ssl.losses.mlm import IGNORED, CountOnHost
 from lit_ssl.methods.rates import current_lr
 from lit_ssl.methods.vl.base import VLModule
 from lit_ssl.methods.vl.pairs import exchanged, joined, pair_inputs, with_images, with_others
@@ -42,7 +42,9 @@ from lit_ssl.text.masking.step_random import step_generator
 from lit_ssl.text.shares import check_rate
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import finished_batches, total_steps
+from lit_ssl.trainer.private import trainer_of
 from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.step_logs import log_loss, log_values
 
 __all__ = ["MaskedWords", "VLPretraining"]
 
@@ -53,10 +55,12 @@ class MaskedWords(NamedTuple):
     Attributes:
         ids: int64 ``[B, L]``.
         labels: int64 ``[B, L]``, −100 where nothing is to be predicted.
+        number: how many are; asked for early, the host need not wait for the network.
     """
 
     ids: Tensor
     labels: Tensor
+    number: CountOnHost | None = None
 
 
 class VLPretraining(VLModule):
@@ -242,15 +246,14 @@ class VLPretraining(VLModule):
         words, matching, seen = None, None, {}
         if self.mlm_weight:
             mask, ids, labels = self._masked(inputs, generator, look=batch_idx == 0)
-            words = MaskedWords(ids, labels)
+            words = MaskedWords(ids, labels, CountOnHost(labels))
             seen["mask_rate"] = mask.sum() / (inputs["word_ids"] >= 0).sum().clamp(min=1)
         if self.itm_weight:
             matching = self._matching(inputs, numbers, generator)
         loss, parts, pooled = self.compute_loss(inputs, words, matching)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        if is_logged(self.trainer):
-            seen = {f"train/{name}": value.detach() for name, value in (seen | parts).items()}
-            self.log_dict({**seen, "train/lr": current_lr(self.trainer)}, batch_size=size)
+        log_loss(self, loss, size)
+        logged = {f"train/{name}": value for name, value in (seen | parts).items()}
+        log_values(self, {**logged, "train/lr": current_lr(self.trainer)}, size)
         return {"loss": loss, "features": pooled.detach()}
 
     def compute_loss(
@@ -278,11 +281,13 @@ class VLPretraining(VLModule):
         pooled = out.pooled[-size:]
         loss, parts = torch.zeros((), device=pooled.device), {}
         if words is not None:
-            states, targets = gather_masked(out.text[:size], words.labels)
+            states, targets = gather_masked(out.text[:size], words.labels, words.number)
             logits = self.mlm_head(states)
             parts["mlm_loss"] = self.mlm_loss(logits, targets)
             loss = loss + self.mlm_weight * parts["mlm_loss"]
-            parts["mlm_acc"] = count_right(logits, targets) / max(len(targets), 1)
+            trainer = trainer_of(self)
+            if trainer is None or is_logged(trainer):  # an argmax over the vocabulary
+                parts["mlm_acc"] = count_right(logits, targets) / max(len(targets), 1)
             parts["num_predictions"] = torch.tensor(float(len(targets)))
         if matching is None:  # the pooler stays in the graph, since DDP waits for all gradients
             return loss + 0 * pooled.float().sum(), parts, pooled

@@ -30,7 +30,8 @@ from lit_ssl.methods.vl.scoring import TextsByLength
 from lit_ssl.metrics.vl.retrieval import RetrievalRecall
 from lit_ssl.models.vl.heads import RetrievalHead
 from lit_ssl.trainer.hparams import not_plain
-from lit_ssl.trainer.run import is_fast_dev_run
+from lit_ssl.trainer.run import is_fast_dev_run, is_logged
+from lit_ssl.trainer.step_logs import log_loss, log_values
 
 __all__ = ["ImageTextRetrieval"]
 
@@ -145,10 +146,10 @@ class ImageTextRetrieval(VLModule):
         scores = self.score(pairs).view(rows, count)
         target = torch.zeros(rows, dtype=torch.int64, device=scores.device)
         loss = F.cross_entropy(scores, target)
-        hits = count_right(scores, target) / rows
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=rows)
-        self.log("train/acc1", hits, batch_size=rows)
-        self.log("train/lr", current_lr(self.trainer), batch_size=rows)
+        log_loss(self, loss, rows)
+        if is_logged(self.trainer):
+            hits = count_right(scores, target) / rows
+            log_values(self, {"train/acc1": hits, "train/lr": current_lr(self.trainer)}, rows)
         return {"loss": loss, "scores": scores.detach()}
 
     # evaluation

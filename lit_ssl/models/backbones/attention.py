@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LONGEST_WRITTEN_OUT", "attention", "written_out_attention"]
+__all__ = ["LONGEST_WRITTEN_OUT", "attention", "is_written_out", "written_out_attention"]
 
 LONGEST_WRITTEN_OUT = 1024
 """Keys up to which bfloat16 attention is written out on the CPU; beyond, its memory counts."""
@@ -36,20 +36,21 @@ def attention(
         dropout: probability with which a weight is dropped.
         scale: factor of the scores; None: d^-½.
     """
-    if _is_written_out(query, key):
+    if is_written_out(query, key.shape[-2]):
         return written_out_attention(query, key, value, mask, dropout, scale)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale
     )
 
 
-def _is_written_out(query: Tensor, key: Tensor) -> bool:
+def is_written_out(inputs: Tensor, keys: int) -> bool:
+    """Whether :func:`attention` over so many keys is written out for these inputs."""
     # An exported graph is likely to run on another device.
-    if query.device.type != "cpu" or torch.compiler.is_exporting():
+    if inputs.device.type != "cpu" or torch.compiler.is_exporting():
         return False
     autocast = torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu") if autocast else query.dtype
-    return dtype == torch.bfloat16 and key.shape[-2] <= LONGEST_WRITTEN_OUT
+    dtype = torch.get_autocast_dtype("cpu") if autocast else inputs.dtype
+    return dtype == torch.bfloat16 and keys <= LONGEST_WRITTEN_OUT
 
 
 def written_out_attention(

@@ -8,7 +8,11 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from lit_ssl.models.backbones.attention import attention, written_out_attention
+from lit_ssl.models.backbones.attention import (
+    attention,
+    is_written_out,
+    written_out_attention,
+)
 
 __all__ = ["QueriedAttention", "QueriedBlock", "with_queried_blocks"]
 
@@ -36,9 +40,11 @@ class QueriedAttention(Attention):
         dropout = self.attn_drop.p if self.training else 0.0
         if queries is not None and attn_mask is None and not dropout and _is_none(self.k_norm):
             return self._joined(self._absorbed(x, queries))
-        # Parted here, their gradients are stacked in the order that the layer's backward reads.
-        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).unbind(2)
-        q, k, v = (part.transpose(1, 2) for part in qkv)
+        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))
+        if is_written_out(x, x.shape[1]):  # its products need them one head after another: one copy
+            q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        else:  # their gradients are stacked in the order that the layer's backward reads
+            q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
         q = q if queries is None else q[:, :, :queries]
         attend = attention if self.fused_attn else written_out_attention
         out = attend(self.q_norm(q), self.k_norm(k), v, attn_mask, dropout)

@@ -19,7 +19,7 @@ from lit_ssl.models.backbones.class_token import class_token_problem
 from lit_ssl.models.backbones.fetching import fetching, without_weights
 from lit_ssl.models.backbones.queried_block import QueriedBlock, with_queried_blocks
 
-__all__ = ["ClassTokenViT", "draw_kept_patches", "keep_count"]
+__all__ = ["ClassTokenViT", "checkpoint_activations", "draw_kept_patches", "keep_count"]
 
 _NEEDED = "a timm VisionTransformer is needed"
 _INSTEAD = (
@@ -171,7 +171,7 @@ class ClassTokenViT(nn.Module):
         return torch.cat(collected, dim=1)
 
     def _run(self, block: nn.Module, x: Tensor, class_token_alone: bool) -> Tensor:
-        options = {"queries": 1} if class_token_alone else {}
+        options: dict[str, Any] = {"queries": 1} if class_token_alone else {}
         if self.vit.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, use_reentrant=False, **options)
         return block(x, **options)
@@ -245,6 +245,21 @@ class ClassTokenViT(nn.Module):
             )  # fmt: skip
             table = grid.flatten(2).transpose(1, 2).to(table.dtype)
         return head, table
+
+
+def checkpoint_activations(network: nn.Module) -> None:
+    """Let a network keep only the inputs of its blocks for the gradient.
+
+    Raises:
+        InputError: if it is no :class:`ClassTokenViT`.
+    """
+    if not isinstance(network, ClassTokenViT):
+        raise InputError(
+            "activation_checkpointing needs a vision transformer of timm as backbone, not "
+            f"{type(network).__name__}: let that one compute its blocks by "
+            "torch.utils.checkpoint itself"
+        )
+    network.vit.set_grad_checkpointing()
 
 
 def init_reference(vit: VisionTransformer) -> None:

@@ -192,17 +192,25 @@ class ViltBackbone(nn.Module):
             raise InputError(f"image_type {image_type} needs num_modalities: {image_type + 1}")
         images = embedded_images(self, batch)
         check_text(batch, len(images.embeds), self.max_text_len)
-        output = self.model(
+        # The steps of the model's own forward, which looks at the mask on the host, to leave it out
+        # where nothing is padded.
+        model = self.model
+        embeds, mask = model.embeddings(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"].long(),
-            image_embeds=self.model.embeddings.dropout(images.embeds),
+            token_type_ids=None,
+            pixel_values=None,
             pixel_mask=images.mask.long(),
+            inputs_embeds=None,
+            image_embeds=model.embeddings.dropout(images.embeds),
             image_token_type_idx=image_type,
         )
-        text, image = output.last_hidden_state.split(
-            [batch["input_ids"].shape[1], images.embeds.shape[1]], dim=1
+        masked = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(
+            mask == 0, torch.finfo(embeds.dtype).min
         )
-        return VLOutput(text, image, images.mask, output.pooler_output)
+        states = model.layernorm(model.encoder(embeds, masked[:, None, None, :])[0])
+        text, image = states.split([batch["input_ids"].shape[1], images.embeds.shape[1]], dim=1)
+        return VLOutput(text, image, images.mask, model.pooler(states))
 
     def _check_images(self, images: Tensor, pixel_mask: Tensor | None) -> None:
         channels = self.model.config.num_channels

@@ -6,7 +6,7 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,22 +17,30 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lit_ssl.errors import InputError, OutputError
+from lit_ssl.strategies.state.pieces import (
+    gather_states,
+    map_tensors,
+    size_in_bytes,
+    with_memory_of_its_own,
+)
 from lit_ssl.strategies.sync.buffers import fingerprints, real_
 from lit_ssl.strategies.sync.local_steps import LocalStepsStrategy
+from lit_ssl.trainer.background_io import written_at_once
 from lit_ssl.trainer.private import optimizer_to_device
 
-__all__ = ["get_rng", "remove_sidecars", "restore_ranks", "set_rng", "store_ranks", "to_cpu"]
+__all__ = [
+    "find_sidecars",
+    "get_rng",
+    "remove_files",
+    "restore_ranks",
+    "set_rng",
+    "store_ranks",
+]
 
 
-def to_cpu(value: Any) -> Any:
+def _to_cpu(value: Any) -> Any:
     """A copy of nested containers with all tensors cloned to the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: to_cpu(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(to_cpu(item) for item in value)
-    return value
+    return map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), value)
 
 
 # saving
@@ -70,20 +78,20 @@ def _rank_state(strategy: LocalStepsStrategy) -> dict[str, Any]:
 
 def store_ranks(strategy: LocalStepsStrategy, state: dict[str, Any], filepath: str) -> None:
     """Gather the processes' states on rank 0, or let each write its own file if they are large."""
-    with strategy.evaluation.local():  # copies, because a validation goes on with other values
-        mine = to_cpu(_rank_state(strategy))
-    size = torch.tensor([_size_in_bytes(mine)], device=strategy.root_device)
-    dist.all_reduce(size, op=dist.ReduceOp.MAX)
-    options = strategy.options
-    limit = options.per_rank_state_limit_mb * 2**20
-    if options.per_rank_state == "sidecar" or int(size) * strategy.world_size > limit:
-        # Names may hold a step or metric that differs between processes: take rank 0's.
-        state["sidecar"], filepath = strategy.broadcast((os.urandom(8).hex(), filepath))
-        _write_sidecar(strategy, mine, filepath, state["sidecar"])
-        return
-    gathered: list[Any] | None = [None] * strategy.world_size if strategy.is_global_zero else None
-    dist.gather_object(mine, gathered, dst=0)
-    state["ranks"] = gathered
+    with strategy.evaluation.local():  # a validation goes on with other values
+        mine = map_tensors(with_memory_of_its_own, _rank_state(strategy))
+        size = torch.tensor([size_in_bytes(mine)], device=strategy.root_device)
+        dist.all_reduce(size, op=dist.ReduceOp.MAX)
+        options = strategy.options
+        limit = options.per_rank_state_limit_mb * 2**20
+        if options.per_rank_state == "sidecar" or int(size) * strategy.world_size > limit:
+            # Names may hold a step or metric that differs between processes: take rank 0's.
+            state["sidecar"], filepath = strategy.broadcast((os.urandom(8).hex(), filepath))
+            _write_sidecar(strategy, mine, filepath, state["sidecar"])
+            return
+        if strategy.is_global_zero:  # its own are written when the others' are there
+            mine = _to_cpu(mine)
+        state["ranks"] = gather_states(mine, strategy.root_device)
 
 
 def _write_sidecar(strategy: LocalStepsStrategy, mine: Any, filepath: str, number: str) -> None:
@@ -94,36 +102,35 @@ def _write_sidecar(strategy: LocalStepsStrategy, mine: Any, filepath: str, numbe
     failure: OutputError | None = None
     try:
         content = {"sidecar": number, "state": mine}
-        strategy.checkpoint_io.save_checkpoint(
-            content, f"{filepath}.{number}.rank{strategy.global_rank}"
-        )
+        io: Any = strategy.checkpoint_io
+        io = getattr(io, "checkpoint_io", io)  # of one that saves in the background
+        with written_at_once(io):
+            io.save_checkpoint(content, f"{filepath}.{number}.rank{strategy.global_rank}")
     except OutputError as error:
         failure = error
     if not strategy.reduce_boolean_decision(failure is None):
         raise failure or OutputError(f"{filepath} is not written: another process cannot write")
 
 
-def _size_in_bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    items = value.values() if isinstance(value, Mapping) else value
-    return sum(map(_size_in_bytes, items)) if isinstance(value, Mapping | list | tuple) else 8
-
-
-def remove_sidecars(filepath: str, but: str | None = None) -> None:
-    """Delete the processes' files beside a checkpoint.
+def find_sidecars(filepath: str, but: str | None = None) -> list[str]:
+    """The processes' files beside a checkpoint.
 
     Args:
         filepath: the checkpoint.
-        but: the number of those that belong to it, which stay.
+        but: the number of those that belong to it, which are left out.
     """
     files = get_filesystem(filepath)
     folder, name = os.path.split(filepath)
     sidecar = re.compile(re.escape(name) + r"(?:\.(?P<number>[0-9a-f]{16}))?\.rank\d+")
-    for path in files.ls(folder or ".", detail=False) if files.isdir(folder or ".") else []:
-        found = sidecar.fullmatch(os.path.basename(path))
-        if found and (but is None or found["number"] != but):
-            files.rm(path)
+    paths = files.ls(folder or ".", detail=False) if files.isdir(folder or ".") else []
+    found = [(path, sidecar.fullmatch(os.path.basename(path))) for path in paths]
+    return [path for path, name in found if name and (but is None or name["number"] != but)]
+
+
+def remove_files(filepath: str, paths: Sequence[str]) -> None:
+    """Delete files on the file system of a checkpoint."""
+    for path in paths:
+        get_filesystem(filepath).rm(path)
 
 
 # loading
@@ -210,7 +217,7 @@ def _restore_rank(
 
 def _mean_optimizer_state(states: list[dict[str, Any]]) -> dict[str, Any]:
     """Average the floating-point tensors of optimizer states; all else is the first one's."""
-    mean = to_cpu(states[0])
+    mean = _to_cpu(states[0])
     for key, entry in mean["state"].items():
         for name, value in entry.items():
             others = [s["state"].get(key, {}).get(name) for s in states]

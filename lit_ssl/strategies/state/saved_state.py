@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from lit_ssl.strategies.state.rank_state import restore_ranks, store_ranks, to_cpu
+from lit_ssl.strategies.state.pieces import map_tensors, with_memory_of_its_own
+from lit_ssl.strategies.state.rank_state import restore_ranks, store_ranks
 from lit_ssl.strategies.sync.local_steps import LocalStepsStrategy
 from lit_ssl.strategies.sync.units import SyncUnit
 
@@ -86,7 +87,7 @@ def _unit_state(unit: SyncUnit, silent: bool) -> dict[str, Any]:
         state["outer"] = {name: unit.full(part) for name, part in unit.outer.items()}
     if unit.outer_optimizer is not None:
         state["outer_optimizer"] = unit.outer_optimizer.state_dict()
-    return to_cpu(state)
+    return map_tensors(with_memory_of_its_own, state)
 
 
 # loading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -57,17 +57,32 @@ class Evaluation:
         self._exchange()
         self._aside = None
 
-    @contextmanager
-    def average(self) -> Iterator[bool]:
-        """The average, or what is being validated; yields whether local values are put aside."""
-        if self._aside is not None:
-            yield bool(self._aside)
-            return
-        self._put_in_average()
+    def average(self, state_of: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The average, or what is being validated, as a state of the module.
+
+        Args:
+            state_of: gives the state dict of the module as it is.
+
+        Returns:
+            The state; tensors that are the same in the training share its memory.
+        """
+        is_validating = self._aside is not None
+        if not is_validating:
+            self._put_in_average()
+        exchanged = self._aside or []
         try:
-            yield bool(self._aside)
+            state = state_of()
+            # what is put aside gets the average when the local values go back: no other copy
+            taken = {} if is_validating else {_place(t): aside for t, aside in exchanged}
+            memory = {tensor.untyped_storage().data_ptr() for tensor, _ in exchanged}
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in memory:
+                    aside = taken.get(_place(value))
+                    state[name] = value.clone() if aside is None else aside
+            return state
         finally:
-            self.end()
+            if not is_validating:
+                self.end()
 
     @contextmanager
     def local(self) -> Iterator[None]:
@@ -168,6 +183,11 @@ class Recalibration:
             for norm, (training, momentum) in zip(norms, before, strict=True):
                 norm.momentum = momentum
                 norm.train(training)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Where a tensor lies in memory, and how."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _norms(module: nn.Module) -> list[_BatchNorm]:

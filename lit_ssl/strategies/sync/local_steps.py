@@ -403,8 +403,4 @@ class LocalStepsStrategy(QuietDDPStrategy):
         if self.options.per_rank_state == "none":
             self.evaluation.end()
             self.sync()
-        with self.evaluation.average() as differs:
-            state = super().lightning_module_state_dict()
-            if differs:  # the module gets other values before an asynchronous writer is done
-                state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
-        return state
+        return self.evaluation.average(super().lightning_module_state_dict)

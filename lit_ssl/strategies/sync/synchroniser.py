@@ -128,7 +128,7 @@ class Synchroniser:
         filled = sum(t.numel() for t in tensors)
         used = filled + sum(x.tensor.numel() for x in unset)
         size = used + self.averager.world_size * len(row)
-        if is_look:
+        if is_look and unit.in_flight is not None:  # which is in the workspace
             flat = torch.empty(size, dtype=unit.dtype, device=unit.device)
         else:
             flat = unit.workspace(size)

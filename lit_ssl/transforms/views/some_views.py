@@ -12,7 +12,7 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """Copies a small CPU tensor to ``device`` without making the host wait for the device."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
 
 
 def on_subset(views: Tensor, chosen: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:

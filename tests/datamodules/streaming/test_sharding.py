@@ -27,7 +27,7 @@ from lit_ssl.datamodules import (
     Subset,
 )
 from lit_ssl.datamodules.reading.boxes import BoxImages
-from lit_ssl.datamodules.reading.images import ArrayImages
+from lit_ssl.datamodules.reading.images import ArrayImages, Images
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.streaming import sharding
 from lit_ssl.datamodules.streaming.byte_sizes import byte_count
@@ -128,6 +128,28 @@ def test_what_is_no_file_gives_the_same_pixels(image_root, tmp_path, canvas):
     )  # fmt: skip
     assert (stream.column("attributes", "train") == np.eye(4)).all()
     assert stream.image_size == 8
+
+
+def test_grey_images_of_a_source_of_ones_own_are_refused(image_root, tmp_path):
+    class Own(Images):
+        def __len__(self):
+            return 2
+
+        def read(self, index, max_side=None):
+            return torch.zeros(1, 4, 4, dtype=torch.uint8)
+
+        def name(self, row):
+            return None
+
+        def select(self, rows):
+            return self
+
+    class Data(Mixed):
+        def load_rows(self, split):
+            return Rows(Own(), {"label": np.arange(2)}) if split == "train" else None
+
+    with pytest.raises(InputError, match="Own gives images of 1 channels"):
+        shard_images(Data(image_root), tmp_path / "out")
 
 
 def test_an_empty_split_stays_one(image_root, tmp_path):

@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from lit_ssl.datamodules import MNIST5kDataModule, SemiSupervisedDataModule, Subset
+from lit_ssl.cli.objects import class_parser
+from lit_ssl.datamodules import (
+    ImageFolderDataModule,
+    MNIST5kDataModule,
+    SemiSupervisedDataModule,
+    Subset,
+)
 from lit_ssl.datamodules import StreamingImageDataModule as Streaming
 from lit_ssl.datamodules.streaming.chunk_sampler import ChunkSampler
 from lit_ssl.datamodules.streaming.sharding import shard_images
@@ -89,6 +95,13 @@ def test_paws_draws_the_same_supports(files, stream):
             (views, labels), (others, their_labels) = one[part], other[part]
             assert torch.equal(views[0], others[0])
             assert torch.equal(labels, their_labels)
+
+
+def test_the_command_line_knows_all_options(shard_root):
+    """Those of the base class, too, so that a recipe keeps its views when the data are streamed."""
+    options = class_parser(Streaming).get_defaults().as_dict()
+    theirs = class_parser(ImageFolderDataModule).get_defaults().as_dict()
+    assert set(theirs) - {"root", "image_size", "labelled", "layout", "allow_empty"} <= set(options)
 
 
 # chunk by chunk
@@ -282,8 +295,6 @@ def test_a_damaged_image_stops_even_where_unreadable_ones_are_skipped(stream, sp
 
 
 def test_an_image_that_never_was_one_is_skipped_as_in_files(image_root, tmp_path):
-    from lit_ssl.datamodules import ImageFolderDataModule
-
     shutil.copytree(image_root, tmp_path / "images")
     (tmp_path / "images/train/bee/01.jpg").write_bytes(b"no picture")
     made = ImageFolderDataModule(root=str(tmp_path / "images"))

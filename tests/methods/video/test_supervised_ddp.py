@@ -18,7 +18,8 @@ class Write(pl.Callback):
     def on_validation_end(self, trainer, pl_module):
         numbers = [float(trainer.callback_metrics[name]) for name in ("val/loss", "val/acc1")]
         seen = collect_features(trainer, pl_module, "val", pl_module)
-        torch.save((numbers, *seen), f"{trainer.world_size}_{trainer.global_rank}.pt")
+        found = seen.everywhere(), seen.labels
+        torch.save((numbers, *found), f"{trainer.world_size}_{trainer.global_rank}.pt")
 
     def teardown(self, trainer, pl_module, stage):
         if trainer.world_size > 1:  # gloo's threads could abort a process that ends

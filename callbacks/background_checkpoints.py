@@ -1,0 +1,78 @@
+"""Checkpoints that do not stop the training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lit_ssl.errors import InputError, by_name
+from lit_ssl.trainer.background_io import BackgroundCheckpointIO
+from lit_ssl.trainer.checkpoint_io import WholeCheckpointIO, write_whole
+from lit_ssl.trainer.private import chosen_checkpoint_io
+
+__all__ = ["BackgroundCheckpoints"]
+
+
+class BackgroundCheckpoints(pl.Callback):
+    """Writes the checkpoints of a fit in a thread, as whole as they are without it.
+
+    The state is copied to the memory of the host when it is saved, for which training stops, and
+    written while training goes on: rank zero needs the room of one checkpoint more. The step at
+    which a write has failed is the last one but one: its error ends the run after the next batch.
+    The end of a fit, and what SIGTERM or SLURM make a run save, is written before the run goes on;
+    older files are removed when the newer one is whole.
+
+    Which files there are is only known some seconds later: a ``ModelCheckpoint`` needs names of its
+    own (``filename``) where two of them save in one folder at the same step, and loggers that send
+    checkpoints away see each at the next one. Evaluations write nothing in the background.
+
+    Raises:
+        InputError: beside another ``CheckpointIO`` among the plugins.
+    """
+
+    @by_name
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the place of what writes checkpoints."""
+        chosen = chosen_checkpoint_io(trainer.strategy)
+        if stage != "fit" or isinstance(chosen, BackgroundCheckpointIO):
+            return
+        write_whole(trainer.strategy)
+        if type(trainer.strategy.checkpoint_io) is not WholeCheckpointIO:
+            other = type(trainer.strategy if chosen is None else chosen).__name__
+            raise InputError(
+                f"writes checkpoints by itself, and {other} does as well: leave out one of them"
+            )
+        trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on nothing waits for a file."""
+        _io(trainer).in_background = True
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Raise what the thread has met."""
+        _io(trainer).check()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let no process go on before all is on the disk, the end included."""
+        self.on_termination(trainer, pl_module)
+
+    def on_termination(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what follows at once: the process is about to end."""
+        io = _io(trainer)
+        io.in_background = False
+        io.wait()
+        trainer.strategy.barrier()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write what is saved because of it at once."""
+        if isinstance(trainer.strategy.checkpoint_io, BackgroundCheckpointIO):
+            trainer.strategy.checkpoint_io.in_background = False
+
+
+def _io(trainer: pl.Trainer) -> BackgroundCheckpointIO:
+    io = trainer.strategy.checkpoint_io
+    assert isinstance(io, BackgroundCheckpointIO)
+    return io
