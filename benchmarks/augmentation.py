@@ -1,155 +1,271 @@
-"""Speed of both view engines beside a plain Pillow pipeline, in one run.
+"""From JPEG files to views: what a worker of a data loader spends on an image.
 
-Counts views per second of CPU time of one process, in interleaved repeats, so that other work on
-the machine hits all engines alike. On CUDA the device engine is charged with the host's CPU time
-only, and the views per second of the GPU are printed as well.
+CPU milliseconds per image, from the bytes of a file to a collated batch, in interleaved repeats, so
+that other work on the machine hits all pipelines alike: ours with the views made in the worker,
+ours with ``augment: device`` (the worker's part: decode, shrink to the canvas), and the same recipe
+written with torchvision's first transforms on Pillow images, with its second ones on tensors, and
+as lightly's where it is installed.
 
-    python benchmarks/augmentation.py
-    python benchmarks/augmentation.py --device cuda --batch 128
+    OMP_NUM_THREADS=1 python benchmarks/augmentation.py
+    python benchmarks/augmentation.py --recipes msn --sides 375 500 --sides 768 1024
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import io
 import random
 import statistics
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision.transforms as T
 from PIL import Image, ImageFilter
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torch import Tensor
+from torch.utils.data import default_collate
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import to_pil_image
 
-from lit_ssl.transforms import CropSpec, MultiCrop, msn_crops
+from lit_ssl.datamodules.loading.batches import EvaluationSet, RawSet, ViewSet
+from lit_ssl.datamodules.reading.decoding import decode_image
+from lit_ssl.datamodules.reading.images import Images
+from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
+from lit_ssl.transforms import CropSpec, EvalTransform, MultiCrop, msn_crops
 
-# Per size of the large views: the recipe and the height and width of the source images.
-RECIPES = {
-    224: (msn_crops(224, 96, num_large=2, num_small=10), (375, 500)),
-    32: (msn_crops(32, 16, num_large=2, num_small=4), (32, 32)),
-}
+Pipeline = Callable[[int], Any]  # a seed → a batch
+
+PILLOW = "torchvision v1 on Pillow"
 
 
-def pillow_pipeline(spec: CropSpec) -> T.Compose:
-    """The same recipe from torchvision's first transforms, on Pillow images."""
+@dataclass(frozen=True)
+class Recipe:
+    """Views of an image, or, without any, the evaluation crop of this many pixels."""
+
+    crops: list[CropSpec]
+    evaluation: int = 0
+
+
+def recipes(size: int) -> dict[str, Recipe]:
+    """The recipes by name, for views of this many pixels."""
+    small = round(size * 3 / 7)
+    return {
+        "msn": Recipe(msn_crops(size, small, num_large=2, num_small=10)),
+        "supervised": Recipe([CropSpec(size, scale=(0.08, 1.0), hflip=0.5)]),
+        "evaluation": Recipe([], evaluation=size),
+    }
+
+
+class Files(Images):
+    """Files in memory."""
+
+    def __init__(self, contents: list[bytes]) -> None:
+        self.contents = contents
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def read(self, index: int, max_side: int | None = None) -> Tensor:
+        return decode_image(self.contents[index], self.name(index), max_side)
+
+    def name(self, row: int) -> str:
+        return f"{row}.jpg"
+
+    def select(self, rows: np.ndarray) -> Files:
+        return Files([self.contents[row] for row in rows])
+
+
+def photograph(height: int, width: int, seed: int) -> bytes:
+    """A JPEG file with detail at all scales: about 60 kB at 375 x 500 pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.zeros(1, 3, height, width)
+    for octave in range(1, 8):
+        grid = [max(2, side * 2**octave // 256) for side in (height, width)]
+        noise = torch.rand(1, 3, *grid, generator=generator) - 0.5
+        image += F.interpolate(noise, (height, width), mode="bicubic") * 1.4**-octave
+    file = io.BytesIO()
+    to_pil_image((image[0] + 0.5).clamp(0, 1)).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def ours(contents: list[bytes], recipe: Recipe) -> dict[str, Pipeline]:
+    """The data sets that our data modules give to their loaders."""
+    reader = ImageReader(Files(contents))
+    keys = range(len(contents))
+    if recipe.evaluation:
+        transform = EvalTransform(recipe.evaluation, resize=round(recipe.evaluation * 8 / 7))
+        served = EvaluationSet(reader, transform)
+        return {"ours": lambda seed: served.__getitems__(list(keys))}
+    views = ViewSet(reader, MultiCrop(recipe.crops))
+    raw = RawSet(reader, 384)
+    return {
+        "ours": lambda seed: views.__getitems__([(key, seed * 1000 + key) for key in keys]),
+        "ours, augment: device": lambda seed: raw.__getitems__([(key, seed) for key in keys]),
+    }
+
+
+def first_transforms(spec: CropSpec) -> T.Compose:
+    """A kind of views from torchvision's first transforms, on Pillow images."""
 
     def blur(image: Image.Image) -> Image.Image:
         return image.filter(ImageFilter.GaussianBlur(random.uniform(*spec.blur_sigma)))
 
-    jitter = T.ColorJitter(spec.brightness, spec.contrast, spec.saturation, spec.hue)
-    return T.Compose(
-        [
-            T.RandomResizedCrop(spec.size, scale=spec.scale, ratio=spec.ratio),
-            T.RandomHorizontalFlip(spec.hflip),
-            T.RandomApply([jitter], spec.jitter_prob),
-            T.RandomGrayscale(spec.grayscale),
-            T.RandomApply([blur], spec.blur),
-            T.PILToTensor(),
-        ]
+    steps = [
+        T.RandomResizedCrop(spec.size, scale=spec.scale, ratio=spec.ratio),
+        T.RandomHorizontalFlip(spec.hflip),
+    ]
+    if spec.has_color:
+        jitter = T.ColorJitter(spec.brightness, spec.contrast, spec.saturation, spec.hue)
+        steps += [T.RandomApply([jitter], spec.jitter_prob), T.RandomGrayscale(spec.grayscale)]
+    if spec.blur:
+        steps.append(T.RandomApply([blur], spec.blur))
+    return T.Compose([*steps, T.PILToTensor()])
+
+
+def second_transforms(spec: CropSpec) -> v2.Compose:
+    """The same from its second ones, on uint8 tensors."""
+    steps: list[torch.nn.Module] = [
+        v2.RandomResizedCrop(spec.size, scale=spec.scale, ratio=spec.ratio, antialias=True),
+        v2.RandomHorizontalFlip(spec.hflip),
+    ]
+    if spec.has_color:
+        jitter = v2.ColorJitter(spec.brightness, spec.contrast, spec.saturation, spec.hue)
+        steps += [v2.RandomApply([jitter], spec.jitter_prob), v2.RandomGrayscale(spec.grayscale)]
+    if spec.blur:
+        reach = int(np.ceil(3 * spec.blur_sigma[1]))
+        steps.append(v2.RandomApply([v2.GaussianBlur(2 * reach + 1, spec.blur_sigma)], spec.blur))
+    return v2.Compose(steps)
+
+
+def by_pillow(content: bytes) -> Image.Image:
+    """Decode as ``torchvision.datasets`` do."""
+    with Image.open(io.BytesIO(content)) as image:
+        return image.convert("RGB")
+
+
+def by_torchvision(content: bytes) -> Tensor:
+    """Decode to a tensor."""
+    return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
+
+
+def peers(contents: list[bytes], recipe: Recipe) -> dict[str, Pipeline]:
+    """The pipelines of others."""
+    if recipe.evaluation:
+        size, resize = recipe.evaluation, round(recipe.evaluation * 8 / 7)
+        first = [(T.Compose([T.Resize(resize), T.CenterCrop(size), T.PILToTensor()]), 1)]
+        second = [(v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(size)]), 1)]
+    else:
+        first = [(first_transforms(spec), spec.count) for spec in recipe.crops]
+        second = [(second_transforms(spec), spec.count) for spec in recipe.crops]
+
+    def batch(
+        decode: Callable[[bytes], Any], kinds: Sequence[tuple[Callable[[Any], Tensor], int]], _: int
+    ) -> Any:
+        images = map(decode, contents)
+        return default_collate(
+            [[kind(image) for kind, count in kinds for _ in range(count)] for image in images]
+        )
+
+    return {
+        PILLOW: functools.partial(batch, by_pillow, first),
+        "torchvision v2 on tensors": functools.partial(batch, by_torchvision, second),
+    }
+
+
+def lightly(contents: list[bytes], recipe: Recipe) -> dict[str, Pipeline]:
+    """Lightly's views of MSN, without their normalisation; nothing for other recipes."""
+    if len(recipe.crops) < 2:
+        return {}
+    try:
+        from lightly.transforms import MSNTransform
+    except ImportError:
+        return {"lightly (not installed)": lambda seed: None}
+    large, small = recipe.crops
+    transform = MSNTransform(
+        random_size=large.size,
+        focal_size=small.size,
+        random_views=large.count,
+        focal_views=small.count,
+        cj_strength=0.5,
     )
+    return {
+        "lightly": lambda seed: default_collate(
+            [transform(by_pillow(content)) for content in contents]
+        )
+    }
 
 
-def make_image(height: int, width: int) -> Image.Image:
-    """A smooth colourful image."""
-    noise = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
-    smooth = F.interpolate(noise, (height, width), mode="bicubic")[0].clamp(0, 1)
-    return to_pil_image(smooth)
+def measured(pipelines: dict[str, Pipeline], repeats: int, images: int) -> dict[str, list[float]]:
+    """CPU milliseconds per image of each pipeline, by repeat."""
+    for pipeline in pipelines.values():
+        pipeline(0)
+    spent: dict[str, list[float]] = {name: [] for name in pipelines}
+    for repeat in range(repeats):
+        for name, pipeline in pipelines.items():
+            start = time.process_time()
+            pipeline(repeat + 1)
+            spent[name].append((time.process_time() - start) * 1000 / images)
+    return spent
 
 
-def engines(
-    crops: list[CropSpec], image: Image.Image, images: torch.Tensor
-) -> dict[str, tuple[Callable[[int], object], int]]:
-    """Per engine: a function of a seed, and the number of source images it works on."""
-    pipelines = [(pillow_pipeline(spec), spec.count) for spec in crops]
-    recipe = MultiCrop(crops)
-
-    def pillow(seed: int) -> object:
-        return [[pipeline(image) for _ in range(count)] for pipeline, count in pipelines]
-
-    def worker(seed: int) -> object:
-        return recipe(pil_to_tensor(image), seed)
-
-    def device(seed: int) -> object:
-        return recipe.batched(images, generator=torch.Generator().manual_seed(seed))
-
-    return {"pillow": (pillow, 1), "worker": (worker, 1), "device": (device, len(images))}
+def show(title: str, spent: dict[str, list[float]]) -> None:
+    """Print the table of one recipe on files of one size."""
+    print(f"\n{title}")
+    print(f"{'pipeline':<28}{'CPU-ms per image':>18}{'Pillow / this':>16}")
+    for name, times in spent.items():
+        if "not installed" in name:
+            print(f"{name}")
+            continue
+        ratio = statistics.median(
+            base / own for own, base in zip(times, spent[PILLOW], strict=True)
+        )
+        print(f"{name:<28}{statistics.median(times):>18.2f}{ratio:>16.2f}")
 
 
-def rate(function: Callable[[int], object], num_views: int, seconds: float, cuda: bool) -> float:
-    """Views per second of this process's CPU time; waiting for the GPU is not counted."""
-    calls, spent = 0, 0.0
-    while spent < seconds:
-        start = time.process_time()
-        function(calls)
-        spent += time.process_time() - start
-        calls += 1
-        if cuda:
-            torch.cuda.synchronize()
-    return calls * num_views / spent
-
-
-def gpu_rate(function: Callable[[int], object], num_views: int, calls: int = 10) -> float:
-    """Views per second of the GPU, by its own clock."""
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for seed in range(calls):
-        function(seed)
-    end.record()
-    torch.cuda.synchronize()
-    return calls * num_views / begin.elapsed_time(end) * 1000
-
-
-def run(size: int, args: argparse.Namespace) -> None:
-    """Measures one recipe and prints its table."""
-    crops, (height, width) = RECIPES[size]
-    views = sum(spec.count for spec in crops)
-    image = make_image(height, width)
-    images = pil_to_tensor(image).expand(args.batch, -1, -1, -1).to(args.device)
-    images = images.contiguous()
-    cuda = images.is_cuda
-    table: dict[str, list[float]] = {}
-    compared = engines(crops, image, images)
-    for name, (function, _) in compared.items():
-        function(0)
-        table[name] = []
-    for _ in range(args.repeats):
-        for name, (function, count) in compared.items():
-            on_gpu = cuda and name == "device"
-            table[name].append(rate(function, count * views, args.seconds, on_gpu))
-
-    kinds = " + ".join(f"{spec.count} x {spec.size}" for spec in crops)
-    print(f"\n{kinds} px from {height} x {width}, batch {args.batch} on {args.device}")
-    print(f"{'engine':<8}{'views per CPU second':>22}{'ratio to pillow':>18}")
-    for name, rates in table.items():
-        ratios = [own / base for own, base in zip(rates, table["pillow"], strict=True)]
-        print(f"{name:<8}{statistics.median(rates):>22.0f}{statistics.median(ratios):>18.2f}")
-    if cuda:
-        gpu = gpu_rate(compared["device"][0], args.batch * views)
-        print(f"device engine on {torch.cuda.get_device_name()}: {gpu:.0f} views/s")
-
-
-def main() -> None:
-    """Parses the arguments and runs the recipes."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch", type=int, default=64, help="source images of the device engine")
+    names = list(recipes(224))
+    parser.add_argument("--recipes", nargs="+", choices=names, default=names)
     parser.add_argument(
-        "--size",
+        "--sides",
         type=int,
-        nargs="+",
-        choices=list(RECIPES),
-        default=list(RECIPES),
-        help="size of the large views: which recipes to run",
+        nargs=2,
+        action="append",
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the files, in pixels; may be given several times (375 500 and 1200 1600)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats")
-    parser.add_argument("--seconds", type=float, default=1.0, help="CPU time per repeat")
-    args = parser.parse_args()
+    parser.add_argument("--size", type=int, default=224, help="of the large views, in pixels")
+    parser.add_argument("--images", type=int, default=8, help="different files, and the batch")
+    parser.add_argument("--repeats", type=int, default=20, help="interleaved repeats")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; workers have one")
+    parser.add_argument("--tiny", action="store_true", help="all of it in a second, for tests")
+    args = parser.parse_args(arguments)
+    if args.tiny:
+        args.sides, args.size, args.images, args.repeats = [(60, 80)], 28, 2, 1
+    # torchvision announces in every call that decoding moves to torchcodec
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchvision")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    for size in args.size:
-        run(size, args)
+    for height, width in args.sides or [(375, 500), (1200, 1600)]:
+        contents = [photograph(height, width, seed) for seed in range(args.images)]
+        kilobytes = statistics.mean(map(len, contents)) / 1000
+        for name in args.recipes:
+            recipe = recipes(args.size)[name]
+            pipelines = {
+                **ours(contents, recipe),
+                **peers(contents, recipe),
+                **lightly(contents, recipe),
+            }
+            title = f"{name}, files of {height} x {width} pixels and {kilobytes:.0f} kB"
+            show(title, measured(pipelines, args.repeats, len(contents)))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
 """Views of one image, made in a data loader's worker.
 
-Resizing, brightness, contrast, saturation and grayscale are torchvision's; the affine map, hue and
-blur are those of the device engine, which give the same values faster.
+Resizing is torch's in 8 bits, fastest for an image with the strides of ``[H, W, C]``, as decoders
+write it; the result does not depend on the strides. Jitter and grayscale work in place, one view at
+a time; the affine map, hue and blur are those of the device engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-import torchvision.transforms.v2.functional as F
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lit_ssl.errors import InputError, InputTypeError
-from lit_ssl.transforms.views.color import shift_hue
-from lit_ssl.transforms.views.draw import HUE, CropParams
+from lit_ssl.transforms.views.color import luminance, shift_hue
+from lit_ssl.transforms.views.draw import BRIGHTNESS, CONTRAST, HUE, SATURATION, CropParams
 from lit_ssl.transforms.views.effects import apply_filters
 from lit_ssl.transforms.views.geometry import affine
 from lit_ssl.transforms.views.spec import CropSpec
@@ -44,36 +42,45 @@ def check_image(image: Tensor) -> None:
         )
 
 
-def _adjust_hue(view: Tensor, shift: float) -> Tensor:
-    # Torchvision's function takes three to eight times as long.
-    return shift_hue(view[None], shift)[0] if view.shape[0] == 3 else view
+def _change_colors(view: Tensor, drawn: CropParams) -> None:
+    """Jitter and grayscale of one float view ``[C, h, w]`` in [0, 1], in place.
 
-
-_JITTER: tuple[Callable[[Tensor, float], Tensor], ...] = (
-    F.adjust_brightness_image,
-    F.adjust_contrast_image,
-    F.adjust_saturation_image,
-    _adjust_hue,
-)
-
-
-def _change_colors(view: Tensor, drawn: CropParams) -> Tensor:
-    """Jitter and grayscale of one float view ``[C, h, w]`` in [0, 1]; ``drawn`` holds numbers."""
+    The arithmetic is that of torchvision's functions, which make a new tensor in every step.
+    """
     factors = (drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue)
+    is_grey = view.shape[0] == 1
     for operation in drawn.order:
-        if factors[operation] != (0 if operation == HUE else 1):
-            view = _JITTER[operation](view, factors[operation])
-    if drawn.grayscale and view.shape[0] == 3:
-        view = F.rgb_to_grayscale_image(view, num_output_channels=3)
-    return view
+        factor = factors[operation]
+        if operation == HUE:
+            if factor != 0 and not is_grey:
+                view.copy_(shift_hue(view[None], factor)[0])
+        elif factor != 1 and not (operation == SATURATION and is_grey):
+            _blend(view, operation, factor)
+    if drawn.grayscale:
+        view.copy_(luminance(view))
 
 
-def _cut(image: Tensor, drawn: CropParams, shape: tuple[int, int]) -> Tensor:
-    """The resized crop of one view, uint8 ``[1, C, h, w]``; ``drawn`` holds numbers."""
-    top, left = drawn.top, drawn.left
-    crop = image[None, :, top : top + drawn.height, left : left + drawn.width]
-    crop = interpolate(crop, shape, mode="bilinear", antialias=True)
-    return crop.flip(-1) if drawn.flip else crop
+def _blend(view: Tensor, operation: int, factor: float) -> None:
+    """Moves a view away from, or towards, black, its mean luminance or its luminance."""
+    if operation == BRIGHTNESS:
+        view.mul_(factor)
+    else:
+        reference = luminance(view)
+        if operation == CONTRAST:
+            reference = reference.mean((-3, -2, -1), keepdim=True)
+        view.mul_(factor).add_(reference, alpha=1 - factor)
+    view.clamp_(0, 1)
+
+
+def _cut_all(image: Tensor, rows: list[CropParams], views: Tensor) -> Tensor:
+    """Writes the resized crops of an image, in 8 bits, to ``views``, ``[n, C, h, w]``."""
+    shape = views.shape[-2], views.shape[-1]
+    for view, drawn in zip(views, rows, strict=True):
+        top, left = drawn.top, drawn.left
+        crop = image[None, :, top : top + drawn.height, left : left + drawn.width]
+        crop = interpolate(crop, shape, mode="bilinear", antialias=True)
+        view.copy_(crop[0].flip(-1) if drawn.flip else crop[0])
+    return views
 
 
 def make_views(image: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
@@ -91,17 +98,18 @@ def make_views(image: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
     """
     spec.check_channels(image.shape[0])
     rows = list(map(CropParams._make, zip(*(field.tolist() for field in params), strict=True)))
-    result = torch.empty(len(rows), image.shape[0], *spec.shape, dtype=torch.uint8)
+    size = (len(rows), image.shape[0], *spec.shape)
+    result = torch.empty(size, dtype=torch.uint8)
     # Inference mode only saves overhead; the result, made outside of it, is an ordinary tensor.
     with torch.inference_mode():
-        cuts = torch.cat([_cut(image, drawn, spec.shape) for drawn in rows])
         if spec.only_crops:
-            return result.copy_(cuts)
-        views = cuts / 255
+            return _cut_all(image, rows, result)
+        # planar from here on: colours work on one channel at a time
+        views = _cut_all(image, rows, torch.empty(size)).div_(255)
         if spec.has_affine:
             views = affine(views, params)
         if spec.has_color:
             for view, drawn in zip(views, rows, strict=True):
-                view.copy_(_change_colors(view, drawn))
-        views = apply_filters(views, params, spec)
-        return result.copy_(views.mul_(255).round_())
+                _change_colors(view, drawn)
+        views = apply_filters(views, params, spec).mul_(255).round_()
+        return result.copy_(views.to(torch.int16))  # straight to 8 bits takes three times as long
