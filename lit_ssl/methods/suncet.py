@@ -12,6 +12,7 @@ from lit_ssl.errors import InputError, by_name
 from lit_ssl.losses.suncet import NTXentLoss, SuNCEtLoss
 from lit_ssl.methods.paws import PAWS, Embeddings
 from lit_ssl.methods.rates import current_lr
+from lit_ssl.trainer.run import is_logged
 from lit_ssl.trainer.step_logs import log_loss, log_values
 
 __all__ = ["SuNCEt"]
@@ -147,8 +148,9 @@ class SuNCEt(PAWS):
         if limit is None or self.trainer.current_epoch < limit:
             loss = loss + supervised
         log_loss(self, loss, size)
-        parts = {"train/suncet": supervised, "train/contrastive": contrastive}
-        log_values(self, {**parts, "train/lr": current_lr(self.trainer)}, size)
+        if is_logged(self.trainer):
+            parts = {"train/suncet": supervised, "train/contrastive": contrastive}
+            log_values(self, {**parts, "train/lr": current_lr(self.trainer)}, size)
         return {"loss": loss, "features": large.features[:size].detach()}
 
     def _suncet(self, supports: Embeddings, labels: Tensor, batch_idx: int) -> Tensor:

@@ -41,7 +41,6 @@ __all__ = [
 
 _NEW = "lit_ssl_runs"
 _USUAL_INTERVAL = 50  # steps between two looks of callbacks where nothing is logged
-_USUAL_INTERVAL = 50  # steps between two looks of callbacks where nothing is logged
 _OWN_FOLDER = (TensorBoardLogger, CSVLogger)
 
 

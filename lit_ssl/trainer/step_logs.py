@@ -44,7 +44,7 @@ def log_loss(
 def log_values(
     module: pl.LightningModule, values: Mapping[str, Tensor | float], batch_size: int
 ) -> None:
-    """Log values of a training step if the loggers write it; in others nothing happens.
+    """Log values of a training step. What is costly to compute asks ``is_logged`` first.
 
     Numbers become tensors of the host: Lightning would upload each, and wait.
 
@@ -53,9 +53,6 @@ def log_values(
         values: scalars by name.
         batch_size: number of samples of the batch.
     """
-    trainer = trainer_of(module)
-    if trainer is None or not is_logged(trainer):
-        return
     tensors = {
         name: value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
         for name, value in values.items()

@@ -27,7 +27,6 @@ from lit_ssl.trainer.fused import may_fuse
 from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import epochs_to_steps, total_steps
 from lit_ssl.trainer.lone_batches import minds_lone_batches
-from lit_ssl.trainer.run import is_logged
 from lit_ssl.trainer.step_logs import log_loss, log_values
 from lit_ssl.trainer.weights_once import WeightsOnce, say_start
 
@@ -170,10 +169,9 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         logits = self.classifier(features)
         loss = self._loss(logits, labels)
         log_loss(self, loss, len(labels))
-        if is_logged(self.trainer):
-            # A plain mean: a metric object would make the host wait for the device.
-            share = count_right(logits, labels) / (labels != -1).sum().clamp(min=1)
-            log_values(self, {"train/acc1": share, "train/lr": self._lr()}, len(labels))
+        # A plain mean: a metric object would make the host wait for the device.
+        share = count_right(logits, labels) / (labels != -1).sum().clamp(min=1)
+        log_values(self, {"train/acc1": share, "train/lr": self._lr()}, len(labels))
         return {"loss": loss, "features": features.detach()}
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from lit_ssl.errors import InputError, by_name
 from lit_ssl.methods.rates import current_lr
 from lit_ssl.methods.vl.base import VLModule
 from lit_ssl.models.vl.heads import VLClassifierHead
-from lit_ssl.trainer.run import is_logged
 from lit_ssl.trainer.step_logs import log_loss, log_values
 
 __all__ = ["TaskBatch", "VLClassifier"]
@@ -139,10 +138,9 @@ class VLClassifier(VLModule, ABC):
         loss = self.loss(logits, parts.targets)
         size = len(logits)
         log_loss(self, loss, size)
-        if is_logged(self.trainer):
-            score = self.share_right(logits.detach(), parts.targets)
-            scores = {f"train/{self.training_score}": score}
-            log_values(self, {**scores, "train/lr": current_lr(self.trainer)}, size)
+        score = self.share_right(logits.detach(), parts.targets)
+        scores = {f"train/{self.training_score}": score}
+        log_values(self, {**scores, "train/lr": current_lr(self.trainer)}, size)
         return {"loss": loss}
 
     def on_validation_start(self) -> None:

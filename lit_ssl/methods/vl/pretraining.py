@@ -252,8 +252,9 @@ class VLPretraining(VLModule):
             matching = self._matching(inputs, numbers, generator)
         loss, parts, pooled = self.compute_loss(inputs, words, matching)
         log_loss(self, loss, size)
-        logged = {f"train/{name}": value for name, value in (seen | parts).items()}
-        log_values(self, {**logged, "train/lr": current_lr(self.trainer)}, size)
+        if is_logged(self.trainer):
+            logged = {f"train/{name}": value for name, value in (seen | parts).items()}
+            log_values(self, {**logged, "train/lr": current_lr(self.trainer)}, size)
         return {"loss": loss, "features": pooled.detach()}
 
     def compute_loss(

@@ -30,7 +30,7 @@ from lit_ssl.methods.vl.scoring import TextsByLength
 from lit_ssl.metrics.vl.retrieval import RetrievalRecall
 from lit_ssl.models.vl.heads import RetrievalHead
 from lit_ssl.trainer.hparams import not_plain
-from lit_ssl.trainer.run import is_fast_dev_run, is_logged
+from lit_ssl.trainer.run import is_fast_dev_run
 from lit_ssl.trainer.step_logs import log_loss, log_values
 
 __all__ = ["ImageTextRetrieval"]
@@ -147,9 +147,8 @@ class ImageTextRetrieval(VLModule):
         target = torch.zeros(rows, dtype=torch.int64, device=scores.device)
         loss = F.cross_entropy(scores, target)
         log_loss(self, loss, rows)
-        if is_logged(self.trainer):
-            hits = count_right(scores, target) / rows
-            log_values(self, {"train/acc1": hits, "train/lr": current_lr(self.trainer)}, rows)
+        hits = count_right(scores, target) / rows
+        log_values(self, {"train/acc1": hits, "train/lr": current_lr(self.trainer)}, rows)
         return {"loss": loss, "scores": scores.detach()}
 
     # evaluation
