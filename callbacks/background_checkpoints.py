@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_ssl.errors import InputError, by_name
+from lit_ssl.errors import InputError, OutputError, by_name
 from lit_ssl.trainer.background_io import BackgroundCheckpointIO
 from lit_ssl.trainer.checkpoint_io import WholeCheckpointIO, write_whole
-from lit_ssl.trainer.private import chosen_checkpoint_io
+from lit_ssl.trainer.private import chosen_checkpoint_io, link_by
 
 __all__ = ["BackgroundCheckpoints"]
 
@@ -21,7 +24,7 @@ class BackgroundCheckpoints(pl.Callback):
     written while training goes on: rank zero needs the room of one checkpoint more. The step at
     which a write has failed is the last one but one: its error ends the run after the next batch.
     The end of a fit, and what SIGTERM or SLURM make a run save, is written before the run goes on;
-    older files are removed when the newer one is whole.
+    older files are removed, and links made, when the newer one is whole.
 
     Which files there are is only known some seconds later: a ``ModelCheckpoint`` needs names of its
     own (``filename``) where two of them save in one folder at the same step, and loggers that send
@@ -46,8 +49,15 @@ class BackgroundCheckpoints(pl.Callback):
         trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on nothing waits for a file."""
-        _io(trainer).in_background = True
+        """From here on nothing waits for a file, and links are made when it is whole."""
+        io = _io(trainer)
+        io.in_background = True
+
+        def link(file: str, name: str) -> None:
+            io.when_whole(lambda: _link(file, name))
+
+        for callback in _keepers(trainer):
+            link_by(callback, link)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         """Raise what the thread has met."""
@@ -61,6 +71,7 @@ class BackgroundCheckpoints(pl.Callback):
         """Write what follows at once: the process is about to end."""
         io = _io(trainer)
         io.in_background = False
+        _link_at_once(trainer)
         io.wait()
         trainer.strategy.barrier()
 
@@ -70,9 +81,34 @@ class BackgroundCheckpoints(pl.Callback):
         """Write what is saved because of it at once."""
         if isinstance(trainer.strategy.checkpoint_io, BackgroundCheckpointIO):
             trainer.strategy.checkpoint_io.in_background = False
+            _link_at_once(trainer)
 
 
 def _io(trainer: pl.Trainer) -> BackgroundCheckpointIO:
     io = trainer.strategy.checkpoint_io
     assert isinstance(io, BackgroundCheckpointIO)
     return io
+
+
+def _keepers(trainer: pl.Trainer) -> list[ModelCheckpoint]:
+    return [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+
+
+def _link_at_once(trainer: pl.Trainer) -> None:
+    for callback in _keepers(trainer):
+        link_by(callback, None)
+
+
+def _link(file: str, name: str) -> None:
+    """Put a link in the place of what has its name, in one step."""
+    folder, last = os.path.split(os.path.abspath(name))
+    if os.path.abspath(file) == os.path.join(folder, last):
+        return
+    new = os.path.join(folder, f".{last}.link")
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(new)  # of a run that was killed between these lines
+        os.symlink(os.path.relpath(file, folder), new)
+        os.replace(new, name)
+    except OSError as error:
+        raise OutputError(f"cannot link {name}: {error.strerror or error}") from error

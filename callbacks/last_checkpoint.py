@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from lit_ssl.errors import InputError, by_name
+from lit_ssl.trainer.background_io import finish_writing
 from lit_ssl.trainer.private import (
     is_up_to_date,
     save_at_epoch_ends,
@@ -90,6 +91,8 @@ class LastCheckpoint(Checkpoint):
         old = [c for c in due if _has_old_last(c, step)]
         if not old and not any(is_up_to_date(c, step) for c in _keepers(trainer)):
             old = list(due[:1])
+        if old:
+            finish_writing(trainer.strategy.checkpoint_io)  # it may end with a link of this name
         for callback in old:
             self._step = step
             path = _last_path(trainer, callback)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,28 @@ class BackgroundCheckpointIO(WholeCheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint, when the one that is being written is whole."""
+        self.when_whole(partial(super().remove_checkpoint, path))
+
+    def when_whole(self, action: Callable[[], None]) -> None:
+        """Do something when what is being written is whole, and not at all if that fails.
+
+        Args:
+            action: is called at once where nothing is being written, else by the thread.
+
+        Raises:
+            OutputError: what was written before could not be.
+        """
         self.check()
         if not self._jobs:
-            super().remove_checkpoint(path)
+            action()
             return
         before = list(self._jobs)
 
-        def remove() -> None:
+        def act() -> None:
             if all(job.exception() is None for job in before):
-                WholeCheckpointIO.remove_checkpoint(self, path)
+                action()
 
-        self._begin(remove)
+        self._begin(act)
 
     def check(self) -> None:
         """Raise the error of a write that has failed; waits for nothing."""
@@ -147,7 +159,9 @@ def copy_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 def _copy_tensors(value: Any, memo: dict[int, Any], storages: dict[tuple[int, int], Any]) -> None:
     """Note copies of all tensors for ``deepcopy``, which would leave them on their device."""
-    if type(value) is Tensor and value.layout == torch.strided and not value.is_meta:
+    if type(value) is Tensor and (value.is_conj() or value.is_neg() or value.is_quantized):
+        memo[id(value)] = value.detach().to("cpu", copy=True).requires_grad_(value.requires_grad)
+    elif type(value) is Tensor and value.layout == torch.strided and not value.is_meta:
         storage = value.untyped_storage()
         place = storage.data_ptr(), storage.nbytes()
         if place not in storages:

@@ -68,6 +68,7 @@ __all__ = [
     "keep_metrics",
     "leftover_scale",
     "lightning_instantiator",
+    "link_by",
     "loader_of_call",
     "loaders_of",
     "lower_loss_scale",
@@ -414,6 +415,23 @@ def save_at_epoch_ends(callback: ModelCheckpoint) -> None:
     """Do not let a callback wait for a validation, unless the user had it do so."""
     if callback._save_on_train_epoch_end is None:
         callback._save_on_train_epoch_end = True
+
+
+def link_by(callback: ModelCheckpoint, link: Callable[[str, str], None] | None) -> None:
+    """Let something else make the link of ``save_last="link"``, on the first process.
+
+    Args:
+        callback: makes it as soon as the writing of the file has begun.
+        link: gets the file and the name of the link; None: the callback itself, as before.
+    """
+
+    def instead(trainer: pl.Trainer, file: str, name: str) -> None:
+        if trainer.is_global_zero and link is not None:
+            link(file, name)
+
+    vars(callback).pop("_link_checkpoint", None)
+    if link is not None:
+        vars(callback)["_link_checkpoint"] = instead
 
 
 def saves_at_step(callback: ModelCheckpoint, step: int) -> bool:

@@ -234,26 +234,56 @@ def test_sigterm_is_saved_in_the_foreground(tmp_path, disk):
     assert disk.in_background()[-1] is False
 
 
-def test_a_link_leads_to_a_whole_file_or_an_older_one_is_there(tmp_path, disk):
-    """What a kill would leave while the file of step 4 is being written."""
+def test_a_link_leads_to_a_whole_file(tmp_path, disk):
+    """What a kill would leave while the files of steps 2 and 4 are being written."""
     found = []
 
     def look(trainer):
         if trainer.global_step == 3:
+            assert not [name for name in os.listdir(tmp_path) if name.endswith(".ckpt")]
             disk.may_write.set()
             trainer.strategy.checkpoint_io.wait()
             disk.may_write.clear()
         if trainer.global_step == 5:
             assert sorted(os.listdir(tmp_path)) == ["last.ckpt", "step=2.ckpt"]
-            assert os.readlink(tmp_path / "last.ckpt") == "step=4.ckpt"
-            found.append(newest_checkpoint([tmp_path]).path)
+            assert os.readlink(tmp_path / "last.ckpt") == "step=2.ckpt"
+            found.append(newest_checkpoint([tmp_path]).path.name)
             disk.may_write.set()
 
     keep = keeper(tmp_path, save_last="link")
     make_trainer(tmp_path, Act(look), keep, LastCheckpoint()).fit(Adam())
-    assert found == [tmp_path / "step=2.ckpt"]
+    assert found == ["last.ckpt"]
+    assert "_link_checkpoint" not in vars(keep)
     assert sorted(os.listdir(tmp_path)) == ["last.ckpt", "step=6.ckpt"]
     assert newest_checkpoint([tmp_path]).path.resolve() == tmp_path / "step=6.ckpt"
+
+
+def test_a_newer_last_checkpoint_stays_until_the_link_can_take_its_place(tmp_path, disk):
+    """``last.ckpt`` of step 4, where the monitor did not improve, while step 6 is written."""
+
+    def look(trainer):
+        step = trainer.global_step
+        trainer.callback_metrics["m"] = torch.tensor({4: 2.0, 6: 0.0}.get(step, 1.0))
+        if step in (3, 5):
+            disk.may_write.set()
+            trainer.strategy.checkpoint_io.wait()
+            disk.may_write.clear()
+        if step == 7:
+            assert not (tmp_path / "last.ckpt").is_symlink()
+            assert read(tmp_path / "last.ckpt")["global_step"] == 4
+            assert sorted(os.listdir(tmp_path))[-2:] == ["last.ckpt", "step=2.ckpt"]
+            disk.may_write.set()
+
+    keep = keeper(tmp_path, save_last="link", monitor="m")
+    make_trainer(tmp_path, Act(look), keep, LastCheckpoint(), steps=7).fit(Adam())
+    assert read(tmp_path / "last.ckpt")["global_step"] == 7
+
+
+def test_a_copy_of_lazy_conjugates_holds_their_values():
+    x = torch.tensor([1 + 2j, 3 - 1j])
+    copied = copy_of({"conjugate": x.conj(), "negative": x.conj().imag})
+    assert copied["conjugate"].tolist() == [1 - 2j, 3 + 1j]
+    assert copied["negative"].tolist() == [-2, 1]
 
 
 def test_one_writer_at_a_time(tmp_path):
