@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ __all__ = ["Earlier", "earlier_run", "home_without_logger", "with_true_flag"]
 
 _CONFIG = "config.yaml"
 # What a resumed run may have otherwise: how it is executed (old configurations say it elsewhere).
-_NOT_COMPARED = ("ckpt_path", "model.init_args.channels_last")
+_NOT_COMPARED = ("ckpt_path", "global_batch", "model.init_args.channels_last")
 _NOT_COMPARED_BELOW = "execution."
 _SHOWN = 3
 
@@ -51,9 +53,10 @@ def with_true_flag(words: Sequence[str]) -> list[str]:
 def earlier_run(config: Mapping[str, Any]) -> Earlier | None:
     """The newest run with this configuration that is finished or has left a checkpoint, if any.
 
-    All that ``config.yaml`` keeps is compared but ``ckpt_path``, how the run is executed, and the
-    seed where a random one was asked for. Runs with another configuration are left alone; a line
-    says in what the newest of them differs.
+    All that ``config.yaml`` keeps is compared but ``ckpt_path``, ``global_batch``, how the run is
+    executed, and the seed where a random one was asked for. Options that an earlier version did not
+    have count as their defaults. Runs with another configuration are left alone; a line says in
+    what the newest of them differs.
 
     Args:
         config: That of the command, with all defaults, as plain values.
@@ -161,7 +164,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
     """What is not the same, in words; empty if all is."""
-    flat_here, flat_there = dict(_flat(here)), dict(_flat(there))
+    flat_here, flat_there = dict(_flat(here)), dict(_flat(_with_new_options(there, here)))
     if here.get("seed_everything") is True:  # a random one, which the other has written down
         flat_here["seed_everything"] = flat_there.get("seed_everything")
     names = [
@@ -175,6 +178,34 @@ def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
         if name not in flat_here or name not in flat_there or flat_here[name] != flat_there[name]
     ]
     return listed(different, _SHOWN)
+
+
+def _with_new_options(there: Any, here: Any) -> Any:
+    """A saved configuration with the defaults of options that its version did not have."""
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        return [_with_new_options(*pair) for pair in zip(there, here, strict=True)]
+    if not isinstance(there, Mapping) or not isinstance(here, Mapping):
+        return there
+    whole = {k: _with_new_options(v, here[k]) if k in here else v for k, v in there.items()}
+    name, options = here.get("class_path"), here.get("init_args")
+    if isinstance(options, Mapping) and isinstance(name, str) and there.get("class_path") == name:
+        saved = whole.get("init_args") or {}
+        new = {k: v for k, v in options.items() if k not in saved and _is_default(name, k, v)}
+        whole["init_args"] = {**saved, **new}
+    return whole
+
+
+def _is_default(class_path: str, option: str, value: Any) -> bool:
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    for kind in getattr(found, "__mro__", ()):  # options of a parent are passed on to it
+        known = inspect.signature(kind.__init__).parameters.get(option)
+        if known is not None and known.kind is not known.VAR_KEYWORD:
+            return bool(known.default == value)
+    return False
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

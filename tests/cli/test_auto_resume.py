@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lit_ssl.callbacks import RunLock
+from lit_ssl.checkpoints.whole import save_whole
+from lit_ssl.cli.auto_resume import earlier_run
+from lit_ssl.errors import InputError
 from lit_ssl.trainer.claims import FolderLock, last_run_in
 
 STOP = """\
@@ -337,3 +341,26 @@ def test_the_loop_of_the_docs_starts_again_and_ends_with_ctrl_c(tmp_path):
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("rate", [None, 0.5])
+def test_a_run_of_an_earlier_version_is_known_where_new_options_are_at_their_defaults(
+    tmp_path, rate
+):
+    trainer = {"logger": False, "default_root_dir": str(tmp_path), "callbacks": []}
+    old = {"class_path": "lit_ssl.datamodules.MNIST5kDataModule", "init_args": {"batch_size": 8}}
+    config = {"trainer": trainer, "data": {"class_path": "x.Whole", "init_args": {"dataset": old}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "checkpoints").mkdir()
+    save_whole({"global_step": 3}, tmp_path / "checkpoints" / "a.ckpt")
+    changed = {**old["init_args"], "prefetch_factor": rate, "decode": "worker"}
+    new = {**old, "init_args": changed}
+    here = {
+        **config, "data": {"class_path": "x.Whole", "init_args": {"dataset": new}},
+        "global_batch": 8, "execution": {"compile": "none"},
+    }  # fmt: skip
+    if rate is None:
+        assert earlier_run(here).checkpoint.name == "a.ckpt"
+    else:
+        with pytest.raises(InputError, match=r"prefetch_factor is 0\.5, there 'not set'\);"):
+            earlier_run(here)
