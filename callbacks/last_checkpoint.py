@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -56,6 +57,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do not wait for validations that do not come."""
         self._step = -1
+        for callback in _keepers(trainer):
+            if callback.save_last == "link" and not callback.last_model_path:
+                callback.last_model_path = _link_of(trainer, callback)
         whole_epochs = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch
         if whole_epochs or val_batches(trainer) == 0:
             for callback in _keepers(trainer):
@@ -117,6 +121,16 @@ def _has_old_last(callback: ModelCheckpoint, step: int) -> bool:
     if callback.save_last:
         return not is_up_to_date(callback, step)
     return bool(callback.last_model_path)  # written here before
+
+
+def _link_of(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:
+    """The link to the file that the run goes on from: the first such file does not know of it."""
+    if not trainer.ckpt_path or callback.dirpath is None:
+        return ""
+    name = f"{callback.CHECKPOINT_NAME_LAST}*{callback.FILE_EXTENSION}"
+    links = [path for path in Path(callback.dirpath).glob(name) if path.is_symlink()]
+    start = os.path.realpath(trainer.ckpt_path)
+    return next((str(path) for path in links if os.path.realpath(path) == start), "")
 
 
 def _last_path(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:

@@ -279,6 +279,19 @@ def test_a_newer_last_checkpoint_stays_until_the_link_can_take_its_place(tmp_pat
     assert read(tmp_path / "last.ckpt")["global_step"] == 7
 
 
+@pytest.mark.parametrize("name", ["last.ckpt", "step=2.ckpt"])
+def test_a_run_that_goes_on_from_its_first_file_keeps_its_link(tmp_path, name):
+    def train(steps, path=None):
+        keep = keeper(tmp_path, save_last="link", save_top_k=-1)
+        made = make_trainer(tmp_path, keep, LastCheckpoint(), steps=steps)
+        made.fit(Adam(), ckpt_path=path, weights_only=True if path else None)
+
+    train(2)
+    train(6, tmp_path / name)
+    links = {n: os.readlink(tmp_path / n) for n in os.listdir(tmp_path) if n.startswith("last")}
+    assert links == {"last.ckpt": "step=6.ckpt"}
+
+
 def test_a_copy_of_lazy_conjugates_holds_their_values():
     x = torch.tensor([1 + 2j, 3 - 1j])
     copied = copy_of({"conjugate": x.conj(), "negative": x.conj().imag})
