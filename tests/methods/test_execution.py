@@ -151,7 +151,7 @@ def test_what_is_global_is_put_back(tiny):
                 raise RuntimeError("in the middle")
 
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    options = {"float32_matmul": "medium", "cudnn_benchmark": not before[1]}
+    options = {"float32_matmul": "high", "cudnn_benchmark": not before[1]}
     fitted(tiny, callbacks=[Execution(**options), Look()], batches=1)
     after = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     assert after == before
@@ -159,7 +159,7 @@ def test_what_is_global_is_put_back(tiny):
         fitted(tiny, callbacks=[Compiled(**options, compile="blocks"), Look()], batches=1)
     after = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     assert after == before
-    assert seen == [("medium", not before[1])] * 2
+    assert seen == [("high", not before[1])] * 2
 
 
 def paws(**kwargs):
