@@ -184,6 +184,26 @@ def is_laid_out(module):
     return all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
+def test_channels_last_leaves_weights_of_other_shapes():
+    class Volumes(nn.Module):
+        num_features = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.plane, self.volume = nn.Conv2d(3, 4, 3), nn.Conv3d(4, 4, 1)
+            self.table = nn.Parameter(torch.zeros(1, 4, 1, 1, 1))
+
+        def forward(self, images):
+            return (self.volume(self.plane(images)[:, :, None]) + self.table).mean((2, 3, 4))
+
+    module = ImageClassifier(Volumes(), num_classes=3)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    Execution(channels_last=True).setup(trainer, module, "fit")
+    weights = [module.backbone.plane.weight, module.backbone.volume.weight]
+    assert weights[0].is_contiguous(memory_format=torch.channels_last)
+    assert weights[1].is_contiguous()
+
+
 def test_channels_last_trains_to_the_same_weights(tiny, caplog):
     found = {}
     for on in (False, True):
