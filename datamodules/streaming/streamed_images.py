@@ -51,6 +51,8 @@ class ShardFiles(NamedTuple):
         Raises:
             InputError: It cannot be read.
         """
+        if not size:  # stores refuse to be asked for nothing
+            return b""
         file = self.files[chunk]
         name = f"{self.folder}/{file.name}"
         if self.cache is None or not (whole or self.cache.has(file.sha256)):

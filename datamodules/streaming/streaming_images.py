@@ -210,9 +210,14 @@ class StreamingImageDataModule(ImageDataModule):
         if self.cache is None:
             assert isinstance(self.place, Folder)
             path = self.place.path(name)
-        else:
+            return stored_rows(path, files, self.place.name_of(name))
+        while True:
             path = self.cache.path(self.place, name, files.rows_size, files.rows_sha256)
-        return stored_rows(path, files, self.place.name_of(name))
+            try:
+                return stored_rows(path, files, self.place.name_of(name))
+            except InputError:
+                if path.is_file():
+                    raise  # else it had to make room in between
 
     def _fits(self, files: SplitFiles) -> bool:
         return self.cache is None or files.size <= self.cache.limit
