@@ -17,7 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from lit_ssl.datamodules import ImageFolderDataModule, StreamingImageDataModule
+from lit_ssl.datamodules import (
+    ImageFolderDataModule,
+    SemiSupervisedDataModule,
+    StreamingImageDataModule,
+)
 from lit_ssl.datamodules.streaming import places
 from lit_ssl.datamodules.streaming.chunk_cache import FileCache
 from lit_ssl.datamodules.streaming.places import MissingFileError, PlaceError, place_at
@@ -329,3 +333,18 @@ def test_an_empty_file_is_not_asked_for(image_root, tmp_path, monkeypatch):
     images = data.rows("train").source.images
     assert sorted(len(images.encoded(row)) for row in range(3))[0] == 0
     assert len(asked) == 2
+
+
+def test_supports_are_fetched_one_by_one_beside_chunks_in_order(stream, web, tmp_path):
+    url, asked = web
+    inner = stream(
+        url, cache_dir=str(tmp_path), cache_size="30kB", shuffle="chunks", window=1, batch_size=6
+    )
+    data = SemiSupervisedDataModule(inner, images_per_class=3)
+    data.setup("fit")
+    asked.clear()
+    for _ in data.train_dataloader():
+        pass
+    fetched = [name for name, part in asked if not part]
+    assert len(fetched) == len(set(fetched)) == len(inner.manifest.splits["train"].chunks)
+    assert any(part for _, part in asked)
