@@ -6,8 +6,7 @@ RUN_DIR ?= runs/demo
 # Processes that run tests, each a file at a time; many tests start two or three more of their own.
 JOBS ?= 2
 
-.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu soak clean
-.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-streaming bench-imagenet-x bench-vl bench-video bench-views bench-gpu soak clean
+.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu bench-streaming soak clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

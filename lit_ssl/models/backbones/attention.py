@@ -43,10 +43,14 @@ def attention(
     )
 
 
+# torch 2.6 tells only that something is being compiled or exported.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
 def is_written_out(inputs: Tensor, keys: int) -> bool:
     """Whether :func:`attention` over so many keys is written out for these inputs."""
     # An exported graph is likely to run on another device.
-    if inputs.device.type != "cpu" or torch.compiler.is_exporting():
+    if inputs.device.type != "cpu" or _is_exporting():
         return False
     autocast = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else inputs.dtype

@@ -55,7 +55,7 @@ def _change_colors(view: Tensor, drawn: CropParams) -> None:
             if factor != 0 and not is_grey:
                 view.copy_(shift_hue(view[None], factor)[0])
         elif factor != 1 and not (operation == SATURATION and is_grey):
-            _blend(view, operation, factor)
+            _blend(view, operation, float(factor))
     if drawn.grayscale:
         view.copy_(luminance(view))
 
