@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_ssl.trainer.private import trainer_of
-from lit_ssl.trainer.run import is_logged
+from lit_ssl.trainer.run import logging_interval
 
 __all__ = ["log_loss", "log_values"]
 
@@ -21,8 +21,9 @@ def log_loss(
 
     ``log(…, prog_bar=True)`` makes Lightning read the value in every step, with any bar and with
     none, and the device then runs dry. Here the bar gets it in the steps that the loggers write,
-    which is when the host waits anyway, and in the first step of a fit; in others it shows the last
-    one. The value stays the module's ``log`` in all other respects.
+    which is when the host waits anyway (every 50 steps where they write none), and in the first
+    step of a fit; in others it shows the last one. The value stays the module's ``log`` in all
+    other respects.
 
     Args:
         module: in its training step.
@@ -37,7 +38,8 @@ def log_loss(
     bar = trainer.progress_bar_callback
     is_on = bar is not None and getattr(bar, "is_enabled", True)  # a user's own may not say
     is_shown = is_on and trainer.is_global_zero
-    if is_shown and (is_logged(trainer) or trainer.global_step == 0):
+    is_due = (trainer.global_step + 1) % logging_interval(trainer) == 0
+    if is_shown and (is_due or trainer.global_step == 0):
         trainer.progress_bar_metrics[name] = loss.detach().item()
 
 

@@ -42,6 +42,7 @@ def masks():
         "bool": seen,
         "keys": torch.tensor([[True] * 7, [True] * 3 + [False] * 4])[:, None, None],
         "bias": torch.randn(1, 3, 5, 7, dtype=torch.float64),
+        "added": torch.zeros(2, 1, 5, 7, dtype=torch.float64).masked_fill(~seen, -torch.inf),
     }
 
 

@@ -72,6 +72,7 @@ def written_out_attention(
     scores = torch.baddbmm(
         nothing, query.flatten(0, 1), key.transpose(-2, -1).flatten(0, 1), beta=0, alpha=scale
     ).unflatten(0, batch)
+    nowhere = None
     if mask is None:
         weights = scores.softmax(dim=-1)
     elif mask.dtype == torch.bool:
@@ -79,6 +80,8 @@ def written_out_attention(
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=-1).masked_fill(~mask, 0.0)
     else:
-        weights = (scores + mask).softmax(dim=-1)
+        nowhere = (mask == -torch.inf).all(dim=-1, keepdim=True)
+        weights = (scores + mask.masked_fill(nowhere, 0.0)).softmax(dim=-1)
     weights = F.dropout(weights, dropout).to(value.dtype)
-    return torch.bmm(weights.flatten(0, 1), value.flatten(0, 1)).unflatten(0, batch)
+    read = torch.bmm(weights.flatten(0, 1), value.flatten(0, 1)).unflatten(0, batch)
+    return read if nowhere is None else read.masked_fill(nowhere, 0.0)
