@@ -270,7 +270,9 @@ class LitSSLCLI(LightningCLI):
         if config.get("ckpt_path") is not None:
             raise InputError("--auto_resume chooses a checkpoint by itself: leave out --ckpt_path")
         parser: Any = subcommand_parsers(self)[command]
-        dumped = parser.dump(config, skip_none=False)
+        with warnings.catch_warnings():  # skip_none has another name since jsonargparse 4.49
+            warnings.simplefilter("ignore", DeprecationWarning)
+            dumped = parser.dump(config, skip_none=False)
         plain = {key: value for key, value in yaml.safe_load(dumped).items() if key != "then"}
         self.home = home_without_logger(plain["trainer"])
         earlier = earlier_run(plain)
