@@ -105,7 +105,9 @@ class Execution(pl.Callback):
                 f"{type(pl_module).__name__} have none: leave it out"
             )
         for network in networks:
-            network.to(memory_format=torch.channels_last)
+            for part in network.modules():
+                if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):  # others may have 5 axes
+                    part.to(memory_format=torch.channels_last)
         names = ", ".join(names_of(pl_module, networks))
         rank_zero_info(f"Execution: channels_last in {names}")
 

@@ -32,7 +32,8 @@ class ImagePart(ImageDataModule):
         repeats: As of ``ImageDataModule``.
 
     Raises:
-        InputError: ``data`` is no image data module, or has several evaluation sets.
+        InputError: ``data`` is no image data module, has several evaluation sets, or an order of
+            its own.
     """
 
     def __init__(
@@ -51,6 +52,11 @@ class ImagePart(ImageDataModule):
         if more := getattr(data, "reported_sets", ()):
             raise InputError(
                 f"{type(self).__name__} has one evaluation set: leave out {listed(more)} of"
+                f" {type(data).__name__}"
+            )
+        if getattr(data, "shuffle", "rows") != "rows":  # of shards
+            raise InputError(
+                f"{type(self).__name__} mixes its images itself: leave out shuffle of"
                 f" {type(data).__name__}"
             )
         self.data = data  # before the hyper-parameters are saved, which leave it out

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from lit_ssl.datamodules.reading.boxes import BoxImages
 from lit_ssl.datamodules.reading.images import ArrayImages, FileImages, Images
 from lit_ssl.datamodules.streaming.chunk_bytes import ChunkFile, packed
 from lit_ssl.datamodules.streaming.encoded import encoded
 from lit_ssl.datamodules.streaming.manifest import chunk_name
+from lit_ssl.datamodules.vision_language.shards.tar_pairs import TarImages
 from lit_ssl.errors import InputFileNotFoundError
 from lit_ssl.files import write_file, write_json
 from lit_ssl.json_text import parse_json
@@ -54,23 +56,30 @@ def image_stamps(images: Images) -> np.ndarray:
         crcs = [zlib.crc32(image.tobytes()) for image in pixels]
         size = pixels.shape[1] if len(pixels) else 0
         return np.array([[size, crc] for crc in crcs], dtype=np.int64).reshape(-1, 2)
+    if isinstance(images, TarImages):
+        times = np.array([_stat(tar, tar).st_mtime_ns for tar in images.tars], dtype=np.int64)
+        return np.stack([images.sizes, times[images.tar_of]], axis=1)
     if not isinstance(images, FileImages):
         return np.tile(np.array([[200_000, 0]], dtype=np.int64), (len(images), 1))
 
     def stamp(row: int) -> tuple[int, int]:
         path = os.path.join(images.folder, images.names[row])
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            raise InputFileNotFoundError(
-                f"there is no image {path} ({error.strerror}), which the data set names: get it"
-                " again"
-            ) from error
-        return found.st_size, found.st_mtime_ns
+        found = _stat(path, f"image {path}")
+        box = zlib.crc32(images.boxes[row].tobytes()) if isinstance(images, BoxImages) else 0
+        return found.st_size, found.st_mtime_ns ^ box
 
     with ThreadPoolExecutor(_THREADS) as pool:
         stamps = list(pool.map(stamp, range(len(images)), chunksize=1000))
     return np.array(stamps, dtype=np.int64).reshape(-1, 2)
+
+
+def _stat(path: str, called: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise InputFileNotFoundError(
+            f"there is no {called} ({error.strerror}), which the data set names: get it again"
+        ) from error
 
 
 class ChunkJobs(Dataset):

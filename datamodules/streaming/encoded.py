@@ -8,7 +8,7 @@ import os
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lit_ssl.datamodules.reading.boxes import BoxImages
@@ -102,6 +102,8 @@ def _array(content: bytes, name: str) -> Tensor:
             if image.mode not in ("L", "RGB"):
                 raise ValueError(f"it is {image.mode}")
             pixels = np.array(image)
+    except UnidentifiedImageError as error:
+        raise CorruptImageError(f"Cannot read the image {name}: it is no PNG") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CorruptImageError(f"Cannot read the image {name}: {error}") from error
     channels = pixels[..., None] if pixels.ndim == 2 else pixels

@@ -28,6 +28,9 @@ __all__ = ["MANIFEST", "Kind", "Manifest", "SplitFiles", "chunk_name", "parse_ma
 MANIFEST = "lit_ssl.json"
 _VERSION = 1  # of the format
 _SPLITS = ("train", "val", "test")
+_SMALLEST, _LARGEST = 1e-6, 1e6  # what mean and std may be
+_SIDE = 16_384  # pixels of a side of evaluation images
+_WORD = 200  # characters
 # Files as they were; images of one size in memory; parts of images, frames of videos: the last two
 # differ in how they are shrunk.
 Kind = Literal["files", "arrays", "parts", "frames"]
@@ -116,7 +119,7 @@ def parse_manifest(content: bytes, place: str) -> Manifest:
     try:
         values = parse_json(content)
         version = values.get("version")
-        if version == _VERSION:
+        if type(version) is int and version == _VERSION:
             for name, files in dict(values["splits"]).items():
                 _check_format(files["format"], f"{place}: the split {quoted(name)}")
             return _checked(values)
@@ -154,22 +157,36 @@ def _checked(values: Mapping[str, Any]) -> Manifest:
         numbers = found[name]
         if len(numbers) not in (1, channels) or not all(_is_number(n) for n in numbers):
             raise ValueError(f"{name} is no list of {channels} numbers")
-    if channels not in (1, 3) or not _is_count(found["val_size"]):
+    if not all(number >= _SMALLEST for number in found["std"]):
+        raise ValueError("std is not positive")
+    if channels not in (1, 3) or not _is_count(channels) or not _is_count(found["val_size"]):
         raise ValueError("in_channels or val_size is no number that images have")
-    if not all(isinstance(found[name], str) for name in ("data", "inputs", "lit_ssl")):
-        raise ValueError("data, inputs or lit_ssl is no text")
+    for name in ("data", "inputs", "lit_ssl"):
+        text = found[name]
+        if not isinstance(text, str) or not text.isprintable() or not 1 <= len(text) <= _WORD:
+            raise ValueError(f"{name} is no word")
     if found["reported"] not in _SPLITS or not set(found["splits"]) <= set(_SPLITS):
         raise ValueError("it names other splits than train, val and test")
     chosen_by = found["chosen_by"]
     if chosen_by is not None:
         column, units = chosen_by
-        chosen_by = (str(column), str(units))
+        if not isinstance(column, str) or not isinstance(units, str) or not units.isprintable():
+            raise ValueError("chosen_by is no column with a word for it")
+        chosen_by = (column, units)
     splits = {name: _split(files) for name, files in found["splits"].items()}
     if not splits.get("train"):
         raise ValueError("it has no split train")
-    EvalTransform(**found["eval_transform"])
+    _check_transform(found["eval_transform"])
     tuples = {name: tuple(found[name]) for name in ("class_names", "mean", "std")}
     return Manifest(**{**found, **tuples, "chosen_by": chosen_by, "splits": splits})
+
+
+def _check_transform(arguments: Mapping[str, Any]) -> None:
+    for name in ("size", "resize"):
+        pixels = arguments[name]
+        if not (_is_count(pixels) and pixels <= _SIDE) and (name, pixels) != ("resize", None):
+            raise ValueError(f"eval_transform.{name} is no number of pixels")
+    EvalTransform(**arguments)
 
 
 def _split(files: Mapping[str, Any]) -> SplitFiles:
@@ -214,4 +231,4 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and abs(value) < _LARGEST

@@ -20,6 +20,7 @@ __all__ = ["RowTable", "rows_content", "stored_rows"]
 
 _NAMES = "names"
 _COLUMN = "column."
+_NUMBERS = "biuf"  # kinds of columns
 _PLACES = ("chunk", "offset", "size", "crc")
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
@@ -52,7 +53,7 @@ def rows_content(table: RowTable) -> bytes:
     """
     arrays: dict[str, Any] = {name: getattr(table, name) for name in _PLACES}
     for name, column in table.columns.items():
-        if column.dtype.kind not in "biuf":
+        if column.dtype.kind not in _NUMBERS:
             raise InputError(f"the column {name!r} is {column.dtype}, and shards hold numbers only")
         arrays[_COLUMN + name] = column
     if table.names is not None:
@@ -107,6 +108,9 @@ def _check(table: RowTable, files: SplitFiles) -> None:
         places = getattr(table, name)
         if places.dtype != np.int64 or places.shape != (files.images,) or (places < 0).any():
             raise ValueError(f"its {name} are {places.dtype} {list(places.shape)}")
+    for name, column in table.columns.items():
+        if column.dtype.kind not in _NUMBERS:
+            raise ValueError(f"its column {quoted(name)} is {column.dtype}")
     lengths = [len(column) for column in table.columns.values()]
     if table.names is not None:
         lengths.append(len(table.names))
@@ -114,6 +118,9 @@ def _check(table: RowTable, files: SplitFiles) -> None:
         raise ValueError("its columns have different lengths")
     if "label" not in table.columns:
         raise ValueError("it has no labels")
+    labels = table.columns["label"]
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise ValueError(f"its labels are {labels.dtype} {list(labels.shape)}")
     if not files.images:
         return
     if table.chunk.max() >= len(files.chunks):

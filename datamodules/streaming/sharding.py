@@ -264,6 +264,7 @@ def _claim(out: Path, data: ImageDataModule, plans: list[_Plan], size: int) -> N
         "data": type(data).__name__,
         "size": size,
         "images": {plan.split: len(plan.images) for plan in plans},
+        "kinds": {plan.split: kind_of(plan.images) for plan in plans},
     }
     if not path.is_file():
         with writing(out):

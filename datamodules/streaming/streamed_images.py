@@ -17,7 +17,7 @@ from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.streaming.chunk_bytes import ChunkFile
 from lit_ssl.datamodules.streaming.encoded import decoded
 from lit_ssl.datamodules.streaming.manifest import Kind
-from lit_ssl.errors import InputRuntimeError
+from lit_ssl.errors import InputRuntimeError, quoted
 from lit_ssl.stores.file_cache import FileCache
 from lit_ssl.stores.places import Place
 
@@ -51,6 +51,8 @@ class ShardFiles(NamedTuple):
         Raises:
             InputError: It cannot be read.
         """
+        if not size:  # stores refuse to be asked for nothing
+            return b""
         file = self.files[chunk]
         name = f"{self.folder}/{file.name}"
         if self.cache is None or not (whole or self.cache.has(file.sha256)):
@@ -151,11 +153,12 @@ class StreamedImages(Images):
         chosen.names = None if self.names is None else self.names.select(rows)
         return chosen
 
-    def read_otherwise(self, whole: bool) -> StreamedImages:
-        """Return the same images, fetched by whole chunks or one by one."""
+    def read_whole(self) -> StreamedImages:
+        """Return the same images, fetched by whole chunks."""
         other = copy(self)
-        other.whole = whole
+        other.whole = True
         return other
 
     def _called(self, index: int) -> str:
-        return self.name(index) or f"image {index}"
+        name = self.name(index) or f"image {index}"
+        return name if name.isprintable() else quoted(name, 200)

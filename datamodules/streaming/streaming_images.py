@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import Dataset
 
-from lit_ssl.datamodules.loading.batches import EvaluationSet
+from lit_ssl.datamodules.loading.batches import Served
 from lit_ssl.datamodules.loading.image_module import ImageDataModule
 from lit_ssl.datamodules.loading.samplers import EpochSampler
 from lit_ssl.datamodules.reading.rows import Rows
@@ -20,7 +21,7 @@ from lit_ssl.datamodules.streaming.chunk_sampler import ChunkSampler
 from lit_ssl.datamodules.streaming.manifest import MANIFEST, Manifest, SplitFiles, parse_manifest
 from lit_ssl.datamodules.streaming.row_files import RowTable, stored_rows
 from lit_ssl.datamodules.streaming.streamed_images import ShardFiles, StreamedImages
-from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice
+from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, quoted
 from lit_ssl.files import describe_folder
 from lit_ssl.stores.byte_sizes import byte_count
 from lit_ssl.stores.file_cache import FileCache
@@ -137,6 +138,7 @@ class StreamingImageDataModule(ImageDataModule):
         if files is None:
             return None
         table = self._table(split, files)
+        self._check_columns(split, table.columns)
         shards = ShardFiles(self.place, split, files.chunks, self.cache)
         if self.cache is None:
             _check_sizes(shards)
@@ -148,9 +150,10 @@ class StreamingImageDataModule(ImageDataModule):
             table.crc,
             table.names,
             files.kind,
-            whole=split != "train" or self.shuffle == "chunks" or self._fits(files),
+            # training images in the order of the rows, which is not that of the shards
+            whole=split != "train" or self._fits(files),
         )
-        self._say_how(split, files, images.whole)
+        self._say_how(split, files, images.whole or self.shuffle == "chunks")
         return Rows(images, table.columns)
 
     def opened(self, rows: Rows, split: Split) -> Rows:
@@ -168,14 +171,11 @@ class StreamingImageDataModule(ImageDataModule):
     def served(self, split: Split, training: bool = False) -> Dataset:
         """Return a data set that gives batches (images or views, rows)."""
         dataset = super().served(split, training)
-        if training or not isinstance(dataset, EvaluationSet):
-            return dataset
-        reader = copy(dataset.reader)
-        if reader.images.shards.folder == "train":
-            # in the order of the rows, which is not that of the shards
-            whole = self._fits(self.manifest.splits["train"])
-            reader.images = reader.images.read_otherwise(whole)
-        return EvaluationSet(reader, dataset.transform)
+        if training and self.shuffle == "chunks":
+            assert isinstance(dataset, Served)
+            dataset.reader = copy(dataset.reader)
+            dataset.reader.images = dataset.reader.images.read_whole()
+        return dataset
 
     def training_set(self, recipe: MultiCrop | SingleView | None) -> Dataset:
         """Return a data set of the training images.
@@ -208,9 +208,27 @@ class StreamingImageDataModule(ImageDataModule):
         if self.cache is None:
             assert isinstance(self.place, Folder)
             path = self.place.path(name)
-        else:
+            return stored_rows(path, files, self.place.name_of(name))
+        while True:
             path = self.cache.path(self.place, name, files.rows_size, files.rows_sha256)
-        return stored_rows(path, files, self.place.name_of(name))
+            try:
+                return stored_rows(path, files, self.place.name_of(name))
+            except InputError:
+                if path.is_file():
+                    raise  # else it had to make room in between
+
+    def _check_columns(self, split: str, columns: Mapping[str, np.ndarray]) -> None:
+        wrong = None
+        if self.chosen_by is not None and self.chosen_by[0] not in columns:
+            wrong = f"chosen_by: it has no column {quoted(self.chosen_by[0])}"
+        highest = int(columns["label"].max(initial=0))
+        if highest >= max(1, len(self.class_names)):
+            wrong = f"class_names: {len(self.class_names)}, and labels go up to {highest}"
+        if wrong is not None:
+            raise InputError(
+                f"{self.place.name_of(MANIFEST)} does not go with its split {split} ({wrong}): copy"
+                " the set again, or run `lit-ssl shard` again"
+            )
 
     def _fits(self, files: SplitFiles) -> bool:
         return self.cache is None or files.size <= self.cache.limit

@@ -105,7 +105,9 @@ def newton_softmax(
     The objective is strictly convex for ``penalty > 0``, so it converges from any start. With
     features along their principal axes the diagonal preconditioner is nearly exact and a few
     conjugate-gradient steps suffice. float64 only refines what float32 has found, and only
-    objective and gradient are computed in it: errors of a step are mended by the next one.
+    objective and gradient are computed in it: errors of a step are mended by the next one. Where
+    float32 cannot find steps that lead on (features of very unequal sizes, tiny penalties), they
+    are computed in float64, too.
 
     Args:
         features: ``[N, R]`` in principal coordinates (:func:`principal_basis`).
@@ -118,15 +120,18 @@ def newton_softmax(
     Returns:
         Weights ``[C, R]``.
     """
-    narrow = features
+    solve = partial(_newton, labels=labels, penalty=penalty, max_iterations=max_iterations)
     if features.dtype == torch.float64:
         narrow = features.float()
-        coarse = _newton(
-            narrow, narrow, labels, penalty, start.float(), _COARSE_TOLERANCE, max_iterations
-        )
+        hasty = partial(solve, narrow=narrow, is_hasty=True)
+        coarse = hasty(narrow, start=start.float(), gradient_tolerance=_COARSE_TOLERANCE)
         # where float32 has lost its way (huge features), start where the caller does
         start = coarse.weights.double() if bool(coarse.weights.isfinite().all()) else start
-    end = _newton(features, narrow, labels, penalty, start, gradient_tolerance, max_iterations)
+        fine = hasty(features, start=start, gradient_tolerance=gradient_tolerance)
+        if fine.gradient <= gradient_tolerance:
+            return fine.weights
+        start = fine.weights
+    end = solve(features, narrow=features, start=start, gradient_tolerance=gradient_tolerance)
     if not end.is_done:
         warnings.warn(
             f"softmax regression stopped after {max_iterations} Newton steps with gradient "
@@ -150,8 +155,13 @@ def _newton(
     start: Tensor,
     gradient_tolerance: float,
     max_iterations: int,
+    is_hasty: bool = False,
 ) -> _End:
-    """Objective and gradient from ``features``, Hessian products from ``narrow``, the same rows."""
+    """Objective and gradient from ``features``, Hessian products from ``narrow``, the same rows.
+
+    If hasty, it ends as soon as a step brings nothing: the objective falls by no more than rounding
+    and the gradient by less than half.
+    """
     problem = _Problem(features, labels, penalty)
     curvature = narrow.square().mean(dim=0)
     weights = start
@@ -170,7 +180,11 @@ def _newton(
         there = _fall(problem, weights, here, step)
         if there is None:  # the objective cannot fall further in this precision
             return _End(weights, largest.item(), is_done=True)
-        weights, here = there
+        before, (weights, here) = here, there
+        if is_hasty and before.value - here.value <= _rounding(before):
+            smaller = here.gradient.abs().max()
+            if not smaller <= largest / 2:
+                return _End(weights, smaller.item(), is_done=False)
     return _End(weights, here.gradient.abs().max().item(), is_done=False)
 
 
@@ -258,8 +272,7 @@ def _fall(
 ) -> tuple[Tensor, _Point] | None:
     """Halve the step until the objective falls enough (Armijo rule); None if it never does."""
     slope = (here.gradient * step).sum()
-    # Near the optimum the true decrease is below the rounding error of the objective.
-    rounding = 10 * torch.finfo(weights.dtype).eps * here.value.abs().clamp(min=1)
+    rounding = _rounding(here)
     length = 1.0
     while length > 1e-6:
         there = weights - length * step
@@ -268,3 +281,8 @@ def _fall(
             return there, point
         length /= 2
     return None
+
+
+def _rounding(here: _Point) -> Tensor:
+    """Error of the objective: near the optimum the true decrease is below it."""
+    return 10 * torch.finfo(here.value.dtype).eps * here.value.abs().clamp(min=1)

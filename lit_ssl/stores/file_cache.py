@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lit_ssl.errors import InputError, InputRuntimeError
+from lit_ssl.errors import InputError, InputRuntimeError, OutputError
 from lit_ssl.opening import writing
 from lit_ssl.parts import remove_leftovers, replacing
 from lit_ssl.stores.places import Place
@@ -18,9 +18,9 @@ from lit_ssl.stores.places import Place
 __all__ = ["FileCache", "usual_folder"]
 
 _KEPT = ".kept"
-_PART = ".part"
 _USED = 60.0  # seconds after which a file that is read counts as used anew
 _WAIT = 0.1
+_SILENCE = 600.0  # seconds without a byte after which nobody writes a file
 
 
 def usual_folder() -> Path:
@@ -34,7 +34,7 @@ class FileCache:
 
     A file is fetched by one process, whatever number wants it, and takes its place when it is whole
     and its checksum is right. Any number of runs may use the folder; one that wants a file that has
-    gone fetches it again. Files of one limit are counted with all others of the folder.
+    gone fetches it again. The limit counts what all of them have fetched to it, and no other files.
 
     Args:
         folder: The folder, on a disk of this machine; it is made. None: ``usual_folder()``.
@@ -127,21 +127,42 @@ class FileCache:
             time.sleep(_WAIT)  # until others have fetched what they are fetching
 
     def _make_room(self, size: int) -> bool:
-        """Remove the longest unused files until one more of this size fits."""
+        """Remove the longest unused files until one more of this size fits.
+
+        Returns:
+            Whether it does; else others are fetching what takes the room.
+
+        Raises:
+            OutputError: Files that cannot be removed take it.
+        """
         remove_leftovers(self.folder)
-        kept, taken = [], 0
+        kept, taken, is_busy = [], 0, False
         for entry in os.scandir(self.folder):
+            if _KEPT not in entry.name:  # a lock, or nothing of a cache
+                continue
             with suppress(OSError):
                 found = entry.stat()
                 taken += found.st_size
                 if entry.name.endswith(_KEPT):
                     kept.append((found.st_mtime, found.st_size, entry.path))
+                elif found.st_size:  # those that wait for room have none yet
+                    is_busy |= time.time() - found.st_mtime < _SILENCE
         for _, bytes_, path in sorted(kept):
             if taken + size <= self.limit:
                 break
-            with suppress(OSError):
+            try:
                 os.unlink(path)
-                taken -= bytes_
+            except FileNotFoundError:  # already gone
+                pass
+            except OSError:  # of another user
+                continue
+            taken -= bytes_
+        if taken + size > self.limit and not is_busy:
+            raise OutputError(
+                f"there is no room in {self.folder} for a shard of {size:,} bytes: {taken:,} of"
+                f" {self.limit:,} (cache_size) are files that this user cannot remove, or that"
+                " nobody goes on fetching: remove them, or give another cache_dir"
+            )
         return taken + size <= self.limit
 
     @contextmanager

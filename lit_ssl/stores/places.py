@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.error import HTTPError
@@ -15,6 +16,7 @@ from urllib.parse import urlparse
 from urllib.request import Request, url2pathname, urlopen
 
 from lit_ssl.errors import InputError, InputImportError, InputRuntimeError, shortened
+from lit_ssl.opening import writing
 
 __all__ = ["Folder", "MissingFileError", "Place", "PlaceError", "place_at"]
 
@@ -88,6 +90,26 @@ class Folder(Place):
         file.write(self.read(name))
 
 
+class _OwnFile:
+    """A file of this machine that is written: what its disk says is not the network's fault."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._folder = Path(file.name).parent
+
+    def write(self, content: bytes) -> int:
+        with writing(self._folder):
+            return self._file.write(content)
+
+    def rewind(self) -> None:
+        with writing(self._folder):
+            self._file.seek(0)
+
+    def end(self) -> None:
+        with writing(self._folder):
+            self._file.truncate()
+
+
 class _Remote(Place):
     """A store over a network: asked again where it fails in passing."""
 
@@ -95,10 +117,12 @@ class _Remote(Place):
         return self._asked(name, lambda: self._read(name, offset, size))
 
     def fetch(self, name: str, file: BinaryIO) -> None:
+        own = _OwnFile(file)
+
         def fetch() -> None:
-            file.seek(0)
-            self._fetch(name, file)
-            file.truncate()
+            own.rewind()
+            self._fetch(name, own)
+            own.end()
 
         self._asked(name, fetch)
 
@@ -121,7 +145,7 @@ class _Remote(Place):
     def _read(self, name: str, offset: int, size: int | None) -> bytes: ...
 
     @abstractmethod
-    def _fetch(self, name: str, file: BinaryIO) -> None: ...
+    def _fetch(self, name: str, file: _OwnFile) -> None: ...
 
     @abstractmethod
     def _why(self, error: Exception) -> tuple[str, bool | None]:
@@ -141,9 +165,11 @@ class _Web(_Remote):
                 )
             return answer.read()
 
-    def _fetch(self, name: str, file: BinaryIO) -> None:
+    def _fetch(self, name: str, file: _OwnFile) -> None:
         with urlopen(self.name_of(name), timeout=_PATIENCE) as answer:
             shutil.copyfileobj(answer, file, _PIECE)
+            if answer.length:  # the connection has ended before the file, which read(n) hides
+                raise IncompleteRead(b"", answer.length)
 
     def _why(self, error: Exception) -> tuple[str, bool | None]:
         if isinstance(error, HTTPError):
@@ -195,7 +221,7 @@ class _S3(_Remote):
         with closing(self._body(name, **options)) as body:
             return body.read()
 
-    def _fetch(self, name: str, file: BinaryIO) -> None:
+    def _fetch(self, name: str, file: _OwnFile) -> None:
         with closing(self._body(name)) as body:
             for piece in body.iter_chunks(_PIECE):
                 file.write(piece)
@@ -235,7 +261,7 @@ class _Store(_Remote):
         system, path = fsspec.core.url_to_fs(self.name_of(name))
         return system.cat_file(path, offset, None if size is None else offset + size)
 
-    def _fetch(self, name: str, file: BinaryIO) -> None:
+    def _fetch(self, name: str, file: _OwnFile) -> None:
         import fsspec
 
         with fsspec.open(self.name_of(name), "rb") as source:

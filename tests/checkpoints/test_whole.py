@@ -204,7 +204,7 @@ def test_the_table_of_a_sharded_checkpoint_runs_nothing(tmp_path):
     module = torch.nn.Linear(2, 2)
     folder = tmp_path / "a.ckpt"
     content = {"state_dict": module.state_dict(), "epoch": 1, "lists": [OrderedDict(a=0.5)]}
-    checkpoint.save(content, checkpoint_id=folder, no_dist=True)
+    checkpoint.save(content, checkpoint_id=folder)
     assert damage(folder) is None
     whole_table = (folder / ".metadata").read_bytes()
     entered = tmp_path / "entered"

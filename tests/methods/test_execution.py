@@ -151,7 +151,7 @@ def test_what_is_global_is_put_back(tiny):
                 raise RuntimeError("in the middle")
 
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    options = {"float32_matmul": "medium", "cudnn_benchmark": not before[1]}
+    options = {"float32_matmul": "high", "cudnn_benchmark": not before[1]}
     fitted(tiny, callbacks=[Execution(**options), Look()], batches=1)
     after = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     assert after == before
@@ -159,7 +159,7 @@ def test_what_is_global_is_put_back(tiny):
         fitted(tiny, callbacks=[Compiled(**options, compile="blocks"), Look()], batches=1)
     after = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     assert after == before
-    assert seen == [("medium", not before[1])] * 2
+    assert seen == [("high", not before[1])] * 2
 
 
 def paws(**kwargs):
@@ -182,6 +182,26 @@ def two_streams(batches=2):
 def is_laid_out(module):
     weights = [p for p in module.backbone.parameters() if p.ndim == 4 and p.shape[2] > 1]
     return all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+
+
+def test_channels_last_leaves_weights_of_other_shapes():
+    class Volumes(nn.Module):
+        num_features = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.plane, self.volume = nn.Conv2d(3, 4, 3), nn.Conv3d(4, 4, 1)
+            self.table = nn.Parameter(torch.zeros(1, 4, 1, 1, 1))
+
+        def forward(self, images):
+            return (self.volume(self.plane(images)[:, :, None]) + self.table).mean((2, 3, 4))
+
+    module = ImageClassifier(Volumes(), num_classes=3)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    Execution(channels_last=True).setup(trainer, module, "fit")
+    weights = [module.backbone.plane.weight, module.backbone.volume.weight]
+    assert weights[0].is_contiguous(memory_format=torch.channels_last)
+    assert weights[1].is_contiguous()
 
 
 def test_channels_last_trains_to_the_same_weights(tiny, caplog):

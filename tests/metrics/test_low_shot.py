@@ -100,6 +100,26 @@ def test_the_optimum_is_one_of_float64_whatever_float32_finds(scale):
     assert gradient.abs().max() <= 1e-10 * max(scale, 1)
 
 
+@pytest.mark.parametrize(
+    ("problem", "penalty"),
+    [("large", 1e-4), ("far from the origin", 1e-4), ("unequal", 1e-5), ("separable", 1e-12)],
+)
+def test_where_float32_stops_short_float64_goes_on(problem, penalty):
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.randn(300, 10, generator=generator, dtype=torch.float64)
+    unequal = plain * torch.logspace(-4, 4, 10, dtype=torch.float64)
+    others = {"large": 1e3 * plain, "far from the origin": plain + 1e3, "unequal": unequal}
+    features = others.get(problem, plain)
+    labels = torch.randint(0, 5, (300,), generator=generator)
+    if problem == "separable":
+        labels = plain[:, :5].argmax(dim=1)
+    weights = fit_softmax_regression(features, labels, 5, penalty).requires_grad_()
+    loss = torch.nn.functional.cross_entropy(features @ weights.T, labels)
+    loss = loss + penalty / 2 * weights.square().sum()
+    (gradient,) = torch.autograd.grad(loss, weights)
+    assert gradient.abs().max() <= 1e-9
+
+
 def test_a_class_without_examples_is_never_predicted():
     features = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
     weights = fit_low_shot(features, torch.tensor([0, 2]), num_classes=3)

@@ -18,6 +18,8 @@ from lit_ssl.datamodules.reading.decoding import (
     Decoding,
     decode_image,
 )
+from lit_ssl.datamodules.reading.encoded import Jpeg
+from lit_ssl.datamodules.reading.encoded import encoded as jpeg_or_pixels
 from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.selection.partition import Split
@@ -74,6 +76,10 @@ class TarImages(Images):
     def read(self, index: int, max_side: int | None = None) -> Tensor:
         """Decode one image to uint8 ``[3, H, W]``, no side of it longer than ``max_side``."""
         return decode_image(self.encoded(index), self._called(index), max_side, self.decoding)
+
+    def read_encoded(self, index: int, max_side: int | None = None) -> Jpeg | Tensor:
+        """Return a JPEG file as it is where a device can decode it, else what ``read`` does."""
+        return jpeg_or_pixels(self.encoded(index), self._called(index), max_side, self.decoding)
 
     def encoded(self, index: int) -> bytes:
         """Return the file of an image.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import tarfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from lit_ssl.datamodules import ImageFolderDataModule, ImageTarsDataModule
 from lit_ssl.datamodules import StreamingImageDataModule as Streaming
+from lit_ssl.datamodules.streaming.chunk_jobs import image_stamps
 from lit_ssl.datamodules.streaming.sharding import shard_images
 from lit_ssl.errors import InputError
 
@@ -118,3 +120,21 @@ def test_one_class_more_than_names_is_said(tars):
 def test_folders_of_images_and_tars_have_the_same_usual_transform(tars, image_root):
     tars_size = ImageTarsDataModule(shards=str(tars), image_size=64).image_size
     assert tars_size == ImageFolderDataModule(root=str(image_root), image_size=64).image_size
+
+
+def test_jpeg_files_in_tars_are_sent_as_files(files, tars):
+    options = {"augment": "device", "decode": "device", "canvas_size": 64}
+    one, other = files(**options), data(tars, **options)
+    sent = [batch[0] for batch in other.train_dataloader()]
+    assert sum(len(images.ends) for images in sent) > 30
+    assert_same(batches(one, "train_dataloader"), batches(other, "train_dataloader"))
+
+
+def test_shards_of_tars_are_as_large_as_asked_for_and_follow_the_tar(tars, tmp_path):
+    report = shard_images(data(tars), tmp_path / "set", size=CHUNK)
+    assert report.chunks == pytest.approx(report.size / CHUNK, rel=0.5)
+    images = data(tars).load_rows("train").source
+    before = image_stamps(images)
+    os.utime(tars / "train-001.tar", (1, 1))
+    changed = (image_stamps(images) != before).any(axis=1)
+    assert changed.tolist() == (images.tar_of == 1).tolist()

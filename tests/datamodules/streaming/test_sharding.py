@@ -30,6 +30,7 @@ from lit_ssl.datamodules.reading.boxes import BoxImages
 from lit_ssl.datamodules.reading.images import ArrayImages, Images
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.streaming import sharding
+from lit_ssl.datamodules.streaming.chunk_jobs import image_stamps
 from lit_ssl.datamodules.streaming.sharding import shard_images
 from lit_ssl.errors import InputError
 from lit_ssl.stores.byte_sizes import byte_count
@@ -309,3 +310,10 @@ def test_sizes_are_read_as_people_write_them():
 def test_checksums_are_those_of_the_images(stream):
     images = images_of(stream(), "train")
     assert all(zlib.crc32(images.encoded(row)) == images.crc[row] for row in (0, 7, 59))
+
+
+def test_boxes_count_among_what_a_shard_is_made_of(image_root):
+    names = ["ant/00.jpg", "bee/01.jpg"]
+    one = BoxImages(image_root / "train", names, np.array([[0, 0, 9, 9], [0, 0, 9, 9]], float))
+    other = BoxImages(image_root / "train", names, np.array([[0, 0, 9, 9], [1, 0, 9, 9]], float))
+    assert (image_stamps(one) != image_stamps(other)).any(axis=1).tolist() == [False, True]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from lit_ssl.errors import InputError
+from lit_ssl.datamodules import (
+    ImageFolderDataModule,
+    SemiSupervisedDataModule,
+    StreamingImageDataModule,
+)
+from lit_ssl.datamodules.streaming.sharding import shard_images
+from lit_ssl.errors import InputError, OutputError
 from lit_ssl.stores import places
 from lit_ssl.stores.file_cache import FileCache
 from lit_ssl.stores.places import MissingFileError, PlaceError, place_at
@@ -232,3 +242,86 @@ def test_a_folder_that_cannot_be_written_is_one_line(stream, web, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         stream(web[0], cache_dir=str(tmp_path / "file")).setup("fit")
+
+
+def test_a_transfer_that_ends_early_is_asked_again(web, tmp_path, shard_root, monkeypatch):
+    url, asked = web
+    name = "train/chunk-0-0.bin"
+    send, cuts = SimpleHTTPRequestHandler.copyfile, [1]
+
+    def cut(self, source, output):
+        if cuts and cuts.pop():
+            output.write(source.read(100))
+        else:
+            send(self, source, output)
+
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "copyfile", cut)
+    with open(tmp_path / "file", "wb") as file:
+        place_at(url).fetch(name, file)
+    assert (tmp_path / "file").read_bytes() == (shard_root / name).read_bytes()
+    assert len(asked) == 2
+
+
+def test_a_full_disk_is_not_blamed_on_the_network(web, tmp_path):
+    url, asked = web
+
+    class Full(io.BytesIO):
+        name = str(tmp_path / "cache" / "file")
+
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"cannot write .*cache \(No space left.*make room"):
+        place_at(url).fetch("train/chunk-0-0.bin", Full())
+    assert len(asked) == 1
+
+
+def test_other_files_in_the_folder_of_the_cache_take_no_room_of_it(stream, web, tmp_path, files):
+    (tmp_path / "foreign.bin").write_bytes(bytes(200_000))
+    data = stream(web[0], cache_dir=str(tmp_path), cache_size="60kB")
+    assert_same(batches(files(), "val_dataloader"), batches(data, "val_dataloader"))
+    assert (tmp_path / "foreign.bin").stat().st_size == 200_000
+
+
+def test_room_that_nobody_can_make_is_one_line_and_not_waited_for(stream, web, tmp_path):
+    part = tmp_path / f".{'0' * 64}.kept.1-0123456789abcdef.part"  # of another machine
+    part.write_bytes(bytes(99_000))
+    os.utime(part, (time.time() - 4000,) * 2)
+    data = stream(web[0], cache_dir=str(tmp_path), cache_size="100kB")
+    with pytest.raises(OutputError, match=r"no room in .*: 99,\d{3} of 100,000 .*cache_dir"):
+        batches(data, "train_dataloader")
+
+
+def test_an_empty_file_is_not_asked_for(image_root, tmp_path, monkeypatch):
+    folder = tmp_path / "pictures/train/ant"
+    folder.mkdir(parents=True)
+    for name in ("00.jpg", "01.jpg"):
+        (folder / name).write_bytes((image_root / "train/ant" / name).read_bytes())
+    (folder / "02.jpg").touch()
+    shard_images(ImageFolderDataModule(root=str(tmp_path / "pictures")), tmp_path / "set")
+    data = StreamingImageDataModule(url=str(tmp_path / "set"), num_workers=0)
+    asked, read = [], type(data.place).read
+
+    def counted(self, name, offset=0, size=None):
+        asked.append(size)
+        return read(self, name, offset, size)
+
+    monkeypatch.setattr(type(data.place), "read", counted)
+    images = data.rows("train").source.images
+    assert sorted(len(images.encoded(row)) for row in range(3))[0] == 0
+    assert len(asked) == 2
+
+
+def test_supports_are_fetched_one_by_one_beside_chunks_in_order(stream, web, tmp_path):
+    url, asked = web
+    inner = stream(
+        url, cache_dir=str(tmp_path), cache_size="30kB", shuffle="chunks", window=1, batch_size=6
+    )
+    data = SemiSupervisedDataModule(inner, images_per_class=3)
+    data.setup("fit")
+    asked.clear()
+    for _ in data.train_dataloader():
+        pass
+    fetched = [name for name, part in asked if not part]
+    assert len(fetched) == len(set(fetched)) == len(inner.manifest.splits["train"].chunks)
+    assert any(part for _, part in asked)

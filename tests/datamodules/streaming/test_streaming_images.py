@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,9 +21,11 @@ from lit_ssl.datamodules import (
     ImageFolderDataModule,
     MNIST5kDataModule,
     SemiSupervisedDataModule,
+    SomeClassesDataModule,
     Subset,
 )
 from lit_ssl.datamodules import StreamingImageDataModule as Streaming
+from lit_ssl.datamodules.reading.images import PackedStrings
 from lit_ssl.datamodules.streaming.chunk_sampler import ChunkSampler
 from lit_ssl.datamodules.streaming.sharding import shard_images
 from lit_ssl.errors import InputError
@@ -255,6 +258,15 @@ def change(path, function):
     path.write_text(json.dumps(values))
 
 
+def with_column(folder, name, function):
+    """Give the training split another column, in a file with a checksum that is right."""
+    path = folder / "train/rows.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **{**arrays, f"column.{name}": function(arrays["column.label"])})
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    change(folder / "lit_ssl.json", lambda m: m["splits"]["train"].update(rows_sha256=sha256))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -273,9 +285,34 @@ def change(path, function):
             ),
             "is damaged",
         ),
+        (lambda s: change(s / "lit_ssl.json", lambda m: m.update(std=[0, 0, 0])), "not positive"),
+        (lambda s: change(s / "lit_ssl.json", lambda m: m.update(mean=[2e6] * 3)), "mean is no"),
+        (lambda s: change(s / "lit_ssl.json", lambda m: m.update(version=True)), "version True"),
+        (
+            lambda s: change(s / "lit_ssl.json", lambda m: m.update(chosen_by=["box", "boxes"])),
+            r"does not go with its split train \(chosen_by: it has no column 'box'",
+        ),
+        (
+            lambda s: change(s / "lit_ssl.json", lambda m: m.update(class_names=["ant"])),
+            r"does not go with its split train \(class_names: 1, and labels go up to 2",
+        ),
+        (
+            lambda s: change(s / "lit_ssl.json", lambda m: m["eval_transform"].update(size=1.5)),
+            "size is no number of pixels",
+        ),
+        (
+            lambda s: change(s / "lit_ssl.json", lambda m: m["eval_transform"].update(resize=1e9)),
+            "resize is no number of pixels",
+        ),
+        (lambda s: with_column(s, "label", lambda labels: labels * np.nan), "labels are float64"),
+        (lambda s: with_column(s, "label", lambda labels: labels[:, None]), "labels are .*, 1]"),
+        (lambda s: with_column(s, "other", lambda labels: labels.astype(str)), "'other' is <U"),
     ],
-    ids=["gone", "cut", "rows", "no-json", "no-manifest", "field", "version", "mean", "path"],
-)
+    ids=[
+        "gone", "cut", "rows", "no-json", "no-manifest", "field", "version", "mean", "path", "std",
+        "large", "version-true", "units", "classes", "half-pixels", "pixels", "nan", "wide", "text",
+    ],
+)  # fmt: skip
 def test_what_is_broken_is_one_line_before_training(stream, spoilt, damage, words):
     damage(spoilt)
     with pytest.raises(InputError, match=words):
@@ -344,3 +381,18 @@ def test_a_hostile_shard_runs_nothing(shard_root, spoilt, stream, tmp_path, monk
     with pytest.raises(InputError, match="is damaged"):
         batches(stream(spoilt), "train_dataloader")
     assert not (tmp_path / "exploded").exists()
+
+
+def test_a_name_with_control_characters_stays_one_line(stream, spoilt):
+    with_column(spoilt, "other", lambda labels: labels)
+    data = stream(spoilt)
+    images = data.rows("train").source.images
+    images.names = PackedStrings(["a\n\x1b[2J"] * len(images))
+    images.crc = images.crc + 1
+    with pytest.raises(InputError, match=r"^'a\\n\\x1b\[2J' in .* is damaged"):
+        images.encoded(0)
+
+
+def test_some_classes_of_shards_have_their_own_order(stream):
+    with pytest.raises(InputError, match="mixes its images itself: leave out shuffle"):
+        SomeClassesDataModule(stream(shuffle="chunks"), classes=[0])
