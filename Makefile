@@ -84,6 +84,7 @@ bench-vl: $(VENV)/.dev
 
 bench-video: $(VENV)/.dev
 	$(BIN)/python benchmarks/video_readers.py
+	$(BIN)/python benchmarks/video_cache.py
 	$(BIN)/python benchmarks/video_window.py
 
 # Beside the official package where it is installed: pip install 'lit-ssl[imagenet-x]'.

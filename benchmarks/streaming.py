@@ -52,7 +52,8 @@ class _Ranges(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-def _serve(folder: str, port: multiprocessing.Queue) -> None:
+def serve(folder: str, port: multiprocessing.Queue) -> None:
+    """Serve a folder until the process is ended; its port goes into the queue."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=folder))
     port.put(server.server_port)
     server.serve_forever()
@@ -119,7 +120,7 @@ def main() -> None:
         print(f"lit-ssl shard: {report.size / 1e6 / seconds:,.0f} MB per CPU-second")
         port = multiprocessing.Queue()
         server = multiprocessing.Process(
-            target=_serve, args=(str(folder / "shards"), port), daemon=True
+            target=serve, args=(str(folder / "shards"), port), daemon=True
         )
         server.start()
         url = f"http://127.0.0.1:{port.get()}"

@@ -14,7 +14,7 @@ import numpy as np
 from lit_ssl.errors import quoted
 from lit_ssl.opening import open_file
 
-__all__ = ["ArrayFileError", "read_array", "read_arrays"]
+__all__ = ["ArrayFileError", "arrays_in", "read_array", "read_arrays"]
 
 _ENDING = ".npy"
 _ALWAYS = 64 << 20  # bytes that compressed arrays of any file may have together …
@@ -44,21 +44,34 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         ArrayFileError: It is no such file, or one of its arrays is damaged.
     """
     with open_file(path) as file:
-        try:
-            return _members(file)
-        except ArrayFileError:
+        return _members(file, os.fstat(file.fileno()).st_size)
+
+
+def arrays_in(content: bytes) -> dict[str, np.ndarray]:
+    """Return all arrays of a ``.npz`` file that is in memory.
+
+    Raises:
+        ArrayFileError: It is no such file, or one of its arrays is damaged.
+    """
+    return _members(io.BytesIO(content), len(content))
+
+
+def _members(file: BinaryIO, length: int) -> dict[str, np.ndarray]:
+    try:
+        return _unpacked(file, length)
+    except ArrayFileError:
+        raise
+    except Exception as error:  # zipfile has errors of every kind for a file that is broken
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's
             raise
-        except Exception as error:  # zipfile has errors of every kind for a file that is broken
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's
-                raise
-            raise ArrayFileError(str(error) or type(error).__name__) from error
+        raise ArrayFileError(str(error) or type(error).__name__) from error
 
 
-def _members(file: BinaryIO) -> dict[str, np.ndarray]:
+def _unpacked(file: BinaryIO, length: int) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         found = [about for about in archive.infolist() if about.filename.endswith(_ENDING)]
         size = sum(about.file_size for about in found)  # zipfile reads no more than that
-        if size > max(_ALWAYS, _RATIO * os.fstat(file.fileno()).st_size):
+        if size > max(_ALWAYS, _RATIO * length):
             raise ArrayFileError(
                 f"its arrays expand to {size:,} bytes, more than {_RATIO} times its size: write it"
                 " with numpy.savez, which compresses nothing"

@@ -150,7 +150,7 @@ def even_columns(path: Path) -> list[list[str]] | None:
         return None
     if width == 0 or reader.line_num != len(cells) // width + 1:
         return None
-    if width == 1 and not all(map(str.strip, cells)):
+    if width == 1 and not all(map(str.strip, [*header, *cells])):
         return None
     return [[name, *cells[n::width]] for n, name in enumerate(header)]
 

@@ -15,11 +15,11 @@ from lit_ssl.datamodules.reading.encoded import Jpeg
 from lit_ssl.datamodules.reading.encoded import encoded as jpeg_or_pixels
 from lit_ssl.datamodules.reading.images import Images, PackedStrings
 from lit_ssl.datamodules.streaming.chunk_bytes import ChunkFile
-from lit_ssl.datamodules.streaming.chunk_cache import FileCache
 from lit_ssl.datamodules.streaming.encoded import decoded
 from lit_ssl.datamodules.streaming.manifest import Kind
-from lit_ssl.datamodules.streaming.places import Place
 from lit_ssl.errors import InputRuntimeError, quoted
+from lit_ssl.stores.file_cache import FileCache
+from lit_ssl.stores.places import Place
 
 __all__ = ["ShardFiles", "StreamedImages"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -18,15 +17,15 @@ from lit_ssl.datamodules.loading.samplers import EpochSampler
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.reading.skip_corrupt import ImageReader
 from lit_ssl.datamodules.selection.partition import Split
-from lit_ssl.datamodules.streaming.byte_sizes import byte_count
-from lit_ssl.datamodules.streaming.chunk_cache import FileCache
 from lit_ssl.datamodules.streaming.chunk_sampler import ChunkSampler
 from lit_ssl.datamodules.streaming.manifest import MANIFEST, Manifest, SplitFiles, parse_manifest
-from lit_ssl.datamodules.streaming.places import Folder, place_at
 from lit_ssl.datamodules.streaming.row_files import RowTable, stored_rows
 from lit_ssl.datamodules.streaming.streamed_images import ShardFiles, StreamedImages
 from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, quoted
 from lit_ssl.files import describe_folder
+from lit_ssl.stores.byte_sizes import byte_count
+from lit_ssl.stores.file_cache import FileCache
+from lit_ssl.stores.places import Folder, place_at
 from lit_ssl.transforms import EvalTransform, MultiCrop, SingleView
 
 __all__ = ["StreamingImageDataModule"]
@@ -105,9 +104,8 @@ class StreamingImageDataModule(ImageDataModule):
         self.url = url
         self.shuffle = shuffle
         self.window = window
-        folder = _cache_folder() if cache_dir is None else Path(cache_dir)
         is_here = isinstance(self.place, Folder)
-        self.cache = None if is_here else FileCache(folder, limit)
+        self.cache = None if is_here else FileCache(cache_dir, limit)
         if shuffle == "chunks":
             for name, plain in (("classes_per_batch", None), ("repeats", 1)):
                 if getattr(self, name) != plain:
@@ -253,11 +251,6 @@ class StreamingImageDataModule(ImageDataModule):
         rank_zero_info(
             f"{split}: {files.size / 1e9:,.3g} GB in {len(files.chunks):,} shards, {how}{more}"
         )
-
-
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "lit_ssl" / "shards"
 
 
 def _manifest_at(url: str) -> Manifest:

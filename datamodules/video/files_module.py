@@ -15,6 +15,8 @@ from lit_ssl.datamodules.selection.partition import splits_of_stage
 from lit_ssl.datamodules.video.clip_module import VideoDataModule
 from lit_ssl.datamodules.video.stores import CacheStore, FolderStore, Reader, VideoStore
 from lit_ssl.errors import InputFileNotFoundError, check_choice
+from lit_ssl.stores.byte_sizes import byte_count
+from lit_ssl.stores.places import Folder, place_at
 
 __all__ = ["VideoFilesModule"]
 
@@ -28,9 +30,14 @@ class VideoFilesModule(VideoDataModule, ABC):
 
     Args:
         root: Folder of the data set.
-        cache: Folder that ``lit-ssl video-cache`` has written from ``root``: its frames are read in
-            place of the files, which need not be there. Where they are, a line says whether their
-            folder has other videos by now.
+        cache: Folder that ``lit-ssl video-cache`` has written from ``root``, or the URL of a copy
+            (``s3://``, ``http(s)://``, what fsspec opens): its frames are read in place of the
+            files, which need not be there. Where they are, a line says whether their folder has
+            other videos by now.
+        cache_dir: Folder for what is fetched of a cache in a store. None: ``lit_ssl/shards`` in
+            ``XDG_CACHE_HOME``, or else in ``~/.cache``.
+        cache_size: Bytes that it may have in all, such as 100GB. Where it does not hold all shards,
+            clips are fetched one by one.
         reader: Package that reads files: "pyav" (``pip install lit-ssl[video]``) or "torchcodec";
             "auto" is PyAV.
         index_dir: Folder to keep the lengths of files in; None: ``.lit_ssl_index`` in ``root``, if
@@ -43,6 +50,8 @@ class VideoFilesModule(VideoDataModule, ABC):
         *,
         root: str,
         cache: str | None = None,
+        cache_dir: str | None = None,
+        cache_size: str | int = "50GB",
         reader: Reader = "auto",
         index_dir: str | None = None,
         **kwargs: Any,
@@ -50,7 +59,9 @@ class VideoFilesModule(VideoDataModule, ABC):
         super().__init__(**kwargs)
         check_choice("reader", reader, ("auto", "pyav", "torchcodec"))
         self.root = Path(root).expanduser()
-        self.cache = None if cache is None else Path(cache).expanduser()
+        self.cache = _called(cache)
+        self.cache_dir = cache_dir
+        self.cache_size = byte_count(cache_size, "cache_size")
         self.reader = reader
         self.index_dir = None if index_dir is None else Path(index_dir).expanduser()
 
@@ -58,7 +69,7 @@ class VideoFilesModule(VideoDataModule, ABC):
     def store(self) -> VideoStore:
         """The videos, by name."""
         if self.cache is not None:
-            store = CacheStore(self.cache, self.resolution)
+            store = CacheStore(self.cache, self.resolution, self.cache_dir, self.cache_size)
             store.warn_outdated(self.root)
             return store
         return FolderStore(self.root, self.reader, self.index_dir, self.resolution)
@@ -93,3 +104,11 @@ class VideoFilesModule(VideoDataModule, ABC):
             f"{data_set}: expected {expected}. Found: {self.store.found()}. Set {place} to the"
             " folder that has this layout"
         )
+
+
+def _called(cache: str | None) -> str | None:
+    """The path or URL of a cache; one that nothing opens is refused."""
+    if cache is None:
+        return None
+    place = place_at(cache)
+    return str(Path(place.url)) if isinstance(place, Folder) else place.url

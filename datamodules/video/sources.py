@@ -150,14 +150,14 @@ class CachedClips(Clips):
     Args:
         cache: The cache.
         rows: int64 ``[N]``: which of its videos, in this order.
-        folder: Where the cache lies, for messages.
+        folder: Path or URL of the cache, for messages.
         base: Folder that all were in, below that of the data set; rows are named below it.
     """
 
-    def __init__(self, cache: VideoCache, rows: np.ndarray, folder: Path, base: str = "") -> None:
+    def __init__(self, cache: VideoCache, rows: np.ndarray, folder: str, base: str = "") -> None:
         index = cache.index()
         self.cache = cache
-        self.folder = str(folder / base)
+        self.folder = f"{folder}/{base}" if base else folder
         self.names = _names_below(base, (cache.names[row] for row in rows))
         self.frames, self.fps = index.frames[rows], index.fps[rows]
         self._rows = rows

@@ -135,18 +135,22 @@ class CacheStore(VideoStore):
     """Videos that ``lit-ssl video-cache`` decoded before; the files are not needed.
 
     Args:
-        folder: The cache.
+        folder: The cache: a path or a URL.
         cover: Height and width that frames have to cover.
+        cache_dir: As of ``VideoCache``.
+        cache_size: As of ``VideoCache``, in bytes.
 
     Raises:
-        InputError: It is no whole cache, or its frames are too small.
+        InputError: It is no whole cache, its frames are too small, or it cannot be fetched.
     """
 
-    def __init__(self, folder: Path, cover: Size) -> None:
+    def __init__(self, folder: str, cover: Size, cache_dir: str | None, cache_size: int) -> None:
         from lit_ssl.video.cache import VideoCache
 
         self.folder = folder
-        self._cache = VideoCache(folder)
+        self._cache = VideoCache(folder, cache_dir, cache_size)
+        if self._cache.way:
+            rank_zero_info(f"the cache {folder}: {self._cache.way}")
         self._rows = {name: row for row, name in enumerate(self._cache.names)}
         self._check_size(cover)
 

@@ -46,8 +46,8 @@ def run(words: Sequence[str]) -> None:
     args, rest = parser.parse_known_args(words)
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers must be at least 1, not {args.workers}")
-    from lit_ssl.datamodules.streaming.byte_sizes import byte_count
     from lit_ssl.datamodules.streaming.sharding import shard_images
+    from lit_ssl.stores.byte_sizes import byte_count
 
     size = byte_count(args.size, "--size")
     report = shard_images(

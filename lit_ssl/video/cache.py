@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lit_ssl.errors import InputError
-from lit_ssl.video.cache_files import DAMAGED, CacheEntry, read_index, read_settings, size_in_words
-from lit_ssl.video.cache_shards import decode_frames, finished_videos, shard_path
+from lit_ssl.stores.byte_sizes import byte_count
+from lit_ssl.stores.file_cache import FileCache
+from lit_ssl.stores.places import Folder, place_at
+from lit_ssl.video.cache_files import DAMAGED, CacheEntry, size_in_words
+from lit_ssl.video.cache_shards import decode_frames
+from lit_ssl.video.cache_sources import CacheSource, FolderSource, StoreSource
 from lit_ssl.video.clip_index import ClipIndex
 
 __all__ = ["VideoCache"]
@@ -18,37 +22,47 @@ __all__ = ["VideoCache"]
 class VideoCache:
     """Videos that ``lit-ssl video-cache`` has decoded; a row is a video.
 
-    It may be sent to other processes: each maps the shards into its memory when it first reads.
+    It may be sent to other processes. Shards of a folder are mapped into the memory of each when it
+    first reads. Index and shards of a store are fetched into ``cache_dir``, which processes and
+    runs share; where ``cache_size`` does not hold all shards, the parts that clips are in are
+    fetched, each time. What is fetched has to have the checksum that ``lit-ssl video-cache`` wrote.
 
     Args:
-        folder: Of the cache.
+        folder: Of the cache: a path, or the URL of a copy (``s3://``, ``http(s)://``, what fsspec
+            opens).
+        cache_dir: Folder for what is fetched. None: ``lit_ssl/shards`` in ``XDG_CACHE_HOME``, or
+            else in ``~/.cache``.
+        cache_size: Bytes that it may have in all, such as 100GB.
 
     Attributes:
         names: Paths of the videos, relative to the folder that they were in.
         size: Shorter side of the frames, pixels.
         settings: Size, format and reader.
+        way: How the shards of a store are read, in words; "": they are in a folder.
 
     Raises:
-        InputError: There is no cache, or it is not complete, or damaged.
+        InputError: There is no cache, or it is not complete, or damaged, or cannot be fetched.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.settings = read_settings(self.folder)
+    def __init__(
+        self,
+        folder: str | Path,
+        cache_dir: str | Path | None = None,
+        cache_size: str | int = "50GB",
+    ) -> None:
+        limit = byte_count(cache_size, "cache_size")
+        place = place_at(str(folder))
+        self._source: CacheSource = (
+            FolderSource(Path(place.url))
+            if isinstance(place, Folder)
+            else StoreSource(place, FileCache(cache_dir, limit))
+        )
+        self.settings = self._source.settings
         self.size = self.settings.shorter
-        if not (self.folder / "index.npz").is_file():
-            done = len(finished_videos(self.folder, self.settings))
-            raise InputError(
-                f"the cache in {self.folder} is not complete, {done:,} videos are done: run the"
-                " same `lit-ssl video-cache` again, it goes on"
-            )
-        self._columns = read_index(self.folder)
+        self.way = self._source.way
+        self._columns = self._source.columns
         self.names = self._columns.name
-        self._maps: dict[int, np.ndarray] = {}
         self._check_shards()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,7 +81,8 @@ class VideoCache:
     def index(self) -> ClipIndex:
         """Facts of all videos, in order of ``names``; frames 0: it could not be decoded.
 
-        Width and height are those of the cached frames; ``root`` is the cache's folder.
+        Width and height are those of the cached frames; ``root`` is the cache's folder, or that of
+        what is fetched.
         """
         columns = self._columns
         return ClipIndex(
@@ -76,7 +91,7 @@ class VideoCache:
             fps=columns.fps,
             width=columns.columns,
             height=columns.rows,
-            root=self.folder,
+            root=self._source.folder,
         )
 
     def read(self, row: int, frames: np.ndarray) -> np.ndarray:
@@ -96,19 +111,22 @@ class VideoCache:
         wanted = np.asarray(frames, dtype=np.int64)
         if not entry.frames:
             raise InputError(
-                f"{entry.name} could not be decoded when the cache {self.folder} was made"
+                f"{entry.name} could not be decoded when the cache {self._source.name} was made"
             )
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < entry.frames:
             raise InputError(
                 f"frames {wanted.min()} to {wanted.max()} of {entry.name} are asked for, and the"
-                f" cache {self.folder} has {entry.frames} of it"
+                f" cache {self._source.name} has {entry.frames} of it"
             )
+        read = partial(self._source.read, entry.shard)
         try:
-            return decode_frames(self._shard(entry.shard), entry, wanted, self.settings)
+            return decode_frames(read, entry, wanted, self.settings)
+        except InputError:
+            raise
         except DAMAGED as error:
             raise InputError(
-                f"{entry.name} is damaged in {shard_path(self.folder, entry.shard, self.settings)}"
-                f" ({error}): delete this file and run the same `lit-ssl video-cache` again"
+                f"{entry.name} is damaged in {self._source.shard(entry.shard)} ({error}):"
+                f" {self._source.mend}"
             ) from error
 
     def _entry(self, row: int) -> CacheEntry:
@@ -117,12 +135,6 @@ class VideoCache:
         return CacheEntry(
             str(name), int(source), int(frames), float(fps), rows, columns, shard, start, end
         )
-
-    def _shard(self, number: int) -> np.ndarray:
-        if number not in self._maps:
-            path = shard_path(self.folder, number, self.settings)
-            self._maps[number] = np.memmap(path, dtype=np.uint8, mode="r")
-        return self._maps[number]
 
     def _check_shards(self) -> None:
         """Raise where a shard is missing or cut short, or the index says what cannot be."""
@@ -135,14 +147,13 @@ class VideoCache:
             wrong = size <= 8 * (columns.frames + 1)
         if (there & (wrong | (columns.start < 0))).any() or (columns.frames < 0).any():
             raise InputError(
-                f"{self.folder / 'index.npz'} is damaged: delete it and run the same"
+                f"{self._source.name}/index.npz is damaged: delete it and run the same"
                 " `lit-ssl video-cache` again"
             )
         for shard in np.unique(columns.shard[there]).tolist():
-            path = shard_path(self.folder, shard, self.settings)
-            found = path.stat().st_size if path.is_file() else 0
+            found = self._source.size(shard)
             if found < (needed := int(columns.end[there & (columns.shard == shard)].max())):
                 raise InputError(
-                    f"{path} has {found:,} of {needed:,} bytes: copy the whole cache, or run the"
-                    " same `lit-ssl video-cache` again"
+                    f"{self._source.shard(shard)} has {found:,} of {needed:,} bytes: copy the"
+                    " whole cache, or run the same `lit-ssl video-cache` again"
                 )

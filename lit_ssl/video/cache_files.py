@@ -6,6 +6,7 @@
     frames-00000.u8       frames of some videos, one after the other (.jpegs: their JPEG pictures)
     frames-00000.jsonl    a line for each video that is whole in this shard, written after it
     index.npz             all videos, written at the end
+    shards.json           checksums, written last; see lit_ssl.video.cache_checksums
     unreadable.txt        videos that could not be decoded, and why
 
 A shard only grows while the process that made it runs. What follows the last video of its journal
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_ssl.arrays import read_arrays
+from lit_ssl.arrays import arrays_in
 from lit_ssl.errors import InputError, InputFileNotFoundError, check_choice, quoted
 from lit_ssl.files import describe_folder, read_bytes, write_file, write_json
 from lit_ssl.json_text import parse_json
@@ -33,6 +34,8 @@ __all__ = [
     "CacheEntry",
     "CacheIndex",
     "CacheSettings",
+    "parse_index",
+    "parse_settings",
     "read_index",
     "read_settings",
     "size_in_words",
@@ -167,8 +170,21 @@ def read_settings(folder: Path) -> CacheSettings:
         raise InputFileNotFoundError(
             f"no cache of videos: {describe_folder(folder)}; `lit-ssl video-cache` makes one"
         )
+    return parse_settings(read_bytes(path), str(path))
+
+
+def parse_settings(content: bytes, path: str) -> CacheSettings:
+    """Return what the file ``cache.json`` says.
+
+    Args:
+        content: The file.
+        path: What messages call it.
+
+    Raises:
+        InputError: It is damaged or of another version.
+    """
     try:
-        values = parse_json(read_bytes(path))
+        values = parse_json(content)
         version = values.pop("version")
         settings = CacheSettings(**values)
     except (*DAMAGED, AttributeError) as error:
@@ -213,8 +229,21 @@ def read_index(folder: Path) -> CacheIndex:
         InputError: It is damaged.
     """
     path = folder / "index.npz"
+    return parse_index(read_bytes(path), str(path))
+
+
+def parse_index(content: bytes, path: str) -> CacheIndex:
+    """Return the list of all videos that the file ``index.npz`` holds.
+
+    Args:
+        content: The file.
+        path: What messages call it.
+
+    Raises:
+        InputError: It is damaged.
+    """
     try:
-        arrays = read_arrays(path)
+        arrays = arrays_in(content)
         names, *columns = (arrays[field] for field in CacheIndex._fields)
         index = CacheIndex(
             tuple(names.tobytes().decode(errors="surrogateescape").split("\0")), *columns

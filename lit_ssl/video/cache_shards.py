@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -15,15 +16,20 @@ from lit_ssl.files import read_bytes
 from lit_ssl.json_text import parse_json
 from lit_ssl.video.cache_files import CacheEntry, CacheSettings
 
-__all__ = ["Shard", "decode_frames", "finished_videos", "shard_path"]
+__all__ = ["Shard", "decode_frames", "finished_videos", "shard_name", "shard_path"]
 
 _SUFFIX = {"raw": ".u8", "jpeg": ".jpegs"}
 _TABLE = np.dtype("<i8")
 
 
+def shard_name(shard: int, settings: CacheSettings) -> str:
+    """Name of the file of a shard."""
+    return f"frames-{shard:05d}{_SUFFIX[settings.format]}"
+
+
 def shard_path(folder: Path, shard: int, settings: CacheSettings) -> Path:
     """Path of a shard."""
-    return folder / f"frames-{shard:05d}{_SUFFIX[settings.format]}"
+    return folder / shard_name(shard, settings)
 
 
 class Shard:
@@ -94,12 +100,15 @@ def _encoded(pixels: np.ndarray, quality: int) -> bytes:
 
 
 def decode_frames(
-    shard: np.ndarray, entry: CacheEntry, frames: np.ndarray, settings: CacheSettings
+    read: Callable[[int, int], np.ndarray],
+    entry: CacheEntry,
+    frames: np.ndarray,
+    settings: CacheSettings,
 ) -> np.ndarray:
     """Frames of a video out of its shard.
 
     Args:
-        shard: All bytes of the shard, uint8.
+        read: Gives the bytes of the shard from one place to before another, uint8.
         entry: The video.
         frames: Which, int64 ``[T]``, within the video.
         settings: Of the cache.
@@ -111,17 +120,22 @@ def decode_frames(
         ValueError: The bytes are no such pictures.
     """
     shape = (entry.rows, entry.columns, 3)
-    content = shard[entry.start : entry.end]
+    if not len(frames):
+        return np.empty((0, *shape), dtype=np.uint8)
+    first, end = int(frames.min()), int(frames.max()) + 1
     if settings.format == "raw":
-        return np.asarray(content.reshape(entry.frames, *shape)[frames])
+        size = math.prod(shape)
+        content = read(entry.start + first * size, entry.start + end * size)
+        return np.asarray(content.reshape(end - first, *shape)[frames - first])
     from PIL import Image
 
-    table = content[len(content) - _TABLE.itemsize * (entry.frames + 1) :].copy().view(_TABLE)
+    table = read(entry.end - _TABLE.itemsize * (entry.frames + 1), entry.end).copy().view(_TABLE)
     if (np.diff(table) <= 0).any() or table[0] != entry.start or table[-1] >= entry.end:
         raise ValueError("the table of its frames is damaged")
+    content = read(int(table[first]), int(table[end]))
     clip = np.empty((len(frames), *shape), dtype=np.uint8)
     for place, frame in enumerate(frames):
-        picture = shard[table[frame] : table[frame + 1]].tobytes()
+        picture = content[table[frame] - table[first] : table[frame + 1] - table[first]].tobytes()
         with Image.open(io.BytesIO(picture), formats=("JPEG",)) as image:
             pixels = np.asarray(image)
         if pixels.shape != shape:

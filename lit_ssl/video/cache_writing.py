@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from lit_ssl.errors import InputError
 from lit_ssl.files import write_file
+from lit_ssl.video.cache_checksums import take_checksums, write_checksums
 from lit_ssl.video.cache_decoding import Failure, Job
 from lit_ssl.video.cache_files import (
     CacheEntry,
@@ -201,7 +202,9 @@ def write_video_cache(
     if not done:
         name, why = next(iter(unreadable.items()))
         raise InputError(f"none of {len(unreadable):,} videos can be decoded; {name}: {why}")
+    known = take_checksums(out)
     write_index(out, list(_rows(index, out, settings, done)))
+    write_checksums(out, settings, known)
     return CacheReport(
         len(plan.kept),
         len(done) - len(plan.kept),

@@ -11,6 +11,7 @@ import pytest
 from lit_ssl.video import VideoCache
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from store_servers import closed_port, web_server
 from video_files import bar_number, bar_video, truncated
 
 pytest.importorskip("av")
@@ -52,6 +53,23 @@ def test_a_list_in_jpeg(lit_ssl, videos, workdir):
     assert result.out.startswith("1 of 3 listed videos are not there: x/gone.avi 1\n2 videos: ")
     assert "2 to decode, about " in result.out
     assert VideoCache("out").names == ("x/a b.avi", "x/c.MP4")
+
+
+def test_a_copy_behind_a_url_is_trained_on(lit_ssl, workdir):
+    for name in ("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"):
+        bar_video(workdir / "two" / name, 6)
+    lit_ssl("video-cache", "two", "out", "--shorter", 24, "--num-workers", 1)
+    words = ["fit", "--config", "video/moving_digits_supervised", "--data", "VideoFolderDataModule",
+             "--data.root", "none", "--data.size", 24, "--data.num_frames", 4, "--data.stride", 1,
+             "--data.num_workers", 0, "--data.cache_dir", "kept",
+             "--trainer.fast_dev_run", 1]  # fmt: skip
+    with web_server(workdir / "out") as (url, asked):
+        result = lit_ssl(*words, "--data.cache", url, "--data.cache_size", "2GB")
+        assert result.code == 0, result.err
+        assert ("/frames-00000.u8", None) in asked
+    result = lit_ssl(*words, "--data.cache", f"http://127.0.0.1:{closed_port()}/none")
+    assert result.code == 2
+    assert "/none/shards.json (" in result.err.splitlines()[-1]
 
 
 def test_mistakes_are_one_line(lit_ssl, videos, workdir):

@@ -153,6 +153,35 @@ def cache_settings(path: Path) -> None:
     assert settings.shorter > 0
 
 
+def _summed_cache(folder: Path) -> Path:
+    from lit_ssl.video.cache_checksums import write_checksums
+    from lit_ssl.video.cache_files import read_settings
+
+    cache = _cache(folder)
+    put(folder, "cache/frames-00000.u8", bytes(432))
+    write_checksums(cache, read_settings(cache), {})
+    return cache
+
+
+@reader(lambda folder: _summed_cache(folder) / "shards.json")
+def cache_checksums(path: Path) -> None:
+    from lit_ssl.video.cache_checksums import parse_checksums
+
+    for name, known in parse_checksums(path.read_bytes(), str(path)).items():
+        assert isinstance(name, str)
+        assert known.size >= 0
+        assert len(known.sha256) == 64
+
+
+@reader(lambda folder: _summed_cache(folder) / "blocks.npz")
+def cache_blocks(path: Path) -> None:
+    from lit_ssl.video.cache_checksums import Checksum, parse_blocks
+
+    sums = {"frames-00000.u8": Checksum(432, "0" * 64, 0)}
+    for crcs in parse_blocks(path.read_bytes(), str(path), sums).values():
+        assert crcs.shape == (1,)
+
+
 @reader(lambda folder: _cache(folder) / "frames-00000.jsonl")
 def cache_journal(path: Path) -> None:
     from lit_ssl.video.cache_files import read_settings

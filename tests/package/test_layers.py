@@ -36,9 +36,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imagenet_x": (),
     "losses": (),
     "optim": (),
+    "stores": (),
     "text": (),
     "transforms": (),
-    "video": (),
+    "video": ("stores",),
     "models": ("transforms", "video"),
     "metrics": ("models", "text"),
     # what the others agree upon
@@ -47,15 +48,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "checkpoints": ("models",),
     # siblings, never each other
     "callbacks": ("contracts", "groups", "imagenet_x", "metrics", "models", "trainer", "video"),
-    "datamodules": ("checkpoints", "contracts", "groups", "imagenet_x", "text", "trainer",
+    "datamodules": ("checkpoints", "contracts", "groups", "imagenet_x", "stores", "text", "trainer",
                     "transforms", "video"),
     "methods": ("checkpoints", "contracts", "groups", "losses", "metrics", "models", "optim",
                 "text", "trainer", "transforms", "video"),
     "strategies": ("trainer",),
     "cli_configs": (),
 }  # fmt: skip
-PLAIN = ("groups", "imagenet_x", "losses", "metrics", "models", "optim", "text", "transforms",
-         "video")  # fmt: skip
+PLAIN = ("groups", "imagenet_x", "losses", "metrics", "models", "optim", "stores", "text",
+         "transforms", "video")  # fmt: skip
 HEAVY = ("transformers", "sklearn", "matplotlib", "mlxtend", "kornia", "av", "torchcodec",
          "fsspec", "h5py", "networkx", "webdataset")  # fmt: skip
 # The only file that knows private names of Lightning and torch, so that a new release of theirs is

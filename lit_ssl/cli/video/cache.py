@@ -72,7 +72,7 @@ def _parser() -> LineParser:
     parser = LineParser(
         "lit-ssl video-cache",
         description="Decode videos once, at the size that training needs. Stopped, the same "
-        "command goes on. Data modules read from it with --data.cache OUT.",
+        "command goes on. Data modules read from it with --data.cache OUT, or the URL of a copy.",
     )
     parser.add_argument("videos", help="folder of the videos; those below count, too")
     parser.add_argument("out", help="folder of the cache: new, empty, or that of an earlier call")

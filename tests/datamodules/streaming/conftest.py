@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,8 @@ from lit_ssl.datamodules import ImageFolderDataModule, StreamingImageDataModule
 from lit_ssl.datamodules.streaming.sharding import shard_images
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from store_servers import web_server
 from streaming_sets import CHUNK, options
 
 
@@ -60,37 +59,8 @@ def stream(shard_root):
     return make
 
 
-class RangeHandler(SimpleHTTPRequestHandler):
-    """Files of a folder, whole or in parts; remembers what was asked."""
-
-    def __init__(self, *args, asked, **kwargs):
-        self.asked = asked
-        super().__init__(*args, **kwargs)
-
-    def do_GET(self):
-        part = self.headers.get("Range")
-        self.asked.append((self.path, part))
-        path = Path(self.translate_path(self.path))
-        if part is None or not path.is_file():
-            return super().do_GET()
-        first, last = map(int, part.removeprefix("bytes=").split("-"))
-        content = path.read_bytes()[first : last + 1]
-        self.send_response(206)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def web(shard_root):
     """A web server over the shards: its URL, and the list of what was asked of it."""
-    asked = []
-    handler = partial(RangeHandler, directory=str(shard_root), asked=asked)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
+    with web_server(shard_root) as found:
+        yield found

@@ -30,10 +30,10 @@ from lit_ssl.datamodules.reading.boxes import BoxImages
 from lit_ssl.datamodules.reading.images import ArrayImages, Images
 from lit_ssl.datamodules.reading.rows import Rows
 from lit_ssl.datamodules.streaming import sharding
-from lit_ssl.datamodules.streaming.byte_sizes import byte_count
 from lit_ssl.datamodules.streaming.chunk_jobs import image_stamps
 from lit_ssl.datamodules.streaming.sharding import shard_images
 from lit_ssl.errors import InputError
+from lit_ssl.stores.byte_sizes import byte_count
 from lit_ssl.version import __version__
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -22,13 +21,15 @@ from lit_ssl.datamodules import (
     SemiSupervisedDataModule,
     StreamingImageDataModule,
 )
-from lit_ssl.datamodules.streaming import places
-from lit_ssl.datamodules.streaming.chunk_cache import FileCache
-from lit_ssl.datamodules.streaming.places import MissingFileError, PlaceError, place_at
 from lit_ssl.datamodules.streaming.sharding import shard_images
 from lit_ssl.errors import InputError, OutputError
+from lit_ssl.stores import places
+from lit_ssl.stores.file_cache import FileCache
+from lit_ssl.stores.places import MissingFileError, PlaceError, place_at
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from store_servers import closed_port, s3_server
 from streaming_sets import CHUNK, assert_same, batches
 
 FILES = ("train_dataloader", "val_dataloader", "bank_dataloader")
@@ -41,30 +42,9 @@ def no_pause(monkeypatch):
 
 @pytest.fixture(scope="session")
 def bucket(shard_root):
-    """The shards in a bucket of a local server that speaks S3, and its client."""
-    server_module = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-    before = {name: os.environ.get(name) for name in names}
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    try:
-        server.start()
-    except OSError as error:
-        pytest.skip(f"the S3-like server cannot start here: {error}")
-    host, port = server.get_host_and_port()
-    os.environ.update(
-        zip(names, (f"http://{host}:{port}", "key", "secret", "us-east-1"), strict=True)
-    )
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="pictures")
-    for path in shard_root.rglob("*"):
-        if path.is_file():
-            key = f"sets/one/{path.relative_to(shard_root)}"
-            client.upload_file(str(path), "pictures", key)
-    yield "s3://pictures/sets/one"
-    server.stop()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    """The shards in a bucket of a local server that speaks S3."""
+    with s3_server(shard_root) as url:
+        yield url
 
 
 def size_of(folder):
@@ -147,8 +127,8 @@ def test_two_runs_with_less_room_than_both_need(web, shard_root, tmp_path):
     code = (
         "import sys, json\n"
         "from pathlib import Path\n"
-        "from lit_ssl.datamodules.streaming.chunk_cache import FileCache\n"
-        "from lit_ssl.datamodules.streaming.places import place_at\n"
+        "from lit_ssl.stores.file_cache import FileCache\n"
+        "from lit_ssl.stores.places import place_at\n"
         "url, root, folder, step = sys.argv[1:]\n"
         "manifest = json.loads((Path(root) / 'lit_ssl.json').read_text())\n"
         "chunks = manifest['splits']['train']['chunks']\n"
@@ -171,9 +151,9 @@ def test_what_a_killed_process_was_fetching_is_taken_away(web, shard_root, tmp_p
     ]["chunks"][0]
     code = (
         "import os, sys\n"
-        "from lit_ssl.datamodules.streaming import chunk_cache, places\n"
+        "from lit_ssl.stores import file_cache, places\n"
         "places.Folder.fetch = lambda self, name, file: os.kill(os.getpid(), 9)\n"
-        "cache = chunk_cache.FileCache(sys.argv[2], 10**6)\n"
+        "cache = file_cache.FileCache(sys.argv[2], 10**6)\n"
         f"cache.path(places.Folder(sys.argv[1]), 'train/{name}', {size}, '{sha256}')\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, shard_root, tmp_path])
@@ -216,10 +196,7 @@ def test_a_copy_that_was_cut_is_fetched_again(stream, web, tmp_path, files):
 
 @pytest.mark.parametrize("kind", ["http", "s3"])
 def test_no_network_is_one_line(stream, kind, monkeypatch):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{closed_port()}"
     if kind == "s3":
         pytest.importorskip("boto3")
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")

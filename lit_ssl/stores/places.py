@@ -290,7 +290,7 @@ def place_at(url: str) -> Place:
 
 
 def _missing(name: str) -> str:
-    return f"there is no {name}: copy the whole set there, with all files of `lit-ssl shard`"
+    return f"there is no {name}: copy the whole set there, with all its files"
 
 
 def _unreadable(name: str, why: object) -> str:

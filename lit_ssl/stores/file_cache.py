@@ -10,17 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lit_ssl.datamodules.streaming.places import Place
 from lit_ssl.errors import InputError, InputRuntimeError, OutputError
 from lit_ssl.opening import writing
 from lit_ssl.parts import remove_leftovers, replacing
+from lit_ssl.stores.places import Place
 
-__all__ = ["FileCache"]
+__all__ = ["FileCache", "usual_folder"]
 
 _KEPT = ".kept"
 _USED = 60.0  # seconds after which a file that is read counts as used anew
 _WAIT = 0.1
 _SILENCE = 600.0  # seconds without a byte after which nobody writes a file
+
+
+def usual_folder() -> Path:
+    """Return the folder for copies where none is named."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "lit_ssl" / "shards"
 
 
 class FileCache:
@@ -31,12 +37,12 @@ class FileCache:
     gone fetches it again. The limit counts what all of them have fetched to it, and no other files.
 
     Args:
-        folder: The folder, on a disk of this machine; it is made.
+        folder: The folder, on a disk of this machine; it is made. None: ``usual_folder()``.
         limit: Bytes that all its files may have.
     """
 
-    def __init__(self, folder: str | Path, limit: int) -> None:
-        self.folder = Path(folder).expanduser()
+    def __init__(self, folder: str | Path | None, limit: int) -> None:
+        self.folder = usual_folder() if folder is None else Path(folder).expanduser()
         self.limit = limit
 
     def has(self, sha256: str) -> bool:
@@ -91,7 +97,7 @@ class FileCache:
 
     def _fetch(self, place: Place, name: str, size: int, sha256: str) -> None:
         with replacing(self._path(sha256)) as part:
-            self._reserve(part, size)
+            self._reserve(part, place.name_of(name), size)
             with open(part, "r+b") as file:
                 place.fetch(name, file)
                 file.flush()
@@ -107,11 +113,11 @@ class FileCache:
                     " says): copy it there again"
                 )
 
-    def _reserve(self, part: Path, size: int) -> None:
+    def _reserve(self, part: Path, name: str, size: int) -> None:
         """Give a new file its size, when there is room for it."""
         if size > self.limit:
             raise InputError(
-                f"a shard has {size:,} bytes, and cache_size is {self.limit:,}: raise it"
+                f"{name} has {size:,} bytes, and cache_size is {self.limit:,}: raise it"
             )
         while True:
             with self._locked("room.lock") as is_mine:
