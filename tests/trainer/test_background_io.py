@@ -172,7 +172,7 @@ def test_a_fit_goes_on_meanwhile(tmp_path, disk):
             {k: v["exp_avg"].clone() for k, v in state.items()},
         )
         if step == 4:
-            assert disk.began.is_set()
+            assert disk.began.wait(20)
             assert not (tmp_path / "step=2.ckpt").exists()
             disk.may_write.set()
 
