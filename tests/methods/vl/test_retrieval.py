@@ -168,7 +168,7 @@ def test_narrow_and_wide_negatives_are_the_same():
                 room = 9 - own.shape[-1] if more else 0
                 wide[begin + name] = torch.nn.functional.pad(own, (0, room))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lit_ssl.methods.vl.retrieval.is_logged", lambda _: False)
+            patch.setattr("lit_ssl.methods.vl.retrieval.current_lr", lambda _: 0.0)
             patch.setattr(type(module), "trainer", None)
             scores.append(module.training_step((wide, numbers), 0)["scores"])
     assert scores[0].shape == (8, 4)
