@@ -74,6 +74,8 @@ bench-paws: $(VENV)/.dev
 
 bench-linear: $(VENV)/.dev
 	$(BIN)/python benchmarks/linear_sweep.py
+	$(BIN)/python benchmarks/softmax_regression.py
+	$(BIN)/python benchmarks/small_files.py
 
 bench-nac: $(VENV)/.dev
 	$(BIN)/python benchmarks/nac_circuit.py
