@@ -38,7 +38,7 @@ class ExactResume(pl.Callback):
     accumulated step the gradients are part of the checkpoint (with one process; with several a
     line says at the resume that they are lost). A fit that ``EarlyStopping`` has ended stays ended,
     unless its ``patience`` is larger now; callbacks that save go on with the best files of before
-    (:func:`lit_ssl.trainer.known_files.know_files`). Where limits of the Trainer are other ones
+    (``lit_ssl.trainer.known_files.know_files``). Where limits of the Trainer are other ones
     now, a line says which.
 
     ``lit-ssl`` adds it. In Python give it with ``StepSeeder``, before other callbacks that save:

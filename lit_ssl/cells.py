@@ -2,7 +2,7 @@
 
 A file may be called ``=HYPERLINK("http://…")``. A cell that begins with one of ``=``, ``+``, ``-``,
 ``@``, a tab or an end of line gets an apostrophe in front, and so does one that begins with
-apostrophes before such a sign; :func:`name_of_cell` takes it away again, so that every name comes
+apostrophes before such a sign; ``name_of_cell`` takes it away again, so that every name comes
 back as it was. Numbers stay as they are.
 """
 
@@ -28,5 +28,5 @@ def plain_cell(value: Any) -> Any:
 
 
 def name_of_cell(cell: str) -> str:
-    """Return the text that :func:`plain_cell` was given."""
+    """Return the text that ``plain_cell`` was given."""
     return cell[1:] if _GUARDED.match(cell) else cell

@@ -73,7 +73,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def by_name(method: Method) -> Method:
-    """Let an :class:`InputError` out of a method begin with the class of its object.
+    """Let an ``InputError`` out of a method begin with the class of its object.
 
     A message that begins with a verb goes on from the name: ``KNNEvaluator needs labels``; any
     other follows a colon. So the functions in between need not be told who calls them.
@@ -95,7 +95,7 @@ def by_name(method: Method) -> Method:
 
 
 def check_choice(name: str, value: object, valid: Sequence[object]) -> None:
-    """Raise :class:`InputError` unless an option has one of its two or more valid values."""
+    """Raise ``InputError`` unless an option has one of its two or more valid values."""
     if value not in valid:
         *first, last = map(repr, valid)
         raise InputError(f"{name} must be {', '.join(first)} or {last}, not {value!r}")

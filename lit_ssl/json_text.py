@@ -48,7 +48,7 @@ def parse_json(text: str | bytes) -> Any:
 def json_decoder() -> json.JSONDecoder:
     """Return a decoder with the same rules, for texts that are read piece by piece.
 
-    Besides its own errors it raises :class:`JSONError`, ``RecursionError`` where values are nested
+    Besides its own errors it raises ``JSONError``, ``RecursionError`` where values are nested
     too deeply, and ``ValueError`` for a number with more digits than Python reads.
     """
     return _DECODER

@@ -7,7 +7,7 @@ A package says its public names once, as imports for type checkers::
 
     __all__, __getattr__, __dir__ = lazy_names(__name__)
 
-and :func:`lazy_names` reads that block, so that ``from lit_ssl.losses import MSNLoss`` loads one
+and ``lazy_names`` reads that block, so that ``from lit_ssl.losses import MSNLoss`` loads one
 file and what it needs, not every file of the package.
 """
 

@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Put a file in its place once it is written, and on the disk.
 
     The name to write to lies beside the place, so that nothing is ever copied from one disk to
-    another. While it is written it is locked, by which :func:`remove_leftovers` knows that its
+    another. While it is written it is locked, by which ``remove_leftovers`` knows that its
     writer is alive. If the writing fails, what is at the place stays as it was.
 
     Args:

@@ -127,7 +127,7 @@ def even_columns(path: Path) -> list[list[str]] | None:
         path: The file.
 
     Returns:
-        Its columns, each with its header first; None for every other file, for :func:`csv_lines`
+        Its columns, each with its header first; None for every other file, for ``csv_lines``
         to say what is the matter with it, or to read it.
     """
     try:

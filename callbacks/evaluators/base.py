@@ -21,10 +21,11 @@ from lit_ssl.trainer.validation import tell_schedule
 class RepresentationEvaluator(pl.Callback, ABC):
     """Runs a measurement at the end of validation and test, and logs what it returns.
 
-    A subclass writes :meth:`evaluate`; the values are logged as ``val/<name>`` and ``test/<name>``.
-    Nothing happens while the trainer checks its own sanity. The features of one evaluation are
-    computed once, however many evaluators ask for them. Where the data module has no classes
-    (``num_classes`` 0), an evaluator is off, and says so.
+    A subclass writes [`evaluate`][lit_ssl.callbacks.RepresentationEvaluator.evaluate]; the values
+    are logged as ``val/<name>`` and ``test/<name>``. Nothing happens while the trainer checks its
+    own sanity. The features of one evaluation are computed once, however many evaluators ask for
+    them. Where the data module has no classes (``num_classes`` 0), an evaluator is off, and says
+    so.
 
     During fit it runs in validations, so every ``check_val_every_n_epoch`` epochs of the Trainer at
     most; the end of the fit is always validated, and evaluated. What will never run is said at the
@@ -84,7 +85,8 @@ class RepresentationEvaluator(pl.Callback, ABC):
     ) -> Features:
         """Features and labels of all labelled samples of a split, on every process.
 
-        For large banks use :meth:`sharded`, which leaves to each process its own rows.
+        For large banks use [`sharded`][lit_ssl.callbacks.RepresentationEvaluator.sharded], which
+        leaves to each process its own rows.
         """
         found = self.sharded(trainer, pl_module, split)
         return Features(found.everywhere(), found.labels)
@@ -92,7 +94,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
     def sharded(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
     ) -> ShardedFeatures:
-        """The labelled samples of a split (:func:`labelled_only`), those of each process on it."""
+        """The labelled samples of a split (``labelled_only``), those of each process on it."""
         found = shard_features(trainer, pl_module, split, self.feature_method)
         return labelled_only(found, num_classes_of(trainer, self.num_classes), split)
 

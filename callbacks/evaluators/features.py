@@ -54,10 +54,10 @@ def extract_features(
     """Features of a split under the current weights; repeated calls in one evaluation are free.
 
     Every process gets all rows, which takes the memory of all of them on each:
-    :func:`shard_features` gives each process its own.
+    [`shard_features`][lit_ssl.callbacks.shard_features] gives each process its own.
 
     Call it on every process, from evaluation hooks of a callback that clears the cache as
-    :class:`~lit_ssl.callbacks.evaluators.base.RepresentationEvaluator` does.
+    [`RepresentationEvaluator`][lit_ssl.callbacks.RepresentationEvaluator] does.
 
     Args:
         trainer: The running trainer.
@@ -85,7 +85,8 @@ def shard_features(
 ) -> ShardedFeatures:
     """Features of a split, of which each process holds its own rows.
 
-    As :func:`extract_features`, with which it shares the pass through the network.
+    As [`extract_features`][lit_ssl.callbacks.extract_features], with which it shares the pass
+    through the network.
     """
     entries = _cache.setdefault(trainer, {})
     key = (trainer.state.fn, trainer.global_step, split, feature_method)

@@ -35,7 +35,7 @@ class Grounding(pl.Callback):
     """Accuracy of guessed words and of matching, with the true image and with another one.
 
     Runs on every validation and test batch of a module that guesses words
-    (:class:`lit_ssl.contracts.vision_language.GuessesWords`), and logs, for ``val/`` and ``test/``:
+    (``lit_ssl.contracts.vision_language.GuessesWords``), and logs, for ``val/`` and ``test/``:
 
     - ``grounding_true``, ``grounding_rolled``: share of masked tokens that are guessed right, with
       the caption's image and with another one. Masked are the words of the module's fixed mask,

@@ -33,13 +33,13 @@ class LinearProbeEvaluator(RepresentationEvaluator):
     Classifier and optimiser are saved in the checkpoint, so that a resumed run continues exactly.
 
     On several processes all take the step of their joined batch. With local steps
-    (:class:`lit_ssl.strategies.LocalSGDStrategy`) each trains a classifier of its own, which is
+    (``lit_ssl.strategies.LocalSGDStrategy``) each trains a classifier of its own, which is
     averaged when the strategy synchronises, so that nothing is communicated in between; the average
     is evaluated, and a checkpoint holds rank zero's.
 
     Logs ``train/linear_loss``, ``val/linear_acc1`` and ``test/linear_acc1`` (in [0, 1]). The probe
     lags behind moving features: report numbers of a probe fitted afterwards
-    (:class:`~lit_ssl.callbacks.reports.representation.RepresentationReport`).
+    ([`RepresentationReport`][lit_ssl.callbacks.RepresentationReport]).
 
     Args:
         lr: Learning rate of AdamW, > 0.

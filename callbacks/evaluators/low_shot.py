@@ -31,7 +31,7 @@ class LowShotEvaluator(RepresentationEvaluator):
     Args:
         shots: Labelled images per class, each >= 1.
         draws: Random draws to average over, >= 1; seeded 0, 1, ….
-        l2: Regularisation x of :func:`lit_ssl.metrics.fit_low_shot`, > 0.
+        l2: Regularisation x of [`fit_low_shot`][lit_ssl.metrics.fit_low_shot], > 0.
         every_n_epochs: During fit, evaluate after every n-th epoch and at its end, >= 1.
         feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``. MSN's
             published numbers use its ``features`` (before the final norm).
@@ -105,7 +105,7 @@ def accuracies_of_supports(
     """Accuracy on the queries for each choice of labelled images, on the process that has them.
 
     Args:
-        supports: Features ``[n, D]`` and labels of each choice (:func:`picked_features`).
+        supports: Features ``[n, D]`` and labels of each choice (``picked_features``).
         queries: ``[Q, D]``.
         query_labels: int64 ``[Q]``.
         num_classes: Number of classes.

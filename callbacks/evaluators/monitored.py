@@ -20,7 +20,7 @@ def let_monitors_wait(trainer: pl.Trainer) -> None:
     Lightning would end the run where there is no value yet, and judge later weights by an old one:
     it would count towards ``patience``, and give a file of ``save_top_k`` a score of other weights.
     ``ModelCheckpoint`` and ``EarlyStopping`` that monitor a value of an evaluator
-    (:func:`_is_waiting`) act only after it was measured. Calling it again is free.
+    (``_is_waiting``) act only after it was measured. Calling it again is free.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:

@@ -19,10 +19,10 @@ class SoftNNEvaluator(RepresentationEvaluator):
     """Accuracy of soft nearest neighbours over all labelled images: how PAWS predicts (PAWS-NN).
 
     The supports are the images of the data module's ``support_dataloader()``, if it has one
-    (:class:`lit_ssl.datamodules.SemiSupervisedDataModule`: the labelled ones), or else those of
-    ``bank_dataloader()``; evaluation transform, current weights. Logs ``val/soft_nn_acc1`` and
-    ``test/soft_nn_acc1`` in [0, 1], and ``soft_nn_acc5`` from 10 classes on. Nothing is trained and
-    nothing chosen.
+    ([`SemiSupervisedDataModule`][lit_ssl.datamodules.SemiSupervisedDataModule]: the labelled ones),
+    or else those of ``bank_dataloader()``; evaluation transform, current weights. Logs
+    ``val/soft_nn_acc1`` and ``test/soft_nn_acc1`` in [0, 1], and ``soft_nn_acc5`` from 10 classes
+    on. Nothing is trained and nothing chosen.
 
     Args:
         temperature: τ of the softmax over similarities, > 0.

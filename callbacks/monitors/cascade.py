@@ -38,11 +38,11 @@ class CascadeMonitor(pl.Callback):
     """Compares videos that a module makes with real ones of the validation set.
 
     For a module that makes videos
-    (:class:`lit_ssl.contracts.video_generation.GeneratesVideos`). Logged, over all processes
+    (``lit_ssl.contracts.video_generation.GeneratesVideos``). Logged, over all processes
     (``test/`` in a test):
 
     - ``val/random_feature_distance``: Fréchet distance on 32 features of a random network
-      (:class:`lit_ssl.metrics.video.random_features.RandomFeatureDistance`), lower is better. It
+      ([`RandomFeatureDistance`][lit_ssl.metrics.RandomFeatureDistance]), lower is better. It
       needs no file and is a rough guide within a run, sensitive to speckle; look at the videos
       too. It does not compare with any FVD, nor with other numbers of videos;
     - ``val/motion`` and ``val/motion_real``: mean change of a pixel from frame to frame, in grey

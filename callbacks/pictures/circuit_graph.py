@@ -28,7 +28,7 @@ __all__ = ["CircuitGraph"]
 
 
 class CircuitGraph(pl.Callback):
-    """Draws the circuit of a :class:`lit_ssl.models.NeuralAttentiveCircuit`, the module's ``net``.
+    """Draws the circuit of a ``NeuralAttentiveCircuit``, the module's ``net``.
 
     Two pictures, written to ``circuit/`` in the run's folder and shown in every logger that takes
     images (TensorBoard, Weights & Biases):

@@ -34,7 +34,7 @@ _NEEDED = ("images", "input_ids", "attention_mask", "word_ids")
 class MaskedCaptions(pl.Callback):
     """Draws captions with masked words, what is guessed in their place, and where words lie.
 
-    For a module that guesses words (:class:`lit_ssl.contracts.vision_language.GuessesWords`) and
+    For a module that guesses words (``lit_ssl.contracts.vision_language.GuessesWords``) and
     data with a ``text_tokenizer``. Each row of the picture is a pair of the first validation
     loader, the same ones every time:
 

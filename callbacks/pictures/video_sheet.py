@@ -33,7 +33,7 @@ class VideoContactSheet(pl.Callback):
     """Shows some videos that a module makes: the same noise and classes every time.
 
     For a module that makes videos
-    (:class:`lit_ssl.contracts.video_generation.GeneratesVideos`). A row of the sheet is a video,
+    (``lit_ssl.contracts.video_generation.GeneratesVideos``). A row of the sheet is a video,
     time goes to the right. Of a module with classes, video i is of class i modulo their number, and
     is named after it.
 

@@ -37,10 +37,10 @@ class GroupReport(pl.Callback):
     """Prints accuracy by group after ``trainer.test``; writes ``group_report.json`` and ``.csv``.
 
     For a module that keeps ``group_scores["test"]``, such as
-    :class:`lit_ssl.methods.GroupRobustClassifier`. Under the table stands what it took: the
-    training rows whose attribute the method used, and the validation rows whose group selected the
-    checkpoint; both count, and a method that used few of the former may owe its result to the
-    latter.
+    [`GroupRobustClassifier`][lit_ssl.methods.GroupRobustClassifier]. Under the table stands what it
+    took: the training rows whose attribute the method used, and the validation rows whose group
+    selected the checkpoint; both count, and a method that used few of the former may owe its result
+    to the latter.
 
     Args:
         output: folder of the two files; None takes the run's.

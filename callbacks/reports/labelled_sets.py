@@ -24,7 +24,7 @@ class LabelledSet:
             modules: file names or indices, one a line; or names of packaged lists.
         fraction: Share of the bank, in (0, 1], from each class in proportion to its size and at
             least one image.
-        l2: Regularisation x (:func:`lit_ssl.metrics.fit_low_shot`), > 0.
+        l2: Regularisation x ([`fit_low_shot`][lit_ssl.metrics.fit_low_shot]), > 0.
 
     Raises:
         ValueError: If a value lies outside its range.

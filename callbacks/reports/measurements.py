@@ -37,7 +37,7 @@ class Measurements:
     """What to measure.
 
     Attributes:
-        protocols: Some of :data:`PROTOCOLS`.
+        protocols: Some of ``PROTOCOLS``.
         shots: Labelled images per class.
         draws: Random draws of them.
         k: Neighbours of k-NN.

@@ -66,7 +66,7 @@ class ModuleDropSweep(pl.Callback):
         levels: Shares of the modules to keep, each in (0, 1]; the full network is always there.
         counts: Numbers of modules to keep in place of ``levels``, each ≥ 1.
         method: By which modules are ranked, the best are kept
-            (:func:`lit_ssl.models.nac.ranking.rank_modules`). None: ``nested`` after a training
+            ([`rank_modules`][lit_ssl.models.rank_modules]). None: ``nested`` after a training
             with nested, sandwich or distilled module dropout, else ``eigenvector``.
         batch_sizes: Sizes of the batches that are timed, each ≥ 1.
         calibration_batches: Batches of training images, seen as in evaluation, for the methods that

@@ -69,7 +69,7 @@ class RepresentationReport(pl.Callback):
         draws: Random draws of labelled images, >= 1; seeded 0, 1, ….
         k: Neighbours that vote, >= 1.
         temperature: Sharpness of the k-NN vote, > 0.
-        l2: Low-shot regularisation x (:func:`lit_ssl.metrics.fit_low_shot`), > 0.
+        l2: Low-shot regularisation x ([`fit_low_shot`][lit_ssl.metrics.fit_low_shot]), > 0.
         baselines: Further kinds. ``pixels`` are the flattened normalised images; they are left out
             when those of the bank would take more than 2 GiB.
         feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``.
@@ -77,7 +77,8 @@ class RepresentationReport(pl.Callback):
         output: Folder of the two files; None takes the run's.
         protocols: Which of the above to measure; those left out cost nothing.
         label_sets: Further choices of labelled images by name, such as official lists
-            (:class:`LabelledSet`); over several lists the mean and the standard deviation.
+            ([`LabelledSet`][lit_ssl.callbacks.LabelledSet]); over several lists the mean and the
+            standard deviation.
         soft_nn_temperature: τ of soft nearest neighbours, > 0.
         soft_nn_feature_method: Method of the module for soft nearest neighbours; None: ``embed`` of
             modules that have it (PAWS: all of the network, prediction head included), else

@@ -30,7 +30,8 @@ class VQAResults(pl.Callback):
 
     It is what the evaluation server of VQA takes: a list of ``{"question_id": 262148000,
     "answer": "down"}``, in the order of the questions. For a module that predicts numbers of
-    answers, such as :class:`lit_ssl.VQAClassifier`, on data with the column ``question_id``.
+    answers, such as [`VQAClassifier`][lit_ssl.methods.VQAClassifier], on data with the column
+    ``question_id``.
 
     Args:
         output: folder of the file; None takes the run's.

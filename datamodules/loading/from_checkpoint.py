@@ -35,7 +35,7 @@ class DataFromCheckpoint:
 
         Raises:
             InputError: If the file is damaged, holds other things than plain values, or names a
-                class that it must not name (:class:`lit_ssl.checkpoints.classes.Names`).
+                class that it must not name (``lit_ssl.checkpoints.classes.Names``).
         """
         if isinstance(checkpoint_path, str | Path):
             refuse_damaged(checkpoint_path)

@@ -30,7 +30,7 @@ def to_eight_bits(image: Image.Image, max_value: float | None) -> np.ndarray:
     in floats or 32 bits do not go beyond it.
 
     Args:
-        image: See :func:`is_deep`.
+        image: See ``is_deep``.
         max_value: The value of white, if it is another.
 
     Raises:

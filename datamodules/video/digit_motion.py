@@ -53,7 +53,7 @@ def places_of(motion: Motion, video: int, frames: np.ndarray, room: float) -> np
         motion: Of N videos.
         video: Number of the video.
         frames: Numbers of frames, int64 ``[T]``.
-        room: As for :func:`draw_motion`.
+        room: As for ``draw_motion``.
 
     Returns:
         Upper left corners in pixels, float64 ``[T, D, 2]``, each from 0 to ``room``.

@@ -21,7 +21,7 @@ def read_encoder_weights(
     """Read the weights of a backbone, with timm's names (torchvision's for a ResNet-50).
 
     Args:
-        path: file or folder, of any origin that :func:`lit_ssl.checkpoints.origins.read_weights`
+        path: file or folder, of any origin that ``lit_ssl.checkpoints.origins.read_weights``
             knows.
         online: take the trained backbone of MSN, not its slow copy. Files with one backbone only
             give that one.
@@ -41,12 +41,13 @@ def read_encoder_weights(
 def load_encoder(
     backbone: nn.Module, path: str | Path, online: bool = False, prefix: str | None = None
 ) -> Weights:
-    """Load the weights of :func:`read_encoder_weights` into a network, all of them.
+    """Load the weights of ``read_encoder_weights`` into a network, all of them.
 
     Args:
-        backbone: a network of timm or torchvision, or a :class:`lit_ssl.models.ClassTokenViT`.
+        backbone: a network of timm or torchvision, or a
+            [`ClassTokenViT`][lit_ssl.models.ClassTokenViT].
         path: file or folder.
-        online: see :func:`read_encoder_weights`.
+        online: see ``read_encoder_weights``.
         prefix: of its names in the file; None: by the origin, or the one prefix that fits.
 
     Returns:

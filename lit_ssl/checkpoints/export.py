@@ -57,7 +57,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: file that a run wrote, or any other of
-            :func:`lit_ssl.checkpoints.origins.read_weights`.
+            ``lit_ssl.checkpoints.origins.read_weights``.
         out: file to write, ``.safetensors``; one that exists is not written over.
         model_name: name of the encoder, of timm or of this package; None: ``hparams.backbone``, if
             that is a name or a network of this package.

@@ -22,7 +22,7 @@ class ExtentError(InputError):
 
 
 def check_hparams(content: Mapping[str, Any], path: object) -> None:
-    """Check all hyper-parameters in a checkpoint; see :func:`check_extent`."""
+    """Check all hyper-parameters in a checkpoint; see ``check_extent``."""
     for key in _PLACES:
         check_extent(content.get(key), path)
 

@@ -28,7 +28,7 @@ def loading_data(
 ) -> Iterator[None]:
     """Check what a file says about the object that Lightning is going to build from it.
 
-    Inside, jsonargparse resolves only the names that :class:`Names` allows.
+    Inside, jsonargparse resolves only the names that ``Names`` allows.
 
     Args:
         kind: class whose ``load_from_checkpoint`` was called; it may be named, and so may

@@ -57,7 +57,7 @@ def newest_checkpoint(folders: Iterable[Path]) -> Newest:
     Where two places have no order by themselves (a run without a version, two projects), their
     newest files by this order are compared by the time of writing.
 
-    A file counts only if :func:`~lit_ssl.checkpoints.whole.damage` finds none; names that begin
+    A file counts only if ``lit_ssl.checkpoints.whole.damage`` finds none; names that begin
     with a dot are of unfinished files and do not count.
 
     Args:

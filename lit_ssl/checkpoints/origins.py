@@ -27,7 +27,7 @@ class Weights(NamedTuple):
     """The parts of a file of weights; None where it has no such part.
 
     Backbones have the names of timm (torchvision's for a ResNet-50), heads those of
-    :mod:`lit_ssl.models.heads`. Classifiers are left out.
+    ``lit_ssl.models.heads``. Classifiers are left out.
 
     Attributes:
         source: the file and what it is, in words.
@@ -89,13 +89,13 @@ def weights_of(
     network: nn.Module | None = None,
     prefix: str | None = None,
 ) -> Weights:
-    """The parts of a file that was read; see :func:`read_weights`.
+    """The parts of a file that was read; see ``read_weights``.
 
     Args:
         content: what the file holds.
         path: the file, for messages.
-        network: see :func:`read_weights`.
-        prefix: see :func:`read_weights`.
+        network: see ``read_weights``.
+        prefix: see ``read_weights``.
     """
     if prefix is not None or (network is not None and _is_foreign(content, network)):
         found = network_under(all_tensors(content, prefix), path, network, prefix)

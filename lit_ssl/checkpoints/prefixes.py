@@ -86,7 +86,7 @@ def network_under(
     """The weights below a prefix, or below the one prefix that fits a network.
 
     Args:
-        tensors: see :func:`all_tensors`.
+        tensors: see ``all_tensors``.
         path: their file, for messages.
         network: where they go.
         prefix: where they stand in the file, or what begins so (``teacher``); None: found by the

@@ -125,14 +125,14 @@ def _fingerprint(content: Mapping[str, Any], name: str) -> str | None:
 
 
 def fit_vl_backbone(backbone: nn.Module, weights: VLWeights, path: str | Path) -> None:
-    """Load the weights of :func:`read_vl_weights` into a backbone, all of them.
+    """Load the weights of ``read_vl_weights`` into a backbone, all of them.
 
     Where the file has fewer modalities than the backbone, the second image starts as the first.
     Positions of the image encoder of two streams are interpolated to another image size.
 
     Args:
-        backbone: :class:`lit_ssl.models.ViltBackbone` or
-            :class:`lit_ssl.models.CoAttentionBackbone`.
+        backbone: [`ViltBackbone`][lit_ssl.models.ViltBackbone] or
+            [`CoAttentionBackbone`][lit_ssl.models.CoAttentionBackbone].
         weights: what the file holds.
         path: the file, for messages.
 
@@ -197,8 +197,8 @@ def fit_vl_head(head: nn.Module, name: str, weights: VLWeights, path: str | Path
     """Load the weights of a head, where the file has it.
 
     Args:
-        head: :class:`lit_ssl.models.MLMHead` or another one.
-        name: in :attr:`VLWeights.heads`.
+        head: [`MLMHead`][lit_ssl.models.MLMHead] or another one.
+        name: in ``VLWeights.heads``.
         weights: what the file holds.
         path: the file, for messages.
 

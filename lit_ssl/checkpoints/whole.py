@@ -189,7 +189,7 @@ def save_whole(content: Any, path: str | Path) -> None:
     """Write what ``torch.save`` writes, whole or not at all.
 
     The file is written beside its place in one pass, without a copy in memory, and put there when
-    it is on the disk. It has checksums, for :func:`damage`.
+    it is on the disk. It has checksums, for ``damage``.
 
     Args:
         content: what ``torch.save`` takes.

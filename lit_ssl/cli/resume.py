@@ -45,7 +45,7 @@ def last_checkpoint(trainer: Mapping[str, Any], command: str) -> str | None:
     """What ``--ckpt_path last`` stands for, and tell it.
 
     Args:
-        trainer: arguments of the Trainer, see :func:`run_folders`.
+        trainer: arguments of the Trainer, see ``run_folders``.
         command: ``fit`` starts from scratch where there is none, the others cannot.
 
     Raises:
@@ -124,7 +124,7 @@ def line_after_nonfinite(
 
     Args:
         words: those of the command line, after ``lit-ssl``.
-        trainer: see :func:`line_that_resumes`.
+        trainer: see ``line_that_resumes``.
         started: likewise.
         finds_itself: likewise; the same command would repeat the same steps, so this is left out.
     """

@@ -127,7 +127,7 @@ def say_which_of_a_list(entries: Sequence[Entry], config: Mapping[str, Any]) -> 
 
     Args:
         entries: the options of the command line.
-        config: see :func:`say_kept_options`.
+        config: see ``say_kept_options``.
     """
     trainer: Mapping[str, Any] = config.get("trainer") or {}
     typed: set[str] = set()

@@ -117,7 +117,7 @@ def labelled_batch(
 
     Args:
         batch: Of any form.
-        num_classes: Check the labels, as :func:`check_labels` does.
+        num_classes: Check the labels, as ``check_labels`` does.
         look: See there.
 
     Raises:
@@ -144,7 +144,7 @@ def labelled_clips(batch: Any, num_classes: int, look: bool = False) -> tuple[Te
 
     Args:
         batch: Of any form.
-        num_classes: Check the labels, as :func:`check_labels` does.
+        num_classes: Check the labels, as ``check_labels`` does.
         look: See there.
 
     Raises:
@@ -165,7 +165,7 @@ def labelled_inputs(batch: Any, num_classes: int, look: bool = False) -> tuple[A
 
     Args:
         batch: Of any form.
-        num_classes: Check the labels, as :func:`check_labels` does.
+        num_classes: Check the labels, as ``check_labels`` does.
         look: See there.
 
     Raises:
@@ -263,7 +263,7 @@ def two_stream_batch(batch: Any) -> tuple[list[Tensor], Tensor, Tensor]:
     """Take a batch of two streams apart.
 
     Args:
-        batch: See :class:`lit_ssl.methods.PAWS`.
+        batch: See [`PAWS`][lit_ssl.methods.PAWS].
 
     Returns:
         Unlabelled views, one ``[B, count, C, H, W]`` per size; support views ``[M, V, C, H, W]``;

@@ -79,7 +79,7 @@ def bank_sample(trainer: pl.Trainer, most: int) -> Iterable[Any]:
 
 
 def check_bank_sample(trainer: pl.Trainer) -> None:
-    """Raise AttributeError if :func:`bank_sample` is not possible."""
+    """Raise AttributeError if ``bank_sample`` is not possible."""
     check_bank(trainer)
     source = data_source(trainer)
     takes = "positions" in inspect.signature(source.bank_dataloader).parameters

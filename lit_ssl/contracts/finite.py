@@ -58,7 +58,7 @@ def optimizer_states(module: nn.Module, optimizers: Iterable[Optimizer]) -> dict
         optimizers: of these weights.
 
     Returns:
-        What :func:`watched` would return of them; nothing of weights that may be NaN.
+        What ``watched`` would return of them; nothing of weights that may be NaN.
     """
     names = {id(weight): name for name, weight in module.named_parameters()}
     found = {
@@ -124,7 +124,7 @@ def nonfinite(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
 def first_nonfinite(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
     """Place of the first tensor with NaN or infinity, int64, −1 if there is none.
 
-    See :func:`nonfinite`.
+    See ``nonfinite``.
     """
     bad = torch.cat([nonfinite(tensors, device), torch.ones(1, dtype=torch.bool, device=device)])
     first = bad.long().argmax()

@@ -40,7 +40,7 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
     least twice; the outermost ones.
 
     Args:
-        network: one of :func:`networks_of`.
+        network: one of ``networks_of``.
 
     Returns:
         Empty where nothing is repeated.

@@ -66,7 +66,7 @@ def write_group_labels(path: str | Path, labels: GroupLabels) -> Path:
 
 
 def read_group_labels(path: str | Path, num_rows: int, num_attributes: int) -> GroupLabels:
-    """Read attributes that :func:`write_group_labels` wrote.
+    """Read attributes that ``write_group_labels`` wrote.
 
     Args:
         path: CSV file; its rows may come in any order.

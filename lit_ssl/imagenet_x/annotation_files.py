@@ -133,7 +133,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
     takes milliseconds instead of seconds.
 
     Args:
-        folder: As :func:`find_folder` returns it.
+        folder: As ``find_folder`` returns it.
 
     Returns:
         ``number`` ``[M]`` of the annotated images, ascending; ``top`` and ``multi`` ``[M]``, whose

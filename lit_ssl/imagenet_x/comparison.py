@@ -23,7 +23,7 @@ __all__ = ["FactorComparison", "compare_factors"]
 
 @dataclass(frozen=True, eq=False)
 class FactorComparison:
-    """What changes from model a to model b on the same images; see :func:`compare_factors`.
+    """What changes from model a to model b on the same images; see ``compare_factors``.
 
     Attributes:
         factors: Names, F of them.

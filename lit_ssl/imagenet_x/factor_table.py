@@ -74,7 +74,7 @@ class FactorTable:
 
     @property
     def average_interval(self) -> tuple[float, float]:
-        """Wilson's interval of :attr:`average`."""
+        """Wilson's interval of [`average`][lit_ssl.metrics.FactorTable.average]."""
         low, high = wilson_interval(
             np.array([self.images_correct]), np.array([self.images]), self.level
         )
@@ -142,7 +142,7 @@ def table_from_counts(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> FactorTable:
-    """The table of :func:`factor_table` from counts, which is all it needs.
+    """The table of ``factor_table`` from counts, which is all it needs.
 
     Args:
         factors: Names, F of them.

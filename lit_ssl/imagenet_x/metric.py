@@ -30,9 +30,9 @@ class FactorAccuracy(Metric):
 
     The state is four counts, summed over batches and processes. Intervals: Wilson's for
     accuracies, the bootstrap over images for error ratios
-    (:mod:`lit_ssl.imagenet_x.factor_table`). A distributed sampler that pads its data counts some
+    (``lit_ssl.imagenet_x.factor_table``). A distributed sampler that pads its data counts some
     images twice;
-    :class:`~lit_ssl.metrics.ImageNetXMetric` does not.
+    [`ImageNetXMetric`][lit_ssl.metrics.ImageNetXMetric] does not.
 
     Args:
         factors: Names of the factors, or their number.
@@ -137,7 +137,7 @@ class FactorAccuracy(Metric):
         return tensors
 
     def table(self) -> FactorTable:
-        """What :meth:`compute` returns, with names, as a table.
+        """What [`compute`][lit_ssl.metrics.FactorAccuracy.compute] returns, with names, as a table.
 
         Raises:
             NonFiniteError: If logits were NaN or infinite.
@@ -156,12 +156,13 @@ class ImageNetXMetric(Metric):
     processes give exactly the result of one, in any order and any batches.
 
     Args:
-        annotations: ``auto``, a folder or a CSV file (:func:`read_annotations`), or the annotations
+        annotations: ``auto``, a folder or a CSV file (``read_annotations``), or the annotations
             themselves.
         which_factor: ``top`` or ``multi``. The two differ a lot; do not mix them in a table.
-        error_type: What is correct; see :class:`FactorScores`.
+        error_type: What is correct; see [`FactorScores`][lit_ssl.metrics.FactorScores].
         keep_prototypes: Count the prototypical images too.
-        real_empty: Images without any ReaL label; see :class:`FactorScores`.
+        real_empty: Images without any ReaL label; see
+            [`FactorScores`][lit_ssl.metrics.FactorScores].
         partial: Whether annotated images may lack a prediction.
         name: Of the model, for tables.
         level: Of the confidence intervals.

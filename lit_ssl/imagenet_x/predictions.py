@@ -53,7 +53,7 @@ def read_predictions(
     Raises:
         InputError: If the file cannot be read, names an image twice or an unknown one, or holds
             something that is no class. Images that it does not name are for
-            :func:`check_coverage`.
+            ``check_coverage``.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -179,7 +179,7 @@ def _plain_numbers(cells: list[str]) -> np.ndarray | None:
     """All cells at once, where they are made of digits, points and exponents: float64.
 
     None: at least one has to be looked at. What Python's ``float`` makes of these characters is
-    what :func:`lit_ssl.numerals.finite_number` does.
+    what ``lit_ssl.numerals.finite_number`` does.
     """
     if not set("".join(cells)) <= _PLAIN:
         return None

@@ -83,7 +83,7 @@ class FactorScores:
         self.correct = _correct(predictions.classes, annotations, error_type)[self.numbers]
 
     def table(self, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> FactorTable:
-        """Accuracy and error ratio per factor; see :func:`lit_ssl.metrics.factor_table`."""
+        """Accuracy and error ratio per factor; see ``factor_table``."""
         names = self.annotations.factors
         return factor_table(self.correct, self.members, names, level=level, draws=draws, seed=seed)
 

@@ -56,7 +56,7 @@ def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor
 
     Args:
         losses: per sample, float ``[B]``.
-        groups: see :func:`group_membership`.
+        groups: see ``group_membership``.
         num_groups: number G of groups.
 
     Returns:
@@ -122,7 +122,8 @@ class GroupDROLoss(nn.Module):
         adjustment: C >= 0 of the generalisation adjustment ``C / √n_g``: one number, or one per
             group.
         group_counts: training samples n_g per group; needed for an adjustment, and may come later
-            with :meth:`set_group_counts`. A group without any has the weight 0.
+            with [`set_group_counts`][lit_ssl.losses.GroupDROLoss.set_group_counts]. A group without
+            any has the weight 0.
         normalize: divide the adjusted losses by their sum before they move the weights.
         absent: what a group that is missing in a batch counts as: ``zero``, a loss of 0, as in the
             released code, so that groups that are seldom drawn lose weight; or ``hold``, the

@@ -162,7 +162,7 @@ class PAWSLoss(nn.Module):
             targets: the two large views in the target branch, ``[2, B, D]``, same order; None: the
                 anchors' own (no prediction head), which saves a similarity matrix.
             target_supports: ``[M, D]`` of the target branch; goes with ``targets``.
-            num_classes: see :func:`class_columns`.
+            num_classes: see [`class_columns`][lit_ssl.losses.class_columns].
 
         Raises:
             ValueError: if shapes do not fit together.
@@ -206,7 +206,7 @@ class PAWSLoss(nn.Module):
         Args:
             queries: ``[..., D]``, normalised.
             supports: ``[M, D]``, normalised.
-            columns: ``[M, K]``, :func:`class_columns`.
+            columns: ``[M, K]``, [`class_columns`][lit_ssl.losses.class_columns].
         """
         probs = F.softmax(queries @ supports.T / self.temperature, dim=-1) @ columns
         if self.label_smoothing:
@@ -226,7 +226,7 @@ class PAWSLoss(nn.Module):
             log_probs: ``[2, B, K]`` where they are known from the anchors, else None.
             queries: ``[2, B, D]``, normalised, of this process.
             supports: ``[M, D]``, normalised, of all processes.
-            columns: ``[M, K]``, :func:`class_columns`.
+            columns: ``[M, K]``, [`class_columns`][lit_ssl.losses.class_columns].
         """
         if log_probs is None:
             log_probs = self.log_probs(queries, supports, columns)

@@ -19,16 +19,17 @@ __all__ = ["PMSNLoss"]
 class PMSNLoss(MSNLoss):
     """MSN's loss with any prior π over the prototypes in the place of the uniform one.
 
-    With p, p⁺ and p̄ of :class:`MSNLoss` and the prior ``π [K]``::
+    With p, p⁺ and p̄ of [`MSNLoss`][lit_ssl.losses.MSNLoss] and the prior ``π [K]``::
 
         p⁺ = sinkhorn(p⁺, towards uniform or π)                  # off by default
         loss = ce + me_max_weight * KL(p̄ ‖ π) + entropy_weight * H(p).mean()
 
-    With a uniform π this is :class:`MSNLoss`. The output's ``me_max`` holds the divergence.
+    With a uniform π this is [`MSNLoss`][lit_ssl.losses.MSNLoss]. The output's ``me_max`` holds the
+    divergence.
 
     Args:
         prior: ``[K]`` positive shares of the prototypes; they are divided by their sum. Builders
-            are in :mod:`lit_ssl.losses.priors`. A buffer, so it moves and is saved with the loss.
+            are in ``lit_ssl.losses.priors``. A buffer, so it moves and is saved with the loss.
         temperature: τ > 0 of the anchor predictions.
         sinkhorn_iterations: Sinkhorn iterations on the targets. Off by default: standard Sinkhorn
             forces uniform targets, which contradicts any other prior.
@@ -39,7 +40,7 @@ class PMSNLoss(MSNLoss):
             which does not become MSN's term for a uniform π.
         sinkhorn_marginal: what Sinkhorn, if any, aims at for the shares of the prototypes:
             ``uniform``, or the ``prior``, so that targets and divergence agree.
-        queue_size: as in :class:`lit_ssl.losses.MSNLoss`.
+        queue_size: as in [`MSNLoss`][lit_ssl.losses.MSNLoss].
 
     Raises:
         ValueError: for a value outside its range, or a prior that is none.

@@ -61,9 +61,9 @@ def ropaws_predictions(
 class RoPAWSLoss(PAWSLoss):
     """PAWS whose targets and weights take into account that an image may be of no known class.
 
-    Predictions for the targets come from :func:`ropaws_predictions`; the mass that is missing is
-    spread evenly over the classes, and the consistency of an image is weighted by the mass it has
-    (the mean of both large views, to the power ``prior_power``).
+    Predictions for the targets come from [`ropaws_predictions`][lit_ssl.losses.ropaws_predictions];
+    the mass that is missing is spread evenly over the classes, and the consistency of an image is
+    weighted by the mass it has (the mean of both large views, to the power ``prior_power``).
 
     Args:
         temperature: τ > 0 of the predictions.

@@ -61,7 +61,7 @@ class SuNCEtLoss(nn.Module):
         Args:
             embeddings: ``[M, D]``; some class at least twice among all processes.
             labels: int64 ``[M]``.
-            num_classes: see :func:`lit_ssl.losses.class_columns`.
+            num_classes: see [`class_columns`][lit_ssl.losses.class_columns].
             look: on an accelerator too, make sure that there is such a class; the host waits.
 
         Raises:

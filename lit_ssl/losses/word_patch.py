@@ -22,7 +22,7 @@ _SMALL = 1e-5  # shortest length of a feature vector that is divided by
 
 
 class WordPatchOutput(NamedTuple):
-    """What comes out of :class:`WordPatchAlignment`.
+    """What comes out of [`WordPatchAlignment`][lit_ssl.losses.WordPatchAlignment].
 
     Attributes:
         loss: scalar, without a weight.
@@ -125,8 +125,8 @@ class WordPatchAlignment(nn.Module):
     float32 (float64 for float64 states) whatever the autocast state.
 
     Args:
-        beta: see :func:`transport_plan`.
-        iterations: see :func:`transport_plan`.
+        beta: see [`transport_plan`][lit_ssl.losses.transport_plan].
+        iterations: see [`transport_plan`][lit_ssl.losses.transport_plan].
 
     Raises:
         ValueError: if a value lies outside its range.
@@ -148,7 +148,7 @@ class WordPatchAlignment(nn.Module):
         Args:
             text: ``[B, L, D]``, [CLS] first.
             image: ``[B, N, D]``, [CLS] first.
-            text_mask: ``[B, L]``, see :func:`alignment_masks`.
+            text_mask: ``[B, L]``, see [`alignment_masks`][lit_ssl.losses.alignment_masks].
             image_mask: ``[B, N]``.
             labels: int64 ``[B]``: 1 where both belong together, 0 where not; others do not count.
         """

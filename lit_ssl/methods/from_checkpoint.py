@@ -39,7 +39,7 @@ class FromCheckpoint:
 
         Raises:
             InputError: if the file is damaged, holds other things than plain values, or names a
-                class that it must not name (:class:`lit_ssl.checkpoints.classes.Names`).
+                class that it must not name (``lit_ssl.checkpoints.classes.Names``).
         """
         if isinstance(checkpoint_path, str | Path):
             refuse_damaged(checkpoint_path)

@@ -50,7 +50,8 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
     all crops of the other sizes are unmasked ("focal") anchors. Labels, if any, are not used.
 
     ``forward(images)`` gives the class token of the target (EMA) backbone after its final norm;
-    :meth:`features` gives the one before the norm, which the paper's evaluation protocols use.
+    [`features`][lit_ssl.methods.MSN.features] gives the one before the norm, which the paper's
+    evaluation protocols use.
 
     Args:
         backbone: timm name of a ViT with class token (``vitc_4gf`` and ``deit_small_convstem``, the
@@ -94,7 +95,7 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
             processes together; 0: those of the batch alone, as in the paper.
         optimizer: replaces AdamW; learning rate and weight decay still follow the schedules.
         pretrained: file with weights to start from, of any origin that
-            :func:`lit_ssl.checkpoints.origins.read_weights` knows. Heads and prototypes are taken
+            ``lit_ssl.checkpoints.origins.read_weights`` knows. Heads and prototypes are taken
             from files of MSN and PMSN; beside other backbones they start afresh.
         activation_checkpointing: keep only the inputs of the backbone's blocks for the gradient and
             compute the rest again: the same gradients in less memory, for about a third more time.

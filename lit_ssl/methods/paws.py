@@ -57,10 +57,11 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
     Batches are dictionaries: ``unlabelled`` is ``(views, labels)`` or ``views``, a list with one
     tensor ``[B, count, C, H, W]`` per crop size, two large crops first; ``support`` is ``(views,
     labels)`` with one such tensor (or ``[M, C, H, W]``), the same number of views for every class.
-    :class:`lit_ssl.datamodules.SemiSupervisedDataModule` serves them. Labels of the unlabelled
-    images, if any, are not used.
+    [`SemiSupervisedDataModule`][lit_ssl.datamodules.SemiSupervisedDataModule] serves them. Labels
+    of the unlabelled images, if any, are not used.
 
-    ``forward(images)`` gives the backbone's features, :meth:`embed` what PAWS compares.
+    ``forward(images)`` gives the backbone's features, [`embed`][lit_ssl.methods.PAWS.embed] what
+    PAWS compares.
 
     Args:
         backbone: timm name of any model; ``resnet50w2``, ``resnet50w4`` or ``wide_resnet28_2``; or
@@ -96,11 +97,12 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         gather: use the supports of all processes; False leaves the training step free of
             communication.
         channels_last: only for configurations and checkpoints of earlier versions: True lets the
-            :class:`lit_ssl.callbacks.Execution` of the run do what its own ``channels_last`` does.
+            [`Execution`][lit_ssl.callbacks.Execution] of the run do what its own ``channels_last``
+            does.
         optimizer: replaces LARS, e.g. ``AdamW``; learning rate and weight decay still follow the
             arguments above.
         pretrained: file with weights to start from, of any origin that
-            :func:`lit_ssl.checkpoints.origins.read_weights` knows. Heads are taken from files of
+            ``lit_ssl.checkpoints.origins.read_weights`` knows. Heads are taken from files of
             PAWS and its relatives; on other backbones they start afresh.
 
     Differs from the paper: entries of targets below 1e-4 are dropped, as in the released code.

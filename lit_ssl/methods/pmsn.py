@@ -31,11 +31,11 @@ class PMSN(MSN):
 
     MSN pushes the mean prediction towards a uniform use of the prototypes, as if all kinds of
     images were equally frequent. Here it is pushed towards a prior: a power law by default. All
-    else is :class:`MSN`; with ``prior: uniform`` and MSN's weights it is MSN.
+    else is [`MSN`][lit_ssl.methods.MSN]; with ``prior: uniform`` and MSN's weights it is MSN.
 
     Args:
-        backbone: as in :class:`MSN`.
-        backbone_kwargs: as in :class:`MSN`.
+        backbone: as in [`MSN`][lit_ssl.methods.MSN].
+        backbone_kwargs: as in [`MSN`][lit_ssl.methods.MSN].
         prior: shares of the prototypes. ``power_law``; ``uniform``; ``data``: the frequencies of
             the classes in the training images of the data module (its ``labels("train")``), each
             divided among equally many prototypes; a list of K positive numbers; or a ``.npy`` or
@@ -48,7 +48,7 @@ class PMSN(MSN):
             ``uniform`` or those of the ``prior``.
         sinkhorn_iterations: Sinkhorn iterations on the targets.
         me_max_weight: weight λ of the divergence.
-        kwargs: arguments of :class:`MSN`.
+        kwargs: arguments of [`MSN`][lit_ssl.methods.MSN].
 
     Differs from the paper: its text could not be obtained; the direction of the divergence, no
     Sinkhorn, λ and the exponent are our choices (docs/pmsn.md gives reasons).

@@ -1,10 +1,10 @@
 """Who sets the learning rate of a step: the method's schedule, unless the user set another.
 
 A method schedules the groups of parameters that it made, which
-:func:`lit_ssl.optim.decay_groups` marks by their key ``decay``. A subclass may give an optimizer of
-its own in ``configure_optimizers``: one on such groups follows the method's schedules, any other
-keeps its values. Where the Trainer has a learning-rate scheduler (a subclass's, or the one by which
-``Tuner.lr_find`` tries rates), the rates are the scheduler's.
+[`decay_groups`][lit_ssl.optim.decay_groups] marks by their key ``decay``. A subclass may give an
+optimizer of its own in ``configure_optimizers``: one on such groups follows the method's schedules,
+any other keeps its values. Where the Trainer has a learning-rate scheduler (a subclass's, or the
+one by which ``Tuner.lr_find`` tries rates), the rates are the scheduler's.
 """
 
 from __future__ import annotations

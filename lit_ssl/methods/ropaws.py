@@ -14,14 +14,14 @@ class RoPAWS(PAWS):
     """PAWS that trusts its targets less on images that look like none of the labelled ones.
 
     Targets come from supports and unlabelled images together, and an image counts as much as it is
-    likely to be of a known class. All else is :class:`PAWS`.
+    likely to be of a known class. All else is [`PAWS`][lit_ssl.methods.PAWS].
 
     Args:
         prior_temperature: temperature > 0 of the prior that an image is of a known class: 0.1 for
             CIFAR-10, 3 for ImageNet in the released recipes. Large: every image is, as in PAWS.
         prior_power: power ≥ 0 of the images' weights; 0 weights all images alike.
         label_ratio: weight > 0 of all supports together over all unlabelled images together.
-        kwargs: arguments of :class:`PAWS`.
+        kwargs: arguments of [`PAWS`][lit_ssl.methods.PAWS].
     """
 
     loss: RoPAWSLoss

@@ -21,18 +21,18 @@ __all__ = ["SuNCEt"]
 class SuNCEt(PAWS):
     """SimCLR on all images together with SuNCEt on a few labelled ones, PAWS' predecessor.
 
-    Batches, network, optimiser and weights are those of :class:`PAWS`; small crops are not used.
-    With ``contrastive_weight: 0`` it trains on the labelled images alone, and the network does not
-    see the others: together with ``freeze_batchnorm`` and ``pretrained`` PAWS' fine-tuning on
-    CIFAR-10.
+    Batches, network, optimiser and weights are those of [`PAWS`][lit_ssl.methods.PAWS]; small crops
+    are not used. With ``contrastive_weight: 0`` it trains on the labelled images alone, and the
+    network does not see the others: together with ``freeze_batchnorm`` and ``pretrained`` PAWS'
+    fine-tuning on CIFAR-10.
 
     Args:
-        backbone: as in :class:`PAWS`.
-        backbone_kwargs: as in :class:`PAWS`.
-        num_classes: as in :class:`PAWS`.
-        proj_hidden_dim: as in :class:`PAWS`.
-        proj_output_dim: as in :class:`PAWS`.
-        activation: as in :class:`PAWS`.
+        backbone: as in [`PAWS`][lit_ssl.methods.PAWS].
+        backbone_kwargs: as in [`PAWS`][lit_ssl.methods.PAWS].
+        num_classes: as in [`PAWS`][lit_ssl.methods.PAWS].
+        proj_hidden_dim: as in [`PAWS`][lit_ssl.methods.PAWS].
+        proj_output_dim: as in [`PAWS`][lit_ssl.methods.PAWS].
+        activation: as in [`PAWS`][lit_ssl.methods.PAWS].
         temperature: τ of both losses.
         label_smoothing: of the labels in SuNCEt.
         contrastive_weight: weight ≥ 0 of SimCLR's loss.
@@ -47,14 +47,14 @@ class SuNCEt(PAWS):
         momentum: of SGD inside LARS.
         weight_decay: of the weights that are not excluded.
         trust_coefficient: of LARS.
-        lr_in_momentum: as in :class:`PAWS`.
-        exclude_mode: as in :class:`PAWS`.
+        lr_in_momentum: as in [`PAWS`][lit_ssl.methods.PAWS].
+        exclude_mode: as in [`PAWS`][lit_ssl.methods.PAWS].
         freeze_batchnorm: BatchNorm layers normalise with the statistics that they have and keep
             them, as in evaluation; their weights are trained.
         gather: use the images of all processes.
-        channels_last: as in :class:`PAWS`.
-        optimizer: as in :class:`PAWS`.
-        pretrained: as in :class:`PAWS`.
+        channels_last: as in [`PAWS`][lit_ssl.methods.PAWS].
+        optimizer: as in [`PAWS`][lit_ssl.methods.PAWS].
+        pretrained: as in [`PAWS`][lit_ssl.methods.PAWS].
 
     Source: arXiv 2006.10803; learning rates of its released ImageNet recipe.
     """

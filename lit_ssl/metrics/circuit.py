@@ -26,7 +26,7 @@ def mean_link(links: Tensor) -> Tensor:
     """Mean link probability of pairs of different modules, which is the expected density.
 
     Args:
-        links: as of :func:`link_density`.
+        links: as of [`link_density`][lit_ssl.metrics.link_density].
 
     Returns:
         A number in [0, 1]; NaN for a single module.
@@ -43,7 +43,7 @@ def degree_entropy(links: Tensor) -> Tensor:
         d_u = sum_v≠u (P_uv + P_vu);  q_u = d_u / sum d;  H = -sum_u q_u log q_u / log U
 
     Args:
-        links: as of :func:`link_density`.
+        links: as of [`link_density`][lit_ssl.metrics.link_density].
 
     Returns:
         The mean over leading dimensions, in [0, 1]: 1 where all degrees are equal; NaN for a single

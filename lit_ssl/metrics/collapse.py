@@ -51,7 +51,7 @@ class FeatureSums(NamedTuple):
 
     @classmethod
     def from_flat(cls, vector: Tensor, width: int) -> FeatureSums:
-        """What :meth:`flat` has made of features of so many columns."""
+        """What ``flat`` has made of features of so many columns."""
         gram, unit, square, rows = vector.split([width * width, width, width, 1])
         return cls(gram.view(width, width), unit, square, rows.view(()))
 
@@ -86,7 +86,7 @@ def rankme(features: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 def rankme_from_gram(gram: Tensor, rows: Tensor | int, eps: float = 1e-7) -> Tensor:
-    """:func:`rankme` of features of which only the Gram matrix is known.
+    """[`rankme`][lit_ssl.metrics.rankme] of features of which only the Gram matrix is known.
 
     Its eigenvalues are the squares of the singular values, so that those below about 1e-8 of the
     largest are lost in rounding, where the singular values themselves lose those below 1e-16. With
@@ -95,7 +95,7 @@ def rankme_from_gram(gram: Tensor, rows: Tensor | int, eps: float = 1e-7) -> Ten
 
     Args:
         gram: ``[D, D]``, sum over N rows of their outer products
-            (:attr:`FeatureSums.gram`), float64.
+            ([`FeatureSums.gram`][lit_ssl.metrics.FeatureSums.gram]), float64.
         rows: N >= 1; a tensor may stay on the device. No more singular values count.
         eps: Added to each normalised singular value, >= 0.
 
@@ -148,7 +148,7 @@ def feature_std(features: Tensor) -> Tensor:
 
 
 def feature_std_from_sums(sums: FeatureSums) -> Tensor:
-    """:func:`feature_std` of features of which only sums are known.
+    """[`feature_std`][lit_ssl.metrics.feature_std] of features of which only sums are known.
 
     Returns:
         A scalar, float64; identical rows give up to 1e-7 instead of 0, by rounding.

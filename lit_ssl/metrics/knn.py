@@ -79,7 +79,7 @@ def knn_neighbours(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tenso
 def neighbours_of(
     read: Callable[[int, int], Tensor], count: int, queries: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`knn_neighbours`, of a bank that is read in chunks.
+    """As [`knn_neighbours`][lit_ssl.metrics.knn_neighbours], of a bank that is read in chunks.
 
     Args:
         read: Gives rows ``start`` … ``stop`` of the bank, on the device of ``queries``.
@@ -125,7 +125,7 @@ def merge_neighbours(similarity: Tensor, rows: Tensor, k: int) -> tuple[Tensor, 
 def vote(
     similarity: Tensor, labels: Tensor, num_classes: int, temperature: float, top: int
 ) -> Tensor:
-    """Rank classes by the votes of neighbours; see :func:`knn_predict`.
+    """Rank classes by the votes of neighbours; see [`knn_predict`][lit_ssl.metrics.knn_predict].
 
     Args:
         similarity: float32 ``[Q, k]``, the largest first.

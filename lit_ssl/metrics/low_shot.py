@@ -67,9 +67,10 @@ def draw_labelled(labels: Tensor, per_class: int, seed: int, allow_fewer: bool =
 def fit_low_shot(features: Tensor, labels: Tensor, num_classes: int, l2: float = 0.0025) -> Tensor:
     """Fit the low-shot classifier on raw features of the labelled images.
 
-    Rows go through :func:`preprocess_rows`; then multinomial logistic regression without intercept
-    minimises ``mean cross-entropy + (l2 / n) / 2 * ||W||²`` in float64, n = number of labelled
-    images. This equals scikit-learn's ``LogisticRegression(C=1 / l2, fit_intercept=False)``.
+    Rows go through [`preprocess_rows`][lit_ssl.metrics.preprocess_rows]; then multinomial logistic
+    regression without intercept minimises ``mean cross-entropy + (l2 / n) / 2 * ||W||²`` in
+    float64, n = number of labelled images. This equals scikit-learn's ``LogisticRegression(C=1 /
+    l2, fit_intercept=False)``.
 
     Args:
         features: ``[n, D]``, float.
@@ -78,7 +79,7 @@ def fit_low_shot(features: Tensor, labels: Tensor, num_classes: int, l2: float =
         l2: Regularisation, > 0: 0.0025 for 1 to 5 images per class; 0.075 for 1 % of ImageNet.
 
     Returns:
-        Weights, float64 ``[C, D]``, for :func:`predict_low_shot`.
+        Weights, float64 ``[C, D]``, for [`predict_low_shot`][lit_ssl.metrics.predict_low_shot].
 
     Source: MSN, arXiv 2204.07141, appendix A.2.
     """
@@ -87,7 +88,7 @@ def fit_low_shot(features: Tensor, labels: Tensor, num_classes: int, l2: float =
 
 
 def predict_low_shot(weights: Tensor, features: Tensor) -> Tensor:
-    """Classify raw features with the weights of :func:`fit_low_shot`.
+    """Classify raw features with the weights of [`fit_low_shot`][lit_ssl.metrics.fit_low_shot].
 
     Args:
         weights: ``[C, D]``, float64.
@@ -120,8 +121,9 @@ def low_shot_accuracies(
         queries: Features to classify, ``[Q, D]``; the arithmetic runs on their device.
         query_labels: int64 ``[Q]``.
         num_classes: Number of classes.
-        supports: Row numbers into the bank, one tensor per draw (:func:`draw_labelled`).
-        l2: Regularisation of :func:`fit_low_shot`.
+        supports: Row numbers into the bank, one tensor per draw
+            ([`draw_labelled`][lit_ssl.metrics.draw_labelled]).
+        l2: Regularisation of [`fit_low_shot`][lit_ssl.metrics.fit_low_shot].
 
     Returns:
         One accuracy in [0, 1] per draw; NaN where the features are NaN or infinite.

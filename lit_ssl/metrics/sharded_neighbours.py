@@ -26,7 +26,7 @@ def sharded_knn(
     temperature: float = 0.07,
     top: int = 1,
 ) -> Tensor:
-    """As :func:`lit_ssl.metrics.knn_predict`, where no process holds the whole bank.
+    """As [`knn_predict`][lit_ssl.metrics.knn_predict], where no process holds the whole bank.
 
     Queries travel to all processes piece by piece, each finds the nearest of its own rows, and the
     nearest of all vote. The result is that of the joined bank, ties included: of equally similar
@@ -71,7 +71,7 @@ def sharded_soft_nn(
     temperature: float = 0.1,
     top: int = 1,
 ) -> Tensor:
-    """Classes by :func:`lit_ssl.metrics.soft_nearest_neighbor`, with supports on all processes.
+    """Classes by ``soft_nearest_neighbor``, with supports on all processes.
 
     Queries travel piece by piece, each process weighs its own supports, and the weights are summed.
     That is another order of summation than that of the joined supports, so probabilities agree

@@ -110,7 +110,7 @@ def newton_softmax(
     are computed in float64, too.
 
     Args:
-        features: ``[N, R]`` in principal coordinates (:func:`principal_basis`).
+        features: ``[N, R]`` in principal coordinates (``principal_basis``).
         labels: int64 ``[N]``.
         penalty: Weight of ``||W||² / 2``, > 0.
         start: First weights ``[C, R]``.

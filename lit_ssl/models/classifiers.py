@@ -51,7 +51,7 @@ def load_classifier(
         model: ``timm:NAME``, ``hf:NAME_OR_FOLDER`` (transformers), ``torchvision:NAME`` with the
             library's best weights or ``torchvision:NAME@WEIGHTS``.
         pretrained: False leaves the weights random, for trying things out; so they are where
-            weights follow (:func:`lit_ssl.models.backbones.fetching.weights_follow`).
+            weights follow (``lit_ssl.models.backbones.fetching.weights_follow``).
         model_kwargs: Passed to timm's or torchvision's constructor.
 
     Raises:

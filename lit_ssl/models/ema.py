@@ -43,7 +43,7 @@ def ema_update_(target: nn.Module, online: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def ema_state_update_(target: nn.Module, online: nn.Module, decay: float) -> None:
-    """:func:`ema_update_` for all floating state, parameters and buffers, in place.
+    """``ema_update_`` for all floating state, parameters and buffers, in place.
 
     Buffers of whole numbers or bools are copied. A decay of 0 copies everything exactly.
 

@@ -34,7 +34,8 @@ class ProbeFeatures:
         backbone: The network; not registered here, so that it keeps one owner.
         width: Number of features of ``pooled``.
         kinds: Kinds wanted, each once. None: ``token-1`` where there is a class token that
-            :class:`ClassTokenViT` computes, which is MSN's protocol, else ``pooled``.
+            [`ClassTokenViT`][lit_ssl.models.ClassTokenViT] computes, which is MSN's protocol, else
+            ``pooled``.
 
     Raises:
         ValueError: If a kind is not known, comes twice or does not go with the backbone.

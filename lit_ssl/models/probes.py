@@ -16,7 +16,7 @@ class ProbeHead(nn.Module):
 
     Trained with SGD whose momentum buffer adds up ``lr * gradient`` (Nesterov 0.9, lr 6.4, cosine
     to 0, no weight decay, batch 8192 or more) on the class token before the final norm of a frozen
-    encoder; :class:`lit_ssl.optim.StackedSGD` does so for many heads.
+    encoder; [`StackedSGD`][lit_ssl.optim.StackedSGD] does so for many heads.
 
     Args:
         embed_dim: Width D of the features, >= 1.
@@ -51,7 +51,7 @@ class ProbeHead(nn.Module):
 
 
 class ProbeHeads(nn.Module):
-    """Stack of :class:`ProbeHead` on the same features: all heads in one batched product.
+    """Stack of ``ProbeHead`` on the same features: all heads in one batched product.
 
     Heads share no parameter, so each of them trains as it would alone, and one whose weights
     overflow leaves the others as they are. All start from the same weights.

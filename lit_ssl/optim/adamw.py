@@ -25,19 +25,19 @@ def adamw(groups: Iterable[Any], fused: bool | None = None, **options: Any) -> t
     Args:
         groups: parameters or groups of them.
         fused: None: on CPUs and CUDA, where all parameters are floating-point numbers; False: not,
-            as where gradients are scaled (:func:`lit_ssl.trainer.fused.may_fuse`).
+            as where gradients are scaled (``lit_ssl.trainer.fused.may_fuse``).
         **options: of ``torch.optim.AdamW``.
     """
     return _made(torch.optim.AdamW, groups, fused, options)
 
 
 def adam(groups: Iterable[Any], fused: bool | None = None, **options: Any) -> torch.optim.Adam:
-    """Adam, as :func:`adamw`."""
+    """Adam, as ``adamw``."""
     return _made(torch.optim.Adam, groups, fused, options)
 
 
 def sgd(groups: Iterable[Any], fused: bool | None = None, **options: Any) -> torch.optim.SGD:
-    """SGD, as :func:`adamw`."""
+    """SGD, as ``adamw``."""
     return _made(torch.optim.SGD, groups, fused, options)
 
 

@@ -60,12 +60,12 @@ def make_lars(
     """LARS on decayed and undecayed groups; undecayed parameters are not adapted either.
 
     Args:
-        groups: of :func:`lit_ssl.optim.decay_groups`, changed in place. The decayed ones are
-            adapted even where the weight decay is 0.
+        groups: of [`decay_groups`][lit_ssl.optim.decay_groups], changed in place. The decayed ones
+            are adapted even where the weight decay is 0.
         lr: learning rate.
         momentum: in [0, 1).
         trust_coefficient: of the adapted learning rate.
-        lr_in_momentum: :class:`InnerLrLars` in place of timm's ``Lars``.
+        lr_in_momentum: [`InnerLrLars`][lit_ssl.optim.InnerLrLars] in place of timm's ``Lars``.
     """
     for group in groups:
         group["always_adapt"] = group["decay"]

@@ -34,7 +34,7 @@ def decay_groups(
 
     Returns:
         Groups named ``decay`` and ``no_decay`` (empty ones left out); ``group["decay"]`` tells them
-        apart for :func:`lit_ssl.optim.set_schedules`.
+        apart for [`set_schedules`][lit_ssl.optim.set_schedules].
     """
     split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in named_parameters:
@@ -67,8 +67,8 @@ def layer_decay_groups(
         exclude: which parameters are not decayed, by name (in the backbone or head) and tensor.
 
     Returns:
-        As of :func:`lit_ssl.optim.decay_groups`, for each layer, with the factor of the learning
-        rate as ``lr_scale``, which :func:`lit_ssl.optim.set_schedules` applies.
+        As of [`decay_groups`][lit_ssl.optim.decay_groups], for each layer, with the factor of the
+        learning rate as ``lr_scale``, which [`set_schedules`][lit_ssl.optim.set_schedules] applies.
 
     Raises:
         ValueError: if the backbone does not tell its layers.

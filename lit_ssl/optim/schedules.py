@@ -156,7 +156,7 @@ def set_schedules(optimizer: Optimizer, lr: float | None, weight_decay: float) -
 
 
 def set_group(group: dict[str, Any], lr: float | None, weight_decay: float) -> None:
-    """What :func:`set_schedules` does, for one group of parameters."""
+    """What [`set_schedules`][lit_ssl.optim.set_schedules] does, for one group of parameters."""
     if lr is not None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     group["weight_decay"] = weight_decay if group.get("decay", True) else 0.0

@@ -20,7 +20,8 @@ __all__ = ["DiLoCoStrategy"]
 class DiLoCoStrategy(LocalSGDStrategy):
     """Hundreds of local AdamW steps, then one Nesterov step along ``x0 − mean``.
 
-    Guarantee: that of :class:`LocalSGDStrategy`, the outer optimizer included; with ``mix``, local
+    Guarantee: that of [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy], the outer optimizer included;
+        with ``mix``, local
     parameters never become equal, and validation and checkpoints have their average. Price: the
     traffic of local SGD, in one piece every 500 steps or spread by ``fragments``; ``x0`` and the
     outer momentum are two float32 copies on ``outer_device``, and in checkpoints.
@@ -36,7 +37,7 @@ class DiLoCoStrategy(LocalSGDStrategy):
         fragments: number of parts of about equal size; or name patterns, one or several for each.
         mix: share of the local parameters that is kept.
         outer_device: where ``x0`` and the outer optimizer live; None: with the parameters.
-        **kwargs: see :class:`LocalSGDStrategy`.
+        **kwargs: see [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy].
 
     Source: arXiv 2311.08105, Algorithm 1 and section 3.1.
     """

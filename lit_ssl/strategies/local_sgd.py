@@ -49,7 +49,7 @@ class LocalSGDStrategy(LocalStepsStrategy):
             gradients in every step; parameters are then averaged across groups.
         final_sync: parameters at the end, in the middle of a round: ``average``, ``outer`` (end the
             round) or ``none``.
-        **kwargs: what is seldom needed, see :class:`~lit_ssl.strategies.options.Options`; and
+        **kwargs: what is seldom needed, see ``lit_ssl.strategies.options.Options``; and
             arguments of DDPStrategy and DistributedDataParallel.
 
     Source: arXiv 1910.00643 (section 2), 1808.07217 (post-local SGD).

@@ -38,7 +38,7 @@ class QuadraticSyncRule:
 
 @dataclass(kw_only=True)
 class Options:
-    """What is seldom needed; the rest is explained in :class:`LocalSGDStrategy`.
+    """What is seldom needed; the rest is explained in ``LocalSGDStrategy``.
 
     Args:
         first_sync: average first after a whole ``round``; or after the first local step
@@ -46,7 +46,7 @@ class Options:
             hierarchical one does, after the first step whose number since the run began, from 0, is
             a multiple of H.
         sync_schedule: changes H: a list of ``[step, H]``, or a
-            :class:`~lit_ssl.strategies.QuadraticSyncRule`.
+            ``lit_ssl.strategies.QuadraticSyncRule``.
         sync_buffers: BatchNorm statistics and other buffers: ``average``, ``broadcast`` (take rank
             0's) or ``none``. Running variances are pooled.
         sync_frozen: average parameters that no optimizer holds, if they change (EMA networks).
@@ -55,7 +55,7 @@ class Options:
             the round, no traffic), or ``sync`` (ends the round, so it changes the training).
         bn_recalibration_batches: before validation, estimate BatchNorm statistics of those
             parameters from so many last training batches; see
-            :class:`~lit_ssl.strategies.sync.evaluation.Recalibration`.
+            ``lit_ssl.strategies.sync.evaluation.Recalibration``.
         average_every: average parameters also within a round, every so many steps, without an outer
             step.
         average_group: processes that do so together; None: all.

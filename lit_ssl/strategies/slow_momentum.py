@@ -19,7 +19,8 @@ __all__ = ["SlowMomentumStrategy"]
 class SlowMomentumStrategy(LocalSGDStrategy):
     """Local steps, and a momentum step along the average change after each round.
 
-    Guarantee: that of :class:`LocalSGDStrategy`, u included; with α = 1 and β = 0 it is local SGD,
+    Guarantee: that of [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy], u included; with α = 1 and β
+        = 0 it is local SGD,
     bit for bit. Price: the traffic of local SGD and, for u, one float32 copy of the parameters more
     in memory and in checkpoints; ``shard_slow_state`` divides it.
 
@@ -35,7 +36,8 @@ class SlowMomentumStrategy(LocalSGDStrategy):
             in the division and the last in the product (when it drops within rounds); or ``none``:
             1 in both (block momentum, BMUF).
         shard_slow_state: divide u and x0 over the processes, for half as much traffic again.
-        **kwargs: see :class:`LocalSGDStrategy`; the paper has ``sync_every`` 12.
+        **kwargs: see [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy]; the paper has ``sync_every``
+        12.
 
     Source: arXiv 1910.00643, Algorithm 1.
     """

@@ -25,7 +25,7 @@ def write_vocabulary(
     min_count: int = 10,
     exponent: float = 1.0,
 ) -> list[str]:
-    """Write the collocations of a text, as :meth:`PMIVocabulary.load` reads them; all or nothing.
+    """Write the collocations of a text, as ``PMIVocabulary.load`` reads them; all or nothing.
 
     A line has the words, a tab, the score, a tab and the number of occurrences.
 
@@ -34,7 +34,7 @@ def write_vocabulary(
         out: File to write.
         tokenizer: Folder of a tokenizer, or a ``vocab.txt``: its words count; None: those of
             uncased BERT.
-        size: See :func:`~lit_ssl.text.build_collocations`, as the following.
+        size: See [`build_collocations`][lit_ssl.text.build_collocations], as the following.
         coverage: As there.
         min_count: As there.
         exponent: As there.

@@ -81,7 +81,7 @@ def load_tokenizer(path: str) -> Any:
 
     Args:
         path: Folder with the files of a tokenizer, or the name of one in transformers' own cache;
-            or the file of a vocabulary of BERT's, as in :func:`wordpiece_tokenizer`.
+            or the file of a vocabulary of BERT's, as in ``wordpiece_tokenizer``.
 
     Raises:
         ImportError: transformers is not installed.

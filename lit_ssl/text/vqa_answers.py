@@ -79,7 +79,7 @@ def soft_score(count: int, annotators: int = 10) -> float:
 
 
 def score_answer(answer: str, given: Sequence[str]) -> float:
-    """Return what an answer is worth, in [0, 1], all spelled by :func:`normalize_answer`.
+    """Return what an answer is worth, in [0, 1], all spelled by ``normalize_answer``.
 
     Args:
         answer: The answer to judge.

@@ -19,7 +19,7 @@ def wordpiece_tokenizer(path: str | Path) -> Any:
     """Return BERT's tokenizer with the pieces of a file, in transformers' form.
 
     Args:
-        path: The file; see :func:`read_pieces`. Texts are treated as :func:`tokenizer_of_pieces`
+        path: The file; see ``read_pieces``. Texts are treated as ``tokenizer_of_pieces``
             says.
 
     Raises:

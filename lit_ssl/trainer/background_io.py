@@ -22,14 +22,14 @@ __all__ = ["BackgroundCheckpointIO", "copy_of", "finish_writing", "written_at_on
 class BackgroundCheckpointIO(WholeCheckpointIO):
     """Copies a checkpoint to the memory of the host, and writes it in a thread.
 
-    A file is that of :class:`WholeCheckpointIO` and holds the state at the call, whatever changes
+    A file is that of ``WholeCheckpointIO`` and holds the state at the call, whatever changes
     afterwards. At most one file is being written: the next call waits for it, so that there is one
     copy at a time. What is to be removed meanwhile is removed once that file is whole, and stays
     where it could not be written. An error of the thread is raised by the next call of any method,
-    and by :meth:`check`.
+    and by ``check``.
 
-    :class:`lit_ssl.callbacks.BackgroundCheckpoints` puts it into a run, and says when there is
-    something to wait for.
+    [`BackgroundCheckpoints`][lit_ssl.callbacks.BackgroundCheckpoints] puts it into a run, and says
+    when there is something to wait for.
     """
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     Unfinished files of killed runs are removed from a folder when the first checkpoint is written.
 
     Files are verified by their checksums before they are read, see
-    :func:`lit_ssl.checkpoints.whole.damage`. Paths with a protocol, such as ``s3://``, are written
+    ``lit_ssl.checkpoints.whole.damage``. Paths with a protocol, such as ``s3://``, are written
     and read as Lightning does.
 
     ``lit-ssl`` and the strategies with local steps use it, unless another ``CheckpointIO`` is

@@ -71,7 +71,7 @@ def new_version(parent: Path, first: int = 0) -> int:
 
 
 def new_folder(parent: Path, names: Iterator[str]) -> Path:
-    """Make a folder that nobody else has made, see :func:`new_version`.
+    """Make a folder that nobody else has made, see ``new_version``.
 
     Args:
         parent: Folder of all runs; it is made.

@@ -68,7 +68,7 @@ def evaluate_batches(
 def predict_rows(
     trainer: pl.Trainer, network: nn.Module, loader: Iterable[Any], num_rows: int
 ) -> Tensor:
-    """Outputs of a network for numbered rows (:func:`evaluate_batches`).
+    """Outputs of a network for numbered rows (``evaluate_batches``).
 
     Args:
         trainer: The running trainer.

@@ -206,7 +206,7 @@ class _ResumedEpochLoop(_TrainingEpochLoop):
 
 
 class _ResumedFitLoop(_FitLoop):
-    """Begins in the middle of an epoch or between two, as the counters of :func:`mend` say."""
+    """Begins in the middle of an epoch or between two, as the counters of ``mend`` say."""
 
     rest: Rest
 
@@ -266,7 +266,7 @@ def goes_on(trainer: pl.Trainer, rest: Rest) -> bool:
     """Let a fit go on with what was still to do when a checkpoint was written.
 
     Args:
-        trainer: Before the counters of the checkpoint (:func:`mend`) are loaded.
+        trainer: Before the counters of the checkpoint (``mend``) are loaded.
         rest: What was still to do.
 
     Returns:

@@ -5,7 +5,7 @@ wrong where a checkpoint is of the last batch of an epoch, of a batch that is fo
 validation, of a fit that was stopped in mid-epoch, or of the end of an epoch with ``max_steps``:
 epochs are counted twice or cut short, validations and what follows an epoch are left out. Here the
 counters are set to those of a place between two batches, or between two epochs, from which
-Lightning goes on rightly; what was still to do is told in a :class:`Rest`.
+Lightning goes on rightly; what was still to do is told in a ``Rest``.
 """
 
 from __future__ import annotations

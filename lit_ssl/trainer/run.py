@@ -1,6 +1,6 @@
 """A run: where it leaves its files, and what kind of run it is.
 
-All writers ask :func:`run_folder`. A run writes into the folder that a logger keeps for it alone
+All writers ask ``run_folder``. A run writes into the folder that a logger keeps for it alone
 (TensorBoard, CSV), else into ``default_root_dir``; what has an ``output`` of its own, there. Where
 one of the names is taken by a file that this run did not make, or where the logger is of another
 kind and nobody chose a root, it takes a new folder ``lit_ssl_runs/version_N`` below that place: no

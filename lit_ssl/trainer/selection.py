@@ -91,7 +91,7 @@ def check_tested(trainer: pl.Trainer, chosen_on: Sequence[Any], what: str) -> No
 
     Args:
         trainer: The running trainer, which tests.
-        chosen_on: The data sets of the choice (:func:`data_sets`).
+        chosen_on: The data sets of the choice (``data_sets``).
         what: Was chosen.
 
     Raises:

@@ -104,7 +104,7 @@ def end_children(trainer: pl.Trainer) -> None:
 def end_workers() -> None:
     """Kill the workers of loaders, which nobody is going to ask for another batch.
 
-    They take a first SIGTERM for that of a scheduler (:func:`begin_worker` of the data modules), so
+    They take a first SIGTERM for that of a scheduler (``begin_worker`` of the data modules), so
     that torch, where a worker does not go by itself, would wait for some seconds for each loader.
     """
     if threading.current_thread() is threading.main_thread():

@@ -30,7 +30,7 @@ def tell_schedule(trainer: pl.Trainer) -> None:
 
     Args:
         trainer: The running trainer, whose end is validated
-            (:func:`lit_ssl.trainer.private.validate_the_end`).
+            (``lit_ssl.trainer.private.validate_the_end``).
 
     Raises:
         InputError: If ``EarlyStopping`` waits for a validation that never comes, or a monitor for

@@ -111,14 +111,15 @@ class CaptionRandAugment(ImageView):
 
 
 class KeepAspectRandAugment(CaptionRandAugment):
-    """:class:`KeepAspect`, then RandAugment: the views that ViLT is fine-tuned on.
+    """``KeepAspect``, then RandAugment: the views that ViLT is fine-tuned on.
 
     Args:
-        shorter: pixels of the shorter side; this and the next three as in :class:`KeepAspect`.
+        shorter: pixels of the shorter side; this and the next three as in
+            [`KeepAspect`][lit_ssl.transforms.KeepAspect].
         longer: most pixels of the longer side.
         multiple: both sides are a multiple of it.
         interpolation: of the resize.
-        num_ops: operations per image; see :class:`CaptionRandAugment`.
+        num_ops: operations per image; see ``CaptionRandAugment``.
         magnitude: their strength, in [0, 30].
     """
 
@@ -140,10 +141,11 @@ class CenterCropRandAugment(CaptionRandAugment):
     All views have one size, as networks need them that read no padding.
 
     Args:
-        size: pixels per side of the view; this and the next two as in :class:`EvalTransform`.
+        size: pixels per side of the view; this and the next two as in
+            [`EvalTransform`][lit_ssl.transforms.EvalTransform].
         resize: pixels of the shorter side before the crop.
         interpolation: of the resize.
-        num_ops: operations per image; see :class:`CaptionRandAugment`.
+        num_ops: operations per image; see ``CaptionRandAugment``.
         magnitude: their strength, in [0, 30].
     """
 

@@ -161,7 +161,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Inverse of :func:`normalize`.
+    """Inverse of [`normalize`][lit_ssl.transforms.normalize].
 
     Args:
         images: ``[..., C, H, W]`` float, normalised.

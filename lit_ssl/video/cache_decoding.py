@@ -98,7 +98,7 @@ def _cached(job: Job, shard: Shard, settings: CacheSettings, reader: VideoReader
 
 
 def _main() -> None:
-    """Decode what standard input lists; see :mod:`lit_ssl.video.cache_processes`."""
+    """Decode what standard input lists; see ``lit_ssl.video.cache_processes``."""
     answers, sys.stdout = sys.stdout, sys.stderr
     start = json.loads(sys.stdin.readline())
     settings = CacheSettings(**start["settings"])

@@ -195,7 +195,7 @@ def parse_settings(content: bytes, path: str) -> CacheSettings:
 
 
 class CacheIndex(NamedTuple):
-    """Columns of all videos of a cache, as in :class:`CacheEntry`; N of them."""
+    """Columns of all videos of a cache, as in ``CacheEntry``; N of them."""
 
     name: tuple[str, ...]
     source: np.ndarray

@@ -92,7 +92,7 @@ class CacheReport(NamedTuple):
 def cache_settings(
     shorter: int, format: str = "raw", quality: int | None = None, reader: Reader = "auto"
 ) -> CacheSettings:
-    """Check what a cache is to hold; the arguments are those of :func:`write_video_cache`."""
+    """Check what a cache is to hold; the arguments are those of ``write_video_cache``."""
     if format == "raw" and quality is not None:
         raise InputError(f"quality {quality} is for format jpeg: leave it out")
     if format == "jpeg" and quality is None:
@@ -101,7 +101,7 @@ def cache_settings(
 
 
 def check_workers(num_workers: int | None) -> None:
-    """Raise :class:`InputError` for a number of processes below 1; None is good."""
+    """Raise ``InputError`` for a number of processes below 1; None is good."""
     if num_workers is not None and num_workers < 1:
         raise InputError(f"num_workers must be at least 1, not {num_workers}")
 
@@ -151,7 +151,7 @@ def write_video_cache(
     num_workers: int | None = None,
     progress: Callable[[CacheProgress], None] | None = None,
 ) -> CacheReport:
-    """Decode videos into a folder, from where :class:`~lit_ssl.video.VideoCache` reads clips.
+    """Decode videos into a folder, from where [`VideoCache`][lit_ssl.video.VideoCache] reads clips.
 
     Called again after it was stopped, it goes on: finished videos are kept, unless the size, frames
     or rate of their file have changed. Videos that cannot be decoded are listed in

@@ -1,6 +1,6 @@
 """The videos of a data set in numbers, found out once and kept in a file.
 
-Clips are computed from these numbers (:mod:`lit_ssl.video.clips`), so other clips need no other
+Clips are computed from these numbers (``lit_ssl.video.clips``), so other clips need no other
 index.
 """
 

@@ -36,7 +36,7 @@ def random_clip(frames: int, length: int, stride: int, seed: int) -> np.ndarray:
         frames: Frames of the video.
         length: Frames of the clip, >= 1.
         stride: Take every so many-th frame, >= 1.
-        seed: Of this draw, as :func:`lit_ssl.seeding.sample_seeds` gives them.
+        seed: Of this draw, as ``lit_ssl.seeding.sample_seeds`` gives them.
 
     Returns:
         Frame numbers, int64 ``[length]``.

@@ -35,7 +35,7 @@ __all__ = [
 
 
 def need_pyav() -> None:
-    """Raise :class:`InputImportError` where PyAV is not installed."""
+    """Raise ``InputImportError`` where PyAV is not installed."""
     try:
         import av  # noqa: F401
     except ImportError as error:
@@ -145,7 +145,7 @@ def frame_table(
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Decode all frames of :func:`frame_table` from a file that was just opened."""
+    """Decode all frames of ``frame_table`` from a file that was just opened."""
     started = False
     for packet in container.demux(stream):
         if packet.is_corrupt:

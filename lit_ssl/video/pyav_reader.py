@@ -41,7 +41,7 @@ class PyAVReader:
         need_pyav()
 
     def read(self, path: str | Path, frames: np.ndarray, shorter: int | None = None) -> np.ndarray:
-        """Return frames of a video, upright; see :class:`lit_ssl.video.readers.VideoReader`.
+        """Return frames of a video, upright; see [`VideoReader`][lit_ssl.video.VideoReader].
 
         Resizing is libswscale's, bilinear over the area of a pixel.
         """

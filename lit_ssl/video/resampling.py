@@ -45,7 +45,8 @@ def upsample_condition(
 ) -> Tensor:
     """Repeat each frame r_t times, and each pixel r_s x r_s times.
 
-    :func:`downsample_video` with the same factors gives the condition back.
+    [`downsample_video`][lit_ssl.video.downsample_video] with the same factors gives the condition
+    back.
 
     Args:
         condition: ``[B, w, C, h, w']``.

@@ -22,8 +22,9 @@ class TorchcodecReader:
     """Reads frames with torchcodec, in its exact mode, with one decoder thread.
 
     Files that torchcodec cannot read to the end, or numbers otherwise (recordings that start within
-    a group of frames, ``.avi`` without times), are read by :class:`PyAVReader`, with a warning.
-    Unlike PyAV, torchcodec does not tell that data are damaged as long as its decoder goes on.
+    a group of frames, ``.avi`` without times), are read by
+    [`PyAVReader`][lit_ssl.video.PyAVReader], with a warning. Unlike PyAV, torchcodec does not tell
+    that data are damaged as long as its decoder goes on.
 
     Raises:
         InputImportError: torchcodec or FFmpeg's libraries are missing or do not fit torch; PyAV is
@@ -47,7 +48,7 @@ class TorchcodecReader:
         self._warned = False
 
     def read(self, path: str | Path, frames: np.ndarray, shorter: int | None = None) -> np.ndarray:
-        """Return frames of a video, upright; see :class:`lit_ssl.video.readers.VideoReader`.
+        """Return frames of a video, upright; see [`VideoReader`][lit_ssl.video.VideoReader].
 
         Resizing is done while decoding, bilinear.
         """

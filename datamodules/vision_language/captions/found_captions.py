@@ -38,7 +38,7 @@ _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def check_missing_images(value: str) -> None:
-    """Raise :class:`InputError` unless ``missing_images`` has a valid value."""
+    """Raise ``InputError`` unless ``missing_images`` has a valid value."""
     check_choice("missing_images", value, ("error", "skip"))
 
 

@@ -192,7 +192,7 @@ def render_scenes(
 
     Args:
         scenes: N scenes.
-        strokes: See :func:`resize_strokes`.
+        strokes: See ``resize_strokes``.
         keys: What the noise depends on, such as (seed, stream, split), besides
         indices: int64 ``[N]``: numbers of the scenes.
 

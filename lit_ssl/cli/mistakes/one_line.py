@@ -43,7 +43,7 @@ def debugging() -> bool:
 def one_line(error: BaseException) -> str | None:
     """The message for an error that happened before training, if it is a person's to repair.
 
-    These are: :class:`~lit_ssl.errors.InputError`, at any time; before training also errors of
+    These are: ``lit_ssl.errors.InputError``, at any time; before training also errors of
     values that Lightning, timm or torch's optimisers and loaders raise themselves, files that one
     of our modules could not open, and Lightning's ``MisconfigurationException``.
 

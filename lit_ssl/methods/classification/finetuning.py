@@ -29,23 +29,24 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 class FineTuning(ImageClassifier):
     """Trains a pre-trained backbone and a new classifier on labelled images.
 
-    An :class:`ImageClassifier` with what fine-tuning adds: a classifier that starts at zero, the
-    first layer of the projection head kept below it, learning rates that fall with the depth of a
-    layer, mixup and CutMix. The defaults are PAWS' recipe; the one of vision transformers is
-    ``optimizer: AdamW`` with ``layer_decay``, ``mixup``, ``cutmix``, ``random_erasing``,
-    ``label_smoothing`` and ``drop_path_rate`` among ``backbone_kwargs``.
+    An [`ImageClassifier`][lit_ssl.methods.ImageClassifier] with what fine-tuning adds: a classifier
+    that starts at zero, the first layer of the projection head kept below it, learning rates that
+    fall with the depth of a layer, mixup and CutMix. The defaults are PAWS' recipe; the one of
+    vision transformers is ``optimizer: AdamW`` with ``layer_decay``, ``mixup``, ``cutmix``,
+    ``random_erasing``, ``label_smoothing`` and ``drop_path_rate`` among ``backbone_kwargs``.
 
     Args:
-        backbone: as in :class:`ImageClassifier`.
-        backbone_kwargs: as in :class:`ImageClassifier`.
-        num_classes: as in :class:`ImageClassifier`.
-        pretrained: as in :class:`ImageClassifier`.
+        backbone: as in [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
+        backbone_kwargs: as in [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
+        num_classes: as in [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
+        pretrained: as in [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
         layer_decay: factor in (0, 1] of the learning rate for each layer below the classifier; 1:
             the same for all.
         mixup: α of mixup; 0 switches it off.
         cutmix: α of CutMix; 0 switches it off. With both on, each batch gets one of them.
         random_erasing: probability that a rectangle of a training image becomes noise
-            (:class:`lit_ssl.transforms.RandomErasing`), before mixing; for normalised images.
+            ([`RandomErasing`][lit_ssl.transforms.RandomErasing]), before mixing; for normalised
+            images.
         head_std: standard deviation of the classifier's initial weights.
         proj_hidden_dim: width of the projection head's first layer (linear, BatchNorm, activation),
             to keep it between backbone and classifier, as PAWS does; None: the classifier takes the
@@ -55,7 +56,7 @@ class FineTuning(ImageClassifier):
         start_lr: learning rate of the first step, with a warm-up.
         warmup_epochs: length of the linear warm-up in epochs (fractions allowed).
         weight_decay: of all weights but biases, norms and what timm's model excludes.
-        kwargs: further arguments of :class:`ImageClassifier`.
+        kwargs: further arguments of [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
 
     Raises:
         ValueError: for values outside their ranges, or a ``layer_decay`` for a backbone that does

@@ -42,7 +42,7 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
         backbone_kwargs: arguments of a backbone given by name, e.g. ``img_size``, ``in_chans``, or
             ``pretrained: true`` for timm's own weights.
         weights: checkpoint of a run, official checkpoint, or any other file of
-            :func:`lit_ssl.checkpoints.origins.read_weights`; None: those that the backbone has.
+            ``lit_ssl.checkpoints.origins.read_weights``; None: those that the backbone has.
         online: take the trained backbone of MSN (or DINO) instead of its slow copy.
         prefix: of the backbone's names in the file, e.g. ``student_backbone``; None: by the origin,
             or the one prefix under which the file has the backbone's names.
@@ -89,7 +89,8 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
             images: ``[B, C, H, W]``.
 
         Returns:
-            ``[B, embed_dim]``; for other networks those of :meth:`forward`.
+            ``[B, embed_dim]``; for other networks those of
+            [`forward`][lit_ssl.methods.FrozenEncoder.forward].
         """
         _refuse_videos(images)
         if isinstance(self.backbone, ClassTokenViT):

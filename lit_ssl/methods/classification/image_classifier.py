@@ -38,7 +38,8 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     Batches are ``(images, labels)``; labels of −1 do not count. The learning rate rises linearly,
     then falls at milestones, or along a cosine where there are none. ``forward(images)`` gives the
-    backbone's features, :meth:`logits` the scores of the classes.
+    backbone's features, [`logits`][lit_ssl.methods.ImageClassifier.logits] the scores of the
+    classes.
 
     With ``freeze_backbone`` it is a linear probe: only the classifier is trained, and the backbone
     stays in eval mode, so that BatchNorm and dropout do not move its features.
@@ -63,9 +64,10 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         optimizer: replaces SGD, e.g. ``AdamW``; learning rate and weight decay stay those above.
         freeze_backbone: train the classifier only.
         pretrained: file with weights of the backbone: any of
-            :func:`lit_ssl.checkpoints.origins.read_weights`, such as a checkpoint of another run,
+            ``lit_ssl.checkpoints.origins.read_weights``, such as a checkpoint of another run,
             the output of ``lit-ssl export`` or an official checkpoint.
-        prefix: of the backbone's names in that file, as in :class:`lit_ssl.FrozenEncoder`.
+        prefix: of the backbone's names in that file, as in
+            [`FrozenEncoder`][lit_ssl.methods.FrozenEncoder].
 
     Raises:
         ValueError: for values outside their ranges, or a backbone whose width is not known.
@@ -155,7 +157,7 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return self
 
     def labelled(self, batch: Any, look: bool = False) -> tuple[Tensor, Tensor]:
-        """Inputs and labels ``[B]`` of a batch; ``look`` as in :func:`labelled_batch`."""
+        """Inputs and labels ``[B]`` of a batch; ``look`` as in ``labelled_batch``."""
         return labelled_batch(batch, self.num_classes, look)
 
     # training

@@ -59,11 +59,11 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
     the whole sweep is printed, and written to ``linear_sweep.json`` and ``.csv`` beside the run.
 
     Args:
-        backbone: as in :class:`lit_ssl.ImageClassifier`.
+        backbone: as in [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
         backbone_kwargs: arguments of a backbone given by name, e.g. ``in_chans``, ``img_size``.
         num_classes: number of classes, ≥ 2; ``lit-ssl`` takes it from the data module.
         weights: checkpoint of a run, official checkpoint, or any other file of
-            :func:`lit_ssl.checkpoints.origins.read_weights`; None: those that the backbone has.
+            ``lit_ssl.checkpoints.origins.read_weights``; None: those that the backbone has.
         online: take MSN's trained backbone out of that file, not its slow copy.
         features: kinds of features: ``pooled``, ``token-n`` (class tokens of the last n blocks,
             before the final norm), ``mean`` (of the patches), ``token-n+mean``. None: ``token-1``
@@ -71,7 +71,8 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         learning_rates: of SGD, > 0; they are not scaled with the batch.
         weight_decays: of the linear layers' weights, ≥ 0.
         momentum: of SGD (Nesterov), in (0, 1).
-        prefix: of the backbone's names in the file, as in :class:`lit_ssl.FrozenEncoder`.
+        prefix: of the backbone's names in the file, as in
+            [`FrozenEncoder`][lit_ssl.methods.FrozenEncoder].
 
     Raises:
         ValueError: for values outside their ranges, and where the best of several heads would be
@@ -137,7 +138,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return self.backbone
 
     def networks_to_compile(self) -> list[nn.Module]:
-        """What :meth:`forward` calls of the backbone, and the heads."""
+        """What ``forward`` calls of the backbone, and the heads."""
         return [*self.extract.networks(), *self.heads]
 
     def forward(self, images: Tensor) -> Tensor:

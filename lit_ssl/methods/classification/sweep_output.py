@@ -17,7 +17,7 @@ class SweepPoint(NamedTuple):
     """What tells one head of a sweep from the others.
 
     Attributes:
-        features: kind of features, see :class:`lit_ssl.models.ProbeFeatures`.
+        features: kind of features, see [`ProbeFeatures`][lit_ssl.models.ProbeFeatures].
         lr: learning rate at the start.
         weight_decay: of the linear layer's weight.
     """
@@ -62,7 +62,7 @@ def write_sweep(folder: Path, rows: Sequence[dict[str, Any]], summary: dict[str,
 
     Args:
         folder: Where; made if it is not there.
-        rows: As in :func:`sweep_table`.
+        rows: As in ``sweep_table``.
         summary: What else the JSON file says.
     """
     write_json(folder / "linear_sweep.json", {**summary, "heads": rows})

@@ -34,10 +34,11 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
 
     At the end of a fit it labels all training rows and writes ``predicted_groups.csv`` and
     ``predictor_report.json`` into the run's folder; a data module takes the former as
-    ``group_labels``. :class:`lit_ssl.methods.BARACK` does this and the robust training in one fit.
+    ``group_labels``. [`BARACK`][lit_ssl.methods.BARACK] does this and the robust training in one
+    fit.
 
     Args:
-        backbone: as in :class:`lit_ssl.methods.GroupRobustClassifier`.
+        backbone: as in [`GroupRobustClassifier`][lit_ssl.methods.GroupRobustClassifier].
         backbone_kwargs: arguments of a backbone given by name.
         num_classes: number of classes C, >= 2; ``lit-ssl`` takes it from the data module.
         num_attributes: number of attribute values A; None takes the data module's.

@@ -26,8 +26,9 @@ class BARACK(TwoStageClassifier):
     ``predictor_epochs``; then it labels all training rows whose attribute is unknown, writes
     ``predicted_groups.csv`` and ``predictor_report.json`` into the run's folder, and step 2 trains
     the classifier on all rows with group DRO. Each step can also run alone:
-    :class:`lit_ssl.methods.AttributePredictor`, and
-    :class:`lit_ssl.methods.GroupRobustClassifier` on a data module with ``group_labels``.
+    [`AttributePredictor`][lit_ssl.methods.AttributePredictor], and
+    [`GroupRobustClassifier`][lit_ssl.methods.GroupRobustClassifier] on a data module with
+    ``group_labels``.
 
     Args:
         predictor_epochs: epochs of step 1, >= 1, of as many rows as the training set has; they
@@ -40,7 +41,7 @@ class BARACK(TwoStageClassifier):
         held_out: share of the labelled rows of each group that selects the epoch of the predictor,
             in [0, 1); all are used for fitting, and the last epoch is kept, where this would leave
             fewer than 5 rows for a group.
-        kwargs: arguments of :class:`GroupRobustClassifier`.
+        kwargs: arguments of [`GroupRobustClassifier`][lit_ssl.methods.GroupRobustClassifier].
 
     Raises:
         InputError: when training starts, if an attribute has no labelled row.

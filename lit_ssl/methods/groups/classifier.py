@@ -37,7 +37,7 @@ class GroupRobustClassifier(GroupEvaluation):
 
     Batches are ``(inputs, labels, groups)`` with groups ``y * A + a`` of a class y and an attribute
     a; −1 where the attribute is unknown; or shares of each row in each group. ``forward(inputs)``
-    gives the backbone's features, :meth:`logits` the scores of the classes. The known baselines are
+    gives the backbone's features, ``logits`` the scores of the classes. The known baselines are
     combinations of three options:
 
     =================== ========= ========= =============
@@ -56,13 +56,14 @@ class GroupRobustClassifier(GroupEvaluation):
     ``train/q_G``.
 
     Args:
-        backbone: timm name of any model, a name of :data:`lit_ssl.models.OWN_BACKBONES`, or a
-            module with ``forward(inputs) -> [B, D]`` and D as ``embed_dim`` or ``num_features``,
-            such as :class:`lit_ssl.models.TextBackbone`.
+        backbone: timm name of any model, a name of [`OWN_BACKBONES`][lit_ssl.models.OWN_BACKBONES],
+            or a module with ``forward(inputs) -> [B, D]`` and D as ``embed_dim`` or
+            ``num_features``, such as [`TextBackbone`][lit_ssl.models.TextBackbone].
         backbone_kwargs: arguments of a backbone given by name, e.g. ``pretrained: true``.
         num_classes: number of classes C, >= 2; ``lit-ssl`` takes it from the data module.
         num_attributes: number of attribute values A; None takes the data module's.
-        objective: ``erm``, the mean loss, or ``group_dro``, :class:`lit_ssl.losses.GroupDROLoss`.
+        objective: ``erm``, the mean loss, or ``group_dro``,
+            [`GroupDROLoss`][lit_ssl.losses.GroupDROLoss].
         sampling: ``uniform``: shuffled rows. ``balanced``: rows are drawn so that all groups are
             equally frequent. ``subsample``: from a random subset with equally many rows of each
             group. None: balanced for group DRO, else uniform. An epoch always has as many rows as
@@ -152,7 +153,7 @@ class GroupRobustClassifier(GroupEvaluation):
         return self.num_classes * self.num_attributes
 
     def set_num_attributes(self, num_attributes: int) -> None:
-        """Make what depends on the number of attributes; :meth:`setup` does it where it is open."""
+        """Make what depends on the number of attributes; ``setup`` does it where it is open."""
         self.num_attributes = num_attributes
         self.hparams["num_attributes"] = num_attributes
         if self.objective == "group_dro":

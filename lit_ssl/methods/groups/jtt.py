@@ -26,8 +26,8 @@ class JTT(TwoStageClassifier):
         upweight: λ > 0.
         first_lr: learning rate of the first network; None: the classifier's.
         first_weight_decay: its weight decay; None: the classifier's.
-        kwargs: arguments of :class:`lit_ssl.methods.GroupRobustClassifier` but ``objective``,
-            ``sampling`` and ``labelled_only``, which JTT sets itself.
+        kwargs: arguments of [`GroupRobustClassifier`][lit_ssl.methods.GroupRobustClassifier] but
+            ``objective``, ``sampling`` and ``labelled_only``, which JTT sets itself.
 
     Raises:
         ValueError: for values outside their ranges.

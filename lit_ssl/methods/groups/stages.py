@@ -34,7 +34,7 @@ class FirstStage(nn.Module, ABC):
         outputs: number K of scores.
 
     Attributes:
-        scores: float32 ``[N, K]``, of the training rows, once :meth:`finish` has found them.
+        scores: float32 ``[N, K]``, of the training rows, once ``finish`` has found them.
     """
 
     scores: Tensor | None
@@ -63,7 +63,7 @@ class FirstStage(nn.Module, ABC):
         """Loss of a training batch ``(inputs, labels, groups)``."""
 
     def look(self, trainer: Any, data: Any, epoch: int) -> None:
-        """Let :meth:`select` look at the network once after each epoch.
+        """Let ``select`` look at the network once after each epoch.
 
         It happens before the next epoch, not at the end of an epoch: checkpoints are written before
         that is over.
@@ -105,7 +105,7 @@ class FirstStage(nn.Module, ABC):
         return {"scores": self.scores, "looked_at": self.looked_at}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` returned."""
+        """Continue from what ``state`` returned."""
         self.scores, self.looked_at = state["scores"], state["looked_at"]
 
 
@@ -245,7 +245,7 @@ class AttributeStage(FirstStage):
         return {**super().state(), **{name: getattr(self, name) for name in names}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` returned."""
+        """Continue from what ``state`` returned."""
         super().load_state(state)
         for name in ("best", "best_recall", "best_epoch"):
             setattr(self, name, state[name])

@@ -28,7 +28,7 @@ class TwoStageClassifier(GroupRobustClassifier):
 
     Both networks share one optimiser: parameters without a gradient are skipped, so that each is
     trained exactly as it would be alone, and one checkpoint resumes either stage. A subclass calls
-    :meth:`set_first_stage` and says in :meth:`use_first_stage` what follows from the first stage.
+    ``set_first_stage`` and says in ``use_first_stage`` what follows from the first stage.
 
     While the first network trains, ``val/acc_worst`` is −1 and no accuracy is measured, so that no
     checkpoint of an untrained classifier is selected.

@@ -28,12 +28,12 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     Batches are ``(inputs, labels)``: images, points, a dictionary of token tensors, whatever the
     network's tokenizer reads. Labels of −1 do not count. ``forward(inputs)`` gives features
-    ``[B, embed_dim]``, :meth:`logits` the scores of the classes. A data module with several sets to
+    ``[B, embed_dim]``, ``logits`` the scores of the classes. A data module with several sets to
     evaluate on (``evaluation_sets``) gets an accuracy for each, with the answer chosen among the
     classes that the set has.
 
     Args:
-        net: a :class:`lit_ssl.models.NeuralAttentiveCircuit`.
+        net: a [`NeuralAttentiveCircuit`][lit_ssl.models.NeuralAttentiveCircuit].
         num_classes: number of classes, ≥ 2.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         mixup: α of mixup; 0 switches it off. For images.

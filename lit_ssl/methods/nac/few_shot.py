@@ -44,8 +44,8 @@ class NACFewShot(CircuitClassifier):
     does. The learning rate is constant.
 
     Args:
-        net: a :class:`lit_ssl.models.NeuralAttentiveCircuit`, a Perceiver IO too; None: as the
-            checkpoint says that it is built.
+        net: a [`NeuralAttentiveCircuit`][lit_ssl.models.NeuralAttentiveCircuit], a Perceiver IO
+            too; None: as the checkpoint says that it is built.
         num_classes: number of new classes, ≥ 2; ``lit-ssl`` takes it from the data module.
         pretrained: checkpoint of a run of NAC; with a ``net``, a state dict will do; None: the
             ``net`` has its weights.

@@ -48,7 +48,7 @@ class NAC(CircuitClassifier):
         loss = cross-entropy + w_r · repulsion(signatures) + w_p · distance(P[π][:, π], W)
 
     Batches are ``(inputs, labels)`` of any kind that the network's tokenizer reads; labels of −1 do
-    not count. ``forward(inputs)`` gives features, :meth:`logits` scores. A Perceiver IO, which has
+    not count. ``forward(inputs)`` gives features, ``logits`` scores. A Perceiver IO, which has
     no wiring, trains by the cross-entropy alone.
 
     At the start of a run the signatures are fitted to the network's ``graph_prior``, unless weights
@@ -56,7 +56,8 @@ class NAC(CircuitClassifier):
     density, mean link probability and degree entropy of the graph and the bandwidth of each depth.
 
     Args:
-        net: a :class:`lit_ssl.models.NeuralAttentiveCircuit`; without a classifier it gets one.
+        net: a [`NeuralAttentiveCircuit`][lit_ssl.models.NeuralAttentiveCircuit]; without a
+            classifier it gets one.
         num_classes: number of classes, ≥ 2; ``lit-ssl`` takes it from the data module.
         lr: peak learning rate. The paper's rates are for a batch of 512: multiply ``lr`` and
             ``final_lr`` by (batch per device x devices) / 512.
@@ -69,14 +70,14 @@ class NAC(CircuitClassifier):
         mixup: α of mixup; 0 switches it off. For images.
         cutmix: α of CutMix; 0 switches it off. With both on, each batch gets one of them.
         random_erasing: probability that a rectangle of a training image becomes noise
-            (:class:`lit_ssl.transforms.RandomErasing`), before mixing.
+            ([`RandomErasing`][lit_ssl.transforms.RandomErasing]), before mixing.
         optimizer: replaces AdamW; learning rate and weight decay stay those above.
         repulsion_weight: w_r ≥ 0, of signatures pushing each other away
-            (:class:`lit_ssl.losses.nac.SignatureRepulsion`); or start and stop of a weight that
-            changes (:class:`lit_ssl.optim.LossWeight`).
+            ([`SignatureRepulsion`][lit_ssl.losses.SignatureRepulsion]); or start and stop of a
+            weight that changes ([`LossWeight`][lit_ssl.optim.LossWeight]).
         repulsion_hinge: distance from which on signatures are left alone, in (0, 2].
         prior_weight: w_p, likewise, of link probabilities like those of a graph family
-            (:class:`lit_ssl.losses.nac.LinkProbabilityMatching`).
+            ([`LinkProbabilityMatching`][lit_ssl.losses.LinkProbabilityMatching]).
         prior: graph family that gives the target W; None: the network's ``graph_prior``, and
             without that there is no such loss.
         prior_divergence: ``mse`` or ``kl``.
@@ -84,17 +85,17 @@ class NAC(CircuitClassifier):
         prior_noise: of the assignment of modules to the target's nodes, ≥ 0.
         prior_refresh: steps between assignments, ≥ 1.
         mixture_weight: likewise, of distances between signatures spread as at the start
-            (:class:`lit_ssl.losses.nac.DistanceMixture`).
+            ([`DistanceMixture`][lit_ssl.losses.DistanceMixture]).
         mixture_components: Gaussians of that mixture, ≥ 1.
         module_dropout: what a step keeps: ``none``: all modules; ``random``: without a random share
             of them; ``nested``: all, or the first n, drawn anew; ``sandwich``: both in each step;
             ``distilled``: both, and the first n learn from the answers of all. After the last three
-            a circuit can be cut; see :class:`lit_ssl.methods.nac.module_dropout.ModuleDropout`.
+            a circuit can be cut; see ``lit_ssl.methods.nac.module_dropout.ModuleDropout``.
         full_share: share of the steps in which ``nested`` keeps all modules, in [0, 1].
         buckets: n is one of N, N/2, N/4, … instead of any number, for ``torch.compile``.
         drop_rate: share of the modules that ``random`` leaves out, in [0, 1).
         start_temperature: τ of the kernels at the start, which then moves to their own; None: as
-            it is. See :class:`lit_ssl.methods.nac.annealing.KernelAnnealing`.
+            it is. See ``lit_ssl.methods.nac.annealing.KernelAnnealing``.
         start_bandwidth: ε at the start, likewise, for kernels whose bandwidth is not learned.
         start_truncation: distance at the start beyond which there is no link, likewise, for kernels
             that have a truncation.

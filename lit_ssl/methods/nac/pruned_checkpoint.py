@@ -65,7 +65,7 @@ def prune_checkpoint(
         out: file to write; one that exists is not written over.
         keep: positions of the mediators, or how many of the best, ≥ 1.
         outputs: positions of the output modules to keep; None: all.
-        method: of :func:`lit_ssl.models.nac.ranking.rank_modules`, where ``keep`` is a number, but
+        method: of [`rank_modules`][lit_ssl.models.rank_modules], where ``keep`` is a number, but
             for those that need data; None: ``nested`` after a training with prefixes of the
             modules, else ``eigenvector``.
 

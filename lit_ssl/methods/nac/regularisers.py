@@ -23,13 +23,13 @@ class WiringLosses(nn.Module):
     Args:
         net: the network; it is not kept.
         repulsion: whether there is a repulsion.
-        repulsion_hinge: see :class:`lit_ssl.losses.nac.SignatureRepulsion`.
+        repulsion_hinge: see [`SignatureRepulsion`][lit_ssl.losses.SignatureRepulsion].
         prior: family of the target probabilities of the mediators; None: no matching.
-        prior_divergence: see :class:`lit_ssl.losses.nac.LinkProbabilityMatching`.
+        prior_divergence: see [`LinkProbabilityMatching`][lit_ssl.losses.LinkProbabilityMatching].
         prior_floor: see there.
         prior_noise: see there.
         prior_refresh: see there.
-        mixture_components: see :class:`lit_ssl.losses.nac.DistanceMixture`; 0: no mixture.
+        mixture_components: see [`DistanceMixture`][lit_ssl.losses.DistanceMixture]; 0: no mixture.
 
     Raises:
         InputError: for values outside their ranges, or a prior for a network without a graph.

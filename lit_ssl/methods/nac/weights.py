@@ -23,7 +23,7 @@ def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
     """Load the weights of another circuit into this one, all but the classifier.
 
     Args:
-        net: a :class:`lit_ssl.models.NeuralAttentiveCircuit`.
+        net: a [`NeuralAttentiveCircuit`][lit_ssl.models.NeuralAttentiveCircuit].
         path: checkpoint of a run with a circuit as ``net``, or the state dict of a circuit.
 
     Returns:
@@ -51,7 +51,7 @@ def build_circuit(
 ) -> tuple[NeuralAttentiveCircuit, Any]:
     """The circuit of a checkpoint, as its configuration says and with its weights.
 
-    The file chooses no code: see :class:`lit_ssl.checkpoints.classes.Names`.
+    The file chooses no code: see ``lit_ssl.checkpoints.classes.Names``.
 
     Args:
         path: checkpoint of a run of the command line, with a circuit as ``net``.

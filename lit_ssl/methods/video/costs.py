@@ -34,7 +34,8 @@ def level_cost(options: Mapping[str, Any], device: str = "meta") -> LevelCost:
     """Count a level.
 
     Args:
-        options: Arguments of :class:`lit_ssl.methods.CascadedVideoGAN`; ``previous`` is not read.
+        options: Arguments of [`CascadedVideoGAN`][lit_ssl.methods.CascadedVideoGAN]; ``previous``
+            is not read.
         device: ``meta``, where nothing is computed, or a real one.
 
     Raises:

@@ -23,7 +23,7 @@ def new_judges(spec: LevelSpec, frames: int, options: Mapping[str, Any]) -> nn.M
     Args:
         spec: the level.
         frames: of the videos that a training step judges.
-        options: arguments of :class:`lit_ssl.methods.CascadedVideoGAN`.
+        options: arguments of [`CascadedVideoGAN`][lit_ssl.methods.CascadedVideoGAN].
 
     Returns:
         ``frames``, ``clip`` and, of an upper level unless it is switched off, ``matching``.

@@ -45,7 +45,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Raise unless the numbers of a training lie in their ranges.
 
     Args:
-        options: arguments of :class:`lit_ssl.methods.CascadedVideoGAN`.
+        options: arguments of [`CascadedVideoGAN`][lit_ssl.methods.CascadedVideoGAN].
 
     Raises:
         InputError: which does not.

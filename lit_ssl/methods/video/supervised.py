@@ -23,10 +23,10 @@ class SupervisedVideo(ImageClassifier):
     features are averaged too: accuracies and predictions are those of videos.
 
     Batches are ``(videos, labels)``; everything else, from the schedule to ``pretrained`` and
-    ``freeze_backbone``, is that of :class:`ImageClassifier`. ``forward(videos)`` gives the
-    features, :meth:`logits` the scores of the classes.
+    ``freeze_backbone``, is that of [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
+    ``forward(videos)`` gives the features, ``logits`` the scores of the classes.
 
-    Arguments and errors are those of :class:`ImageClassifier`.
+    Arguments and errors are those of [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
 
     Source: the mean over frames and clips as in TSN, arXiv 1608.00859, section 3.1, where it is one
     of scores; those of a linear layer are the same.
@@ -42,7 +42,7 @@ class SupervisedVideo(ImageClassifier):
         return frames.unflatten(0, videos.shape[:2]).mean(dim=1)
 
     def labelled(self, batch: Any, look: bool = False) -> tuple[Tensor, Tensor]:
-        """Videos ``[B, T, C, H, W]`` and labels ``[B]``; ``look`` as in :func:`check_labels`."""
+        """Videos ``[B, T, C, H, W]`` and labels ``[B]``; ``look`` as in ``check_labels``."""
         return labelled_clips(batch, self.num_classes, look)
 
     def evaluated(self, batch: Any) -> tuple[Tensor, Tensor]:

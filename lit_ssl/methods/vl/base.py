@@ -52,8 +52,9 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
     weights are loaded.
 
     Args:
-        backbone: :class:`lit_ssl.models.ViltBackbone`, :class:`lit_ssl.models.CoAttentionBackbone`,
-            or a network with their attributes.
+        backbone: [`ViltBackbone`][lit_ssl.models.ViltBackbone],
+            [`CoAttentionBackbone`][lit_ssl.models.CoAttentionBackbone], or a network with their
+            attributes.
         pretrained: file or folder with weights to start from: a checkpoint of another run, of
             ViLT, or a ViLT of transformers, with the heads that it has.
         lr: peak learning rate.

@@ -43,10 +43,10 @@ class VLClassifier(VLModule, ABC):
     and what is measured.
 
     Args:
-        backbone: see :class:`VLModule`.
+        backbone: see ``VLModule``.
         num_classes: number of answers, ≥ 2.
         in_dim: width of what the head reads.
-        kwargs: arguments of :class:`VLModule`.
+        kwargs: arguments of ``VLModule``.
 
     Raises:
         InputError: for values outside their ranges.

@@ -27,8 +27,8 @@ class VisualEntailmentClassifier(VLClassifier):
     ``lr_mult_cross_modal: 5``, 5 epochs of batches of 64, and tests the epoch that is best on dev.
 
     Args:
-        backbone: see :class:`lit_ssl.methods.vl.base.VLModule`.
-        kwargs: arguments of :class:`lit_ssl.methods.vl.base.VLModule`.
+        backbone: see ``lit_ssl.methods.vl.base.VLModule``.
+        kwargs: arguments of ``lit_ssl.methods.vl.base.VLModule``.
 
     Raises:
         InputError: for values outside their ranges.

@@ -46,8 +46,8 @@ class NLVR2Classifier(VLClassifier):
     best on dev.
 
     Args:
-        backbone: see :class:`lit_ssl.methods.vl.base.VLModule`; with ``num_modalities`` 3.
-        kwargs: arguments of :class:`lit_ssl.methods.vl.base.VLModule`.
+        backbone: see ``lit_ssl.methods.vl.base.VLModule``; with ``num_modalities`` 3.
+        kwargs: arguments of ``lit_ssl.methods.vl.base.VLModule``.
 
     Raises:
         InputError: for values outside their ranges, or a backbone without a second image.

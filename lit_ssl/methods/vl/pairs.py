@@ -45,7 +45,7 @@ def with_others(
     Args:
         inputs: with ``images`` and ``other_images`` ``[B, C, H, W]``, maybe with ``pixel_mask`` and
             ``other_pixel_mask``.
-        matching: of :func:`lit_ssl.losses.draw_matching`, with B // 2 ones.
+        matching: of [`draw_matching`][lit_ssl.losses.draw_matching], with B // 2 ones.
 
     Returns:
         ``images`` ``[B + B − B // 2, C, H, W]`` and maybe ``pixel_mask``; and int64 ``[B]``: row of

@@ -88,11 +88,11 @@ class VLPretraining(VLModule):
     ``val/itm_acc``, ``val/itm_loss``.
 
     Args:
-        backbone: see :class:`VLModule`.
-        masker: which tokens are masked: a masker of :mod:`lit_ssl.text`, with its rate, or a
+        backbone: see ``VLModule``.
+        masker: which tokens are masked: a masker of ``lit_ssl.text``, with its rate, or a
             function of yours like them.
         rate_schedule: masking rate by the share of the run that is done, in place of the masker's:
-            :class:`lit_ssl.text.LinearRate`, …
+            [`LinearRate`][lit_ssl.text.LinearRate], …
         prediction_rate: share of the tokens that is predicted, at most the masking rate; None: all
             that are masked.
         mask_replace_prob: share of the masked tokens that becomes [MASK].
@@ -104,7 +104,7 @@ class VLPretraining(VLModule):
         tie_mlm_decoder: let the last layer of the MLM head share the word embeddings.
         global_mlm_mean: divide the MLM loss by the masked tokens of all processes.
         mask_id: id of [MASK]; None: what the data module says (``mask_id``).
-        kwargs: arguments of :class:`VLModule`.
+        kwargs: arguments of ``VLModule``.
 
     Raises:
         InputError: for values outside their ranges, or that do not go together.

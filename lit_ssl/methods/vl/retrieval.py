@@ -57,9 +57,9 @@ class ImageTextRetrieval(VLModule):
     retrieval head; so a pretrained network can be tested without any training.
 
     Args:
-        backbone: see :class:`VLModule`.
+        backbone: see ``VLModule``.
         chunk_size: most pairs to score at once in evaluation, ≥ 1.
-        kwargs: Arguments of :class:`VLModule`.
+        kwargs: Arguments of ``VLModule``.
 
     Raises:
         InputError: for values outside their ranges.

@@ -44,9 +44,9 @@ class VQAClassifier(VLClassifier):
     ``lr: 5.0e-6``, ``lr_mult_head: 50``, ``lr_mult_cross_modal: 5`` and batches of 512.
 
     Args:
-        backbone: see :class:`lit_ssl.methods.vl.base.VLModule`.
+        backbone: see ``lit_ssl.methods.vl.base.VLModule``.
         num_classes: number of answers, 3,129 in VQAv2; ``lit-ssl`` takes it from the data module.
-        kwargs: arguments of :class:`lit_ssl.methods.vl.base.VLModule`.
+        kwargs: arguments of ``lit_ssl.methods.vl.base.VLModule``.
 
     Raises:
         InputError: for values outside their ranges.

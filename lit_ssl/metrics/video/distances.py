@@ -131,7 +131,7 @@ class FrechetVideoDistance(VideoDistance):
     ========================  =====================================  ============================
 
     Features are added up in float64: float32, as in TATS' code, is off by 0.007 of 82 for 40 clips
-    of 96 features. Arguments as of :class:`VideoDistance`.
+    of 96 features. Arguments as of ``VideoDistance``.
 
     Source: arXiv 1812.01717; universome/stylegan-v at 3fecd69; songweige/TATS at 03bbce1.
 
@@ -165,7 +165,7 @@ class KernelVideoDistance(VideoDistance):
     """Kernel Video Distance (KVD): squared MMD, polynomial kernel of degree 3, unbiased.
 
     Around 0, also below it, for sets of one distribution, however few clips there are. Published
-    values are of the same networks as FVD's. Arguments as of :class:`VideoDistance`.
+    values are of the same networks as FVD's. Arguments as of ``VideoDistance``.
 
     Source: arXiv 1812.01717, section 3.2; songweige/TATS at 03bbce1.
     """

@@ -86,7 +86,7 @@ def for_c3d(video: Tensor, mean_clip: Tensor) -> Tensor:
 
     Args:
         video: uint8 ``[B, 3, 16, H, W]``.
-        mean_clip: float32 ``[3, 16, 112, 112]``, grey levels, as of :func:`read_mean_clip`.
+        mean_clip: float32 ``[3, 16, 112, 112]``, grey levels, as of ``read_mean_clip``.
 
     Returns:
         float32 ``[B, 3, 16, 112, 112]``.

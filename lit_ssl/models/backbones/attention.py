@@ -48,7 +48,7 @@ _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compil
 
 
 def is_written_out(inputs: Tensor, keys: int) -> bool:
-    """Whether :func:`attention` over so many keys is written out for these inputs."""
+    """Whether ``attention`` over so many keys is written out for these inputs."""
     # An exported graph is likely to run on another device.
     if inputs.device.type != "cpu" or _is_exporting():
         return False
@@ -65,7 +65,7 @@ def written_out_attention(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
-    """:func:`attention` as matrix products and a softmax, on any device and in any dtype."""
+    """``attention`` as matrix products and a softmax, on any device and in any dtype."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     batch = query.shape[:2]
     nothing = query.new_zeros(1, 1, 1)

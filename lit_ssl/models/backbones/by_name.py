@@ -33,8 +33,9 @@ def create_backbone(
     self-supervised reference codes have them; ``kwargs`` can say otherwise.
 
     Args:
-        backbone: a name of :data:`OWN_BACKBONES` or of timm; or a module with ``embed_dim`` or
-            ``num_features`` and ``forward(images) -> [B, D]``, which is returned as it is.
+        backbone: a name of [`OWN_BACKBONES`][lit_ssl.models.OWN_BACKBONES] or of timm; or a module
+            with ``embed_dim`` or ``num_features`` and ``forward(images) -> [B, D]``, which is
+            returned as it is.
         kwargs: arguments of the network, only with a name.
 
     Returns:

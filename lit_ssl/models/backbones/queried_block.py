@@ -18,7 +18,7 @@ __all__ = ["QueriedAttention", "QueriedBlock", "with_queried_blocks"]
 
 
 class QueriedAttention(Attention):
-    """timm's self-attention with ``queries``, through :func:`attention`."""
+    """timm's self-attention with ``queries``, through ``attention``."""
 
     def forward(
         self,
@@ -31,7 +31,7 @@ class QueriedAttention(Attention):
 
         Args:
             x: tokens.
-            attn_mask: see :func:`attention`.
+            attn_mask: see ``attention``.
             is_causal: hide later tokens; without ``queries`` only.
             queries: compute so many first tokens, which read all; None: all.
         """
@@ -92,14 +92,14 @@ class QueriedBlock(Block):
         is_causal: bool = False,
         queries: int | None = None,
     ) -> Tensor:
-        """``[B, N, D]`` → ``[B, queries, D]``; arguments as of :class:`QueriedAttention`."""
+        """``[B, N, D]`` → ``[B, queries, D]``; arguments as of ``QueriedAttention``."""
         read = self.attn(self.norm1(x), attn_mask, is_causal, queries)
         x = (x if queries is None else x[:, :queries]) + self.drop_path1(self.ls1(read))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 def with_queried_blocks(vit: VisionTransformer) -> VisionTransformer:
-    """Make timm's standard blocks of a network :class:`QueriedBlock`, in place.
+    """Make timm's standard blocks of a network ``QueriedBlock``, in place.
 
     They compute what they did, and keep their names, weights and hooks; other kinds of blocks stay.
     """

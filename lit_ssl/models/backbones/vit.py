@@ -74,7 +74,7 @@ class ClassTokenViT(nn.Module):
 
     Args:
         vit: a timm VisionTransformer with a class token; its standard blocks become
-            :class:`~lit_ssl.models.backbones.queried_block.QueriedBlock`, which compute the same.
+            ``lit_ssl.models.backbones.queried_block.QueriedBlock``, which compute the same.
         any_pooling: take the class token also of a network that pools otherwise; only features
             before the final norm are its own then.
 
@@ -106,7 +106,7 @@ class ClassTokenViT(nn.Module):
 
         Args:
             name: timm model name, e.g. ``vit_small_patch16_224``.
-            initialization: see :func:`init_reference` and :func:`init_sincos`; unused with
+            initialization: see ``init_reference`` and ``init_sincos``; unused with
                 ``pretrained=True``.
             **kwargs: passed to ``timm.create_model`` (``img_size``, ``patch_size``, ``in_chans``,
                 ``drop_path_rate``, ``depth`` …).
@@ -251,7 +251,7 @@ def checkpoint_activations(network: nn.Module) -> None:
     """Let a network keep only the inputs of its blocks for the gradient.
 
     Raises:
-        InputError: if it is no :class:`ClassTokenViT`.
+        InputError: if it is no [`ClassTokenViT`][lit_ssl.models.ClassTokenViT].
     """
     if not isinstance(network, ClassTokenViT):
         raise InputError(

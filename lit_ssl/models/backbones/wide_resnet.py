@@ -87,6 +87,6 @@ def wide_resnet28_2(in_chans: int = 3, bn_momentum_last: float = 0.99) -> WideRe
 
     Args:
         in_chans: channels of the images.
-        bn_momentum_last: see :class:`WideResNet`.
+        bn_momentum_last: see [`WideResNet`][lit_ssl.models.WideResNet].
     """
     return WideResNet(28, 2, in_chans, bn_momentum_last)

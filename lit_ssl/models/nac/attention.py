@@ -16,7 +16,7 @@ from lit_ssl.models.nac.modulated import LayerScale, ModulatedFFN, ModulatedLine
 __all__ = ["Backend", "KernelAttention", "Modules", "Propagator", "attend", "join", "split_heads"]
 
 Backend = Literal["sdpa", "math"]
-"""``sdpa``: torch's fused attention where it is faster (:mod:`lit_ssl.models.backbones.attention`);
+"""``sdpa``: torch's fused attention where it is faster (``lit_ssl.models.backbones.attention``);
 ``math``: written out, for all dtypes and devices."""
 
 _EPS = 1e-5
@@ -203,8 +203,8 @@ class Propagator(nn.Module):
     """Attention along the graph, then a feed-forward block, both with codes.
 
     Args:
-        attention: see :class:`KernelAttention`.
-        ffn: see :class:`lit_ssl.models.nac.modulated.ModulatedFFN`.
+        attention: see ``KernelAttention``.
+        ffn: see [`ModulatedFFN`][lit_ssl.models.ModulatedFFN].
     """
 
     def __init__(self, attention: KernelAttention, ffn: ModulatedFFN) -> None:

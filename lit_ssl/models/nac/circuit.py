@@ -67,8 +67,9 @@ class NeuralAttentiveCircuit(Wiring, Smaller):
 
     Args:
         tokenizer: inputs → ``Tokens`` (values ``[B, V, token_dim]`` and a mask), with an attribute
-            ``token_dim``; such as :class:`lit_ssl.models.ConvNeXtTokenizer`.
-        num_classes: K; 0: features only, until :meth:`reset_classifier`.
+            ``token_dim``; such as [`ConvNeXtTokenizer`][lit_ssl.models.ConvNeXtTokenizer].
+        num_classes: K; 0: features only, until
+            [`reset_classifier`][lit_ssl.models.NeuralAttentiveCircuit.reset_classifier].
         state_dim: channels D of a state.
         code_dim: channels C of a code; None: D.
         signature_dim: channels G of a signature.
@@ -92,7 +93,7 @@ class NeuralAttentiveCircuit(Wiring, Smaller):
             without sampling.
         graph: whether signatures decide who is linked; without, every module hears every module,
             and there are no signatures.
-        graph_prior: graph that the signatures start from, see :meth:`init_signatures`; None: random
+        graph_prior: graph that the signatures start from, see ``init_signatures``; None: random
             signatures.
         learn_signatures: whether signatures are trained; else the wiring stays what it starts from,
             but for the bandwidths.
@@ -116,7 +117,8 @@ class NeuralAttentiveCircuit(Wiring, Smaller):
         pooling: of ``pool``: ``softmax``, or ``gumbel``: with noise in training.
         pooling_temperature: of ``pool``.
         generator: gives changes of codes and signatures for each sample from the tokenizer's text;
-            such as :class:`lit_ssl.models.TextCircuitGenerator`; None: the same circuit for all.
+            such as [`TextCircuitGenerator`][lit_ssl.models.TextCircuitGenerator]; None: the same
+            circuit for all.
 
     Attributes:
         signatures: ``mediator`` ``[U, G]``, ``output``, and ``input`` where they have some.

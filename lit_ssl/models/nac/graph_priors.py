@@ -45,7 +45,7 @@ class GraphPrior:
         seed: of the graph and of the fit: the same seed, the same graph.
         arguments: of the family, where they are not the defaults.
         margin: by which distances keep away from the kernel's truncation, see
-            :func:`~lit_ssl.models.nac.signature_fit.fit_signatures`; in [0, 1).
+            [`fit_signatures`][lit_ssl.models.fit_signatures]; in [0, 1).
         steps: of the fit at most, ≥ 0.
         lr: of the fit, > 0.
 

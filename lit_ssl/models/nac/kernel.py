@@ -23,7 +23,7 @@ _SOFT_WIDTH, _SOFT_DEPTH = 0.1, 30.0  # distance over which a soft truncation fa
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """Options of a :class:`SignatureKernel`.
+    """Options of a [`SignatureKernel`][lit_ssl.models.SignatureKernel].
 
     Args:
         bandwidth: ε > 0, at the start.
@@ -34,7 +34,7 @@ class KernelOptions:
         soft_truncation: beyond ``truncation``, let log P fall by 30 over a distance of 0.1 in
             training, in place of an end at once.
         eval_truncation: a truncation that only pruned networks have; see
-            :meth:`lit_ssl.models.NeuralAttentiveCircuit.prune`.
+            [`prune`][lit_ssl.models.NeuralAttentiveCircuit.prune].
         temperature: τ > 0 of the relaxed Bernoulli samples.
         stochastic: whether training samples the graph; else it uses the probabilities.
         sample_per: draw a graph for each sample, or one for the whole batch, which takes B times
@@ -88,7 +88,7 @@ class SignatureKernel(nn.Module):
     P = 0 everywhere; where no graph is sampled, it hears the closest one.
 
     Args:
-        options: see :class:`KernelOptions`.
+        options: see [`KernelOptions`][lit_ssl.models.KernelOptions].
 
     Attributes:
         temperature: τ, may be changed between steps.

@@ -31,7 +31,8 @@ class ModulatedLinear(nn.Module):
         y_u = W (x_u ⊙ a_u) + b            [B, U, out]
 
     The factors do not depend on the batch, and are never expanded over it. What is the same for all
-    inputs may be computed once (:meth:`fold`); that ends with the next ``train()`` or loading.
+    inputs may be computed once ([`fold`][lit_ssl.models.ModulatedLinear.fold]); that ends with the
+    next ``train()`` or loading.
 
     Args:
         in_features: channels of the input.

@@ -15,13 +15,14 @@ __all__ = ["PerceiverIO"]
 class PerceiverIO(NeuralAttentiveCircuit):
     """Perceiver IO, the baseline of Neural Attentive Circuits.
 
-    A :class:`lit_ssl.models.NeuralAttentiveCircuit` whose modules (here: latents) all compute the
-    same and hear each other: no codes, no signatures. So module dropout, ranking by loss and
-    pruning work as well.
+    A [`NeuralAttentiveCircuit`][lit_ssl.models.NeuralAttentiveCircuit] whose modules (here:
+    latents) all compute the same and hear each other: no codes, no signatures. So module dropout,
+    ranking by loss and pruning work as well.
 
     Args:
-        tokenizer: inputs → ``Tokens``; such as :class:`lit_ssl.models.ConvNeXtTokenizer`.
-        num_classes: K; 0: features only, until :meth:`reset_classifier`.
+        tokenizer: inputs → ``Tokens``; such as
+            [`ConvNeXtTokenizer`][lit_ssl.models.ConvNeXtTokenizer].
+        num_classes: K; 0: features only, until ``reset_classifier``.
         state_dim: channels D of a latent.
         num_modules: number of latents.
         num_output_modules: number of output queries; 1 for the read-out ``slot``.

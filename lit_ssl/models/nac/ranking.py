@@ -165,7 +165,7 @@ _SCORES: dict[str, Callable[[Any, _Batches], Tensor]] = {
     "greedy": _greedy,
 }
 RANKINGS = (*_SCORES, "nested", "random")
-"""The methods of :func:`rank_modules`."""
+"""The methods of [`rank_modules`][lit_ssl.models.rank_modules]."""
 _BY_LOSS = ("taylor", "loo", "greedy")
 
 

@@ -34,7 +34,7 @@ class ReadIn(nn.Module):
         code_dim: channels C of a code.
         heads: number H of heads.
         head_dim: channels d of a head.
-        ffn: what follows; see :class:`lit_ssl.models.nac.modulated.ModulatedFFN`.
+        ffn: what follows; see [`ModulatedFFN`][lit_ssl.models.ModulatedFFN].
         share_key_value: plain keys and values, the same for all modules.
         residual: whether the state is added.
         qv_bias: whether q and v have a bias; of k it would have no effect.

@@ -75,7 +75,7 @@ def fit_signatures(
 ) -> tuple[Tensor, FitReport]:
     """Signatures of which exactly the linked ones are closer than the truncation of a kernel.
 
-    Adam on the mean of :func:`link_hinge` over pairs of different modules, from orthogonal
+    Adam on the mean of ``link_hinge`` over pairs of different modules, from orthogonal
     signatures, until every pair is on its side of the margin or the steps are used up. A complete
     graph has identical signatures, as published: then all link probabilities are 1.
 

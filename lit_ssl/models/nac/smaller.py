@@ -18,7 +18,7 @@ Circuit = TypeVar("Circuit", bound="Smaller")
 
 
 class Smaller(nn.Module):
-    """Part of a :class:`lit_ssl.models.NeuralAttentiveCircuit`: leaving modules out for good."""
+    """Part of a ``NeuralAttentiveCircuit``: leaving modules out for good."""
 
     read_in: ReadIn
     read_out: Propagator
@@ -49,7 +49,7 @@ class Smaller(nn.Module):
     def rank_modules(
         self, method: str, batches: Iterable[tuple[Any, Tensor]] | None = None
     ) -> Tensor:
-        """Order the mediators by importance; see :func:`lit_ssl.models.nac.ranking.rank_modules`.
+        """Order the mediators by importance; see [`rank_modules`][lit_ssl.models.rank_modules].
 
         Args:
             method: of ranking, such as ``eigenvector`` or ``taylor``.
@@ -65,7 +65,7 @@ class Smaller(nn.Module):
 
     @property
     def is_folded(self) -> bool:
-        """Whether :meth:`fold` is in effect."""
+        """Whether ``fold`` is in effect."""
         kernel = self.read_out.attention.kernel
         return self.read_in.query.folded is not None or (
             kernel is not None and kernel.folded is not None

@@ -15,7 +15,7 @@ __all__ = ["Wiring"]
 
 
 class Wiring(nn.Module):
-    """Part of a :class:`lit_ssl.models.NeuralAttentiveCircuit`: the graph of its modules."""
+    """Part of a ``NeuralAttentiveCircuit``: the graph of its modules."""
 
     depth: int
     wiring: str

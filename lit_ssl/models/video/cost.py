@@ -133,7 +133,7 @@ class StepMemory(NamedTuple):
 
         Args:
             memory: Bytes.
-            precision: As in :meth:`total`.
+            precision: As in ``total``.
         """
         return max(0, int((memory - self.weights) // self._of_a_sample(precision)))
 

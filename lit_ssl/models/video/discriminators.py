@@ -62,7 +62,7 @@ class FrameDiscriminator(nn.Module):
 
     Args:
         resolution: (height, width) of the videos, or the side of a square; see
-            :class:`lit_ssl.models.DVDGenerator`.
+            [`DVDGenerator`][lit_ssl.models.DVDGenerator].
         num_classes: of the labels.
         channels: ch, unit of the widths.
         num_frames: k, frames that are judged of each video.
@@ -211,7 +211,7 @@ class MatchingDiscriminator(nn.Module):
     """Judges whether a video goes with the video of the level below that it was made from.
 
     Both are brought to one size, the condition is repeated in time, and a
-    :class:`ClipDiscriminator` sees them as one video of six channels.
+    [`ClipDiscriminator`][lit_ssl.models.ClipDiscriminator] sees them as one video of six channels.
 
     Args:
         resolution: (height, width), or the side of a square, at which they are compared: of the
@@ -223,8 +223,8 @@ class MatchingDiscriminator(nn.Module):
         spatial_factor: r_s between the levels.
         matching_space: ``low``: the video is made smaller by box means; ``high``: pixels of the
             condition are repeated.
-        channel_multipliers: see :class:`ClipDiscriminator`.
-        score_reduction: see :class:`ClipDiscriminator`.
+        channel_multipliers: see [`ClipDiscriminator`][lit_ssl.models.ClipDiscriminator].
+        score_reduction: see [`ClipDiscriminator`][lit_ssl.models.ClipDiscriminator].
 
     Raises:
         ValueError: if a size or a value lies outside its range.

@@ -76,7 +76,7 @@ class DVDGenerator(nn.Module):
         embed_dim: size of embed(y).
         channels: ch, unit of the widths.
         channel_multipliers: widths from the smallest size to the largest, one more than there are
-            doublings; None: see :func:`generator_multipliers`.
+            doublings; None: see ``generator_multipliers``.
         candidate_act: of the ConvGRU, ``relu`` or ``tanh``.
 
     Attributes:

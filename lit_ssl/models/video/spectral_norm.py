@@ -87,8 +87,8 @@ def spectral_norm(module: M, power_iterations: int = 1, eps: float = 1e-12) -> M
 
     Args:
         module: convolution, linear layer, embedding: anything with a ``weight`` ``[out, …]``.
-        power_iterations: see :class:`SpectralNorm`.
-        eps: see :class:`SpectralNorm`.
+        power_iterations: see [`SpectralNorm`][lit_ssl.models.SpectralNorm].
+        eps: see [`SpectralNorm`][lit_ssl.models.SpectralNorm].
 
     Returns:
         The same module.

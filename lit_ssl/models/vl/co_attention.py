@@ -109,7 +109,7 @@ class CoAttention(nn.Module):
 class CoAttentionBackbone(nn.Module):
     """A network of images and one of texts, fused by co-attention.
 
-    Tokens of both are projected to one width, their modality is added, and :class:`CoAttention`
+    Tokens of both are projected to one width, their modality is added, and ``CoAttention``
     follows.
 
     Args:
@@ -122,7 +122,7 @@ class CoAttentionBackbone(nn.Module):
             configuration, such as ``{model_type: bert, vocab_size: 30522, …}``, for random weights.
         image_kwargs: arguments of the image encoder: ``pretrained: true`` fetches timm's weights,
             ``img_size: 288``, …
-        hidden_size, num_layers, num_heads, mlp_ratio, dropout: see :class:`CoAttention`.
+        hidden_size, num_layers, num_heads, mlp_ratio, dropout: see ``CoAttention``.
         num_modalities: rows of the table of modalities, ≥ 2: text, image, and for NLVR2 the second
             image.
 
@@ -223,7 +223,7 @@ class CoAttentionBackbone(nn.Module):
 
         Args:
             batch: ``input_ids`` and ``attention_mask`` ``[B, L]``, and the images: see
-                :func:`lit_ssl.models.vl.output.embedded_images`.
+                ``lit_ssl.models.vl.output.embedded_images``.
             image_type: modality of the images: 1, or 2 for the second image of a pair.
 
         Raises:

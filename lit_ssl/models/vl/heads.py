@@ -48,8 +48,8 @@ class MLMHead(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """``[…, D]`` → ``[…, V]``.
 
-        Give it masked positions only (:func:`lit_ssl.losses.gather_masked`): the vocabulary is what
-        costs.
+        Give it masked positions only ([`gather_masked`][lit_ssl.losses.gather_masked]): the
+        vocabulary is what costs.
         """
         return self.decoder(self.norm(self.act(self.dense(states))))
 

@@ -182,7 +182,7 @@ class ViltBackbone(nn.Module):
 
         Args:
             batch: ``input_ids`` and ``attention_mask`` ``[B, L]``, and the images: see
-                :func:`lit_ssl.models.vl.output.embedded_images`.
+                ``lit_ssl.models.vl.output.embedded_images``.
             image_type: modality of the images: 1, or 2 for the second image of a pair.
 
         Raises:

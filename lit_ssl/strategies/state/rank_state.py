@@ -250,7 +250,7 @@ def get_rng(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng(state: dict[str, Any], device: torch.device) -> None:
-    """Restore what :func:`get_rng` gave."""
+    """Restore what ``get_rng`` gave."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     key, position, has_gauss, cached = state["numpy"]

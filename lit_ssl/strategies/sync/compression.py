@@ -91,8 +91,8 @@ class CompressedSum:
     nothing is lost over several rounds. All processes end with the same sum, bit for bit.
 
     Args:
-        value: ``[n]``; becomes the sum in :meth:`finish`.
-        error: ``[n]``, float32: error feedback; holds the new error after :meth:`finish`.
+        value: ``[n]``; becomes the sum in ``finish``.
+        error: ``[n]``, float32: error feedback; holds the new error after ``finish``.
         codec: compression.
         group: processes to sum over; None: all.
     """

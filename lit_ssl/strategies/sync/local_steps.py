@@ -44,7 +44,8 @@ __all__ = ["LocalStepsStrategy"]
 class LocalStepsStrategy(QuietDDPStrategy):
     """What the strategies stand on: DDP that can be passed by, set-up, evaluation, unequal data.
 
-    The rule itself, ``begin_local_steps`` and ``end_round``, is that of :class:`LocalSGDStrategy`.
+    The rule itself, ``begin_local_steps`` and ``end_round``, is that of
+    [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy].
     """
 
     @shows_options

@@ -20,7 +20,7 @@ class SyncSchedule:
     Args:
         sync_every: H, ≥ 1.
         schedule: None: H is constant; a list of ``(step, H)``: H from that optimizer step on; or a
-            :class:`~lit_ssl.strategies.QuadraticSyncRule`.
+            ``lit_ssl.strategies.QuadraticSyncRule``.
         shortest: smallest H that makes sense, e.g. more than the delay.
 
     Raises:
@@ -166,6 +166,6 @@ class Round:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
+        """Restore what ``state_dict`` gave."""
         for name, value in state.items():
             setattr(self, name, value)

@@ -67,7 +67,7 @@ def splitter(tokenizer: Any = None) -> Callable[[str], list[str]]:
     """Return the function that splits texts into words, as a tokenizer does.
 
     Args:
-        tokenizer: A fast one of transformers; None: :func:`bert_words`.
+        tokenizer: A fast one of transformers; None: [`bert_words`][lit_ssl.text.bert_words].
 
     Raises:
         InputError: The tokenizer is none of these.
@@ -123,7 +123,7 @@ def token_columns(
     """Say of each token of a text what maskers ask for.
 
     Args:
-        words: Words of the text, as of :func:`encoded_words`.
+        words: Words of the text, as of [`encoded_words`][lit_ssl.text.encoded_words].
         word_ids: The word of each of L tokens; None or −1 for special tokens and padding.
         tagger: Function from words to a bool for each; makes ``candidates``.
         vocabulary: Collocations; makes ``unit_ids``.

@@ -40,11 +40,11 @@ class MaskingCollator:
 
     The random numbers are those of torch in this process: a DataLoader seeds them for each worker
     and epoch. Masks that are the same with any number of workers and after a resume are made in
-    the training step instead, with :func:`~lit_ssl.text.step_generator`.
+    the training step instead, with [`step_generator`][lit_ssl.text.step_generator].
 
     Args:
         tokenizer: Of transformers, with a mask and a padding token.
-        masker: Chooses the tokens, see :class:`~lit_ssl.text.Masker`.
+        masker: Chooses the tokens, see [`Masker`][lit_ssl.text.Masker].
         mask_replace_prob: Share of the chosen tokens that becomes [MASK].
         random_replace_prob: Share that becomes a random token.
         prediction_rate: Share of maskable tokens to predict, at most the masker's rate; None: all

@@ -77,9 +77,10 @@ def corrupt(
         random_replace_prob: Share that becomes a random token.
         generator: Source of the random numbers, on the device of the ids; None: torch's own.
         predicted: bool ``[B, L]``: part of the mask that is to be predicted, see
-            :func:`prediction_subset`; None: all of it.
+            [`prediction_subset`][lit_ssl.text.prediction_subset]; None: all of it.
         units: int64 ``[B, L]``: tokens of one unit share the draw between [MASK], random and
-            unchanged; random tokens differ within it. See :func:`replacement_units`.
+            unchanged; random tokens differ within it. See
+            [`replacement_units`][lit_ssl.text.replacement_units].
 
     Returns:
         The ids ``[B, L]``, and labels int64 ``[B, L]``, −100 where nothing is to be predicted.
@@ -163,7 +164,7 @@ def masked_runs(mask: Tensor) -> Tensor:
 def replacement_units(
     masker: object, mask: Tensor, word_ids: Tensor | None, unit_ids: Tensor | None = None
 ) -> Tensor:
-    """Return the units of a masker within which tokens share one draw in :func:`corrupt`.
+    """Return the units of a masker within which tokens share one draw in ``corrupt``.
 
     Spans, collocations, else words; a masker of your own may say it by a method
     ``replacement_units(mask, word_ids, unit_ids) -> int64 [B, L]``.

@@ -51,8 +51,8 @@ class Masker(Protocol):
 
     Two attributes are optional, for whoever prepares the batch: ``tagger``, a function from a
     text's words to a bool for each, which makes ``candidates``; and ``vocabulary``, a
-    :class:`~lit_ssl.text.PMIVocabulary`, which makes ``unit_ids``. So is a method
-    ``replacement_units``, see :func:`~lit_ssl.text.replacement_units`.
+    [`PMIVocabulary`][lit_ssl.text.PMIVocabulary], which makes ``unit_ids``. So is a method
+    ``replacement_units``, see [`replacement_units`][lit_ssl.text.replacement_units].
     """
 
     def __call__(
@@ -117,7 +117,7 @@ class UniformMasker:
             then masked more than the rate says.
 
     Source: a strategy that arXiv 2212.05195 compares (ours: ``budget``, ``min_masked``). With
-    one generator, mask and :func:`~lit_ssl.text.corrupt` draw the numbers of transformers'
+    one generator, mask and [`corrupt`][lit_ssl.text.corrupt] draw the numbers of transformers'
     collator for language modelling.
     """
 
@@ -137,7 +137,7 @@ class UniformMasker:
         unit_ids: Tensor | None = None,
         candidates: Tensor | None = None,
     ) -> Tensor:
-        """Choose tokens, see :class:`Masker`; words are not looked at."""
+        """Choose tokens, see [`Masker`][lit_ssl.text.Masker]; words are not looked at."""
         check_batch(input_ids, maskable)
         rate = self.rate if rate is None else rate
         if self.sampling == "bernoulli":
@@ -160,7 +160,7 @@ class WholeWordMasker:
     Args:
         rate: Share of tokens to mask, in [0, 1].
         sampling: "bernoulli": each word with this probability; "budget": words in random order up
-            to r · n tokens, see :func:`~lit_ssl.text.masking.unit_sampling.sample_units`.
+            to r · n tokens, see ``lit_ssl.text.masking.unit_sampling.sample_units``.
         min_masked: Mask words until a text has at least so many masked tokens.
 
     Source: a strategy that arXiv 2212.05195 compares; the rule of transformers 5 with the
@@ -183,7 +183,7 @@ class WholeWordMasker:
         unit_ids: Tensor | None = None,
         candidates: Tensor | None = None,
     ) -> Tensor:
-        """Choose whole words, see :class:`Masker`."""
+        """Choose whole words, see [`Masker`][lit_ssl.text.Masker]."""
         word_ids = needed_words(self, word_ids)
         check_batch(input_ids, maskable, word_ids=word_ids)
         rate = self.rate if rate is None else rate
@@ -232,7 +232,7 @@ class PMIMasker:
         unit_ids: Tensor | None = None,
         candidates: Tensor | None = None,
     ) -> Tensor:
-        """Choose whole units, see :class:`Masker`."""
+        """Choose whole units, see [`Masker`][lit_ssl.text.Masker]."""
         if unit_ids is None:
             raise InputError(
                 "PMIMasker needs unit_ids, the collocation of each token, in the batch: give the"
@@ -258,8 +258,8 @@ class NounVerbMasker:
     Args:
         rate: Share of all maskable tokens to mask, in [0, 1].
         tagger: Function from the words of a text to a bool for each, such as
-            :class:`~lit_ssl.text.SpacyTagger`; whoever prepares the batch makes ``candidates`` with
-            it. None: the batch brings its own.
+            [`SpacyTagger`][lit_ssl.text.SpacyTagger]; whoever prepares the batch makes
+            ``candidates`` with it. None: the batch brings its own.
         fallback: "rest": other words follow, so that the rate holds; "none": none do, and the share
             of nouns and verbs bounds it.
         sampling: "budget": words in random order up to r · n tokens; "bernoulli": up to the
@@ -297,7 +297,7 @@ class NounVerbMasker:
         unit_ids: Tensor | None = None,
         candidates: Tensor | None = None,
     ) -> Tensor:
-        """Choose whole words, candidates first, see :class:`Masker`."""
+        """Choose whole words, candidates first, see [`Masker`][lit_ssl.text.Masker]."""
         if candidates is None:
             raise InputError(
                 f"{type(self).__name__} needs candidates, a bool for each token, in the batch: give"
@@ -324,10 +324,10 @@ class ContentWordMasker(NounVerbMasker):
     Args:
         rate: Share of all maskable tokens to mask, in [0, 1].
         stop_words: Words in lower case that are no content words; None: our list of English
-            function words, :data:`~lit_ssl.text.masking.stop_words.STOP_WORDS`.
-        fallback: As in :class:`NounVerbMasker`.
-        sampling: As in :class:`NounVerbMasker`.
-        min_masked: As in :class:`NounVerbMasker`.
+            function words, ``lit_ssl.text.masking.stop_words.STOP_WORDS``.
+        fallback: As in [`NounVerbMasker`][lit_ssl.text.NounVerbMasker].
+        sampling: As in [`NounVerbMasker`][lit_ssl.text.NounVerbMasker].
+        min_masked: As in [`NounVerbMasker`][lit_ssl.text.NounVerbMasker].
 
     Source: "content words" of arXiv 2109.02040; the list is ours.
     """

@@ -72,7 +72,7 @@ class SpanMasker:
         unit_ids: Tensor | None = None,
         candidates: Tensor | None = None,
     ) -> Tensor:
-        """Choose spans, see :class:`~lit_ssl.text.Masker`."""
+        """Choose spans, see [`Masker`][lit_ssl.text.Masker]."""
         word_ids = needed_words(self, word_ids)
         check_batch(input_ids, maskable, word_ids=word_ids)
         rate = self.rate if rate is None else rate

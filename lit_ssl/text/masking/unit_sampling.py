@@ -151,7 +151,7 @@ def sample_units(
     the crossing makes the mean exact for longer units too, and a text's number is within one unit.
 
     Args:
-        units: int64 ``[B, L]``: the unit of each token, as in :func:`unit_heads`.
+        units: int64 ``[B, L]``: the unit of each token, as in ``unit_heads``.
         maskable: bool ``[B, L]``.
         rate: r, in [0, 1]; a number or ``[B]``.
         sampling: "bernoulli" or "budget".

@@ -13,7 +13,7 @@ from lit_ssl.transforms.views.spec import CropSpec
 
 
 def apply_filters(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
-    """Blur, solarize and equalize, what follows the colours; see :func:`apply_effects`."""
+    """Blur, solarize and equalize, what follows the colours; see ``apply_effects``."""
     if spec.blur > 0:
         blurred = params.blur_sigma.nonzero()[:, 0]
         sigma = params.blur_sigma[blurred].numpy()

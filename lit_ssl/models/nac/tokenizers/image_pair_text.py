@@ -31,7 +31,8 @@ class ImagePairTextTokenizer(nn.Module):
     128 + 64 + 64 channels.
 
     Args:
-        encoder: :class:`lit_ssl.models.FrozenCLIP` or :class:`lit_ssl.models.SmallPairEncoder`.
+        encoder: [`FrozenCLIP`][lit_ssl.models.FrozenCLIP] or
+            [`SmallPairEncoder`][lit_ssl.models.SmallPairEncoder].
         max_length: longest text in tokens; no longer than the encoder's.
         embed_dim: channels of the projections.
         position_dim: channels of the positions, drawn from N(0, 1).

@@ -159,7 +159,7 @@ def convnext_stages(
 
     Args:
         state_dim: four times the channels of the first stage; the others double them.
-        preset: see :class:`ConvNeXtTokenizer`.
+        preset: see [`ConvNeXtTokenizer`][lit_ssl.models.ConvNeXtTokenizer].
         num_stages: 1 to 3.
         in_channels: channels of the images.
         drop_path: of the last block; falls linearly to 0 at the first one.

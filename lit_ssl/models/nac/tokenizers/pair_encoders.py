@@ -87,9 +87,10 @@ class SmallPairEncoder(nn.Module):
         image_dim: channels of the image tokens, divisible by 2.
         text_dim: channels of the text tokens.
         max_length: longest text.
-        preset: blocks of the two stages; see :class:`lit_ssl.models.ConvNeXtTokenizer`.
+        preset: blocks of the two stages; see
+            [`ConvNeXtTokenizer`][lit_ssl.models.ConvNeXtTokenizer].
 
-    Attributes: See :class:`FrozenCLIP`.
+    Attributes: See [`FrozenCLIP`][lit_ssl.models.FrozenCLIP].
 
     Raises:
         ValueError: if a size is out of range.

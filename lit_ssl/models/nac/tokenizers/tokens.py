@@ -112,7 +112,7 @@ def same_noise(module: nn.Module) -> tuple[torch.Generator, torch.device]:
 
 
 def check_positive(who: str, **sizes: int) -> None:
-    """Raise :class:`InputError` unless all sizes are at least 1."""
+    """Raise ``InputError`` unless all sizes are at least 1."""
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"{who} needs {name} >= 1, got {size}")
