@@ -34,7 +34,7 @@ class FactorReport(pl.Callback):
     format) into the run's folder; loggers that take images (TensorBoard, Weights & Biases) show
     the plot.
 
-    The data module has ``annotations`` (:class:`~lit_ssl.imagenet_x.annotations
+    The data module has ``annotations`` (``lit_ssl.imagenet_x.annotations
     .FactorAnnotations`) and batches ``(images, labels, image_number)``, as
     ``ImageNetXDataModule``; the module's ``validation_step`` and ``test_step`` return a dictionary
     with ``logits`` ``[B, C]``, as ``PretrainedClassifier``. During ``fit`` it only logs.

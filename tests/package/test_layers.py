@@ -32,10 +32,13 @@ ON_GROUND = {
 # room → the rooms that it may import besides itself and the ground
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # plain: no Lightning
+    "drawing": (),
     "groups": (),
     "imagenet_x": (),
     "losses": (),
     "optim": (),
+    "pages": (),
+    "runs": (),
     "stores": (),
     "text": (),
     "transforms": (),
@@ -47,7 +50,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trainer": ("checkpoints", "contracts"),
     "checkpoints": ("models",),
     # siblings, never each other
-    "callbacks": ("contracts", "groups", "imagenet_x", "metrics", "models", "trainer", "video"),
+    "callbacks": ("contracts", "drawing", "groups", "imagenet_x", "metrics", "models", "pages",
+                  "runs", "trainer", "video"),
     "datamodules": ("checkpoints", "contracts", "groups", "imagenet_x", "stores", "text", "trainer",
                     "transforms", "video"),
     "methods": ("checkpoints", "contracts", "groups", "losses", "metrics", "models", "optim",
@@ -55,10 +59,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "strategies": ("trainer",),
     "cli_configs": (),
 }  # fmt: skip
-PLAIN = ("groups", "imagenet_x", "losses", "metrics", "models", "optim", "stores", "text",
-         "transforms", "video")  # fmt: skip
+PLAIN = ("drawing", "groups", "imagenet_x", "losses", "metrics", "models", "optim", "pages",
+         "runs", "stores", "text", "transforms", "video")  # fmt: skip
 HEAVY = ("transformers", "sklearn", "matplotlib", "mlxtend", "kornia", "av", "torchcodec",
-         "fsspec", "h5py", "networkx", "webdataset")  # fmt: skip
+         "fsspec", "h5py", "huggingface_hub", "networkx", "onnx", "onnxruntime", "shtab", "skimage",
+         "umap", "webdataset")  # fmt: skip
 # The only file that knows private names of Lightning and torch, so that a new release of theirs is
 # checked in one place.
 PRIVATE = "lit_ssl.trainer.private"

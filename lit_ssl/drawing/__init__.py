@@ -1,0 +1,1 @@
+"""Pictures from images, points and numbers: sheets, maps, overlays (Pillow and NumPy)."""
