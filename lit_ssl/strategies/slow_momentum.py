@@ -37,7 +37,7 @@ class SlowMomentumStrategy(LocalSGDStrategy):
             1 in both (block momentum, BMUF).
         shard_slow_state: divide u and x0 over the processes, for half as much traffic again.
         **kwargs: see [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy]; the paper has ``sync_every``
-        12.
+            12.
 
     Source: arXiv 1910.00643, Algorithm 1.
     """
