@@ -68,7 +68,12 @@ class BackgroundCheckpoints(pl.Callback):
         self.on_termination(trainer, pl_module)
 
     def on_termination(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what follows at once: the process is about to end."""
+        """Write what follows at once: the process is about to end.
+
+        Args:
+            trainer: the running trainer.
+            pl_module: not used.
+        """
         io = _io(trainer)
         io.in_background = False
         _link_at_once(trainer)

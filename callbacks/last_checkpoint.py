@@ -84,7 +84,12 @@ class LastCheckpoint(Checkpoint):
         self._keep(trainer, _keepers(trainer))
 
     def on_termination(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what is out of date, before SIGTERM ends the run."""
+        """Save what is out of date, before SIGTERM ends the run.
+
+        Args:
+            trainer: the running trainer.
+            pl_module: not used.
+        """
         self._keep(trainer, _keepers(trainer))
 
     def _keep(self, trainer: pl.Trainer, due: Sequence[ModelCheckpoint]) -> None:

@@ -50,6 +50,10 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
     It also prepares all kinds of accelerators that are not in use, which takes longer than all the
     rest of a small step's seeding.
+
+    Args:
+        seed: any that ``torch.manual_seed`` takes.
+        device: of the module.
     """
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
@@ -60,6 +64,12 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 def step_seed(seed: int, batch: int, rank: int) -> int:
-    """Hash of the arguments, in [0, 2**63); each of its halves is well mixed."""
+    """Hash of the arguments, in [0, 2**63); each of its halves is well mixed.
+
+    Args:
+        seed: of the run.
+        batch: number of the batch since the start of the training.
+        rank: of the process.
+    """
     text = f"{seed}/{batch}/{rank}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

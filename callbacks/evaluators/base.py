@@ -87,6 +87,14 @@ class RepresentationEvaluator(pl.Callback, ABC):
 
         For large banks use [`sharded`][lit_ssl.callbacks.RepresentationEvaluator.sharded], which
         leaves to each process its own rows.
+
+        Args:
+            trainer: the running trainer.
+            pl_module: the module to evaluate.
+            split: ``bank``, ``support``, ``val`` or ``test``.
+
+        Returns:
+            Features ``[N, D]`` and labels int64 ``[N]``, in the order of the data set.
         """
         found = self.sharded(trainer, pl_module, split)
         return Features(found.everywhere(), found.labels)
@@ -94,7 +102,16 @@ class RepresentationEvaluator(pl.Callback, ABC):
     def sharded(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
     ) -> ShardedFeatures:
-        """The labelled samples of a split (``labelled_only``), those of each process on it."""
+        """The labelled samples of a split (``labelled_only``), those of each process on it.
+
+        Args:
+            trainer: the running trainer.
+            pl_module: the module to evaluate.
+            split: ``bank``, ``support``, ``val`` or ``test``.
+
+        Returns:
+            The rows of this process, and the labels of all.
+        """
         found = shard_features(trainer, pl_module, split, self.feature_method)
         return labelled_only(found, num_classes_of(trainer, self.num_classes), split)
 

@@ -87,6 +87,12 @@ def shard_features(
 
     As [`extract_features`][lit_ssl.callbacks.extract_features], with which it shares the pass
     through the network.
+
+    Args:
+        trainer: the running trainer.
+        pl_module: the module to evaluate.
+        split: ``bank``, ``support``, ``val`` or ``test``.
+        feature_method: method of the module that maps images to features.
     """
     entries = _cache.setdefault(trainer, {})
     key = (trainer.state.fn, trainer.global_step, split, feature_method)
@@ -97,7 +103,11 @@ def shard_features(
 
 
 def clear_features(trainer: pl.Trainer) -> None:
-    """Forget the features of earlier evaluations and free their memory."""
+    """Forget the features of earlier evaluations and free their memory.
+
+    Args:
+        trainer: whose features are forgotten.
+    """
     _cache.pop(trainer, None)
 
 
@@ -115,6 +125,11 @@ def collect_features(
     Returns:
         All samples of the split, each once, in the order of the data set; each process holds those
         that its loader has served.
+
+    Raises:
+        InputError: for batches without labels, features that are not ``[B, D]``, or an
+            empty loader.
+        RefusedPassError: where the pass was refused on any process.
     """
     with isolate_rng():
         loader, limit = _loader(trainer, split)
@@ -239,6 +254,9 @@ def sample_places(loader: Iterable[Any], samples: int, each: int = 1) -> Tensor 
         loader: Of this process.
         samples: How many.
         each: So many in a row are of one row of the data set.
+
+    Raises:
+        InputError: for a loader in random order, which is another one on each process.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None

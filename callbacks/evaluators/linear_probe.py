@@ -123,7 +123,12 @@ class LinearProbeEvaluator(RepresentationEvaluator):
             pl_module.log("train/linear_loss", loss, batch_size=len(labels))
 
     def on_after_sync(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called by strategies with local steps: average classifier and optimiser."""
+        """Called by strategies with local steps: average classifier and optimiser.
+
+        Args:
+            trainer: not used.
+            pl_module: not used.
+        """
         if self.head is None or self.optimizer is None or not is_distributed():
             return
         states = self.optimizer.state.values()
@@ -243,13 +248,22 @@ class ProbeClassifier(nn.Module):
         self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[B, D]`` to logits ``[B, C]``."""
+        """Features ``[B, D]`` to logits ``[B, C]``.
+
+        Args:
+            features: ``[B, D]``; standardised here, in float32, with the running statistics.
+        """
         with torch.autocast(features.device.type, enabled=False):
             return self.linear((features.float() - self.mean) * (self.variance + 1e-6).rsqrt())
 
     @torch.no_grad()
     def follow(self, features: Tensor, joined: bool = False) -> None:
-        """Move the statistics towards those of a batch, with ``joined`` over all processes."""
+        """Move the statistics towards those of a batch, with ``joined`` over all processes.
+
+        Args:
+            features: ``[B, D]`` of this process.
+            joined: take the statistics of all processes' batches together; then it is a collective.
+        """
         # Differences from the running mean: their squares do not cancel when the mean is large.
         rows = features.float() - self.mean
         sums = torch.cat(

@@ -89,7 +89,15 @@ class LowShotEvaluator(RepresentationEvaluator):
 
 
 def picked_features(bank: ShardedFeatures, rows: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Some rows of a bank (on process 0, else None) and their labels. A collective."""
+    """Some rows of a bank (on process 0, else None) and their labels. A collective.
+
+    Args:
+        bank: features of which each process holds its own rows.
+        rows: rows of the whole bank, int64 ``[M]``, the same on every process.
+
+    Returns:
+        Features ``[M, D]``, or None on all processes but the first, and labels int64 ``[M]``.
+    """
     few = bank.pick(rows)
     return few.on_rank_zero(), few.labels
 
@@ -130,18 +138,34 @@ def accuracies_of_supports(
 
 
 def draw_supports(labels: Tensor, per_class: int, draws: int) -> list[Tensor]:
-    """Rows of the labelled images of each draw; all of a class where it has too few."""
+    """Rows of the labelled images of each draw; all of a class where it has too few.
+
+    Args:
+        labels: int64 ``[N]``.
+        per_class: images of each class in a draw.
+        draws: how many draws; their seeds count from 0.
+    """
     return [draw_labelled(labels, per_class, seed, allow_fewer=True) for seed in range(draws)]
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for one value)."""
+    """Mean and sample standard deviation (0 for one value).
+
+    Args:
+        values: at least one.
+    """
     column = tensor(values)
     return column.mean().item(), column.std().item() if len(values) > 1 else 0.0
 
 
 def warn_about_short_classes(labels: Tensor, per_class: int, of: str = "bank") -> None:
-    """Warn, once per text, if a class has fewer labelled images than the protocol draws."""
+    """Warn, once per text, if a class has fewer labelled images than the protocol draws.
+
+    Args:
+        labels: int64 ``[N]``, none unknown. Classes without any image are not counted.
+        per_class: images of each class that the protocol draws.
+        of: what the labels belong to, for the warning.
+    """
     counts = labels.bincount()
     short = ((counts > 0) & (counts < per_class)).sum().item()
     if short:

@@ -21,6 +21,9 @@ def let_monitors_wait(trainer: pl.Trainer) -> None:
     it would count towards ``patience``, and give a file of ``save_top_k`` a score of other weights.
     ``ModelCheckpoint`` and ``EarlyStopping`` that monitor a value of an evaluator
     (``_is_waiting``) act only after it was measured. Calling it again is free.
+
+    Args:
+        trainer: whose callbacks wait; their hooks are wrapped in place.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:

@@ -146,7 +146,12 @@ class FiniteGuard(pl.Callback):
     # local steps
 
     def on_before_sync(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called by the strategy: tell the others of this process's losses."""
+        """Called by the strategy: tell the others of this process's losses.
+
+        Args:
+            trainer: the running trainer, with a strategy that averages rarely.
+            pl_module: not used.
+        """
         window, self._window = self._window, []
         losses = [loss for kept in window for loss in kept.losses.values()]
         found = first_nonfinite(losses, trainer.strategy.root_device)

@@ -80,7 +80,12 @@ class SyncMonitor(pl.Callback):
     # synchronisations
 
     def on_before_sync(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called by the strategy: measure what ends with the round, start the clock."""
+        """Called by the strategy: measure what ends with the round, start the clock.
+
+        Args:
+            trainer: the running trainer, with a strategy that averages rarely.
+            pl_module: the module, on its device.
+        """
         strategy: Any = trainer.strategy
         start = time.perf_counter()
         self._values["strategy/H"] = float(strategy.round_length)
@@ -91,7 +96,12 @@ class SyncMonitor(pl.Callback):
         self._leave_out(self._began - start)
 
     def on_after_sync(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called by the strategy: stop the clock, read the counters."""
+        """Called by the strategy: stop the clock, read the counters.
+
+        Args:
+            trainer: the running trainer, with a strategy that averages rarely.
+            pl_module: the module, on its device.
+        """
         strategy: Any = trainer.strategy
         wait_for(pl_module.device)
         if not strategy.options.delay:

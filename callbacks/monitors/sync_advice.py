@@ -42,7 +42,14 @@ class Advice(NamedTuple):
         return max(1, math.ceil(self.all_reduce / allowed - 1e-9))
 
     def share(self, period: int) -> float:
-        """Share of the time that communication takes with H local steps."""
+        """Share of the time that communication takes with H local steps.
+
+        Args:
+            period: H, the optimiser steps between two averages, ≥ 1.
+
+        Returns:
+            In [0, 1].
+        """
         return self.all_reduce / (self.all_reduce + period * self.compute)
 
     def line(self, current: int) -> str:
@@ -69,13 +76,25 @@ class Advice(NamedTuple):
 
 
 def wait_for(device: torch.device) -> None:
-    """Let the host wait until a CUDA device is done; nothing on a CPU."""
+    """Let the host wait until a CUDA device is done; nothing on a CPU.
+
+    Args:
+        device: a CUDA device, or any other.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def time_all_reduce(numel: int, device: torch.device) -> float:
-    """Seconds of an all-reduce of float32 numbers; all processes must call it together."""
+    """Seconds of an all-reduce of float32 numbers; all processes must call it together.
+
+    Args:
+        numel: how many numbers are reduced, ≥ 1.
+        device: where they lie.
+
+    Returns:
+        The shortest of a few times; of each, that of the slowest process.
+    """
     buffer = torch.zeros(numel, device=device)
     dist.all_reduce(buffer[:1])  # opens the connections
     times: list[float] = []
@@ -125,22 +144,38 @@ class StepClock:
         self._begin = None
 
     def leave_out(self, seconds: float) -> None:
-        """Time of this batch that was no computation."""
+        """Time of this batch that was no computation.
+
+        Args:
+            seconds: to take off what this batch took.
+        """
         self._outside += seconds
 
     def start_batch(self, device: torch.device) -> None:
-        """The batch is on the device."""
+        """The batch is on the device.
+
+        Args:
+            device: of the module; it is waited for.
+        """
         self._mark = self._now(device)
         self._forward_time = self._backward_time = self._outside = 0.0
 
     def end_forward(self, device: torch.device) -> None:
-        """The loss is there."""
+        """The loss is there.
+
+        Args:
+            device: of the module; it is waited for.
+        """
         now = self._now(device)
         self._forward_time += now - self._mark
         self._mark = now
 
     def end_backward(self, device: torch.device) -> None:
-        """The gradients are there."""
+        """The gradients are there.
+
+        Args:
+            device: of the module; it is waited for.
+        """
         now = self._now(device)
         self._backward_time += now - self._mark
         self._mark = now

@@ -35,7 +35,14 @@ class TextBlock:
         size: int,
         boxed: Sequence[bool] | None = None,
     ) -> None:
-        """Set words one after the other, some in boxes, on as many lines as they need."""
+        """Set words one after the other, some in boxes, on as many lines as they need.
+
+        Args:
+            words: from left to right; one that is wider than the block is cut.
+            colour: of all words.
+            size: of the letters, in pixels.
+            boxed: which words get a box, one value per word; None: none.
+        """
         left, line = 0, _line(size)
         for word, has_box in zip(words, boxed or [False] * len(words), strict=True):
             shown = _shortened(word, size, self.width - 8)
@@ -48,12 +55,22 @@ class TextBlock:
         self._top += line
 
     def line(self, words: Sequence[tuple[str, Colour]], size: int) -> None:
-        """Set one line; what does not fit is cut."""
+        """Set one line; what does not fit is cut.
+
+        Args:
+            words: each with its colour, from left to right.
+            size: of the letters, in pixels.
+        """
         self._set(words, size, 0, self.width)
         self._top += _line(size)
 
     def cells(self, cells: Sequence[Sequence[tuple[str, Colour]]], size: int) -> None:
-        """Set one line of columns of equal width."""
+        """Set one line of columns of equal width.
+
+        Args:
+            cells: up to three columns, each a third of the width: words with their colours.
+            size: of the letters, in pixels.
+        """
         width = self.width // 3
         for number, words in enumerate(cells):
             self._set(words, size, number * width, (number + 1) * width - 8)

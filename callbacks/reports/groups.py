@@ -104,7 +104,16 @@ class GroupReport(pl.Callback):
 
 
 def group_rows(data: Any, scores: GroupScores) -> list[_Row]:
-    """One row per group of the test."""
+    """One row per group of the test.
+
+    Args:
+        data: data module with groups.
+        scores: of the test split.
+
+    Returns:
+        For each group its name, its training rows and those of known group (None where the data do
+        not say), its test rows and its accuracy (None where it has no rows).
+    """
     names = data.eval_group_names or data.group_names
     training: list[int | None] = [None] * len(names)
     known = list(training)
@@ -121,7 +130,16 @@ def group_rows(data: Any, scores: GroupScores) -> list[_Row]:
 
 
 def summarise(data: Any, scores: GroupScores, uses_groups: bool) -> dict[str, Any]:
-    """Worst and average accuracy, and the label budget."""
+    """Worst and average accuracy, and the label budget.
+
+    Args:
+        data: data module with groups.
+        scores: of the test split.
+        uses_groups: whether the training has used group labels; else none are counted.
+
+    Returns:
+        Values by name, as in ``group_report.json``; accuracies in [0, 1], None where unknown.
+    """
     names = data.eval_group_names or data.group_names
     worst = int(scores.worst_group)
     is_adjusted = data.adjusted_average and not scores.adjusted.isnan()
@@ -139,7 +157,11 @@ def summarise(data: Any, scores: GroupScores, uses_groups: bool) -> dict[str, An
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
-    """The lines under the table."""
+    """The lines under the table.
+
+    Args:
+        summary: what ``summarise`` returns.
+    """
     percent = {
         name: "–" if summary[name] is None else f"{100 * summary[name]:.1f}"
         for name in ("worst", "average", "adjusted_average")

@@ -94,7 +94,15 @@ def collect_kind(asked: Asked, source: Source, classes: int) -> Kind:
 
 
 def network_source(trainer: pl.Trainer, module: pl.LightningModule) -> Source:
-    """Features of a module beside the one that is evaluated."""
+    """Features of a module beside the one that is evaluated.
+
+    Args:
+        trainer: the running trainer.
+        module: another module, of which the trainer knows nothing.
+
+    Returns:
+        Split and name of a feature method → features, of which each process holds its rows.
+    """
 
     def source(split: Split, method: str) -> ShardedFeatures:
         return collect_features(trainer, module, split, feature_function(module, method))
@@ -133,7 +141,13 @@ def _pixels(rows: int, images: Tensor) -> Tensor:
 def on_device(
     module: pl.LightningModule | None, trainer: pl.Trainer, device: torch.device
 ) -> pl.LightningModule:
-    """Move a copy to the device, in the trainer's precision, with rank zero's weights."""
+    """Move a copy to the device, in the trainer's precision, with rank zero's weights.
+
+    Args:
+        module: the copy, changed in place; never None.
+        trainer: the running trainer.
+        device: where to.
+    """
     assert module is not None
     module = trainer.precision_plugin.convert_module(module.to(device))  # type: ignore[assignment]
     if is_distributed():

@@ -54,6 +54,9 @@ def check_names(sets: Mapping[str, LabelledSet], taken: Collection[str]) -> None
     Args:
         sets: Sets by name.
         taken: Names of other columns.
+
+    Raises:
+        InputError: for such a name.
     """
     for name in sets:
         if not re.fullmatch(r"\w+", name) or name in taken:

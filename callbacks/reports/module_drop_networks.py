@@ -21,7 +21,15 @@ __all__ = ["Sweep", "circuit_of", "gate_network", "sweep_rows", "timed_calls"]
 
 
 def timed_calls(networks: dict[int, Any], inputs: Any) -> dict[tuple[int, str], Callable[[], Any]]:
-    """What is timed: each network, and its circuit alone."""
+    """What is timed: each network, and its circuit alone.
+
+    Args:
+        networks: circuits by their number of modules.
+        inputs: one batch, as the tokenizers read it.
+
+    Returns:
+        Calls without arguments, by number of modules and ``circuit`` or ``network``.
+    """
     calls: dict[tuple[int, str], Callable[[], Any]] = {}
     for size, net in networks.items():
         circuit = on_ready_tokens(net, net.tokenizer(inputs))
@@ -55,7 +63,13 @@ class Sweep:
         }
 
     def answer(self, trainer: pl.Trainer, batch: Any, dataloader_idx: int) -> None:
-        """Count the right answers of all networks."""
+        """Count the right answers of all networks.
+
+        Args:
+            trainer: the running trainer.
+            batch: a labelled batch; its inputs are kept as ``sample`` if it is the first.
+            dataloader_idx: which of ``sets`` it is of.
+        """
         inputs, labels = labelled_inputs(batch, self.classes)
         if self.sample is None:
             self.sample = inputs
@@ -66,7 +80,14 @@ class Sweep:
                 self.hits[size][dataloader_idx].update(logits, labels)
 
     def accuracies(self, size: int | None) -> dict[str, float]:
-        """Accuracy on each set over all processes."""
+        """Accuracy on each set over all processes.
+
+        Args:
+            size: number of modules of the network, or None: the gate.
+
+        Returns:
+            In [0, 1] by name: ``acc1``, and ``NAME_acc1`` for the sets that have names.
+        """
         names = [f"{one.name}_acc1" if one.name else "acc1" for one in self.sets]
         return {
             name: float(metric.compute())
@@ -75,7 +96,12 @@ class Sweep:
 
 
 def gate_network(net: NeuralAttentiveCircuit, seed: int) -> tuple[nn.Module, str]:
-    """A circuit without mediators, or where it needs some with a random one; and what it is."""
+    """A circuit without mediators, or where it needs some with a random one; and what it is.
+
+    Args:
+        net: the circuit.
+        seed: chooses the mediator.
+    """
     if net.input_to_output:
         return _WithoutMediators(net), "no mediator"
     generator = torch.Generator().manual_seed(seed)
@@ -96,7 +122,14 @@ class _WithoutMediators(nn.Module):
 
 
 def circuit_of(pl_module: pl.LightningModule) -> NeuralAttentiveCircuit:
-    """The circuit of a module, its ``net``; InputTypeError where it has none."""
+    """The circuit of a module, its ``net``; InputTypeError where it has none.
+
+    Args:
+        pl_module: such as ``NAC``.
+
+    Raises:
+        InputTypeError: where it has none.
+    """
     net = getattr(pl_module, "net", None)
     if not isinstance(net, NeuralAttentiveCircuit):
         raise InputTypeError(
@@ -109,7 +142,16 @@ def circuit_of(pl_module: pl.LightningModule) -> NeuralAttentiveCircuit:
 def sweep_rows(
     accuracies: dict[int | None, dict[str, float]], times: dict[int, dict[str, float]]
 ) -> list[dict[str, Any]]:
-    """One row for each number of modules, with speed-ups against the first one."""
+    """One row for each number of modules, with speed-ups against the first one.
+
+    Args:
+        accuracies: by number of modules, then by name.
+        times: milliseconds by number of modules, then by name (``…_ms_…``); the whole circuit
+            first.
+
+    Returns:
+        Rows with ``modules``, ``share`` of the whole circuit, accuracies, times and speed-ups.
+    """
     whole = next(iter(times))
     rows = []
     for size, measured in times.items():

@@ -24,6 +24,12 @@ def write_sweep(
 ) -> dict[str, str]:
     """Write ``module_drop.csv`` (rows), ``.json`` (rows and summary) and, if drawn, ``.png``.
 
+    Args:
+        folder: where to.
+        rows: one for each number of modules.
+        summary: what holds for all rows.
+        figure: of matplotlib, or None: no picture.
+
     Returns:
         The files by kind.
     """
@@ -37,7 +43,13 @@ def write_sweep(
 
 
 def print_sweep(rows: Sequence[Row], summary: dict[str, Any], files: dict[str, str]) -> None:
-    """Print the table, what it was measured on, and whether the sweep is void."""
+    """Print the table, what it was measured on, and whether the sweep is void.
+
+    Args:
+        rows: one for each number of modules; at least one, all with the same names.
+        summary: what holds for all rows, as for ``sweep_lines``.
+        files: paths by kind, printed below.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -56,7 +68,11 @@ def print_sweep(rows: Sequence[Row], summary: dict[str, Any], files: dict[str, s
 
 
 def sweep_lines(summary: dict[str, Any]) -> list[str]:
-    """The lines under the table."""
+    """The lines under the table.
+
+    Args:
+        summary: with ``method``, ``device``, ``threads``, ``precision`` and ``gate``.
+    """
     gate = summary["gate"]
     name = next(name for name in gate if name.endswith("acc1"))
     lines = [
@@ -119,7 +135,11 @@ def draw_sweep(rows: Sequence[Row], summary: dict[str, Any], batch_sizes: Sequen
 
 
 def need_matplotlib() -> None:
-    """Raise InputImportError where matplotlib is not installed."""
+    """Raise InputImportError where matplotlib is not installed.
+
+    Raises:
+        InputImportError: it is not.
+    """
     if find_spec("matplotlib") is None:
         raise InputImportError(
             "the plot needs matplotlib: pip install 'lit-ssl[examples]', or set plot: false"

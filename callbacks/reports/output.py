@@ -53,7 +53,11 @@ def _label(field: str) -> str:
 
 
 def protocol_text(protocol: dict[str, Any]) -> str:
-    """The protocol of a report in sentences; keys as in ``report.json``."""
+    """The protocol of a report in sentences; keys as in ``report.json``.
+
+    Args:
+        protocol: what was measured, and with which options.
+    """
     measured = protocol["protocols"]
     about = f"Top-1 accuracy in % on {protocol['queries']:,} {protocol['split']} images"
     if protocol["bank"] is not None:
@@ -103,7 +107,13 @@ def _set_text(name: str, chosen: dict[str, Any]) -> str:
 
 
 def write_report(folder: Path, rows: Sequence[dict[str, Any]], protocol: dict[str, Any]) -> None:
-    """Write ``report.json`` (rows and protocol) and ``report.csv`` (rows) into a folder."""
+    """Write ``report.json`` (rows and protocol) and ``report.csv`` (rows) into a folder.
+
+    Args:
+        folder: where to.
+        rows: one for each kind of features.
+        protocol: what was measured, and with which options.
+    """
     write_json(folder / "report.json", {"protocol": protocol, "rows": rows})
     write_csv(folder / "report.csv", rows)
 
@@ -135,7 +145,13 @@ def find_run_files(checkpoint: str | None, folders: Sequence[Path]) -> dict[str,
 
 
 def print_report(table: Table, lines: Sequence[str], files: dict[str, str]) -> None:
-    """Print the table, the protocol and the places, without breaking paths."""
+    """Print the table, the protocol and the places, without breaking paths.
+
+    Args:
+        table: of rich.
+        lines: printed below it, as they are.
+        files: places by name, printed at the end, one a line.
+    """
     console = Console(highlight=False)
     console.print()
     console.print(table)

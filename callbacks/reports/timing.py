@@ -51,7 +51,12 @@ def median_times(
 
 
 def on_ready_tokens(net: Any, tokens: Any) -> nn.Module:
-    """A copy of a circuit whose tokenizer has done its work: it gives these tokens."""
+    """A copy of a circuit whose tokenizer has done its work: it gives these tokens.
+
+    Args:
+        net: circuit with a ``tokenizer``; the tokenizer itself is not copied.
+        tokens: what its tokenizer returned for the inputs that will be timed.
+    """
     return copy.deepcopy(net, {id(net.tokenizer): _Ready(tokens)})
 
 
@@ -65,7 +70,15 @@ class _Ready(nn.Module):
 
 
 def rows_of(inputs: Any, count: int) -> Any:
-    """So many rows of a batch, a tensor or a dictionary of tensors; repeated where it has fewer."""
+    """So many rows of a batch, a tensor or a dictionary of tensors; repeated where it has fewer.
+
+    Args:
+        inputs: tensor ``[B, …]``, or a dictionary of them; B ≥ 1.
+        count: how many rows.
+
+    Returns:
+        Of the form of ``inputs``, ``[count, …]``.
+    """
     if isinstance(inputs, dict):
         return {name: rows_of(value, count) for name, value in inputs.items()}
     assert isinstance(inputs, Tensor)
@@ -73,7 +86,11 @@ def rows_of(inputs: Any, count: int) -> Any:
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is called, for reports."""
+    """What a device is called, for reports.
+
+    Args:
+        device: of any type; for CUDA it is the card's name, for a CPU the processor's.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine() if device.type == "cpu" else str(device)

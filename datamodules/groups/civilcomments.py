@@ -85,7 +85,11 @@ class CivilCommentsDataModule(GroupTextDataModule):
         return comments.select(np.flatnonzero(splits == _SPLITS[split]))
 
     def identity_array(self, split: Split) -> np.ndarray:
-        """Return which of the eight identities the comments of a split mention: bool ``[N, 8]``."""
+        """Return which of the eight identities the comments of a split mention: bool ``[N, 8]``.
+
+        Args:
+            split: which split.
+        """
         return self.column("identity", split)
 
     def eval_group_array(self, split: Split) -> np.ndarray:

@@ -80,11 +80,19 @@ class GroupedData(RowsModule):
         ]
 
     def attribute_array(self, split: Split) -> np.ndarray:
-        """Return the attributes in the data, int64 ``[N]``, −1 where the data do not say."""
+        """Return the attributes in the data, int64 ``[N]``, −1 where the data do not say.
+
+        Args:
+            split: which split.
+        """
         return self.column("attribute", split)
 
     def true_group_array(self, split: Split) -> np.ndarray:
-        """Return the groups in the data, for reports only: int64 ``[N]``, −1 where unknown."""
+        """Return the groups in the data, for reports only: int64 ``[N]``, −1 where unknown.
+
+        Args:
+            split: which split.
+        """
         return self._groups_of(split, self.attribute_array(split))
 
     def group_array(self, split: Split) -> np.ndarray:
@@ -93,6 +101,9 @@ class GroupedData(RowsModule):
         In training these are the rows that ``group_label_fraction`` chooses or, with
         ``group_labels``, what this file says (the most probable where it holds probabilities).
         ``set_groups`` does not change them.
+
+        Args:
+            split: which split.
         """
         if split != "train":
             return self.true_group_array(split)
@@ -106,7 +117,11 @@ class GroupedData(RowsModule):
         return group_shares(self.labels("train"), probabilities, len(self.class_names))
 
     def known(self, split: Split) -> np.ndarray:
-        """Return which rows of a split have a true attribute that the run may use: bool ``[N]``."""
+        """Return which rows of a split have a true attribute that the run may use: bool ``[N]``.
+
+        Args:
+            split: which split.
+        """
         if split != "train":
             return self.attribute_array(split) >= 0
         return self._training.known
@@ -117,7 +132,11 @@ class GroupedData(RowsModule):
         return int(self._training.known.sum())
 
     def group_counts(self, split: Split) -> np.ndarray:
-        """Return the sizes of the groups in ``group_array(split)``: int64 ``[G]``."""
+        """Return the sizes of the groups in ``group_array(split)``: int64 ``[G]``.
+
+        Args:
+            split: which split.
+        """
         return group_counts(self.group_array(split), self.num_groups)
 
     def set_groups(self, groups: np.ndarray | None) -> None:
@@ -185,6 +204,9 @@ class GroupedData(RowsModule):
 
     def eval_group_array(self, split: Split) -> np.ndarray:
         """Return what validation and test batches carry as groups.
+
+        Args:
+            split: which split.
 
         Returns:
             int64 ``[N]``, as ``group_array``; with ``eval_group_names`` bool ``[N, len(names)]``.

@@ -115,6 +115,9 @@ def has_negation(sentence: str) -> bool:
     Example:
         >>> has_negation("No, it isn't."), has_negation("Note that it isn't.")
         (True, False)
+
+    Args:
+        sentence: words between spaces.
     """
     words = sentence.translate(_WITHOUT_PUNCTUATION).lower().split(" ")
     return not _NEGATIONS.isdisjoint(words)

@@ -38,10 +38,18 @@ class Texts:
         return len(self.first)
 
     def name(self, row: int) -> None:
-        """Return None: texts have no names."""
+        """Return None: texts have no names.
+
+        Args:
+            row: not used.
+        """
 
     def select(self, rows: np.ndarray) -> Texts:
-        """Return the texts at ``rows`` (int64 ``[N]``), in that order."""
+        """Return the texts at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+        """
         first = [self.first[row] for row in rows]
         return Texts(first, None if self.second is None else [self.second[row] for row in rows])
 

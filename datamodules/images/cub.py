@@ -67,6 +67,9 @@ class CUB200DataModule(ImageDataModule):
     def attribute_array(self, split: Split) -> np.ndarray:
         """Return the attributes of the images of a split, as it is used.
 
+        Args:
+            split: which split.
+
         Returns:
             int64 ``[N, 312]``: 1 where an attribute is there, 0 where not, −1 where the annotator
             could not see the part.

@@ -57,13 +57,22 @@ class CUBFiles:
         return table.codes("class", numbers, f"a number of {self.folder / 'classes.txt'}")[order]
 
     def rows_of(self, split: Split) -> np.ndarray:
-        """Return the rows of ``train`` or ``test`` among all images: int64, ascending."""
+        """Return the rows of ``train`` or ``test`` among all images: int64, ascending.
+
+        Args:
+            split: ``train``; any other name is taken for ``test``.
+        """
         table, order = self._of_images("train_test_split.txt", ["is_training"])
         is_training = table.codes("is_training", {"0": 0, "1": 1})[order]
         return np.flatnonzero(is_training == int(split == "train"))
 
     def images(self, rows: np.ndarray, crop_to_box: bool) -> FileImages:
-        """Return some images, all or the box of the bird, and check that their files are there."""
+        """Return some images, all or the box of the bird, and check that their files are there.
+
+        Args:
+            rows: their numbers among all images, int64 ``[N]``.
+            crop_to_box: whether each image is only what the box of its bird shows.
+        """
         folder = self.folder / "images"
         names = [self._names[row] for row in rows]
         missing_images(folder, names, self.folder / "images.txt", _NAME)
@@ -75,7 +84,11 @@ class CUBFiles:
 
     @cached_property
     def attribute_names(self) -> list[str]:
-        """Names of the attributes, such as ``has_bill_shape::dagger``, by their numbers."""
+        """Names of the attributes, such as ``has_bill_shape::dagger``, by their numbers.
+
+        Raises:
+            InputFileNotFoundError: attributes.txt is nowhere.
+        """
         inside, places = self.folder / "attributes", (self.folder, self.folder.parent)
         paths = [place / "attributes.txt" for place in (inside, *places)]
         path = next((path for path in paths if path.is_file()), None)
@@ -87,7 +100,14 @@ class CUBFiles:
         return self._named(path)
 
     def attribute_number(self, name: str) -> int:
-        """Return the place of an attribute in ``attribute_names``."""
+        """Return the place of an attribute in ``attribute_names``.
+
+        Args:
+            name: such as ``has_bill_shape::dagger``.
+
+        Raises:
+            InputError: There is no such attribute.
+        """
         if name not in self.attribute_names:
             raise InputError(
                 f"{_NAME} has no attribute {name!r}."
