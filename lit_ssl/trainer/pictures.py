@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 import lightning.pytorch as pl
 from PIL import Image
@@ -14,9 +15,42 @@ from lit_ssl.files import write_file
 from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.run import tensorboards
 
-__all__ = ["keep_picture", "log_clip", "log_picture"]
+__all__ = ["KeptPicture", "keep_picture", "kept_pictures", "log_clip", "log_picture"]
 
 _LOGGED = "the pictures of loggers"
+
+
+class KeptPicture(NamedTuple):
+    """A picture that a run has written.
+
+    Attributes:
+        name: As loggers show it; pictures of other steps of the run may have the same.
+        path: Its PNG.
+    """
+
+    name: str
+    path: Path
+
+
+_kept: WeakKeyDictionary[pl.Trainer, list[tuple[ref[pl.LightningModule], KeptPicture]]]
+_kept = WeakKeyDictionary()
+
+
+def kept_pictures(trainer: pl.Trainer) -> list[KeptPicture]:
+    """The pictures that a trainer has written of its present module, on rank zero.
+
+    Args:
+        trainer: The running trainer.
+
+    Returns:
+        In the order in which they were first written, each once; those that are still there.
+    """
+    kept = [
+        picture
+        for module, picture in _kept.get(trainer, [])
+        if module() is trainer.lightning_module and picture.path.is_file()
+    ]
+    return list(dict.fromkeys(kept))
 
 
 def keep_picture(trainer: pl.Trainer, path: Path, name: str, picture: Tensor) -> None:
@@ -33,6 +67,8 @@ def keep_picture(trainer: pl.Trainer, path: Path, name: str, picture: Tensor) ->
     image = Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
     with may_be_lost(trainer, f"pictures in {path.parent}"):
         write_file(path, lambda file: image.save(file, "PNG"), binary=True)
+        made = _kept.setdefault(trainer, [])
+        made.append((ref(trainer.lightning_module), KeptPicture(name, path)))
     log_picture(trainer, name, picture)
 
 
