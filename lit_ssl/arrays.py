@@ -28,6 +28,9 @@ class ArrayFileError(ValueError):
 def read_array(path: str | Path) -> np.ndarray:
     """Read a ``.npy`` file of numbers or strings.
 
+    Args:
+        path: The file.
+
     Raises:
         OSError: It is not there, or cannot be read.
         ArrayFileError: It is no such file, or shorter than its header says.
@@ -39,6 +42,12 @@ def read_array(path: str | Path) -> np.ndarray:
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Read all arrays of a ``.npz`` file.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays by their names, without ``.npy``.
+
     Raises:
         OSError: It is not there, or cannot be read.
         ArrayFileError: It is no such file, or one of its arrays is damaged.
@@ -49,6 +58,12 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 def arrays_in(content: bytes) -> dict[str, np.ndarray]:
     """Return all arrays of a ``.npz`` file that is in memory.
+
+    Args:
+        content: The bytes of the whole file.
+
+    Returns:
+        The arrays by their names, without ``.npy``.
 
     Raises:
         ArrayFileError: It is no such file, or one of its arrays is damaged.

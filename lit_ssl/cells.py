@@ -21,12 +21,20 @@ _GUARDED = re.compile(f"'+{_SIGNS}")
 
 
 def plain_cell(value: Any) -> Any:
-    """Return what to write for a value: a text that is no formula; other values as they are."""
+    """Return what to write for a value: a text that is no formula; other values as they are.
+
+    Args:
+        value: What stands in the cell, of any type.
+    """
     if not isinstance(value, str) or not _FORMULA.match(value) or finite_number(value) is not None:
         return value
     return f"'{value}"
 
 
 def name_of_cell(cell: str) -> str:
-    """Return the text that ``plain_cell`` was given."""
+    """Return the text that ``plain_cell`` was given.
+
+    Args:
+        cell: The text of a cell, as it was read.
+    """
     return cell[1:] if _GUARDED.match(cell) else cell

@@ -57,13 +57,23 @@ class _AllReduceMean(torch.autograd.Function):
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:
-    """Mean over processes; the backward passes the gradient through unchanged."""
+    """Mean over processes; the backward passes the gradient through unchanged.
+
+    Args:
+        x: A tensor of the same shape on every process.
+
+    Returns:
+        The mean, of the shape of ``x``; on one process ``x`` itself.
+    """
     return _AllReduceMean.apply(x) if is_distributed() else x
 
 
 @torch.no_grad()
 def gather_stack(x: Tensor) -> Tensor:
     """Stack a tensor of equal shape from all processes, without gradient.
+
+    Args:
+        x: Of the same shape and type on every process.
 
     Returns:
         ``[W, *x.shape]``, in the order of ranks.
@@ -77,7 +87,11 @@ def gather_stack(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """Sum over processes, without gradient; ``x`` itself on one process."""
+    """Sum over processes, without gradient; ``x`` itself on one process.
+
+    Args:
+        x: A tensor of the same shape on every process; it is not changed.
+    """
     if not is_distributed():
         return x
     total = x.contiguous().clone()
@@ -89,6 +103,12 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     """Collect ``[n, ...]`` from all processes, n may differ; one CPU tensor per rank.
 
     They are parts of one tensor, which is filled piece by piece.
+
+    Args:
+        rows: ``[n, …]`` on any device; all but n is the same on every process.
+
+    Returns:
+        One tensor ``[n_r, …]`` for each rank r, in their order.
     """
     if not is_distributed():
         return [rows.cpu()]

@@ -77,6 +77,9 @@ def by_name(method: Method) -> Method:
 
     A message that begins with a verb goes on from the name: ``KNNEvaluator needs labels``; any
     other follows a colon. So the functions in between need not be told who calls them.
+
+    Args:
+        method: A method whose ``self`` gives the name.
     """
 
     @wraps(method)
@@ -95,7 +98,16 @@ def by_name(method: Method) -> Method:
 
 
 def check_choice(name: str, value: object, valid: Sequence[object]) -> None:
-    """Raise ``InputError`` unless an option has one of its two or more valid values."""
+    """Raise ``InputError`` unless an option has one of its two or more valid values.
+
+    Args:
+        name: What the option is called.
+        value: What it was set to.
+        valid: All values that it may have.
+
+    Raises:
+        InputError: It has another one.
+    """
     if value not in valid:
         *first, last = map(repr, valid)
         raise InputError(f"{name} must be {', '.join(first)} or {last}, not {value!r}")

@@ -40,6 +40,9 @@ _HALF = re.compile("[\ud800-\udfff]")  # of a character, as names that are no UT
 def read_bytes(path: str | Path) -> bytes:
     """Read a file.
 
+    Args:
+        path: The file.
+
     Raises:
         InputError: It is not there, or cannot be read.
     """
@@ -146,6 +149,13 @@ def write_json(path: Path, content: Any) -> Path:
 
     Null stands for NaN and a text for an infinity, which JSON does not know; bytes of names that
     are no UTF-8 are escaped.
+
+    Args:
+        path: The file to write; its folder is made where it is missing.
+        content: Dictionaries, lists, texts, numbers, booleans and None.
+
+    Returns:
+        The path.
     """
     text = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
     text = _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
@@ -166,6 +176,13 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows, at least one, as CSV; all have the keys of the first.
 
     Texts that a spreadsheet would take for formulas are written as ``lit_ssl.cells`` says.
+
+    Args:
+        path: The file to write; its folder is made where it is missing.
+        rows: One mapping of column names to values for each row.
+
+    Returns:
+        The path.
     """
 
     def write(file: TextIO) -> None:
@@ -178,7 +195,11 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def describe_folder(folder: Path) -> str:
-    """Return what is at a path: its first entries, or those of the nearest existing parent."""
+    """Return what is at a path: its first entries, or those of the nearest existing parent.
+
+    Args:
+        folder: The path, of a folder that may not be there.
+    """
     if folder.is_dir():
         try:
             with os.scandir(folder) as found:

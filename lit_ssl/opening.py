@@ -61,7 +61,14 @@ def open_text(path: str | Path, newline: str | None = None) -> TextIO:
 
 
 def text_encoding(head: bytes) -> str:
-    """Return the encoding of a text, with or without a byte-order mark, by its first four bytes."""
+    """Return the encoding of a text, with or without a byte-order mark, by its first four bytes.
+
+    Args:
+        head: The first four bytes of a file, or more.
+
+    Returns:
+        ``utf-32``, ``utf-16`` or ``utf-8-sig``, which takes UTF-8 with and without a mark.
+    """
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -33,26 +33,46 @@ def kept_wide(*modules: nn.Module) -> Iterator[None]:
 
 
 def widened_(module: nn.Module) -> None:
-    """Convert parameters and buffers of half precision to float32, in place."""
+    """Convert parameters and buffers of half precision to float32, in place.
+
+    Args:
+        module: Any module.
+    """
     for _, tensor in _tensors(module):
         if tensor.dtype in _NARROW:
             tensor.data = tensor.data.float()
 
 
 def autocast_to_inputs(inputs: Tensor) -> AbstractContextManager[object]:
-    """Where inputs are of half precision: the context in which a float32 network computes in it."""
+    """Where inputs are of half precision: the context in which a float32 network computes in it.
+
+    Args:
+        inputs: What the network is given.
+
+    Returns:
+        Autocast to the type of the inputs on their device; of float32 and wider, a context that
+        does nothing.
+    """
     if inputs.dtype in _NARROW:
         return torch.autocast(device_type=inputs.device.type, dtype=inputs.dtype)
     return nullcontext()
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """A tensor as float32, float64 where it is that."""
+    """A tensor as float32, float64 where it is that.
+
+    Args:
+        tensor: Of any type but complex.
+    """
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """The context in which operations keep the precision of their inputs, on any device."""
+    """The context in which operations keep the precision of their inputs, on any device.
+
+    Args:
+        device: Where the operations run.
+    """
     if torch.amp.is_autocast_available(device.type):  # not on the meta device
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

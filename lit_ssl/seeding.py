@@ -111,7 +111,11 @@ def hash_integers(*keys: int | np.ndarray) -> np.ndarray:
 
 
 def run_seed(seed: int | None) -> int:
-    """Return the seed of a run: the given one, or else that of ``seed_everything``, or else 0."""
+    """Return the seed of a run: the given one, or else that of ``seed_everything``, or else 0.
+
+    Args:
+        seed: What was given; None where nothing was.
+    """
     return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
 
 
@@ -128,7 +132,11 @@ def sample_seeds(*keys: int | np.ndarray) -> np.ndarray:
 
 
 def uniform(*keys: int | np.ndarray) -> np.ndarray:
-    """Return numbers in [0, 1), never 1: float64 of the broadcast shape of the keys."""
+    """Return numbers in [0, 1), never 1: float64 of the broadcast shape of the keys.
+
+    Args:
+        *keys: Integers or int64 arrays, for example (seed, epoch, indices of samples).
+    """
     return (hash_integers(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

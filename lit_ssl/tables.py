@@ -73,6 +73,9 @@ class Table(NamedTuple):
     def numbers(self, column: str) -> np.ndarray:
         """Read a column of numbers: float64 ``[N]``, empty values as 0.
 
+        Args:
+            column: Its name.
+
         Raises:
             InputError: A value is no finite number in plain digits.
         """
@@ -85,7 +88,17 @@ class Table(NamedTuple):
     def error(
         self, rows: Sequence[int], where: str, values: Sequence[str], expected: str
     ) -> InputError:
-        """Return an error about the values of some rows."""
+        """Return an error about the values of some rows.
+
+        Args:
+            rows: Numbers of the rows, from 0.
+            where: Name of the column, as the message calls it.
+            values: All values of the column, one per row; those of ``rows`` are shown.
+            expected: What should have been there.
+
+        Returns:
+            The error, to be raised.
+        """
         found = listed([f"line {self.lines[row]}: {quoted(values[row])}" for row in rows[:6]])
         return InputError(
             f"{self.path} has {len(rows):,} unknown value{'s' * (len(rows) > 1)} in {where}"
@@ -220,7 +233,17 @@ def columns_of_lines(
     wanted: Sequence[str],
     data_set: str,
 ) -> Iterator[Line]:
-    """Yield number and some columns, stripped, of each line; arguments as of ``pick_columns``.
+    """Yield number and some columns, stripped, of each line.
+
+    Args:
+        path: The file, for messages.
+        header: Names of all columns.
+        lines: Number and fields of each line.
+        wanted: Names of the columns to keep.
+        data_set: Name of the data set, for messages.
+
+    Yields:
+        The line's number, and its values in the order of ``wanted``.
 
     Raises:
         InputError: A column is missing or comes twice, or a row is shorter or longer than the

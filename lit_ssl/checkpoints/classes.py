@@ -216,6 +216,12 @@ def class_paths(value: object) -> set[str]:
 
     Other strings do not count, for they may be names of files: ``model.ckpt`` is not the person's
     word for what a file model.py has in it.
+
+    Args:
+        value: a class or function, or values of a configuration: mappings and lists, nested.
+
+    Returns:
+        dotted names, of a class or function that of its module and its qualified name.
     """
     if callable(value):  # a class or function that has been found
         name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"

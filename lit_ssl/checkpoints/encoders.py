@@ -65,6 +65,10 @@ def load_encoder(
 def first_projection(weights: Weights, path: str | Path) -> StateDict:
     """``fc1`` and ``bn1`` of a projection head, of MSN those of its slow copy.
 
+    Args:
+        weights: what a file holds.
+        path: the file, for the message.
+
     Raises:
         ValueError: if there is no projection head with two layers or more.
     """

@@ -22,7 +22,12 @@ class ExtentError(InputError):
 
 
 def check_hparams(content: Mapping[str, Any], path: object) -> None:
-    """Check all hyper-parameters in a checkpoint; see ``check_extent``."""
+    """Check all hyper-parameters in a checkpoint; see ``check_extent``.
+
+    Args:
+        content: what the file holds.
+        path: the file, for the message.
+    """
     for key in _PLACES:
         check_extent(content.get(key), path)
 

@@ -121,6 +121,9 @@ def _why_unread(error: UnpicklingError) -> str:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a Lightning checkpoint without executing anything in it; weights stay on the disk.
 
+    Args:
+        path: the file, ``.ckpt``.
+
     Raises:
         InputError: if the file is missing, or no Lightning checkpoint.
     """

@@ -50,7 +50,11 @@ class Weights(NamedTuple):
     by_class_token: bool = False
 
     def network(self, online: bool) -> StateDict:
-        """The trained backbone of MSN with ``online``, else the slow copy; others have but one."""
+        """The trained backbone of MSN with ``online``, else the slow copy; others have but one.
+
+        Args:
+            online: which of the two.
+        """
         return self.online or self.encoder if online else self.encoder
 
 
@@ -96,6 +100,10 @@ def weights_of(
         path: the file, for messages.
         network: see ``read_weights``.
         prefix: see ``read_weights``.
+
+    Raises:
+        InputError: if it holds no weights of a backbone, or none under ``prefix`` that fit
+            ``network``.
     """
     if prefix is not None or (network is not None and _is_foreign(content, network)):
         found = network_under(all_tensors(content, prefix), path, network, prefix)

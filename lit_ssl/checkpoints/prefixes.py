@@ -64,6 +64,10 @@ def all_tensors(content: Mapping[str, Any], prefix: str | None = None) -> StateD
 
     Beside a ``state_dict`` or ``model``, only that counts, unless a prefix begins with the name of
     something else, such as ``state_dict_ema``.
+
+    Args:
+        content: what the file holds.
+        prefix: the beginning of the names that are wanted; None: of any.
     """
     first = (prefix or "").partition(".")[0]
     if first not in _CONTAINERS and isinstance(content.get(first), Mapping):
@@ -173,14 +177,22 @@ def _below(tensors: StateDict, prefix: str) -> StateDict:
 
 
 def names_of(network: nn.Module) -> StateDict:
-    """The weights of a network that a file must have, without the wrapper of class tokens."""
+    """The weights of a network that a file must have, without the wrapper of class tokens.
+
+    Args:
+        network: the network that is to be loaded.
+    """
     state = network.state_dict()
     inside = "vit." if state and all(key.startswith("vit.") for key in state) else ""
     return {key.removeprefix(inside): value for key, value in state.items()}
 
 
 def in_a_row(state: StateDict) -> StateDict:
-    """A ResNet that was cut into a sequence of its parts, with the names of the parts."""
+    """A ResNet that was cut into a sequence of its parts, with the names of the parts.
+
+    Args:
+        state: the weights; where they are of no such ResNet, they come back as they are.
+    """
     if "0.weight" not in state or "4.0.conv1.weight" not in state:
         return state
     renamed = {}

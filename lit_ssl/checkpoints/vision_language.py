@@ -216,7 +216,11 @@ def fit_vl_head(head: nn.Module, name: str, weights: VLWeights, path: str | Path
 
 
 def has_own_decoder(weights: VLWeights) -> bool:
-    """Whether the last layer of the MLM head was trained apart from the word embeddings."""
+    """Whether the last layer of the MLM head was trained apart from the word embeddings.
+
+    Args:
+        weights: what a file holds.
+    """
     decoder = weights.heads.get("mlm_head", {}).get("decoder.weight")
     tables = (value for name, value in weights.backbone.items() if name.endswith(_WORDS))
     words = next(tables, None)

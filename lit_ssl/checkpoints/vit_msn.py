@@ -33,6 +33,10 @@ _QKV = re.compile(
 def vit_msn_to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename transformers' ViTMSN weights to timm's names (queries, keys and values are joined).
 
+    Args:
+        state: the weights of ``ViTMSNModel`` or ``ViTMSNForImageClassification``; classifier and
+            mask token are left out.
+
     Raises:
         ValueError: if a name is not known.
     """

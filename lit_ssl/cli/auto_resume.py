@@ -41,7 +41,11 @@ class Earlier(NamedTuple):
 
 
 def with_true_flag(words: Sequence[str]) -> list[str]:
-    """The words, where ``--auto_resume`` without a value behind it is ``--auto_resume=true``."""
+    """The words, where ``--auto_resume`` without a value behind it is ``--auto_resume=true``.
+
+    Args:
+        words: the words after ``lit-ssl``.
+    """
     return [
         f"{word}=true"
         if word == "--auto_resume" and (words[place + 1 : place + 2] or ["-"])[0].startswith("-")
@@ -105,7 +109,14 @@ def _is_first() -> bool:
 
 
 def home_without_logger(trainer: Mapping[str, Any]) -> Path | None:
-    """The folder of a run that logs nothing; None where a logger keeps one for each run."""
+    """The folder of a run that logs nothing; None where a logger keeps one for each run.
+
+    Args:
+        trainer: the options of the trainer, as they were parsed.
+
+    Raises:
+        InputError: if nothing is logged and ``default_root_dir`` is no folder of this machine.
+    """
     if trainer.get("logger") is not False:
         return None
     root = trainer.get("default_root_dir")

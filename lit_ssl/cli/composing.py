@@ -85,6 +85,9 @@ def with_empty_lists(words: Sequence[str]) -> list[str]:
 
     So does a subset that makes a choice. ``callbacks+`` and ``--trainer.callbacks+=`` go on adding
     to the list that is there.
+
+    Args:
+        words: the words after ``lit-ssl``, with a file for each ``--config``.
     """
     result = list(words)
     inserted, has_lists = 0, False
@@ -102,6 +105,9 @@ def with_empty_lists(words: Sequence[str]) -> list[str]:
 
 def kept_options(entries: Sequence[Entry]) -> dict[str, tuple[str, str, list[str]]]:
     """What stays of an object of a recipe when a later entry names another class.
+
+    Args:
+        entries: see ``read_entries``.
 
     Returns:
         By the dotted name of the object: its new class, the class before, and the names of the
@@ -133,6 +139,10 @@ def kept_options(entries: Sequence[Entry]) -> dict[str, tuple[str, str, list[str
 def origin_of(entries: Sequence[Entry], message: str) -> str:
     """Which options that a message names, with their values, come from a config, in words.
 
+    Args:
+        entries: see ``read_entries``.
+        message: of an error.
+
     Returns:
         A text such as `` (num_prototypes: 1 is set in recipe.yaml)``; empty where there is none.
     """
@@ -152,7 +162,11 @@ def origin_of(entries: Sequence[Entry], message: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """A dotted name as one types it, without ``init_args``."""
+    """A dotted name as one types it, without ``init_args``.
+
+    Args:
+        name: of an entry, perhaps with a ``+`` at its end.
+    """
     return name.removesuffix("+").replace(".init_args", "")
 
 

@@ -35,6 +35,9 @@ def _shorten(match: re.Match[str]) -> str:
 def with_class_to_help(words: Sequence[str]) -> list[str]:
     """The words, with the class that was named before behind an option such as ``--data.help``.
 
+    Args:
+        words: the words after ``lit-ssl``.
+
     Raises:
         InputError: where the help of model or data is asked for, and no class was named.
     """

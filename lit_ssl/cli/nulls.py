@@ -24,6 +24,9 @@ def with_whole_nulls(words: Sequence[str]) -> list[str]:
     """The words, where ``--model.net.layer_scale=null`` is ``--model={"net": {...: null}}``.
 
     So is every value with a null in it, of an option at least two objects deep.
+
+    Args:
+        words: the words after ``lit-ssl``.
     """
     result: list[str | None] = list(words)
     for entry in read_entries(words):

@@ -24,7 +24,11 @@ def import_components() -> None:
 
 
 def class_parser(class_type: type) -> ArgumentParser:
-    """A parser with the options that a class takes, and those that it hands on to its parents."""
+    """A parser with the options that a class takes, and those that it hands on to its parents.
+
+    Args:
+        class_type: the class.
+    """
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     parser.add_class_arguments(class_type, fail_untyped=False)
     return parser
@@ -36,7 +40,12 @@ class Program(Protocol):
     failure: Exception | None
 
     def check_num_classes(self, model_class: type, chosen: int | None) -> None:
-        """Compare the number of classes that a model is going to get with the data module's."""
+        """Compare the number of classes that a model is going to get with the data module's.
+
+        Args:
+            model_class: class of the model.
+            chosen: its ``num_classes``; None where it was not set.
+        """
 
 
 class Instantiator:
@@ -57,7 +66,13 @@ class Instantiator:
             raise
 
     def build(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
-        """Call the class."""
+        """Call the class.
+
+        Args:
+            class_type: the class.
+            *args: what the caller fills in, as an optimizer's parameters.
+            **kwargs: its options.
+        """
         return class_type(*args, **kwargs)
 
 
@@ -82,7 +97,15 @@ class ModuleInstantiator(Instantiator):
         return super().__call__(class_type, *args, links=applied_instantiation_links, **kwargs)
 
     def build(self, class_type: type, *args: Any, links: dict, **kwargs: Any) -> Any:
-        """Call the class where Lightning finds its hyper-parameters."""
+        """Call the class where Lightning finds its hyper-parameters.
+
+        Args:
+            class_type: the class.
+            *args: as of ``Instantiator``.
+            links: values that the parser has taken from other options, by the dotted name of their
+                target.
+            **kwargs: its options.
+        """
         links = {key: value for key, value in links.items() if key.rpartition(".")[2] in kwargs}
         if self.key == "model" and "num_classes" in kwargs:
             self.cli.check_num_classes(class_type, kwargs["num_classes"])

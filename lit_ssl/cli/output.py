@@ -61,12 +61,20 @@ _LEFT_BY_A_START = ("config.yaml", "hparams.yaml", NAME)
 
 @rank_zero_only
 def tell(line: str) -> None:
-    """Print a line, on one process."""
+    """Print a line, on one process.
+
+    Args:
+        line: without an end of line.
+    """
     print(line, flush=True)
 
 
 def short(path: str | Path) -> str:
-    """The path, relative to the working folder if it lies below it."""
+    """The path, relative to the working folder if it lies below it.
+
+    Args:
+        path: the path, or a URL, which stays as it is.
+    """
     relative = os.path.relpath(path) if "://" not in str(path) else str(path)
     return str(path) if relative.startswith("..") else relative
 
@@ -81,7 +89,12 @@ def quiet() -> None:
 
 
 def quiet_about(datamodule: pl.LightningDataModule, command: str | None) -> None:
-    """Silence advice that does not apply to the data module, or to the command."""
+    """Silence advice that does not apply to the data module, or to the command.
+
+    Args:
+        datamodule: of the run.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+    """
     if command != "fit":  # there, the state of callbacks that only train is of no use
         warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     # Reading files has workers by default: 0 is set on purpose, or the images lie in memory.
@@ -91,7 +104,11 @@ def quiet_about(datamodule: pl.LightningDataModule, command: str | None) -> None
 
 
 def drop_placeholder(trainer: pl.Trainer) -> None:
-    """Keep the curve ``hp_metric``, a placeholder of −1, out of TensorBoard."""
+    """Keep the curve ``hp_metric``, a placeholder of −1, out of TensorBoard.
+
+    Args:
+        trainer: of the run; its loggers are changed.
+    """
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             quiet_hp_metric(logger)
@@ -164,6 +181,10 @@ class SaveConfig(SaveConfigCallback):
 def refuse_nothing(trainer: pl.Trainer, command: str) -> None:
     """Refuse an evaluation without any batch, which Lightning passes over in silence.
 
+    Args:
+        trainer: of the evaluation.
+        command: ``validate``, ``test`` or ``predict``.
+
     Raises:
         InputError: always, with the reason.
     """
@@ -180,6 +201,10 @@ def remove_unused_run(trainer: pl.Trainer, started: float) -> None:
 
     A folder that holds more than a start leaves there, or anything from before ``started`` (seconds
     since the epoch), is not touched: it may be of another run, or a person's.
+
+    Args:
+        trainer: of the run.
+        started: when the run began.
     """
     logs = [Path(getattr(logger, "log_dir", None) or "") for logger in trainer.loggers]
     for folder in dict.fromkeys([*logs, *new_folders(trainer)]):
@@ -199,6 +224,9 @@ def tell_results(trainer: pl.Trainer) -> None:
     """Say how a training ended, and where its checkpoints and logs lie.
 
     The results are those of the last validation, or the training's own where there was none.
+
+    Args:
+        trainer: of the fit.
     """
     values = {n: v for n, v in trainer.callback_metrics.items() if not n.endswith("_std")}
     measured = {n: v for n, v in values.items() if n.startswith("val")} or values
@@ -218,6 +246,9 @@ def best_checkpoint(trainer: pl.Trainer) -> str | None:
     """The file that a monitor has chosen in a fit, None where nothing was, or may be, chosen.
 
     A ``ModelCheckpoint`` that keeps all files has a best one too, perhaps by the test images.
+
+    Args:
+        trainer: of the fit.
     """
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:

@@ -46,6 +46,9 @@ def save_predictions(trainer: pl.Trainer) -> None:
     ``predictions.csv`` says the row, file and label of each. Images that could not be read are left
     out. With several processes each writes its share, of every W-th image, to
     ``predictions_RANK.*``.
+
+    Args:
+        trainer: which has just predicted.
     """
     predictions: Any = trainer.predict_loop.predictions
     has_writer = any(isinstance(c, BasePredictionWriter) for c in trainer.callbacks)  # type: ignore[attr-defined]

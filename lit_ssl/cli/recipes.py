@@ -88,7 +88,11 @@ def resolve_config(value: str) -> str:
 
 
 def resolve_configs(words: Sequence[str]) -> list[str]:
-    """The words of a command line, with a file in place of each name after ``--config``."""
+    """The words of a command line, with a file in place of each name after ``--config``.
+
+    Args:
+        words: the words after ``lit-ssl``.
+    """
     resolved: list[str] = []
     for word in words:
         name, is_pair, value = word.partition("=")
@@ -101,13 +105,21 @@ def resolve_configs(words: Sequence[str]) -> list[str]:
 
 
 def config_name(path: str) -> str:
-    """A config as one types it: the short name of a packaged recipe, the path of any other."""
+    """A config as one types it: the short name of a packaged recipe, the path of any other.
+
+    Args:
+        path: of a file, packaged or not.
+    """
     inside = Path(path)
     return inside.relative_to(_root()).as_posix() if inside.is_relative_to(_root()) else path
 
 
 def describe_config(name: str) -> str:
-    """Description of a packaged recipe: its first comment line, empty if it has none."""
+    """Description of a packaged recipe: its first comment line, empty if it has none.
+
+    Args:
+        name: the short name, such as ``msn/mnist5k.yaml``.
+    """
     for line in packaged_config(name).read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             return line.lstrip("# ").rstrip()

@@ -35,7 +35,11 @@ _SHOWN = 3
 
 
 def is_file_here(path: str | None) -> bool:
-    """Whether a ``--ckpt_path`` names one file of this machine, to be read before the run."""
+    """Whether a ``--ckpt_path`` names one file of this machine, to be read before the run.
+
+    Args:
+        path: the option's value; None where it was not set.
+    """
     if path is None or path in ("best", "hpc") or path.startswith("registry") or "://" in path:
         return False
     return not os.path.isdir(path)

@@ -39,6 +39,9 @@ def with_strategy_classes(words: Sequence[str]) -> list[str]:
 
     jsonargparse takes any text for the short name of a strategy, so that it would look for no
     class; the Trainer knows short names only.
+
+    Args:
+        words: the words after ``lit-ssl``.
     """
     result = list(words)
     inserted = 0
@@ -72,6 +75,9 @@ def _strategy_class(name: object) -> str | None:
 
 def check_strategy(name: object) -> None:
     """Compare the name of a strategy with those that are registered.
+
+    Args:
+        name: what ``--trainer.strategy`` was set to; objects pass.
 
     Raises:
         InputError: if there is none of this name, with the nearest.

@@ -478,7 +478,11 @@ class LitSSLCLI(LightningCLI):
         return self.words, self.trainer, self.first_batch.started, self.finds_itself
 
     def after_fit(self) -> None:
-        """Say how the training ended, and where its files lie; then do what follows."""
+        """Say how the training ended, and where its files lie; then do what follows.
+
+        Raises:
+            SIGTERMException: if something is to follow and a scheduler has asked the job to end.
+        """
         tell_results(self.trainer)
         best = best_checkpoint(self.trainer)
         if self.then and was_terminated(self.trainer):

@@ -22,6 +22,9 @@ class YAMLError(Exception):
 def load_yaml(text: str) -> Any:
     """Return the value of a text of YAML.
 
+    Args:
+        text: of one document.
+
     Raises:
         yaml.YAMLError: It is no YAML, or asks for objects of Python.
         YAMLError: A key stands twice in one mapping; aliases stand for too much, or for themselves;

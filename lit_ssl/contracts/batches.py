@@ -75,6 +75,9 @@ def parts_of(batch: Any) -> Batch:
 def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
     """Images or views, and labels, of a batch of any form.
 
+    Args:
+        batch: what a loader gave.
+
     Raises:
         TypeError: If the batch has another form.
     """
@@ -89,7 +92,11 @@ def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
 
 
 def inputs_of(batch: Any) -> Any:
-    """The inputs of a batch, whatever comes with them."""
+    """The inputs of a batch, whatever comes with them.
+
+    Args:
+        batch: what a loader gave: ``(inputs, …)``, or the inputs alone.
+    """
     return batch[0] if isinstance(batch, list | tuple) else batch
 
 
@@ -247,6 +254,9 @@ def check_labels(
 def grouped_batch(batch: Any) -> tuple[Any, Tensor, Tensor]:
     """Inputs, labels ``[B]`` and groups of a batch.
 
+    Args:
+        batch: what a loader gave.
+
     Raises:
         ValueError: If it is another kind of batch.
     """
@@ -289,18 +299,31 @@ def two_stream_batch(batch: Any) -> tuple[list[Tensor], Tensor, Tensor]:
 
 
 def view_major(views: Tensor) -> Tensor:
-    """``[B, V, …]`` → ``[V * B, …]``."""
+    """``[B, V, …]`` → ``[V * B, …]``.
+
+    Args:
+        views: ``[B, V, …]``: V views of each of B samples.
+    """
     return views.transpose(0, 1).flatten(0, 1)
 
 
 def first_view(inputs: Tensor | list[Tensor]) -> Tensor:
-    """The images, or the first view of each sample, ``[B, C, H, W]``."""
+    """The images, or the first view of each sample, ``[B, C, H, W]``.
+
+    Args:
+        inputs: images ``[B, C, H, W]``, or a list of views ``[B, count, C, h, w]``, whose first
+            counts.
+    """
     first = inputs if isinstance(inputs, Tensor) else inputs[0]
     return first[:, 0] if first.ndim == 5 else first
 
 
 def num_samples(inputs: Any) -> int:
-    """B of the inputs of a batch: a tensor, a list of views, or a dictionary of tensors."""
+    """B of the inputs of a batch: a tensor, a list of views, or a dictionary of tensors.
+
+    Args:
+        inputs: of a batch, without labels; a dictionary's first tensor counts.
+    """
     first = inputs
     if isinstance(inputs, dict):
         first = next(iter(inputs.values()))
@@ -310,7 +333,11 @@ def num_samples(inputs: Any) -> int:
 
 
 def describe(value: Any) -> str:
-    """Short description of a value's type and shape for error messages."""
+    """Short description of a value's type and shape for error messages.
+
+    Args:
+        value: anything, such as a batch.
+    """
     if isinstance(value, Tensor):
         return f"Tensor{list(value.shape)}"
     if isinstance(value, list | tuple):

@@ -34,12 +34,19 @@ _GROUPS = (
 
 
 def data_source(trainer: pl.Trainer) -> Any:
-    """The data module, or the LightningModule when the data hooks live there."""
+    """The data module, or the LightningModule when the data hooks live there.
+
+    Args:
+        trainer: of the run.
+    """
     return getattr(trainer, "datamodule", None) or trainer.lightning_module
 
 
 def bank_loader(trainer: pl.Trainer) -> Iterable[Any]:
     """The loader of the training images with the evaluation transform.
+
+    Args:
+        trainer: of the run.
 
     Raises:
         AttributeError: If the data module has no ``bank_dataloader()``.
@@ -49,7 +56,14 @@ def bank_loader(trainer: pl.Trainer) -> Iterable[Any]:
 
 
 def check_bank(trainer: pl.Trainer) -> None:
-    """Raise AttributeError with a clear message if there is no ``bank_dataloader()``."""
+    """Make sure that the training images come with the evaluation transform, too.
+
+    Args:
+        trainer: of the run.
+
+    Raises:
+        AttributeError: If the data module has no ``bank_dataloader()``.
+    """
     source = data_source(trainer)
     if not callable(getattr(source, "bank_dataloader", None)):
         kind = "module" if isinstance(source, pl.LightningModule) else "data module"
@@ -79,7 +93,15 @@ def bank_sample(trainer: pl.Trainer, most: int) -> Iterable[Any]:
 
 
 def check_bank_sample(trainer: pl.Trainer) -> None:
-    """Raise AttributeError if ``bank_sample`` is not possible."""
+    """Make sure that ``bank_sample`` is possible.
+
+    Args:
+        trainer: of the run.
+
+    Raises:
+        AttributeError: If the data module has no ``bank_dataloader(positions=None)`` or no
+            ``labels(split)``.
+    """
     check_bank(trainer)
     source = data_source(trainer)
     takes = "positions" in inspect.signature(source.bank_dataloader).parameters
@@ -94,6 +116,9 @@ def check_bank_sample(trainer: pl.Trainer) -> None:
 def support_split(trainer: pl.Trainer) -> Literal["support", "bank"]:
     """The split of the labelled images: ``support`` where the data module has it, else ``bank``.
 
+    Args:
+        trainer: of the run.
+
     Raises:
         AttributeError: If the data module has neither ``support_dataloader()`` nor
             ``bank_dataloader()``.
@@ -106,6 +131,10 @@ def support_split(trainer: pl.Trainer) -> Literal["support", "bank"]:
 
 def num_classes_of(trainer: pl.Trainer, given: int | None) -> int:
     """The number of classes given to a callback, or else the data module's, >= 2.
+
+    Args:
+        trainer: of the run.
+        given: the callback's own number; None: the data module's counts.
 
     Raises:
         AttributeError: If neither knows it.
@@ -126,12 +155,21 @@ def num_classes_of(trainer: pl.Trainer, given: int | None) -> int:
 
 
 def is_unlabelled(trainer: pl.Trainer, given: int | None) -> bool:
-    """Whether the data say that they have no classes, and the callback was given no number."""
+    """Whether the data say that they have no classes, and the callback was given no number.
+
+    Args:
+        trainer: of the run.
+        given: the callback's number of classes; None where it has none.
+    """
     return given is None and getattr(data_source(trainer), "num_classes", None) == 0
 
 
 def clips_per_video(trainer: pl.Trainer) -> int:
-    """So many samples in a row of an evaluation batch are clips of one video; 1 of other data."""
+    """So many samples in a row of an evaluation batch are clips of one video; 1 of other data.
+
+    Args:
+        trainer: of the run.
+    """
     return int(getattr(data_source(trainer), "clips_per_video", 1))
 
 
@@ -139,6 +177,9 @@ def validates_on_test(datamodule: Any) -> bool:
     """Whether a data module, if there is one, is known to validate on its test images.
 
     It says so itself (``validates_on_test``), or serves the same images for both.
+
+    Args:
+        datamodule: the data module; None where the run has none.
     """
     if getattr(datamodule, "validates_on_test", False) is True:
         return True
@@ -151,6 +192,9 @@ def validates_on_test(datamodule: Any) -> bool:
 
 def group_data(trainer: pl.Trainer) -> Any:
     """The data module with groups.
+
+    Args:
+        trainer: of the run.
 
     Raises:
         ValueError: If there is none.
@@ -166,6 +210,13 @@ def group_data(trainer: pl.Trainer) -> Any:
 
 
 def row_seed(data: Any) -> int:
-    """Seed of the run, as the data module has it."""
+    """Seed of the run, as the data module has it.
+
+    Args:
+        data: a data module; the seed of one without ``run_seed()`` is 0.
+
+    Returns:
+        An integer in [0, 2^32).
+    """
     seed = data.run_seed() if callable(getattr(data, "run_seed", None)) else 0
     return int(np.uint32(seed))

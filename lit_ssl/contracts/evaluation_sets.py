@@ -30,7 +30,12 @@ class EvaluationSet(NamedTuple):
 
 
 def evaluation_sets(data: Any, split: str) -> list[EvaluationSet]:
-    """The sets of a split (``val`` or ``test``), as a data module names them; else one."""
+    """The sets of a split (``val`` or ``test``), as a data module names them; else one.
+
+    Args:
+        data: a data module.
+        split: ``val`` or ``test``.
+    """
     named = getattr(data, "evaluation_sets", None)
     return list(named(split)) if callable(named) else [EvaluationSet()]
 
@@ -58,7 +63,13 @@ def check_several_sets(trainer: pl.Trainer | None, otherwise: str) -> None:
 
 
 def mask_classes(logits: Tensor, classes: tuple[int, ...] | None) -> Tensor:
-    """Scores ``[B, K]`` of which only those of some classes may win: the others are -inf."""
+    """Scores ``[B, K]`` of which only those of some classes may win: the others are -inf.
+
+    Args:
+        logits: ``[B, K]``.
+        classes: those that may win, each in [0, K); None: all, and the scores come back as they
+            are.
+    """
     if classes is None:
         return logits
     allowed = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)

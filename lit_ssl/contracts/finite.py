@@ -73,7 +73,11 @@ def optimizer_states(module: nn.Module, optimizers: Iterable[Optimizer]) -> dict
 
 
 def running_statistics(module: nn.Module) -> set[str]:
-    """Names of the running means and variances of a module's BatchNorm layers."""
+    """Names of the running means and variances of a module's BatchNorm layers.
+
+    Args:
+        module: any module.
+    """
     return {
         f"{place}.{name}" if place else name
         for place, part in module.named_modules()
@@ -125,6 +129,10 @@ def first_nonfinite(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
     """Place of the first tensor with NaN or infinity, int64, −1 if there is none.
 
     See ``nonfinite``.
+
+    Args:
+        tensors: on any device.
+        device: where the answer is to be.
     """
     bad = torch.cat([nonfinite(tensors, device), torch.ones(1, dtype=torch.bool, device=device)])
     first = bad.long().argmax()

@@ -43,12 +43,24 @@ def feature_function(pl_module: pl.LightningModule, name: str) -> FeatureFunctio
 
 
 def embedding_method(pl_module: pl.LightningModule, otherwise: str = "forward") -> str:
-    """Method that gives what soft nearest neighbours compare: ``embed``, or else another."""
+    """Method that gives what soft nearest neighbours compare: ``embed``, or else another.
+
+    Args:
+        pl_module: the method.
+        otherwise: name of the method of one that has no ``embed``.
+    """
     return "embed" if callable(getattr(pl_module, "embed", None)) else otherwise
 
 
 def embed_dim_of(pl_module: pl.LightningModule) -> int:
-    """``embed_dim`` of a module; AttributeError with a clear message if it has none."""
+    """``embed_dim`` of a module: the width D of its features.
+
+    Args:
+        pl_module: the method.
+
+    Raises:
+        AttributeError: If it has none.
+    """
     width = getattr(pl_module, "embed_dim", None)
     if width is None:
         raise InputAttributeError(
@@ -59,14 +71,29 @@ def embed_dim_of(pl_module: pl.LightningModule) -> int:
 
 
 def features_and_labels(pl_module: Any, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-    """A ``validation_step`` and ``test_step``: of a labelled batch, what evaluators need."""
+    """A ``validation_step`` and ``test_step``: of a labelled batch, what evaluators need.
+
+    Args:
+        pl_module: the method; ``pl_module(images)`` gives its features.
+        batch: ``(images, labels, …)``: ``[B, C, H, W]`` and ``[B]``.
+        batch_idx: not used.
+
+    Returns:
+        ``features`` ``[B, embed_dim]`` and ``labels`` ``[B]``.
+    """
     images, labels = batch[:2]
     refuse_clips(images, type(pl_module).__name__)
     return {"features": pl_module(images), "labels": labels}
 
 
 def features_of_inputs(pl_module: Any, batch: Any, batch_idx: int) -> Tensor:
-    """A ``predict_step``: features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``."""
+    """A ``predict_step``: features ``[B, embed_dim]`` of ``images`` or ``(images, labels)``.
+
+    Args:
+        pl_module: the method; ``pl_module(images)`` gives its features.
+        batch: images ``[B, C, H, W]``, alone or with labels behind them.
+        batch_idx: not used.
+    """
     images = inputs_of(batch)
     refuse_clips(images, type(pl_module).__name__)
     return pl_module(images)

@@ -56,7 +56,12 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
 
 
 def names_of(module: nn.Module, parts: list[nn.Module]) -> list[str]:
-    """Names of parts of a module, in their order; of those that are hidden in it, their class."""
+    """Names of parts of a module, in their order; of those that are hidden in it, their class.
+
+    Args:
+        module: the module.
+        parts: modules in it.
+    """
     names = {id(part): name for name, part in module.named_modules()}
     return [names.get(id(part), type(part).__name__) for part in parts]
 

@@ -84,6 +84,9 @@ def to_be_searched(trainer: pl.Trainer, split: str) -> RetrievalTexts:
 def image_batch(batch: Any) -> tuple[Mapping[str, Tensor], Tensor]:
     """Images and their numbers ``[B]`` of a batch of images to be compared with texts.
 
+    Args:
+        batch: what a loader gave.
+
     Raises:
         ValueError: It is another kind of batch, such as one of images with their captions.
     """
@@ -100,6 +103,9 @@ def image_batch(batch: Any) -> tuple[Mapping[str, Tensor], Tensor]:
 
 def texts_with_negatives(batch: Any) -> Mapping[str, Tensor]:
     """The inputs of a training batch: images, their own texts, and texts of other images.
+
+    Args:
+        batch: what a loader gave.
 
     Raises:
         ValueError: It is another kind of batch.

@@ -51,6 +51,9 @@ class GeneratesVideos(Protocol):
 def generates_videos(module: Any) -> GeneratesVideos:
     """Return a module that has to be one which makes videos.
 
+    Args:
+        module: of any kind.
+
     Raises:
         InputError: It lacks something of it.
     """

@@ -27,10 +27,18 @@ class GuessesWords(Protocol):
     """
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the inputs with ``image_embeds`` and ``image_mask`` in place of ``images``."""
+        """Return the inputs with ``image_embeds`` and ``image_mask`` in place of ``images``.
+
+        Args:
+            inputs: images ``[B, C, H, W]`` and token tensors ``[B, L]`` of a batch.
+        """
 
     def fixed_mask(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the words that an evaluation masks, bool ``[B, L]``: a function of the texts."""
+        """Return the words that an evaluation masks, bool ``[B, L]``: a function of the texts.
+
+        Args:
+            inputs: of a batch, with or without its images.
+        """
 
     def guess(self, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Return logits ``[n, V]`` of masked tokens, row after row, each replaced by [MASK].
@@ -41,14 +49,25 @@ class GuessesWords(Protocol):
         """
 
     def match(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the log-odds ``[B]`` that text and image belong together."""
+        """Return the log-odds ``[B]`` that text and image belong together.
+
+        Args:
+            inputs: of a batch, with its images or with ``image_embeds`` and ``image_mask``.
+        """
 
     def align(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the plan of word–patch alignment, ``[B, N, L]``; see its loss."""
+        """Return the plan of word–patch alignment, ``[B, N, L]``; see its loss.
+
+        Args:
+            inputs: as of ``match``.
+        """
 
 
 def guesses_words(module: Any) -> GuessesWords:
     """Return a module that has to be one which guesses words.
+
+    Args:
+        module: of any kind.
 
     Raises:
         InputError: It lacks one of the methods, or has no head for words.
@@ -68,11 +87,19 @@ def guesses_words(module: Any) -> GuessesWords:
 
 
 def can_match(module: Any) -> bool:
-    """Whether a module that guesses words can tell, too, which images go with a text."""
+    """Whether a module that guesses words can tell, too, which images go with a text.
+
+    Args:
+        module: one that guesses words.
+    """
     return "itm_head" in getattr(module, "heads", _HEADS)
 
 
 def texts_of(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what the inputs of a batch say of the captions, all of it ``[B, L]``: no images."""
+    """Return what the inputs of a batch say of the captions, all of it ``[B, L]``: no images.
+
+    Args:
+        inputs: of a batch, with ``input_ids`` ``[B, L]``.
+    """
     shape = inputs["input_ids"].shape
     return {name: value for name, value in inputs.items() if value.shape == shape}

@@ -12,12 +12,26 @@ __all__ = ["attributes_of", "cells_of", "checked_groups", "group_counts", "group
 
 
 def cells_of(labels: np.ndarray, attributes: np.ndarray, num_attributes: int) -> np.ndarray:
-    """Groups of rows, int64 ``[N]``, from their classes and attributes (−1 unknown)."""
+    """Groups of rows, int64 ``[N]``, from their classes and attributes (−1 unknown).
+
+    Args:
+        labels: int ``[N]``, classes from 0.
+        attributes: int ``[N]``, in [0, A); below 0 where unknown.
+        num_attributes: A.
+    """
     return np.where(attributes < 0, -1, labels * num_attributes + attributes)
 
 
 def attributes_of(groups: Any, num_attributes: int) -> Any:
-    """Attributes of rows, −1 where unknown, from their groups ``[N]``, of NumPy or torch."""
+    """Attributes of rows, −1 where unknown, from their groups ``[N]``, of NumPy or torch.
+
+    Args:
+        groups: int ``[N]``, below 0 where unknown; it is not changed.
+        num_attributes: A, of each class.
+
+    Returns:
+        int ``[N]``, of the same kind.
+    """
     attributes = groups % num_attributes
     attributes[groups < 0] = -1
     return attributes

@@ -68,13 +68,21 @@ class FactorAnnotations:
         return len(self.class_to_metaclass) or int(self.labels.max()) + 1
 
     def fits(self, outputs: int) -> bool:
-        """Whether the outputs of a classifier, so many, can be these classes."""
+        """Whether the outputs of a classifier, so many, can be these classes.
+
+        Args:
+            outputs: number of outputs.
+        """
         return outputs == self.num_classes or (
             self.files is not None and outputs > self.num_classes
         )
 
     def file_name(self, number: int) -> str:
-        """Name of an image."""
+        """Name of an image.
+
+        Args:
+            number: of the image, from 1.
+        """
         if self.files is not None:
             return self.files[number - 1]
         return f"ILSVRC2012_val_{number:08d}.JPEG"

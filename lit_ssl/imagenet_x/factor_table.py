@@ -228,6 +228,14 @@ def checked_factors(
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Check outcomes ``[N]``, factors ``[N, F]`` and their names; numbers where there are none.
 
+    Args:
+        correct: ``[N]``, whether each answer is right.
+        members: ``[N, F]``, whether each image has each factor.
+        factors: F names; None where they have none.
+
+    Returns:
+        Both as bool arrays, and the names.
+
     Raises:
         ValueError: If shapes do not fit.
     """

@@ -85,7 +85,15 @@ def draw_tables(cells: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:
 
 
 def nan_quantiles(values: np.ndarray, quantiles: Sequence[float]) -> tuple[np.ndarray, ...]:
-    """Quantiles over the first axis of ``[R, F]``; NaN where all values are."""
+    """Quantiles over the first axis of ``[R, F]``; NaN where all values are.
+
+    Args:
+        values: float ``[R, F]``; NaN are left out.
+        quantiles: Q of them, in [0, 1].
+
+    Returns:
+        Q arrays, float64 ``[F]``.
+    """
     out = np.full((len(quantiles), values.shape[1]), np.nan)
     broken = np.isnan(values).any(axis=0)
     out[:, ~broken] = np.quantile(values[:, ~broken], quantiles, axis=0)
@@ -97,12 +105,25 @@ def nan_quantiles(values: np.ndarray, quantiles: Sequence[float]) -> tuple[np.nd
 
 
 def ratio(part: np.ndarray | int, whole: np.ndarray | int | np.floating) -> np.ndarray:
-    """Quotient in float64, NaN where ``whole`` is 0."""
+    """Quotient in float64, NaN where ``whole`` is 0.
+
+    Args:
+        part: numbers of any shape that broadcasts against ``whole``.
+        whole: likewise.
+    """
     whole = np.asarray(whole, dtype=np.float64)
     return np.asarray(part, dtype=np.float64) / np.where(whole == 0, np.nan, whole)
 
 
 def check_bootstrap(level: float, draws: int) -> None:
-    """Raise ValueError for a level outside (0, 1) or fewer than 100 draws."""
+    """Make sure that intervals can be drawn.
+
+    Args:
+        level: of the intervals, in (0, 1).
+        draws: of the bootstrap, at least 100.
+
+    Raises:
+        ValueError: If one is not so.
+    """
     if not 0 < level < 1 or draws < 100:
         raise InputError(f"level must lie in (0, 1) and draws be >= 100, got {level} and {draws}")

@@ -317,11 +317,22 @@ class ImageNetXMetric(Metric):
         return self._table
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write all predictions, of images without annotations too, in the official format."""
+        """Write all predictions, of images without annotations too, in the official format.
+
+        Args:
+            path: the file, ``.csv``.
+
+        Returns:
+            The path.
+        """
         return write_predictions(path, self.predictions(), self.annotations)
 
     def compare(self, other: ImageNetXMetric | FactorScores) -> FactorComparison:
-        """What changes from this model to another on the same images, with p values."""
+        """What changes from this model to another on the same images, with p values.
+
+        Args:
+            other: the other model's metric or scores.
+        """
         theirs = other if isinstance(other, FactorScores) else other.scores()
         return self.scores().compare(theirs, self.level, self.draws)
 

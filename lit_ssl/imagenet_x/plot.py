@@ -150,7 +150,11 @@ def save_figure(figure: Any, path: Path) -> Path:
 
 
 def figure_pixels(figure: Any) -> np.ndarray:
-    """A figure as uint8 ``[H, W, 3]``, for TensorBoard."""
+    """A figure as uint8 ``[H, W, 3]``, for TensorBoard.
+
+    Args:
+        figure: of matplotlib.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

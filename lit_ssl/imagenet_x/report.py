@@ -58,6 +58,9 @@ class FactorReportData:
 def check_names(names: Sequence[str]) -> None:
     """Check that models can be told apart.
 
+    Args:
+        names: one for each model.
+
     Raises:
         InputError: If two have the same name.
     """
@@ -134,7 +137,11 @@ def _protocol(
 
 
 def protocol_lines(report: FactorReportData) -> list[str]:
-    """The protocol, and how to read the numbers, in sentences."""
+    """The protocol, and how to read the numbers, in sentences.
+
+    Args:
+        report: of one model or several.
+    """
     p = report.protocol
     images = f"{p['images']:,} images of {p['annotations']}"
     if "prototypes" in p:
@@ -160,7 +167,15 @@ def protocol_lines(report: FactorReportData) -> list[str]:
 
 
 def summary(scores: FactorScores, table: FactorTable) -> dict[str, Any]:
-    """What is known of one model besides its factors."""
+    """What is known of one model besides its factors.
+
+    Args:
+        scores: of the model.
+        table: its accuracies by factor.
+
+    Returns:
+        Accuracies and the calibration error in [0, 1], by name; NaN where they are not known.
+    """
     low, high = table.average_interval
     return {
         "model": scores.name,

@@ -83,14 +83,27 @@ class FactorScores:
         self.correct = _correct(predictions.classes, annotations, error_type)[self.numbers]
 
     def table(self, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> FactorTable:
-        """Accuracy and error ratio per factor; see ``factor_table``."""
+        """Accuracy and error ratio per factor; see ``factor_table``.
+
+        Args:
+            level: of the confidence intervals, in (0, 1).
+            draws: of the bootstrap, at least 100.
+            seed: of the bootstrap.
+        """
         names = self.annotations.factors
         return factor_table(self.correct, self.members, names, level=level, draws=draws, seed=seed)
 
     def compare(
         self, other: FactorScores, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
     ) -> FactorComparison:
-        """What changes from this model to another, on the images that both have."""
+        """What changes from this model to another, on the images that both have.
+
+        Args:
+            other: the other model's scores.
+            level: of the confidence intervals, in (0, 1).
+            draws: of the bootstrap, at least 100.
+            seed: of the bootstrap.
+        """
         _, mine, theirs = np.intersect1d(
             self.numbers, other.numbers, assume_unique=True, return_indices=True
         )
@@ -110,7 +123,14 @@ class FactorScores:
         return math.nan if (found < 0).any() else float((found == self.annotations.labels).mean())
 
     def worst_classes(self, count: int = 100) -> float:
-        """Accuracy over all images of the classes with the lowest accuracy."""
+        """Accuracy over all images of the classes with the lowest accuracy.
+
+        Args:
+            count: how many classes.
+
+        Returns:
+            In [0, 1]; NaN where there is no image.
+        """
         labels = self.annotations.labels[self.numbers - 1]
         # Numbers of classes come from a file: they are compared, and never the size of an array.
         _, place, total = np.unique(labels, return_inverse=True, return_counts=True)
@@ -119,7 +139,11 @@ class FactorScores:
         return float(hits[worst].sum() / total[worst].sum()) if len(worst) else math.nan
 
     def calibration(self, bins: int = 15) -> tuple[float, np.ndarray]:
-        """Expected calibration error of all images, and per factor ``[F]``; NaN if not known."""
+        """Expected calibration error of all images, and per factor ``[F]``; NaN if not known.
+
+        Args:
+            bins: number of bins of equal width over [0, 1].
+        """
         p = self.predictions.probability[self.numbers]
         if np.isnan(p).any():
             return math.nan, np.full(self.members.shape[1], np.nan)
@@ -148,7 +172,15 @@ class FactorScores:
 
 
 def check_error_type(error_type: str, annotations: FactorAnnotations) -> None:
-    """Raise ValueError for an unknown kind of error, or one that the annotations cannot tell."""
+    """Make sure that the annotations can tell a kind of error.
+
+    Args:
+        error_type: ``class``, ``metaclass`` or ``real``.
+        annotations: of the images.
+
+    Raises:
+        ValueError: If the kind is unknown, or the annotations have nothing for it.
+    """
     if error_type not in ("class", "metaclass", "real"):
         raise InputError(f"error_type must be class, metaclass or real, not {error_type!r}")
     has = {"metaclass": bool(annotations.metaclasses), "real": annotations.real is not None}
@@ -186,6 +218,9 @@ def human_predictions(annotations: FactorAnnotations) -> Predictions:
     """The original labels as predictions: with ReaL labels, what one annotator reaches.
 
     How sure annotators were is not known, so that there is no calibration.
+
+    Args:
+        annotations: of the images.
     """
     classes = np.concatenate([[-1], annotations.labels])
     return Predictions("human", classes, np.full(len(classes), np.nan))

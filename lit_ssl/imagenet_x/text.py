@@ -51,7 +51,11 @@ def print_report(
 
 
 def markdown(report: FactorReportData) -> str:
-    """All tables and how to read them as Markdown."""
+    """All tables and how to read them as Markdown.
+
+    Args:
+        report: of one model or several.
+    """
     parts = []
     for title, headers, rows, foot in _grids(report):
         lines = [" | ".join(cells) for cells in (headers, ["---", *["--:"] * (len(headers) - 1)])]

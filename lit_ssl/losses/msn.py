@@ -214,6 +214,10 @@ class MSNLoss(nn.Module):
 
         Its gradient is that of the anchors' mean alone, undiminished by the queue: averaged over
         the parts of a large batch it is the gradient of the whole.
+
+        Args:
+            probs: softmax predictions; in training, their means over the views join the queue.
+            batch: B.
         """
         mean = all_reduce_mean(probs.mean(dim=0)) if self.gather else probs.mean(dim=0)
         queue = self.recent_probs
@@ -227,11 +231,25 @@ class MSNLoss(nn.Module):
         return mean + (pooled - mean.detach())
 
     def balance(self, log_probs: Tensor) -> Tensor:
-        """Sinkhorn on the targets' log-assignments ``[B, K]``; may be overridden."""
+        """Sinkhorn on the targets' log-assignments ``[B, K]``; may be overridden.
+
+        Args:
+            log_probs: of all images of this process.
+
+        Returns:
+            ``[B, K]``, log-assignments.
+        """
         return log_sinkhorn(log_probs, self.sinkhorn_iterations, gather=self.gather)
 
     def regularizer(self, mean_probs: Tensor) -> Tensor:
-        """``KL(p̄ ‖ uniform) = log K − H(p̄)`` of the mean prediction ``[K]``; may be overridden."""
+        """``KL(p̄ ‖ uniform) = log K − H(p̄)`` of the mean prediction ``[K]``; may be overridden.
+
+        Args:
+            mean_probs: shares that add up to one.
+
+        Returns:
+            A scalar ≥ 0.
+        """
         tiny = torch.finfo(mean_probs.dtype).tiny
         return math.log(len(mean_probs)) + (mean_probs * mean_probs.clamp_min(tiny).log()).sum()
 

@@ -46,7 +46,11 @@ class SignatureRepulsion(nn.Module):
         self.hinge = hinge
 
     def forward(self, *signatures: Tensor) -> Tensor:
-        """The loss of signatures of inputs, mediators and outputs, each ``[n, G]``; a scalar."""
+        """The loss of signatures of inputs, mediators and outputs, each ``[n, G]``; a scalar.
+
+        Args:
+            *signatures: in any number of sets; all their pairs count.
+        """
         distances = _pair_distances(signatures)
         return -torch.where(distances < self.hinge, distances, 0.0).sum()
 
@@ -223,7 +227,11 @@ class DistanceMixture(nn.Module):
 
     @torch.no_grad()
     def fit(self, *signatures: Tensor) -> None:
-        """Fit the mixture to signatures, each ``[n, G]``, all their pairs counted."""
+        """Fit the mixture to signatures, each ``[n, G]``, all their pairs counted.
+
+        Args:
+            *signatures: in any number of sets.
+        """
         distances = _pair_distances(signatures).double().cpu()
         weights, means, scales = fit_mixture(distances, len(self.weights))
         self.weights.copy_(weights)
@@ -233,7 +241,12 @@ class DistanceMixture(nn.Module):
         self._is_fitted = True
 
     def forward(self, *signatures: Tensor) -> Tensor:
-        """The loss of signatures of inputs, mediators and outputs, each ``[n, G]``; a scalar."""
+        """The loss of signatures of inputs, mediators and outputs, each ``[n, G]``; a scalar.
+
+        Args:
+            *signatures: in any number of sets; those of the first call fit the mixture, if nothing
+                has.
+        """
         if self._is_fitted is None:
             self._is_fitted = bool(self.fitted)
         if not self._is_fitted:

@@ -233,14 +233,26 @@ class PAWSLoss(nn.Module):
         return log_probs, None
 
     def make_targets(self, log_large: Tensor, views: int) -> Tensor:
-        """Targets ``[V, B, K]`` of all views from log-predictions ``[2, B, K]`` for the large."""
+        """Targets ``[V, B, K]`` of all views from log-predictions ``[2, B, K]`` for the large.
+
+        Args:
+            log_large: log-predictions of the two large views.
+            views: V ≥ 2, the large ones included.
+        """
         swapped = sharpen(log_large, self.sharpen_temperature).flip(0)
         small = swapped.mean(dim=0, keepdim=True).expand(views - 2, -1, -1)
         targets = torch.cat([swapped, small])
         return targets.masked_fill(targets < self.target_threshold, 0.0)
 
     def regularizer(self, mean_probs: Tensor) -> Tensor:
-        """``Σ p̄ log p̄ = −H(p̄)`` of the mean prediction ``[K]``; may be overridden."""
+        """``Σ p̄ log p̄ = −H(p̄)`` of the mean prediction ``[K]``; may be overridden.
+
+        Args:
+            mean_probs: shares that add up to one.
+
+        Returns:
+            A scalar in [−log K, 0].
+        """
         return (mean_probs * mean_probs.clamp_min(_TINY).log()).sum()
 
     def _all(self, rows: Tensor) -> Tensor:

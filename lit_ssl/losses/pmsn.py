@@ -93,11 +93,22 @@ class PMSNLoss(MSNLoss):
         return self
 
     def set_prior(self, prior: Tensor | Sequence[float]) -> None:
-        """Replace the prior by another one for the same number of prototypes."""
+        """Replace the prior by another one for the same number of prototypes.
+
+        Args:
+            prior: ``[K]``; see ``as_prior``.
+        """
         self.prior.copy_(as_prior(prior, len(self.prior)))
 
     def balance(self, log_probs: Tensor) -> Tensor:
-        """Sinkhorn on the log-assignments ``[B, K]``, towards uniform shares or the prior."""
+        """Sinkhorn on the log-assignments ``[B, K]``, towards uniform shares or the prior.
+
+        Args:
+            log_probs: of all images of this process.
+
+        Returns:
+            ``[B, K]``, log-assignments.
+        """
         log_marginal = None
         if self.sinkhorn_marginal == "prior":
             log_marginal = self.prior.to(log_probs.dtype).log()
@@ -105,6 +116,12 @@ class PMSNLoss(MSNLoss):
 
     def regularizer(self, mean_probs: Tensor) -> Tensor:
         """``KL(p̄ ‖ π)``, or ``KL(π ‖ p̄)``, of the mean prediction ``[K]``.
+
+        Args:
+            mean_probs: shares that add up to one.
+
+        Returns:
+            A scalar ≥ 0.
 
         Raises:
             ValueError: if prior and prediction differ in length.

@@ -26,7 +26,11 @@ _FILES = (".npy", ".txt")
 
 
 def uniform_prior(num_prototypes: int) -> Tensor:
-    """The uniform prior: ``[K]``, float64, all ``1 / K``."""
+    """The uniform prior: ``[K]``, float64, all ``1 / K``.
+
+    Args:
+        num_prototypes: K ≥ 1.
+    """
     return power_law_prior(num_prototypes, 0.0)
 
 

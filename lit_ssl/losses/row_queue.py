@@ -54,7 +54,11 @@ class RowQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Add rows ``[n, width]``, equally many on each process, and drop the oldest."""
+        """Add rows ``[n, width]``, equally many on each process, and drop the oldest.
+
+        Args:
+            rows: of this process; the queue keeps those of all.
+        """
         new = gather_stack(rows.to(self.rows.dtype)).flatten(0, 1)
         size = len(self.rows)
         filled = min(size, len(self) + len(new))

@@ -33,6 +33,9 @@ class FeatureSums(NamedTuple):
     def of(cls, features: Tensor) -> FeatureSums:
         """Sums of ``[N, D]``, float, not empty; stays on the device (on MPS: on the CPU).
 
+        Args:
+            features: of any N images, raw.
+
         Raises:
             ValueError: If ``features`` is not a matrix with at least one row.
         """
@@ -51,7 +54,12 @@ class FeatureSums(NamedTuple):
 
     @classmethod
     def from_flat(cls, vector: Tensor, width: int) -> FeatureSums:
-        """What ``flat`` has made of features of so many columns."""
+        """What ``flat`` has made of features of so many columns.
+
+        Args:
+            vector: ``[D * D + 2 * D + 1]``.
+            width: D.
+        """
         gram, unit, square, rows = vector.split([width * width, width, width, 1])
         return cls(gram.view(width, width), unit, square, rows.view(()))
 
@@ -149,6 +157,9 @@ def feature_std(features: Tensor) -> Tensor:
 
 def feature_std_from_sums(sums: FeatureSums) -> Tensor:
     """[`feature_std`][lit_ssl.metrics.feature_std] of features of which only sums are known.
+
+    Args:
+        sums: of all rows.
 
     Returns:
         A scalar, float64; identical rows give up to 1e-7 instead of 0, by rounding.

@@ -218,7 +218,18 @@ def _check(
 
 
 def check_vote(labels: Tensor, num_classes: int, k: int, temperature: float, top: int) -> None:
-    """Raise InputError unless labels ``[N]``, N >= 1, and options are as ``knn_predict`` needs."""
+    """Make sure that labels ``[N]``, N >= 1, and options are as ``knn_predict`` needs them.
+
+    Args:
+        labels: of the bank, int.
+        num_classes: they lie in [0, ``num_classes``).
+        k: number of neighbours, >= 1.
+        temperature: of the votes, > 0.
+        top: number of answers, in [1, ``num_classes``].
+
+    Raises:
+        ValueError: If something is not so.
+    """
     if k < 1 or temperature <= 0 or not 1 <= top <= num_classes:
         raise InputError(
             f"knn_predict needs k >= 1, temperature > 0 and 1 <= top <= num_classes, got k={k}, "

@@ -37,11 +37,19 @@ class LinearProbe:
     held_out_accuracy: float
 
     def predict(self, features: Tensor) -> Tensor:
-        """Classify features ``[N, D]``; returns classes, int64 ``[N]``, −2 where none is best."""
+        """Classify features ``[N, D]``; returns classes, int64 ``[N]``, −2 where none is best.
+
+        Args:
+            features: raw; the probe standardises them.
+        """
         return best_answer(self.scores(features))
 
     def scores(self, features: Tensor) -> Tensor:
-        """Scores of the classes, ``[N, C]``, for features ``[N, D]``."""
+        """Scores of the classes, ``[N, C]``, for features ``[N, D]``.
+
+        Args:
+            features: raw; the probe standardises them.
+        """
         return _standardise(features, self.mean, self.scale) @ self.weights.T
 
 

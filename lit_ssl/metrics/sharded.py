@@ -53,7 +53,12 @@ class ShardedFeatures:
         return self.stored.shape[1]
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Some rows that this process holds, in their order, on the device: ``[…, D]``."""
+        """Some rows that this process holds, in their order, on the device: ``[…, D]``.
+
+        Args:
+            start: first of them, counted from 0 on this process.
+            stop: one after the last; fewer come where there are no more.
+        """
         part = slice(start, stop)
         rows = self.stored[part] if self._in_order else self.stored[self.places[part]]
         return rows.to(self.device)

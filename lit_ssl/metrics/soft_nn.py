@@ -113,7 +113,16 @@ def _check(
 
 
 def check_supports(labels: Tensor, temperature: float, num_classes: int | None) -> int:
-    """Number of classes; raise InputError unless labels ``[M]``, M >= 1, and τ are as needed."""
+    """Number of classes, once labels ``[M]``, M >= 1, and τ are as needed.
+
+    Args:
+        labels: of the supports, int.
+        temperature: τ > 0.
+        num_classes: labels lie in [0, ``num_classes``); None: one more than the largest.
+
+    Raises:
+        ValueError: If something is not so.
+    """
     if temperature <= 0:
         raise InputError(f"temperature must be positive, not {temperature}")
     low, high = int(labels.min()), int(labels.max())

@@ -59,7 +59,17 @@ def fit_softmax_regression(
 
 
 def check_problem(features: Tensor, labels: Tensor, num_classes: int, penalty: float) -> None:
-    """Raise ValueError with one clear message if the arguments do not make a regression."""
+    """Make sure that the arguments make a regression.
+
+    Args:
+        features: ``[N, D]``, N > 0.
+        labels: ``[N]``, in [0, ``num_classes``).
+        num_classes: at least two.
+        penalty: of the squared L2 norm of the weights, > 0.
+
+    Raises:
+        ValueError: If something is not so.
+    """
     if features.ndim != 2 or len(features) == 0 or labels.shape != features.shape[:1]:
         raise InputError(
             "expected features [N, D] with N > 0 and one label per row, got "

@@ -32,12 +32,24 @@ def adamw(groups: Iterable[Any], fused: bool | None = None, **options: Any) -> t
 
 
 def adam(groups: Iterable[Any], fused: bool | None = None, **options: Any) -> torch.optim.Adam:
-    """Adam, as ``adamw``."""
+    """Adam, as ``adamw``.
+
+    Args:
+        groups: parameters or groups of them.
+        fused: see ``adamw``.
+        **options: of ``torch.optim.Adam``.
+    """
     return _made(torch.optim.Adam, groups, fused, options)
 
 
 def sgd(groups: Iterable[Any], fused: bool | None = None, **options: Any) -> torch.optim.SGD:
-    """SGD, as ``adamw``."""
+    """SGD, as ``adamw``.
+
+    Args:
+        groups: parameters or groups of them.
+        fused: see ``adamw``.
+        **options: of ``torch.optim.SGD``.
+    """
     return _made(torch.optim.SGD, groups, fused, options)
 
 

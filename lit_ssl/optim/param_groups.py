@@ -16,7 +16,12 @@ Named = Iterable[tuple[str, nn.Parameter]]
 
 
 def is_bias_or_norm(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is usually not decayed: 1-D tensors (biases, norms, layer scales)."""
+    """Whether a parameter is usually not decayed: 1-D tensors (biases, norms, layer scales).
+
+    Args:
+        name: not used; others decide by it.
+        parameter: of any shape.
+    """
     return parameter.ndim <= 1
 
 

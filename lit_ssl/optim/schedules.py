@@ -137,7 +137,14 @@ class LossWeight:
 
 
 def linear(step: float, total: float, start: float, final: float) -> float:
-    """Linear from ``start`` at step 0 to ``final`` at ``total``; constant after it."""
+    """Linear from ``start`` at step 0 to ``final`` at ``total``; constant after it.
+
+    Args:
+        step: >= 0.
+        total: > 0, in steps.
+        start: value at step 0.
+        final: value from ``total`` on.
+    """
     return start + (final - start) * min(1.0, step / total)
 
 
@@ -156,7 +163,13 @@ def set_schedules(optimizer: Optimizer, lr: float | None, weight_decay: float) -
 
 
 def set_group(group: dict[str, Any], lr: float | None, weight_decay: float) -> None:
-    """What [`set_schedules`][lit_ssl.optim.set_schedules] does, for one group of parameters."""
+    """What [`set_schedules`][lit_ssl.optim.set_schedules] does, for one group of parameters.
+
+    Args:
+        group: of an optimizer; it is changed.
+        lr: learning rate; None leaves that of the group as it is.
+        weight_decay: of a group that decays.
+    """
     if lr is not None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     group["weight_decay"] = weight_decay if group.get("decay", True) else 0.0

@@ -46,7 +46,11 @@ class FileCache:
         self.limit = limit
 
     def has(self, sha256: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file is there.
+
+        Args:
+            sha256: Its checksum, in hexadecimal.
+        """
         return self._path(sha256).is_file()
 
     def path(self, place: Place, name: str, size: int, sha256: str) -> Path:
@@ -76,7 +80,16 @@ class FileCache:
     def read(
         self, place: Place, name: str, size: int, sha256: str, offset: int, count: int
     ) -> bytes:
-        """Return ``count`` bytes of a file, from ``offset`` on; the rest is as for ``path``."""
+        """Return ``count`` bytes of a file, from ``offset`` on; the rest is as for ``path``.
+
+        Args:
+            place: Where it comes from.
+            name: Its path there.
+            size: Its bytes.
+            sha256: Its checksum, in hexadecimal.
+            offset: Where to begin, in bytes.
+            count: How many to read; fewer come where the file ends.
+        """
         while True:
             try:
                 with open(self._path(sha256), "rb", buffering=0) as file:

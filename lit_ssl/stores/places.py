@@ -52,6 +52,11 @@ class Place(ABC):
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """Return the bytes of a file, or ``size`` of them from ``offset`` on.
 
+        Args:
+            name: Its path in the place, with ``/``.
+            offset: Where to begin, in bytes.
+            size: How many bytes; None: all to the end.
+
         Raises:
             MissingFileError: There is no such file.
             PlaceError: It cannot be read.
@@ -59,10 +64,23 @@ class Place(ABC):
 
     @abstractmethod
     def fetch(self, name: str, file: BinaryIO) -> None:
-        """Write all of a file to another one, which is open; raises as ``read``."""
+        """Write all of a file to another one, which is open.
+
+        Args:
+            name: Its path in the place, with ``/``.
+            file: Open for writing bytes.
+
+        Raises:
+            MissingFileError: There is no such file.
+            PlaceError: It cannot be read.
+        """
 
     def name_of(self, name: str) -> str:
-        """Return what messages call a file."""
+        """Return what messages call a file.
+
+        Args:
+            name: Its path in the place, with ``/``.
+        """
         return f"{self.url}/{name}"
 
 
@@ -70,7 +88,11 @@ class Folder(Place):
     """A folder of this machine."""
 
     def path(self, name: str) -> Path:
-        """Return the path of a file."""
+        """Return the path of a file.
+
+        Args:
+            name: Its path in the folder, with ``/``.
+        """
         return Path(self.url) / name
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -275,6 +297,9 @@ class _Store(_Remote):
 
 def place_at(url: str) -> Place:
     """Return the place that a URL or a path names; nothing is asked of it.
+
+    Args:
+        url: A path, or a URL such as ``s3://bucket/folder``, ``https://…`` or ``file:///folder``.
 
     Raises:
         InputError: Nothing opens this kind of URL, or a package for it is missing.

@@ -47,6 +47,9 @@ def one_line(error: BaseException) -> str | None:
     values that Lightning, timm or torch's optimisers and loaders raise themselves, files that one
     of our modules could not open, and Lightning's ``MisconfigurationException``.
 
+    Args:
+        error: the exception, with its traceback.
+
     Returns:
         The message in one line, or None: then the traceback should be shown.
     """
@@ -70,7 +73,11 @@ def one_line(error: BaseException) -> str | None:
 
 
 def disk_line(error: BaseException) -> str | None:
-    """The message for a disk that is full or read-only, at any time; None for other errors."""
+    """The message for a disk that is full or read-only, at any time; None for other errors.
+
+    Args:
+        error: any exception.
+    """
     if not isinstance(error, OSError) or error.errno not in _DISK:
         return None
     where = f" at {shortened(error.filename)}" if error.filename else ""
@@ -89,7 +96,11 @@ def _without_worker(text: str) -> str:
 
 
 def raised_in(error: BaseException) -> str:
-    """Name of the module whose code raised an exception; empty if it was never raised."""
+    """Name of the module whose code raised an exception; empty if it was never raised.
+
+    Args:
+        error: the exception, with its traceback.
+    """
     return next(reversed(_modules(error)), "")
 
 

@@ -36,6 +36,9 @@ def kinds(hint: Any) -> dict[type, int]:
     """The classes with options that a type allows.
 
     Each comes with how many of its arguments the caller fills in, as it does an optimiser's first.
+
+    Args:
+        hint: the type of an option.
     """
     origin, args = get_origin(hint), get_args(hint)
     if origin in _UNIONS:
@@ -50,7 +53,11 @@ def kinds(hint: Any) -> dict[type, int]:
 
 
 def item_type(hint: Any) -> Any:
-    """The type of the items, where a type allows a list; else None."""
+    """The type of the items, where a type allows a list; else None.
+
+    Args:
+        hint: the type of an option.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin in _UNIONS:
         found = [item for item in map(item_type, args) if item is not None]
@@ -60,7 +67,12 @@ def item_type(hint: Any) -> Any:
 
 
 def accepts(hint: Any, value: Any) -> bool:
-    """Whether jsonargparse takes a value for a type; yes, if it cannot tell."""
+    """Whether jsonargparse takes a value for a type; yes, if it cannot tell.
+
+    Args:
+        hint: the type of an option.
+        value: what was given for it, plain as in a config.
+    """
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_argument("--value", type=hint)
@@ -74,7 +86,11 @@ def accepts(hint: Any, value: Any) -> bool:
 
 
 def in_words(hint: Any) -> list[str]:
-    """The types and values that an option may have, e.g. ``int``, ``'auto'`` and ``null``."""
+    """The types and values that an option may have, e.g. ``int``, ``'auto'`` and ``null``.
+
+    Args:
+        hint: the type of an option.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin in _UNIONS:
         return [name for arg in args for name in in_words(arg)]
@@ -88,7 +104,11 @@ def in_words(hint: Any) -> list[str]:
 
 
 def takes_functions(hint: Any) -> bool:
-    """Whether a type allows functions, or objects that are called like one."""
+    """Whether a type allows functions, or objects that are called like one.
+
+    Args:
+        hint: the type of an option.
+    """
     allowed = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
     return any(get_origin(kind) is Callable for kind in allowed) and not kinds(hint)
 
@@ -97,6 +117,13 @@ def path_of_function(hint: Any, value: Any) -> str:
     """What to write for the bare name of a function, or of a class that is called like one.
 
     jsonargparse finds classes by their short names, but functions by their paths only.
+
+    Args:
+        hint: the type of the option.
+        value: what was given for it.
+
+    Returns:
+        A sentence that begins with a space; empty where there is nothing to say.
     """
     if not takes_functions(hint) or not isinstance(value, str) or not value.isidentifier():
         return ""

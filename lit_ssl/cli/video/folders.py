@@ -95,6 +95,9 @@ class ClipFolder:
     def check(self, kind: str) -> None:
         """Refuse a folder without two clips.
 
+        Args:
+            kind: what messages call the folder, ``real`` or ``generated``.
+
         Raises:
             InputError: It says why there are not more.
         """
@@ -122,6 +125,9 @@ class ClipFolder:
 def indexed_videos(folder: str | Path) -> ClipIndex:
     """Find the videos below a folder, as data modules and ``video-cache`` do.
 
+    Args:
+        folder: the folder; those below it count too.
+
     Raises:
         InputError: There is no such folder, or no video in it.
     """
@@ -134,6 +140,9 @@ def indexed_videos(folder: str | Path) -> ClipIndex:
 
 def common_size(index: ClipIndex) -> tuple[int, int]:
     """The (H, W) that all videos of a folder have.
+
+    Args:
+        index: of the videos; those that cannot be read do not count.
 
     Raises:
         InputError: They have several.

@@ -52,7 +52,12 @@ class Scores:
         self.motion: dict[bool, list[Tensor]] = {True: [], False: []}
 
     def update(self, video: Tensor, real: bool) -> None:
-        """Add clips, uint8 ``[B, T, 3, H, W]``."""
+        """Add clips, uint8 ``[B, T, 3, H, W]``.
+
+        Args:
+            video: the clips; motion is that of clips with two frames or more.
+            real: which of the two sets they are of.
+        """
         if video.shape[1] > 1:
             self.motion[real].append(motion_per_video(video))
         for metric in filter(None, (self.features, self.random)):

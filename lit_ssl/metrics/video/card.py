@@ -40,12 +40,25 @@ def score_card(
 
 
 def fvd_name(num_fake: int, clip_length: int, stride: int = 1) -> str:
-    """Short name, as in the code of stylegan-v: ``fvd2048_16f``, ``fvd2048_128f_subsample8f``."""
+    """Short name, as in the code of stylegan-v: ``fvd2048_16f``, ``fvd2048_128f_subsample8f``.
+
+    Args:
+        num_fake: number of generated clips.
+        clip_length: T, in frames.
+        stride: frames of the video from one of the clip to the next.
+    """
     return f"fvd{num_fake}_{clip_length}f" + (f"_subsample{stride}f" if stride > 1 else "")
 
 
 def write_card(path: str | Path, card: Mapping[str, Any]) -> Path:
     """Write a card as JSON, never over a file.
+
+    Args:
+        path: the file, ``.json``.
+        card: plain values by name.
+
+    Returns:
+        The path.
 
     Raises:
         ValueError: There is a file.

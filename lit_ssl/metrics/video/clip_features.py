@@ -107,7 +107,15 @@ class ClipFeatures(Metric):
             self.clip_size, self.processes = size, processes
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: a batch has no distance."""
+        """Refused: a batch has no distance.
+
+        Args:
+            *args: anything.
+            **kwargs: anything.
+
+        Raises:
+            RuntimeError: Always.
+        """
         raise InputRuntimeError(
             f"{type(self).__name__} has no value for one batch: call update, and compute at the end"
         )
@@ -143,11 +151,18 @@ class ClipFeatures(Metric):
         getattr(self, f"{name}_features").append(features.detach().to(self.device).double())
 
     def prepare(self, video: Tensor) -> Tensor:
-        """What the network gets of clips, uint8 ``[B, 3, T, H, W]``: themselves."""
+        """What the network gets of clips, uint8 ``[B, 3, T, H, W]``: themselves.
+
+        Args:
+            video: The clips.
+        """
         return video
 
     def rows(self, name: str) -> Tensor:
         """Features of a set over all processes, in order and cut: float64 ``[N, F]`` on the CPU.
+
+        Args:
+            name: Of the set, ``real`` or ``fake``.
 
         Raises:
             ValueError: Some are not finite.
@@ -164,6 +179,9 @@ class ClipFeatures(Metric):
     def check_counts(self, **counts: int) -> None:
         """Refuse sets of fewer than two clips.
 
+        Args:
+            **counts: Number of clips of each set, by its name.
+
         Raises:
             ValueError: One is; it says which.
         """
@@ -175,7 +193,12 @@ class ClipFeatures(Metric):
             )
 
     def warn_if_few(self, expected: int, **counts: int) -> None:
-        """Warn where a set has fewer clips than published numbers are measured on."""
+        """Warn where a set has fewer clips than published numbers are measured on.
+
+        Args:
+            expected: Number of clips of each set in what is published.
+            **counts: Number of clips of each set, by its name.
+        """
         few = [f"{count:,} {name}" for name, count in counts.items() if count < expected]
         if few:
             warnings.warn(
@@ -215,7 +238,18 @@ class ClipFeatures(Metric):
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Refuse anything but True and False, such as the name of a set."""
+    """Refuse anything but True and False, such as the name of a set.
+
+    Args:
+        name: What the option is called.
+        value: What it was set to.
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: It is another kind of object.
+    """
     if not isinstance(value, bool):
         raise InputTypeError(f"{name} must be True or False, not {type(value).__name__}")
     return value

@@ -93,11 +93,24 @@ class VideoDistance(ClipFeatures):
         return self.distance(real, fake)
 
     def distance(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The distance of two sets of rows, ``[N, F]`` and ``[M, F]``."""
+        """The distance of two sets of rows, ``[N, F]`` and ``[M, F]``.
+
+        Args:
+            real: Features of the real clips, float64 on the CPU.
+            fake: Features of the generated clips, likewise.
+
+        Returns:
+            A scalar.
+        """
         raise NotImplementedError
 
     def warn_about(self, num_real: int, num_fake: int) -> None:
-        """Warn where there are fewer clips than the protocol asks for."""
+        """Warn where there are fewer clips than the protocol asks for.
+
+        Args:
+            num_real: Number of real clips.
+            num_fake: Number of generated clips.
+        """
         self.warn_if_few(self.protocol.num_clips, real=num_real, fake=num_fake)
 
     def card(self) -> dict[str, Any]:

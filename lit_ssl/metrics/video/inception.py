@@ -69,7 +69,11 @@ def inception_score(
 
 
 def are_probabilities(outputs: Tensor) -> bool:
-    """Whether all rows are probabilities, not logits."""
+    """Whether all rows are probabilities, not logits.
+
+    Args:
+        outputs: ``[N, K]``; a row of probabilities adds up to one, within 0.001.
+    """
     sums = outputs.double().sum(dim=1)
     return bool((outputs >= 0).all() and ((sums - 1).abs() < 1e-3).all())
 

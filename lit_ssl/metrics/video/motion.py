@@ -33,7 +33,14 @@ def motion_statistic(video: Tensor) -> Tensor:
 
 
 def motion_per_video(video: Tensor) -> Tensor:
-    """The same of each video: float64 ``[B]``."""
+    """The [`motion_statistic`][lit_ssl.metrics.motion_statistic] of each video: float64 ``[B]``.
+
+    Args:
+        video: uint8 ``[B, T, 3, H, W]``, T ≥ 2.
+
+    Raises:
+        ValueError: They are no such videos.
+    """
     check_clips(video)
     if video.shape[1] < 2:
         raise InputError("motion needs videos of at least 2 frames, got 1")

@@ -47,7 +47,15 @@ def to_uint8(video: Tensor, protocol: str = "stylegan_v") -> Tensor:
 
 
 def check_clips(video: Tensor) -> None:
-    """Refuse anything but a batch of clips, uint8 ``[B, T, 3, H, W]``."""
+    """Refuse anything but a batch of clips, uint8 ``[B, T, 3, H, W]``.
+
+    Args:
+        video: What was given; neither T, H nor W may be 0.
+
+    Raises:
+        TypeError: It is no tensor.
+        ValueError: It has another shape or type.
+    """
     if not isinstance(video, Tensor):
         raise InputTypeError(
             f"needs a video, a tensor uint8 [B, T, 3, H, W], got {type(video).__name__}"

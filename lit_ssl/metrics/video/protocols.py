@@ -84,12 +84,26 @@ INCEPTION_PROTOCOLS: Mapping[str, InceptionProtocol] = {
 
 
 def frechet_protocol(name: str) -> FrechetProtocol:
-    """The protocol of that name; raises ``InputError`` where there is none."""
+    """The protocol of that name.
+
+    Args:
+        name: One of ``FRECHET_PROTOCOLS``.
+
+    Raises:
+        InputError: There is none.
+    """
     check_choice("protocol", name, tuple(FRECHET_PROTOCOLS))
     return FRECHET_PROTOCOLS[name]
 
 
 def inception_protocol(name: str) -> InceptionProtocol:
-    """The protocol of that name; raises ``InputError`` where there is none."""
+    """The protocol of that name.
+
+    Args:
+        name: One of ``INCEPTION_PROTOCOLS``.
+
+    Raises:
+        InputError: There is none.
+    """
     check_choice("protocol", name, tuple(INCEPTION_PROTOCOLS))
     return INCEPTION_PROTOCOLS[name]

@@ -50,6 +50,10 @@ class RowsMetric(Metric):
             getattr(self, name).append(values.detach().to(self.row_types[name]).flatten())
 
     def all_rows(self, name: str) -> Tensor:
-        """Return what was kept under a name, after gathering of all processes; on the CPU."""
+        """Return what was kept under a name, after gathering of all processes; on the CPU.
+
+        Args:
+            name: Of the state.
+        """
         kept: list[Tensor] | Tensor = getattr(self, name)  # one tensor where it was gathered
         return torch.cat(list(kept) if isinstance(kept, list) else [kept]).cpu()
