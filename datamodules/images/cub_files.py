@@ -122,6 +122,11 @@ class CUBFiles:
 
         A line is image, attribute, whether it is there, certainty and time. Some lines of the
         official file have a column more before the time, so that only the first four count.
+
+        Raises:
+            InputFileNotFoundError: The file is not there.
+            InputError: It has other lines, unknown images or attributes, or some pairs twice or
+                never.
         """
         path = self.folder / "attributes" / "image_attribute_labels.txt"
         if not path.is_file():

@@ -24,7 +24,11 @@ _IMAGE = re.compile(r"ILSVRC2012_val_\d{8}")
 
 
 def find_label_file(root: Path) -> Path | None:
-    """Return the first of the usual label files below ``root`` that is there, None if none is."""
+    """Return the first of the usual label files below ``root`` that is there, None if none is.
+
+    Args:
+        root: folder of the data set.
+    """
     return next((root / name for name in _CANDIDATES if (root / name).is_file()), None)
 
 

@@ -92,12 +92,22 @@ class ImagePart(ImageDataModule):
 
         Their labels have to be among ``classes``. None: there is no such split here, and the other
         one stands in.
+
+        Args:
+            split: which split.
         """
 
     # The data module
 
     def whole(self, split: Split) -> Rows | None:
-        """Return all rows of a split of ``data``, after checking their labels."""
+        """Return all rows of a split of ``data``, after checking their labels.
+
+        Args:
+            split: which split.
+
+        Returns:
+            None where ``data`` has no such split.
+        """
         self.data.say_found(split)
         return self.data.rows(split)
 

@@ -220,7 +220,14 @@ class TinyImageNetDataModule(ImageDataModule):
     # What else it is evaluated on
 
     def evaluation_sets(self, split: Split) -> list[EvaluationSet]:
-        """Return the names of the validation or test loaders and the classes that may win."""
+        """Return the names of the validation or test loaders and the classes that may win.
+
+        Args:
+            split: which split; all have the same sets.
+
+        Returns:
+            Tiny-ImageNet's own set, without a name, and one for each of ``ood``.
+        """
         shifted = [EvaluationSet(name, self._shifted[name].classes) for name in self.ood]
         return [EvaluationSet(), *shifted]
 

@@ -33,10 +33,18 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> tuple[Tensor, int]:
-        """Return one input and its row, which is another than asked for where it is skipped."""
+        """Return one input and its row, which is another than asked for where it is skipped.
+
+        Args:
+            index: row in the split.
+        """
 
     def read_batch(self, rows: np.ndarray) -> Tensor | None:
-        """Return several inputs at once, else None: they are to be read one by one."""
+        """Return several inputs at once, else None: they are to be read one by one.
+
+        Args:
+            rows: in the split, int64 ``[B]``.
+        """
 
 
 class RawImages(NamedTuple):
@@ -57,12 +65,23 @@ class RawImages(NamedTuple):
 
 
 def as_is(batch: Any) -> Any:
-    """Return the batch: the data sets here collate themselves."""
+    """Return the batch: the data sets here collate themselves.
+
+    Args:
+        batch: of any form.
+    """
     return batch
 
 
 def split_keys(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and seeds; plain rows (from a foreign sampler) get the seed of epoch 0."""
+    """Return rows and seeds; plain rows (from a foreign sampler) get the seed of epoch 0.
+
+    Args:
+        keys: pairs of row and seed, or rows only; all of one kind.
+
+    Returns:
+        int64 ``[B]`` each.
+    """
     if keys and isinstance(keys[0], tuple):
         pairs = np.asarray(keys, dtype=np.int64)
         return pairs[:, 0], pairs[:, 1]

@@ -195,7 +195,11 @@ class ResumingData(DataFromCheckpoint):
         return {"loaders": [loader.state_dict() for loader in self._running_loaders()]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the training continue at stored positions."""
+        """Let the training continue at stored positions.
+
+        Args:
+            state_dict: what ``state_dict`` returned; it counts only in a fit.
+        """
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
         self._waiting = state_dict["loaders"]

@@ -108,6 +108,9 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         Called once per split and process, and only for splits that the run reads (the training
         split once more where it is also what is predicted). The training split is always there,
         complete, and in its official order.
+
+        Args:
+            split: which split.
         """
 
     @property
@@ -119,17 +122,32 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
 
     @abstractmethod
     def served(self, split: Split, training: bool = False) -> Dataset:
-        """Return a data set that gives batches (inputs, rows); see ``loading.batches``."""
+        """Return a data set that gives batches (inputs, rows); see ``loading.batches``.
+
+        Args:
+            split: which split, of which there are rows.
+            training: whether a network trains on it: views in place of evaluation images, and the
+                like.
+        """
 
     def usable(self, rows: Rows, split: Split) -> np.ndarray | None:
         """Say which of the chosen rows of a split can be read, bool ``[N]``; None: all.
 
         What is chosen does not depend on it: the others are then left out.
+
+        Args:
+            rows: chosen rows, before they are opened.
+            split: which split they are of.
         """
         return None
 
     def opened(self, rows: Rows, split: Split) -> Rows:
-        """Make the chosen rows of a split ready to be read, once; here they are."""
+        """Make the chosen rows of a split ready to be read, once; here they are.
+
+        Args:
+            rows: chosen rows.
+            split: which split they are of.
+        """
         return rows
 
     # Rows and columns
@@ -156,7 +174,11 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
             check_monitors(self.trainer, self)
 
     def say_found(self, split: Split) -> None:
-        """Find the rows of a split, check their labels, and say once what there is."""
+        """Find the rows of a split, check their labels, and say once what there is.
+
+        Args:
+            split: which split; nothing is said of one without rows.
+        """
         rows = self.rows(split)
         if not rows:
             return
@@ -172,20 +194,40 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         return self._splits.validation_source == self.reported
 
     def rows(self, split: Split) -> Rows | None:
-        """Return the rows of a split as it is used, after hold-out and subset."""
+        """Return the rows of a split as it is used, after hold-out and subset.
+
+        Args:
+            split: which split.
+
+        Returns:
+            None without such a split.
+        """
         return self._splits[split]
 
     def column(self, name: str, split: Split) -> np.ndarray:
-        """Return a column of a split as it is used: ``[N, …]``; ``[0]`` without such a split."""
+        """Return a column of a split as it is used: ``[N, …]``; ``[0]`` without such a split.
+
+        Args:
+            name: of a column that the data set has.
+            split: which split.
+        """
         rows = self.rows(split)
         return np.empty(0, dtype=np.int64) if rows is None else rows.columns[name]
 
     def labels(self, split: Split) -> np.ndarray:
-        """Return the labels of a split as it is used: int64 ``[N]``, −1 where unknown."""
+        """Return the labels of a split as it is used: int64 ``[N]``, −1 where unknown.
+
+        Args:
+            split: which split.
+        """
         return self.column("label", split)
 
     def targets(self, split: Split) -> tuple[np.ndarray, ...]:
-        """Return what batches carry beside the inputs, ``[N, ...]`` each; asked once per pass."""
+        """Return what batches carry beside the inputs, ``[N, ...]`` each; asked once per pass.
+
+        Args:
+            split: which split.
+        """
         return tuple(self.column(name, split) for name in self.carried)
 
     def positions(self, subset: Subset | Mapping[str, Any]) -> np.ndarray:
@@ -213,7 +255,11 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
         return loader
 
     def epoch_sampler(self, dataset: Dataset) -> EpochSampler:
-        """Return the sampler that orders training epochs."""
+        """Return the sampler that orders training epochs.
+
+        Args:
+            dataset: what ``served`` returned for training.
+        """
         return EpochSampler(dataset, *self.shard(), seed=self.run_seed(), drop_last=self.drop_last)
 
     def training_loader(
@@ -263,7 +309,14 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     def evaluation_loader(
         self, split: Split, keep_workers: bool = False, positions: np.ndarray | None = None
     ) -> RowsLoader:
-        """Return a loader of a split, or of some of its rows, in order, over all processes."""
+        """Return a loader of a split, or of some of its rows, in order, over all processes.
+
+        Args:
+            split: which split.
+            keep_workers: whether its worker processes outlive a pass.
+            positions: in the split, int64 ``[M]``, in the order in which they are served; None:
+                all.
+        """
         dataset = self.served(split)
         if positions is not None:
             dataset = DatasetSubset(dataset, positions.tolist())

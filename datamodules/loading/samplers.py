@@ -59,7 +59,11 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         return {}
 
     def order(self, epoch: int) -> np.ndarray:
-        """Order of all samples, over all processes, in an epoch: int64 ``[N]``."""
+        """Order of all samples, over all processes, in an epoch: int64 ``[N]``.
+
+        Args:
+            epoch: number of the epoch, ≥ 0.
+        """
         return keyed_permutation(self.dataset_size, self.seed, epoch)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

@@ -34,17 +34,28 @@ class Clouds(ABC):
     def read(self, row: int) -> np.ndarray:
         """Return one cloud as float32 ``[Q, 3]``, Q >= 1, which may differ from row to row.
 
+        Args:
+            row: number of the cloud.
+
         Raises:
             CorruptPointsError: The cloud cannot be read.
         """
 
     @abstractmethod
     def name(self, row: int) -> str | None:
-        """Return the path of a cloud below the folder of the data set, None if it has none."""
+        """Return the path of a cloud below the folder of the data set, None if it has none.
+
+        Args:
+            row: number of the cloud.
+        """
 
     @abstractmethod
     def select(self, rows: np.ndarray) -> Clouds:
-        """Return the clouds at ``rows`` (int64 ``[N]``), in that order."""
+        """Return the clouds at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+        """
 
 
 class ArrayClouds(Clouds):
@@ -200,11 +211,19 @@ class CloudReader:
         return int(self.readable.corrupt.sum())
 
     def name(self, row: int) -> str | None:
-        """Return the path of a cloud below the folder of the data set, None if it has none."""
+        """Return the path of a cloud below the folder of the data set, None if it has none.
+
+        Args:
+            row: number of the cloud.
+        """
         return self.clouds.name(row)
 
     def select(self, rows: np.ndarray) -> CloudReader:
-        """Return a reader of the clouds at ``rows`` (int64 ``[N]``), in that order."""
+        """Return a reader of the clouds at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+        """
         return CloudReader(self.clouds.select(rows), self.readable.skip)
 
     def read(self, index: int) -> tuple[Tensor, int]:
@@ -223,4 +242,8 @@ class CloudReader:
         return torch.from_numpy(points), row
 
     def read_batch(self, rows: np.ndarray) -> None:
-        """Return None: clouds differ in size, and are read one by one."""
+        """Return None: clouds differ in size, and are read one by one.
+
+        Args:
+            rows: not used.
+        """

@@ -104,7 +104,11 @@ class ModelNet40DataModule(PointsModule):
 
     @cached_property
     def release(self) -> tuple[Release, Path]:
-        """The release that is read, and its folder."""
+        """The release that is read, and its folder.
+
+        Raises:
+            InputError: There is none where ``layout`` says.
+        """
         wanted = list(_FOLDERS) if self.layout == "auto" else [self.layout]
         found = {name: folder for name in wanted if (folder := self._folder(name)) is not None}
         if not found:

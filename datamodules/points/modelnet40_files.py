@@ -30,6 +30,9 @@ _SMALL, _RATIO = 1 << 26, 50  # bytes that any array may take; by how much one s
 def read_names(path: Path) -> list[str]:
     """Return the lines of a list, without empty ones.
 
+    Args:
+        path: of the list, a text file.
+
     Raises:
         InputError: It is not there, empty, or has a line twice.
     """
@@ -47,7 +50,14 @@ def read_names(path: Path) -> list[str]:
 
 
 def mesh_classes(folder: Path) -> list[str]:
-    """Return the folders of meshes that have a ``train`` or a ``test`` in them, sorted."""
+    """Return the folders of meshes that have a ``train`` or a ``test`` in them, sorted.
+
+    Args:
+        folder: of the release of meshes.
+
+    Raises:
+        InputError: There are none.
+    """
     found = [
         name
         for name in visible_folders(folder)
@@ -60,6 +70,11 @@ def mesh_classes(folder: Path) -> list[str]:
 
 def mesh_files(folder: Path, split: str, classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Return the mesh files of a split, sorted within the classes, and their labels.
+
+    Args:
+        folder: of the release of meshes.
+        split: ``train`` or ``test``.
+        classes: their folders, in the order of the labels.
 
     Returns:
         N paths below ``folder``; int64 ``[N]``.
@@ -85,6 +100,11 @@ def mesh_files(folder: Path, split: str, classes: Sequence[str]) -> tuple[list[s
 
 def listed_shapes(folder: Path, split: str, classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Return the files of the shapes that the list of a split names, in its order, and labels.
+
+    Args:
+        folder: of the release of text files.
+        split: ``train`` or ``test``.
+        classes: their names, in the order of the labels.
 
     Returns:
         N paths below ``folder``; int64 ``[N]``.
@@ -117,6 +137,11 @@ def listed_shapes(folder: Path, split: str, classes: Sequence[str]) -> tuple[lis
 
 def read_clouds(folder: Path, split: str, num_classes: int) -> tuple[ArrayClouds, np.ndarray]:
     """Return the clouds of a split in the order of its files, and their labels.
+
+    Args:
+        folder: of the release of HDF5 files.
+        split: ``train`` or ``test``.
+        num_classes: how many; labels beyond are refused.
 
     Returns:
         N clouds; int64 ``[N]``.

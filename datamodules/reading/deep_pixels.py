@@ -19,7 +19,11 @@ class RangeError(ValueError):
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image is grey with more than 8 bits: 16 or 32, integer or float."""
+    """Whether an image is grey with more than 8 bits: 16 or 32, integer or float.
+
+    Args:
+        image: of Pillow, loaded or not.
+    """
     return image.mode[0] in "IF"
 
 
@@ -102,6 +106,9 @@ def has_wide_tiles(image: Image.Image) -> bool:
 
     ``BGR;16`` of bitmaps are 16 bits for three colours. A portable map has all 16 where its header
     calls 65,535 white, which most programs write whatever the values are.
+
+    Args:
+        image: of Pillow, opened and not loaded.
     """
     tiles: list[Any] = getattr(image, "tile", None) or []
     return any(

@@ -52,7 +52,12 @@ def find_file(root: Path, names: Sequence[str], data_set: str, folders: Sequence
 
 
 def posix_name(folder: Path, name: str) -> str:
-    """Return a path below a folder as a table names it, with ``/`` for Windows' backslashes."""
+    """Return a path below a folder as a table names it, with ``/`` for Windows' backslashes.
+
+    Args:
+        folder: below which the name counts.
+        name: as the table has it; where such a file is there, it stays as it is.
+    """
     if "\\" not in name or os.path.exists(folder / name):
         return name
     return name.replace("\\", "/")

@@ -42,7 +42,11 @@ class PackedStrings(Sequence[str]):
 
     @classmethod
     def joined(cls, parts: Sequence[PackedStrings]) -> PackedStrings:
-        """Return the strings of several lists, one list after the other."""
+        """Return the strings of several lists, one list after the other.
+
+        Args:
+            parts: the lists; there may be none.
+        """
         lengths = [np.diff(part._ends, prepend=0) for part in parts]
         return cls._of(
             np.concatenate([np.empty(0, dtype=np.uint8), *(part._bytes for part in parts)]),
@@ -73,7 +77,11 @@ class PackedStrings(Sequence[str]):
         return os.fsdecode(self._bytes[start : int(self._ends[index])].tobytes())
 
     def select(self, indices: np.ndarray) -> PackedStrings:
-        """Return the strings at ``indices`` (int64 ``[N]``), in that order."""
+        """Return the strings at ``indices`` (int64 ``[N]``), in that order.
+
+        Args:
+            indices: their places in the list.
+        """
         ends = self._ends[indices]
         lengths = np.diff(self._ends, prepend=0)[indices]
         parts = [np.empty(0, dtype=np.uint8)]
@@ -95,26 +103,46 @@ class Images(ABC):
     def read(self, index: int, max_side: int | None = None) -> Tensor:
         """Return one image as uint8 ``[C, H, W]``, with no side longer than ``max_side``.
 
+        Args:
+            index: row of the image.
+            max_side: in pixels; a larger image is made smaller. None: as large as it is.
+
         Raises:
             CorruptImageError: The image cannot be read.
         """
 
     def read_encoded(self, index: int, max_side: int | None = None) -> Jpeg | Tensor:
-        """Return a JPEG file as it is where a device can decode it, else what ``read`` does."""
+        """Return a JPEG file as it is where a device can decode it, else what ``read`` does.
+
+        Args:
+            index: row of the image.
+            max_side: in pixels, for what ``read`` does; None: no limit.
+        """
         return self.read(index, max_side)
 
     @abstractmethod
     def name(self, row: int) -> str | None:
-        """Return the path of an image below the folder of its split, None if it has none."""
+        """Return the path of an image below the folder of its split, None if it has none.
+
+        Args:
+            row: of the image.
+        """
 
     @abstractmethod
     def select(self, rows: np.ndarray) -> Images:
-        """Return the images at ``rows`` (int64 ``[N]``), in that order."""
+        """Return the images at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+        """
 
     def read_batch(self, rows: np.ndarray) -> Tensor | None:
         """Return the images at ``rows`` (int64 ``[B]``) at once, as uint8 ``[B, C, H, W]``.
 
         None: they are to be read one by one, as images of different sizes are.
+
+        Args:
+            rows: their numbers.
         """
         return None
 

@@ -34,6 +34,9 @@ class FolderListing:
 
         Args:
             parent: Its path below the folder, with ``/``.
+
+        Raises:
+            InputError: The folder is there and cannot be listed.
         """
         if parent not in self._names:
             try:

@@ -21,10 +21,18 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, row: int) -> str | None:
-        """Return what a list may call a row, such as a path below a folder; None: no name."""
+        """Return what a list may call a row, such as a path below a folder; None: no name.
+
+        Args:
+            row: its number.
+        """
 
     def select(self, rows: np.ndarray) -> Source:
-        """Return the inputs of some rows, int64 ``[N]``, in that order."""
+        """Return the inputs of some rows, int64 ``[N]``, in that order.
+
+        Args:
+            rows: their numbers.
+        """
 
 
 @dataclass(eq=False)
@@ -58,11 +66,19 @@ class Rows:
         return self.columns["label"]
 
     def name(self, row: int) -> str | None:
-        """Return the name of a row, None if it has none."""
+        """Return the name of a row, None if it has none.
+
+        Args:
+            row: its number.
+        """
         return self.source.name(row)
 
     def select(self, rows: np.ndarray) -> Rows:
-        """Return some rows, int64 ``[N]``, in that order."""
+        """Return some rows, int64 ``[N]``, in that order.
+
+        Args:
+            rows: their numbers.
+        """
         columns = {name: column[rows] for name, column in self.columns.items()}
         return Rows(self.source.select(rows), columns)
 

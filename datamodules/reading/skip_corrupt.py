@@ -60,6 +60,10 @@ class ReadableRows:
             index: Row in the split.
             read: Reads a row.
             name: Names a row, for the warning.
+
+        Raises:
+            InputError: No row can be read: an error of the class that says of one that it cannot be
+                read.
         """
         if self._corrupt is None:
             return read(index), index
@@ -103,11 +107,19 @@ class ImageReader:
         return getattr(self.images, "folder", None)
 
     def name(self, row: int) -> str | None:
-        """Return the path of an image below the folder of its split, None if it has none."""
+        """Return the path of an image below the folder of its split, None if it has none.
+
+        Args:
+            row: of the image.
+        """
         return self.images.name(row)
 
     def select(self, rows: np.ndarray) -> ImageReader:
-        """Return a reader of the images at ``rows`` (int64 ``[N]``), in that order."""
+        """Return a reader of the images at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+        """
         return ImageReader(self.images.select(rows), self._readable.skip)
 
     @property

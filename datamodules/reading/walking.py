@@ -97,11 +97,20 @@ class LeftOut:
         self._found: dict[str, set[str]] = {}
 
     def add(self, reason: str, path: str) -> None:
-        """Note a path."""
+        """Note a path.
+
+        Args:
+            reason: why it is left out.
+            path: of a file or folder.
+        """
         self._found.setdefault(reason, set()).add(path)
 
     def add_outside(self, names: list[str]) -> None:
-        """Note files that lie beside the class folders."""
+        """Note files that lie beside the class folders.
+
+        Args:
+            names: of files in the folder.
+        """
         for name in names:
             self.add(f"{self.kind.name} outside of the class folders", str(self.folder / name))
 
@@ -130,7 +139,13 @@ class LeftOut:
 
 
 def find_images(folder: Path, left_out: LeftOut, deep: bool = True) -> list[str]:
-    """Return the image files of a folder; see ``find_files``."""
+    """Return the image files of a folder; see ``find_files``.
+
+    Args:
+        folder: where to look.
+        left_out: notes what is not taken.
+        deep: look into folders inside, too.
+    """
     return find_files(folder, left_out, deep)
 
 
@@ -150,7 +165,11 @@ def find_files(folder: Path, left_out: LeftOut, deep: bool = True) -> list[str]:
 
 
 def holds_image(folder: Path) -> bool:
-    """Whether an image lies in a folder, at any depth; it stops at the first one."""
+    """Whether an image lies in a folder, at any depth; it stops at the first one.
+
+    Args:
+        folder: where to look.
+    """
     suffixes = image_suffixes()
     with _scanned(str(folder)) as entries:
         for entry in entries:
@@ -185,7 +204,11 @@ def visible_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
 
 
 def lost_folders(folder: Path) -> list[str]:
-    """Return the sorted names of links in a folder that lead nowhere and are named like folders."""
+    """Return the sorted names of links in a folder that lead nowhere and are named like folders.
+
+    Args:
+        folder: where to look; not in the folders inside.
+    """
     return sorted(
         entry.name
         for entry in _entries(str(folder))

@@ -24,6 +24,10 @@ SPLIT_NUMBERS = {
 def split_codes(table: Table, column: str) -> np.ndarray:
     """Return the split of each row, train, val or test, as 0, 1 or 2: int64 ``[N]``.
 
+    Args:
+        table: as read.
+        column: name of the column that holds the splits.
+
     Raises:
         InputError: A value is none of these names or numbers.
     """

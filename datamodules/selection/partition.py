@@ -118,7 +118,14 @@ class Partition:
         return "test" if self._own["val"] is None else "val"
 
     def positions(self, subset: Subset) -> np.ndarray:
-        """Return the positions in the training split, as it is used, of the rows of a subset."""
+        """Return the positions in the training split, as it is used, of the rows of a subset.
+
+        Args:
+            subset: how many rows, or a list of them.
+
+        Returns:
+            int64, ascending.
+        """
         self._divide()
         chosen = self._chosen(subset, self._used_units)
         picked = np.zeros(self._units.num_rows, dtype=bool)
@@ -126,7 +133,11 @@ class Partition:
         return np.flatnonzero(picked[self._used])
 
     def size_before(self, split: Split) -> int:
-        """Return how many rows a split was chosen from: all that the data set has of it."""
+        """Return how many rows a split was chosen from: all that the data set has of it.
+
+        Args:
+            split: which split; 0 where there is none.
+        """
         from_train = split == "train" or (
             split == "val" and bool(self._val_size or self._val_file is not None)
         )

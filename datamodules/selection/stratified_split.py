@@ -77,7 +77,12 @@ def stratified_split(
 
 
 def others(count: int, rows: np.ndarray) -> np.ndarray:
-    """Return all of ``0 ... count - 1`` that are not among some rows, ascending: int64."""
+    """Return all of ``0 ... count - 1`` that are not among some rows, ascending: int64.
+
+    Args:
+        count: how many there are, ≥ 0.
+        rows: int64, in any order.
+    """
     is_other = np.ones(count, dtype=bool)
     is_other[rows] = False
     return np.flatnonzero(is_other)

@@ -64,17 +64,29 @@ class PackedSequences:
         return np.diff(self.tokens.starts)
 
     def name(self, row: int) -> str | None:
-        """Return the name of a sequence, None if it has none."""
+        """Return the name of a sequence, None if it has none.
+
+        Args:
+            row: number of the sequence.
+        """
         return None if self.names is None else self.names[row]
 
     def select(self, rows: np.ndarray) -> PackedSequences:
-        """Return the sequences at ``rows`` (int64 ``[N]``), in that order."""
+        """Return the sequences at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+        """
         names = None if self.names is None else [self.names[row] for row in rows]
         starts = self.tokens.starts
         return replace(self, tokens=self._parts(starts[rows], starts[rows + 1]), names=names)
 
     def cut(self, length: int) -> PackedSequences:
-        """Return the beginnings of the sequences, at most ``length`` tokens of each."""
+        """Return the beginnings of the sequences, at most ``length`` tokens of each.
+
+        Args:
+            length: in tokens.
+        """
         starts = self.tokens.starts[:-1]
         return replace(self, tokens=self._parts(starts, starts + self.lengths.clip(max=length)))
 

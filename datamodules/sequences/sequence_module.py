@@ -108,7 +108,13 @@ class SequenceModule(RowsModule):
         return Rows(replace(source, width=width), rows.columns)
 
     def shortened(self, source: PackedSequences, split: Split, longer: int) -> PackedSequences:
-        """Return sequences of at most ``max_length``, where so many are longer."""
+        """Return sequences of at most ``max_length``, where so many are longer.
+
+        Args:
+            source: the sequences.
+            split: which split they are of, for the message.
+            longer: how many are longer than ``max_length``.
+        """
         rank_zero_info(
             f"{split}: {longer:,} of {len(source):,} {self.inputs} are cut to {self.max_length:,}"
             f" {self.tokens} (max_length); the longest has {int(source.lengths.max()):,}"

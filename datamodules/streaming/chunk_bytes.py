@@ -85,7 +85,12 @@ def packed(images: Sequence[bytes], labels: np.ndarray) -> Chunk:
 
 
 def write_litdata_index(folder: Path, chunks: Sequence[ChunkFile]) -> None:
-    """Write ``index.json``, by which litdata reads a split; this library does not need it."""
+    """Write ``index.json``, by which litdata reads a split; this library does not need it.
+
+    Args:
+        folder: of the split.
+        chunks: its files, in order.
+    """
     write_json(
         folder / "index.json",
         {

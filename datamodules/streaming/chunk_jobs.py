@@ -48,6 +48,9 @@ class Written(NamedTuple):
 def image_stamps(images: Images) -> np.ndarray:
     """Return the bytes of each image, about, and what changes when it does: int64 ``[N, 2]``.
 
+    Args:
+        images: in memory, in files or in tars; of others nothing is known, and all have one stamp.
+
     Raises:
         InputFileNotFoundError: A file is not there.
     """

@@ -25,6 +25,9 @@ __all__ = ["decoded", "encoded", "kind_of"]
 def kind_of(images: Images) -> Kind:
     """Return how images are kept.
 
+    Args:
+        images: a source of images.
+
     Raises:
         InputError: They are no such images.
     """
@@ -46,6 +49,10 @@ def kind_of(images: Images) -> Kind:
 
 def encoded(images: Images, row: int) -> bytes:
     """Return an image as bytes: its file where it is one, untouched; else PNG.
+
+    Args:
+        images: a source of images.
+        row: of the image.
 
     Raises:
         InputError: It cannot be read.

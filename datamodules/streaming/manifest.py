@@ -215,7 +215,11 @@ def _split(files: Mapping[str, Any]) -> SplitFiles:
 
 
 def chunk_name(number: int) -> str:
-    """Return the name of a chunk, as litdata calls them."""
+    """Return the name of a chunk, as litdata calls them.
+
+    Args:
+        number: of the chunk in its split, from 0.
+    """
     return f"chunk-0-{number}.bin"
 
 

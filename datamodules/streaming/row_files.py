@@ -48,6 +48,9 @@ class RowTable(NamedTuple):
 def rows_content(table: RowTable) -> bytes:
     """Return the file of a table.
 
+    Args:
+        table: places, checksums, columns and names of a split's images.
+
     Raises:
         InputError: A column is of something else than numbers.
     """

@@ -108,6 +108,9 @@ class StreamedImages(Images):
     def encoded(self, index: int) -> bytes:
         """Return an image as it was encoded.
 
+        Args:
+            index: row of the image.
+
         Raises:
             InputError: It cannot be fetched.
             InputRuntimeError: It is damaged. That is no unreadable image, which may be skipped: the

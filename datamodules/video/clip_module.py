@@ -206,7 +206,15 @@ class VideoDataModule(RowsModule, ABC):
         return self.finish(video), *targets
 
     def finish(self, video: Tensor) -> Tensor:
-        """Make the frames of a batch ready for the network."""
+        """Make the frames of a batch ready for the network.
+
+        Args:
+            video: ``[B, T, C, H, W]``; uint8 is scaled to [0, 1] and normalised, float stays as it
+                is.
+
+        Returns:
+            Float in the precision of the trainer, where there is one.
+        """
         if video.dtype == torch.uint8:
             video = normalize(video, self.mean, self.std)
         if self.trainer is None:

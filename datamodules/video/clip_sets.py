@@ -46,11 +46,19 @@ class ClipReader:
         return int(self.readable.corrupt.sum())
 
     def name(self, row: int) -> str | None:
-        """Return the path of a video below the folder of its data set, None if it has none."""
+        """Return the path of a video below the folder of its data set, None if it has none.
+
+        Args:
+            row: of the video.
+        """
         return self.clips.name(row)
 
     def select(self, rows: np.ndarray) -> ClipReader:
-        """Return a reader of the videos at ``rows`` (int64 ``[N]``), in that order."""
+        """Return a reader of the videos at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+        """
         return ClipReader(self.clips.select(rows), self.rule, self.readable.skip)
 
     def read_random(self, row: int, seed: int) -> tuple[np.ndarray, int]:

@@ -36,7 +36,11 @@ class Entry(NamedTuple):
 
 
 def split_names(split: str) -> Sequence[str]:
-    """Return what releases call a split, as folders and as files."""
+    """Return what releases call a split, as folders and as files.
+
+    Args:
+        split: ``train``, ``val`` or ``test``.
+    """
     return _NAMES[split]
 
 
@@ -64,7 +68,11 @@ def find_list(folders: Sequence[Path], version: int, split: str) -> Path | None:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a list is an official table, with the names of its columns in the first line."""
+    """Whether a list is an official table, with the names of its columns in the first line.
+
+    Args:
+        path: of the list, a text file.
+    """
     first = next(iter(text_lines(path)), (0, ""))[1]
     with _table_errors(path):
         return any("youtube_id" in names for names in csv.reader([first], skipinitialspace=True))
@@ -75,6 +83,9 @@ def read_table(path: Path) -> list[Entry]:
 
     A table of test videos may lack labels. Files are named ``<id>_<start>_<end>``, both in seconds
     with six digits.
+
+    Args:
+        path: of the table.
 
     Raises:
         InputError: A column is missing, or a line has no such times.
@@ -118,6 +129,9 @@ def read_list(path: Path) -> list[Entry]:
     """Read a list with lines ``<path> <number of the class>``; between them blanks or a comma.
 
     Paths may have blanks and commas in them.
+
+    Args:
+        path: of the list.
 
     Raises:
         InputError: A line is another.

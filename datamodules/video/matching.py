@@ -53,7 +53,12 @@ def by_stem(names: Iterable[str], data_set: str, fold_case: bool = False) -> dic
 
 
 def stem(name: str, fold_case: bool = False) -> str:
-    """Return the name of a file without folders and ending."""
+    """Return the name of a file without folders and ending.
+
+    Args:
+        name: of the file, with ``/`` between folders.
+        fold_case: whether large and small letters count as the same.
+    """
     bare = PurePosixPath(name).stem
     return bare.casefold() if fold_case else bare
 
@@ -80,7 +85,14 @@ def matched(
 
 
 def check_fraction(min_found_fraction: float) -> None:
-    """Raise unless a share of the listed videos is one."""
+    """Raise unless a share of the listed videos is one.
+
+    Args:
+        min_found_fraction: of the listed videos, those that have to be there.
+
+    Raises:
+        InputError: It lies outside of [0, 1].
+    """
     if not 0 <= min_found_fraction <= 1:
         raise InputError(f"min_found_fraction must be in [0, 1], got {min_found_fraction}")
 

@@ -58,11 +58,19 @@ class Clips(ABC):
 
     @abstractmethod
     def name(self, row: int) -> str | None:
-        """Return the path of a video below the folder of its data set, None if it has none."""
+        """Return the path of a video below the folder of its data set, None if it has none.
+
+        Args:
+            row: of the video.
+        """
 
     @abstractmethod
     def select(self, rows: np.ndarray) -> Clips:
-        """Return the videos at ``rows`` (int64 ``[N]``), in that order."""
+        """Return the videos at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+        """
 
 
 class ArrayClips(Clips):

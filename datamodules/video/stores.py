@@ -49,7 +49,11 @@ class VideoStore(ABC):
 
     @abstractmethod
     def folders(self, folder: str = "") -> list[str]:
-        """Return the sorted names of the folders in a folder, be they empty."""
+        """Return the sorted names of the folders in a folder, be they empty.
+
+        Args:
+            folder: its path below the folder of all videos, with ``/``; "" is that one.
+        """
 
     @abstractmethod
     def clips(self, names: Sequence[str], base: str = "") -> Clips:

@@ -53,11 +53,22 @@ class CaptionedImages:
         return len(self.image_of)
 
     def name(self, row: int) -> str | None:
-        """Return the name of the image of a row."""
+        """Return the name of the image of a row.
+
+        Args:
+            row: of the caption.
+        """
         return self.images.name(int(self.image_of[row]))
 
     def select(self, rows: np.ndarray) -> CaptionedImages:
-        """Return the captions at ``rows`` (int64 ``[N]``), in that order; images stay."""
+        """Return the captions at ``rows`` (int64 ``[N]``), in that order; images stay.
+
+        Args:
+            rows: their numbers.
+
+        Raises:
+            NotImplementedError: The captions are tokenized already.
+        """
         if self.tokens is not None:
             raise NotImplementedError("rows are chosen before their texts are tokenized")
         texts = self.texts
@@ -74,13 +85,20 @@ class CaptionedImages:
     def read(self, row: int) -> Tensor:
         """Return the image of a row, uint8 ``[3, H, W]``.
 
+        Args:
+            row: of the caption.
+
         Raises:
             CorruptImageError: It cannot be read.
         """
         return self.images.read(int(self.image_of[row]))
 
     def with_tokens(self, tokens: Tokens) -> CaptionedImages:
-        """Return the captions with tokens in place of texts."""
+        """Return the captions with tokens in place of texts.
+
+        Args:
+            tokens: of all captions, in their order.
+        """
         return replace(self, texts=(), tokens=tokens)
 
 

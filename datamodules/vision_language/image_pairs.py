@@ -48,11 +48,22 @@ class ImagePairs:
         return len(self.names)
 
     def name(self, row: int) -> str:
-        """Return the name of a row."""
+        """Return the name of a row.
+
+        Args:
+            row: of the pair.
+        """
         return self.names[row]
 
     def select(self, rows: np.ndarray) -> ImagePairs:
-        """Return the pairs at ``rows`` (int64 ``[N]``), in that order; no file is read."""
+        """Return the pairs at ``rows`` (int64 ``[N]``), in that order; no file is read.
+
+        Args:
+            rows: their numbers.
+
+        Raises:
+            NotImplementedError: The texts are tokenized already.
+        """
         if self.tokens is not None:
             raise NotImplementedError("rows are chosen before their texts are tokenized")
         return ImagePairs(
@@ -68,13 +79,20 @@ class ImagePairs:
 
         Files are opened by what is in them, whatever their names end in.
 
+        Args:
+            row: of the pair.
+
         Raises:
             CorruptImageError: One cannot be read.
         """
         return self._image(self.first[row]), self._image(self.second[row])
 
     def with_tokens(self, tokens: Tokens) -> ImagePairs:
-        """Return the pairs with tokens in place of texts."""
+        """Return the pairs with tokens in place of texts.
+
+        Args:
+            tokens: of all texts, in their order.
+        """
         return replace(self, texts=(), tokens=tokens)
 
     def _image(self, name: str) -> Tensor:
@@ -107,21 +125,40 @@ class ArrayPairs:
         return len(self.pixels)
 
     def name(self, row: int) -> None:
-        """Return None: images in memory have no file names."""
+        """Return None: images in memory have no file names.
+
+        Args:
+            row: not used.
+        """
 
     def select(self, rows: np.ndarray) -> ArrayPairs:
-        """Return the pairs at ``rows`` (int64 ``[N]``), in that order."""
+        """Return the pairs at ``rows`` (int64 ``[N]``), in that order.
+
+        Args:
+            rows: their numbers.
+
+        Raises:
+            NotImplementedError: The texts are tokenized already.
+        """
         if self.tokens is not None:
             raise NotImplementedError("rows are chosen before their texts are tokenized")
         return ArrayPairs(self.pixels[torch.from_numpy(rows)], [self.texts[row] for row in rows])
 
     def read(self, row: int) -> tuple[Tensor, Tensor]:
-        """Return both images of a row, uint8 ``[3, H, W]`` each."""
+        """Return both images of a row, uint8 ``[3, H, W]`` each.
+
+        Args:
+            row: of the pair.
+        """
         first, second = self.pixels[row]
         return first, second
 
     def with_tokens(self, tokens: Tokens) -> ArrayPairs:
-        """Return the pairs with tokens in place of texts."""
+        """Return the pairs with tokens in place of texts.
+
+        Args:
+            tokens: of all texts, in their order.
+        """
         return replace(self, texts=(), tokens=tokens)
 
 

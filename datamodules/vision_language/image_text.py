@@ -46,13 +46,25 @@ class TextSource(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, row: int) -> str | None:
-        """Return the name of a row."""
+        """Return the name of a row.
+
+        Args:
+            row: its number.
+        """
 
     def select(self, rows: np.ndarray) -> TextSource:
-        """Return some rows."""
+        """Return some rows.
+
+        Args:
+            rows: their numbers, int64 ``[N]``, in the order that is wanted.
+        """
 
     def with_tokens(self, tokens: Tokens) -> TextSource:
-        """Return the rows with tokens in place of texts."""
+        """Return the rows with tokens in place of texts.
+
+        Args:
+            tokens: of all texts, in their order.
+        """
 
 
 class ImageTextModule(RowsModule):
@@ -249,7 +261,12 @@ class ImageTextModule(RowsModule):
         return super().evaluation_loader(split, keep_workers, positions)
 
     def tokens_of(self, texts: Sequence[str], max_length: int) -> Tokens:
-        """Return the tokens of some texts, longer ones cut."""
+        """Return the tokens of some texts, longer ones cut.
+
+        Args:
+            texts: as they are written; bytes are their tokens where there is no ``text_tokenizer``.
+            max_length: in tokens, special ones included.
+        """
         if self.text_tokenizer is None:
             return byte_tokens(texts, max_length)
         return tokenize(self.text_tokenizer, texts, None, max_length)
@@ -274,7 +291,11 @@ class ImageTextModule(RowsModule):
         return self.max_length if self.padding == "max_length" else None
 
     def view(self, training: bool) -> View:
-        """Return what is done with each image, a function of the image and a seed."""
+        """Return what is done with each image, a function of the image and a seed.
+
+        Args:
+            training: whether it is for training; the others are transformed without chance.
+        """
         recipe = self.train_transform if training else None
         return WithoutSeed(self.eval_transform) if recipe is None else recipe
 

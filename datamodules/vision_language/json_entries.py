@@ -45,7 +45,11 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Whether a value is a text that says something, without halves of characters (surrogates)."""
+    """Whether a value is a text that says something, without halves of characters (surrogates).
+
+    Args:
+        value: of any type, out of a file.
+    """
     if not isinstance(value, str) or not value.strip():
         return False
     return value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value)

@@ -49,6 +49,9 @@ class CorpusWordPiece:
 
         Args:
             texts: The corpus. Upper and lower case are the same; their order does not matter.
+
+        Raises:
+            InputError: There is no word in the texts, or the file that the folder has is another.
         """
         counts = _count_words(texts)
         if not counts:

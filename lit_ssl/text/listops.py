@@ -216,6 +216,9 @@ def evaluate(symbols: bytes) -> int:
 def parse(text: str) -> bytes:
     """Return the ids of the symbols of a text, separated by blanks; parentheses are dropped.
 
+    Args:
+        text: such as ``( ( ( [MAX 2 ) 9 ) ] )`` or ``[MAX 2 9 ]``.
+
     Raises:
         InputError: It holds another symbol.
     """

@@ -18,7 +18,11 @@ _COLUMNS = ("Source", "Target")
 
 
 def file_name(split: str) -> str:
-    """Return the benchmark's name for the file of a split: "train", "val" or "test"."""
+    """Return the benchmark's name for the file of a split: "train", "val" or "test".
+
+    Args:
+        split: its name here, which is also the benchmark's.
+    """
     return f"basic_{split}.tsv"
 
 

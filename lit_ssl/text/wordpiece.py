@@ -29,7 +29,11 @@ def wordpiece_tokenizer(path: str | Path) -> Any:
 
 
 def read_pieces(path: str | Path) -> list[str]:
-    """Read a vocabulary of BERT's, ``vocab.txt``: a piece a line, its id the line from 0."""
+    """Read a vocabulary of BERT's, ``vocab.txt``: a piece a line, its id the line from 0.
+
+    Args:
+        path: of the file.
+    """
     # Not splitlines: a piece may be one of the other characters that count as ends of lines.
     return [line.rstrip("\r") for line in read_text(path).rstrip("\n").split("\n")]
 

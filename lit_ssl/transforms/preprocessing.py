@@ -45,7 +45,11 @@ class Preprocessing:
 
 
 def without_long_ends(image: Image.Image) -> Image.Image:
-    """Cut off both ends of a very long image, for transforms that end with a centre crop."""
+    """Cut off both ends of a very long image, for transforms that end with a centre crop.
+
+    Args:
+        image: of any size; one that is not very long comes back as it is.
+    """
     width, height = image.size
     cut = long_ends(height, width)
     across, down = (0, cut) if height > width else (cut, 0)

@@ -58,6 +58,12 @@ def take_checksums(folder: Path) -> dict[str, tuple[Checksum, np.ndarray]]:
     """Return checksums and blocks of the shards as they were, and remove their list.
 
     So that a cache that is being changed has none. What is damaged counts as unknown.
+
+    Args:
+        folder: of the cache.
+
+    Returns:
+        By the name of the file of a shard.
     """
     path, known = folder / CHECKSUMS, {}
     if path.is_file():
@@ -110,7 +116,11 @@ def _summed(path: Path) -> tuple[Checksum, np.ndarray]:
 
 
 def block_sums(content: bytes) -> np.ndarray:
-    """Return the CRC-32 of each block of some bytes, which begin with one: uint32."""
+    """Return the CRC-32 of each block of some bytes, which begin with one: uint32.
+
+    Args:
+        content: the bytes; the last block may be shorter.
+    """
     view = memoryview(content)
     starts = range(0, len(content), BLOCK)
     return np.array([zlib.crc32(view[at : at + BLOCK]) for at in starts], dtype=np.uint32)

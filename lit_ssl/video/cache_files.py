@@ -86,7 +86,11 @@ class CacheSettings:
 
 
 def size_in_words(count: int) -> str:
-    """A number of bytes to read: ``7.25 MB``."""
+    """A number of bytes to read: ``7.25 MB``.
+
+    Args:
+        count: of bytes.
+    """
     unit, name = next(
         (u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= u or n == "kB"
     )
@@ -122,6 +126,9 @@ class CacheEntry(NamedTuple):
     def of_json(cls, values: object) -> CacheEntry:
         """Return the entry that a line of a journal holds.
 
+        Args:
+            values: what JSON gave: the fields in a list, if it is an entry.
+
         Raises:
             ValueError: It holds none.
         """
@@ -140,6 +147,10 @@ class CacheEntry(NamedTuple):
 
 def write_settings(folder: Path, settings: CacheSettings) -> None:
     """Make the folder of a cache, or go on with it.
+
+    Args:
+        folder: of the cache: new, empty, or a cache with the same settings.
+        settings: what it is of.
 
     Raises:
         InputError: It has another cache, or other files.
@@ -161,6 +172,9 @@ def write_settings(folder: Path, settings: CacheSettings) -> None:
 
 def read_settings(folder: Path) -> CacheSettings:
     """Read what a cache is of.
+
+    Args:
+        folder: of the cache.
 
     Raises:
         InputError: There is no cache, or it is damaged or of another version.
@@ -209,7 +223,12 @@ class CacheIndex(NamedTuple):
 
 
 def write_index(folder: Path, entries: Sequence[CacheEntry]) -> None:
-    """Write the list of all videos, at least one, in this order."""
+    """Write the list of all videos, at least one, in this order.
+
+    Args:
+        folder: of the cache.
+        entries: the videos.
+    """
     names, *columns = zip(*entries, strict=True)
     arrays: dict[str, Any] = {
         field: np.array(values, dtype=np.float64 if field == "fps" else np.int64)
@@ -224,6 +243,9 @@ def write_index(folder: Path, entries: Sequence[CacheEntry]) -> None:
 
 def read_index(folder: Path) -> CacheIndex:
     """Read the list of all videos.
+
+    Args:
+        folder: of the cache.
 
     Raises:
         InputError: It is damaged.

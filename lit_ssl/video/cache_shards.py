@@ -23,12 +23,23 @@ _TABLE = np.dtype("<i8")
 
 
 def shard_name(shard: int, settings: CacheSettings) -> str:
-    """Name of the file of a shard."""
+    """Name of the file of a shard.
+
+    Args:
+        shard: its number.
+        settings: of the cache; the format decides the ending.
+    """
     return f"frames-{shard:05d}{_SUFFIX[settings.format]}"
 
 
 def shard_path(folder: Path, shard: int, settings: CacheSettings) -> Path:
-    """Path of a shard."""
+    """Path of a shard.
+
+    Args:
+        folder: of the cache.
+        shard: its number.
+        settings: of the cache.
+    """
     return folder / shard_name(shard, settings)
 
 
@@ -58,7 +69,11 @@ class Shard:
         self.size = 0
 
     def add(self, frames: np.ndarray) -> None:
-        """Write frames, uint8 ``[T, H, W, 3]``, of the video that is next."""
+        """Write frames, uint8 ``[T, H, W, 3]``, of the video that is next.
+
+        Args:
+            frames: the next ones in order; a video may come in several parts.
+        """
         if self.settings.format == "raw":
             self.size += self._file.write(np.ascontiguousarray(frames).data)
             return
@@ -69,7 +84,18 @@ class Shard:
     def finish(
         self, name: str, source: int, frames: int, fps: float, shape: tuple[int, int]
     ) -> CacheEntry:
-        """Say that the frames since the last call are a whole video."""
+        """Say that the frames since the last call are a whole video.
+
+        Args:
+            name: of the video.
+            source: bytes of its file.
+            frames: how many were added.
+            fps: frames a second.
+            shape: height and width of the frames.
+
+        Returns:
+            Its entry, which the journal of the shard has, too.
+        """
         if self.settings.format == "jpeg":
             self.size += self._file.write(np.array(self._table, dtype=_TABLE).data)
         entry = CacheEntry(name, source, frames, fps, *shape, self.number, self._start, self.size)
@@ -145,7 +171,12 @@ def decode_frames(
 
 
 def finished_videos(folder: Path, settings: CacheSettings) -> dict[str, CacheEntry]:
-    """Videos that are whole in the shards of a cache, by name; the last of each counts."""
+    """Videos that are whole in the shards of a cache, by name; the last of each counts.
+
+    Args:
+        folder: of the cache.
+        settings: of the cache.
+    """
     found: dict[str, CacheEntry] = {}
     for journal in sorted(folder.glob("frames-*.jsonl")):
         shard = journal.with_suffix(_SUFFIX[settings.format])

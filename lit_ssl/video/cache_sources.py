@@ -54,18 +54,31 @@ class CacheSource(ABC):
 
     @abstractmethod
     def size(self, shard: int) -> int:
-        """Return the bytes of a shard; 0 where it is missing."""
+        """Return the bytes of a shard; 0 where it is missing.
+
+        Args:
+            shard: its number.
+        """
 
     @abstractmethod
     def read(self, shard: int, start: int, end: int) -> np.ndarray:
         """Return the bytes of a shard from ``start`` to before ``end``, uint8.
+
+        Args:
+            shard: its number.
+            start: the first byte.
+            end: the one after the last.
 
         Raises:
             InputError: They cannot be fetched, or are damaged.
         """
 
     def shard(self, shard: int) -> str:
-        """Return what messages call a shard."""
+        """Return what messages call a shard.
+
+        Args:
+            shard: its number.
+        """
         return f"{self.name}/{shard_name(shard, self.settings)}"
 
 

@@ -92,7 +92,17 @@ class CacheReport(NamedTuple):
 def cache_settings(
     shorter: int, format: str = "raw", quality: int | None = None, reader: Reader = "auto"
 ) -> CacheSettings:
-    """Check what a cache is to hold; the arguments are those of ``write_video_cache``."""
+    """Check what a cache is to hold; the arguments are those of ``write_video_cache``.
+
+    Args:
+        shorter: pixels of the shorter side.
+        format: ``raw`` or ``jpeg``.
+        quality: of JPEG; None: 95.
+        reader: which decodes the files.
+
+    Raises:
+        InputError: A quality is given for raw frames, or a value is out of range.
+    """
     if format == "raw" and quality is not None:
         raise InputError(f"quality {quality} is for format jpeg: leave it out")
     if format == "jpeg" and quality is None:
@@ -101,7 +111,14 @@ def cache_settings(
 
 
 def check_workers(num_workers: int | None) -> None:
-    """Raise ``InputError`` for a number of processes below 1; None is good."""
+    """Raise ``InputError`` for a number of processes below 1; None is good.
+
+    Args:
+        num_workers: how many; None: to be chosen.
+
+    Raises:
+        InputError: It is below 1.
+    """
     if num_workers is not None and num_workers < 1:
         raise InputError(f"num_workers must be at least 1, not {num_workers}")
 

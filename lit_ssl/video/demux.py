@@ -35,7 +35,11 @@ __all__ = [
 
 
 def need_pyav() -> None:
-    """Raise ``InputImportError`` where PyAV is not installed."""
+    """Raise ``InputImportError`` where PyAV is not installed.
+
+    Raises:
+        InputImportError: It is not.
+    """
     try:
         import av  # noqa: F401
     except ImportError as error:
@@ -78,6 +82,9 @@ class FrameTable:
 @contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its video stream, with one decoder thread, and close it.
+
+    Args:
+        path: of a regular file.
 
     Raises:
         UnreadableVideo: FFmpeg cannot open it or, in the body, go on with it; it has no video.
@@ -145,7 +152,12 @@ def frame_table(
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Decode all frames of ``frame_table`` from a file that was just opened."""
+    """Decode all frames of ``frame_table`` from a file that was just opened.
+
+    Args:
+        container: the file, of which nothing was read yet.
+        stream: its video.
+    """
     started = False
     for packet in container.demux(stream):
         if packet.is_corrupt:
@@ -158,7 +170,11 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
 
 
 def display_matrix(frame: VideoFrame) -> np.ndarray | None:
-    """Return the display matrix of a decoded frame, int32 ``[9]``, if it has one."""
+    """Return the display matrix of a decoded frame, int32 ``[9]``, if it has one.
+
+    Args:
+        frame: of PyAV.
+    """
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     return None if side_data is None else np.frombuffer(bytes(side_data), np.int32)
 

@@ -54,6 +54,11 @@ def fitted_size(height: int, width: int, shorter: int | None) -> tuple[int, int]
     """Return the (height, width) of frames whose shorter side has ``shorter`` pixels.
 
     The longer side is rounded down, as in torchvision's ``Resize``.
+
+    Args:
+        height: of the video, in pixels.
+        width: of the video, in pixels.
+        shorter: pixels; None: as they are.
     """
     if shorter is None:
         return height, width
@@ -89,7 +94,11 @@ def upright(frames: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
 
 
 def is_turned(matrix: np.ndarray | None) -> bool:
-    """Return whether width and height change places when frames are put upright."""
+    """Return whether width and height change places when frames are put upright.
+
+    Args:
+        matrix: display matrix, int32 ``[9]``; None: upright already.
+    """
     if matrix is None:
         return False
     a, b, c, d = _turn(matrix)

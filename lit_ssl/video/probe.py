@@ -41,6 +41,9 @@ def probe_video(path: str | Path) -> VideoFacts:
     A file that cannot be read has 0 frames. Frames after damage inside a packet count, too: that
     shows when they are read.
 
+    Args:
+        path: of the file.
+
     Raises:
         InputImportError: PyAV is not installed.
     """
@@ -49,6 +52,9 @@ def probe_video(path: str | Path) -> VideoFacts:
 
 def look_at_video(path: str | Path) -> tuple[VideoFacts, str]:
     """Return what is known of a video, and why it cannot be read, which is empty where it can.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputImportError: PyAV is not installed.

@@ -71,7 +71,11 @@ class Progress:
         self._lock = threading.Lock()
 
     def after(self, answer: tuple[VideoFacts, str]) -> tuple[VideoFacts, str]:
-        """Count an answer and return it."""
+        """Count an answer and return it.
+
+        Args:
+            answer: what was found out of a file.
+        """
         with self._lock:
             self._done += 1
             spent = monotonic() - self._start
@@ -97,7 +101,11 @@ class Share:
         self._stopped = False
 
     def run(self) -> list[tuple[VideoFacts, str]]:
-        """Return the answers for all files, in order."""
+        """Return the answers for all files, in order.
+
+        Raises:
+            InputRuntimeError: Its process cannot work, or was killed.
+        """
         answers: list[tuple[VideoFacts, str]] = []
         while len(answers) < len(self._paths) and not self._stopped:
             code = self._go_on(answers)

@@ -44,6 +44,18 @@ class PyAVReader:
         """Return frames of a video, upright; see [`VideoReader`][lit_ssl.video.VideoReader].
 
         Resizing is libswscale's, bilinear over the area of a pixel.
+
+        Args:
+            path: the file.
+            frames: numbers of frames from 0, integers ``[T]``, T ≥ 1, in any order.
+            shorter: pixels of the shorter side; None: as in the file.
+
+        Returns:
+            uint8 ``[T, H, W, 3]``, RGB.
+
+        Raises:
+            UnreadableVideo: The file cannot be decoded as far as needed, or has fewer frames.
+            InputError: ``frames`` or ``shorter`` is out of range.
         """
         numbers = checked_numbers(frames, shorter)
         for decode_first in (False, True):

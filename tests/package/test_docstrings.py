@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("lit_ssl", "callbacks", "datamodules")
 # What is complete so far; a file or a folder.
 COMPLETE: tuple[str, ...] = (
+    "callbacks",
+    "datamodules",
     *(f"lit_ssl/{name}.py" for name in ("arrays", "cells", "distributed", "errors", "files")),
     *(f"lit_ssl/{name}.py" for name in ("opening", "precision", "seeding", "tables")),
     "lit_ssl/checkpoints",
@@ -37,6 +39,9 @@ COMPLETE: tuple[str, ...] = (
     "lit_ssl/metrics",
     "lit_ssl/optim",
     "lit_ssl/stores",
+    "lit_ssl/text",
+    "lit_ssl/transforms",
+    "lit_ssl/video",
 )
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -117,6 +122,9 @@ def raised(function: Function) -> set[str]:
         if isinstance(node, ast.Try):
             types = [handler.type or ast.Name("BaseException") for handler in node.handlers]
             names = {name_of(name) for kind in types for name in getattr(kind, "elts", [kind])}
+            for name in tuple(names):  # except DAMAGED, a tuple
+                kinds = getattr(function.module, name, None)
+                names |= {kind.__name__ for kind in kinds} if isinstance(kinds, tuple) else set()
             for child in node.body:
                 walk(child, caught | names)
             for child in [*node.handlers, *node.orelse, *node.finalbody]:

@@ -38,7 +38,11 @@ _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def check_missing_images(value: str) -> None:
-    """Raise ``InputError`` unless ``missing_images`` has a valid value."""
+    """Raise ``InputError`` unless ``missing_images`` has a valid value.
+
+    Args:
+        value: ``error`` or ``skip``.
+    """
     check_choice("missing_images", value, ("error", "skip"))
 
 

@@ -89,7 +89,11 @@ class CocoCaptions(_KarpathyCaptions):
         return find_file(self.root, ["val2014", "train2014"], self.name, ("images",)).parent
 
     def image_path(self, image: dict[str, Any]) -> str:
-        """Return such as ``val2014/COCO_val2014_000000000042.jpg``."""
+        """Return such as ``val2014/COCO_val2014_000000000042.jpg``.
+
+        Args:
+            image: its entry in the file of the splits.
+        """
         return f"{_bare(image, 'filepath')}/{_bare(image, 'filename')}"
 
 
@@ -115,7 +119,11 @@ class Flickr30kCaptions(_KarpathyCaptions):
         return find_file(self.root, ["flickr30k-images"], self.name, ("images",))
 
     def image_path(self, image: dict[str, Any]) -> str:
-        """Return such as ``1000092795.jpg``."""
+        """Return such as ``1000092795.jpg``.
+
+        Args:
+            image: its entry in the file of the splits.
+        """
         return _bare(image, "filename")
 
 

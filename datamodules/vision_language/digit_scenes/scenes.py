@@ -136,6 +136,9 @@ class DigitScenesDataModule(ImageCaptionModule):
         """Return the captions of a split as it is used, each with one wrong colour or digit.
 
         A model that looks at the image says that the caption fits it better than the foil.
+
+        Args:
+            split: which split.
         """
         # Where a split has no scenes of its own, rows are those of the next one.
         order: dict[Split, tuple[Split, ...]] = {

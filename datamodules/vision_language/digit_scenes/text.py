@@ -69,12 +69,20 @@ class Caption(NamedTuple):
 
 
 def spoken(number: int) -> str:
-    """Return the word for a number from 0 to 7."""
+    """Return the word for a number from 0 to 7.
+
+    Args:
+        number: 0 to 7.
+    """
     return _NUMBERS[number]
 
 
 def is_content(words: Sequence[str]) -> list[bool]:
-    """Say of each word of a caption or statement whether it is a content word."""
+    """Say of each word of a caption or statement whether it is a content word.
+
+    Args:
+        words: as the vocabulary has them.
+    """
     return [word not in _FUNCTION_WORDS for word in words]
 
 
@@ -83,12 +91,21 @@ def _or_synonym(dice: Dice, word: str) -> str:
 
 
 def colour_word(dice: Dice, colour: int) -> str:
-    """Return a word for a colour (its place in ``COLOURS``), a synonym in 2 of 5 cases."""
+    """Return a word for a colour (its place in ``COLOURS``), a synonym in 2 of 5 cases.
+
+    Args:
+        dice: says whether it is a synonym.
+        colour: from 0.
+    """
     return _or_synonym(dice, list(COLOURS)[colour])
 
 
 def digit_word(digit: int) -> str:
-    """Return the word for a digit (its place in ``DIGITS``)."""
+    """Return the word for a digit (its place in ``DIGITS``).
+
+    Args:
+        digit: from 0.
+    """
     return spoken(DIGITS[digit])
 
 

@@ -95,11 +95,20 @@ class Dice:
         return self._left.pop()
 
     def below(self, count: int) -> int:
-        """Return an integer from 0 to ``count - 1``."""
+        """Return an integer from 0 to ``count - 1``.
+
+        Args:
+            count: ≥ 1.
+        """
         return int(self.number() * count)
 
     def one_of(self, items: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
-        """Return one of some items, by their weights, which sum to 1, or all alike."""
+        """Return one of some items, by their weights, which sum to 1, or all alike.
+
+        Args:
+            items: at least one.
+            weights: one for each item; None: all the same.
+        """
         if weights is None:
             return items[self.below(len(items))]
         number = self.number()

@@ -190,7 +190,11 @@ class CaptionShardsDataModule(ImageCaptionModule):
 
     @cached_property
     def train_samples(self) -> int:
-        """Pairs of an epoch, over all processes."""
+        """Pairs of an epoch, over all processes.
+
+        Raises:
+            InputError: The files beside the shards count no pair.
+        """
         if self.epoch_samples is not None:
             return self.epoch_samples
         pairs = sum(stated_pairs(shard) for names in self.train_shards for shard in names)

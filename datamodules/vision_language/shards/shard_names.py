@@ -24,7 +24,11 @@ _MOST = 1_000_000  # shards: a mistyped number should not fill the memory
 
 
 def is_remote(name: str) -> bool:
-    """Whether a shard is named by a URL or by a command, not by a path."""
+    """Whether a shard is named by a URL or by a command, not by a path.
+
+    Args:
+        name: of a shard, as it was given.
+    """
     return name.startswith(PIPE) or _URL.match(name) is not None
 
 

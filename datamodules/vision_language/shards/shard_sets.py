@@ -40,6 +40,9 @@ def as_sets(shards: str | Sequence[str] | Sequence[ShardSet], caption: str) -> l
     Args:
         shards: Names, or sets.
         caption: Where the captions of plain names are.
+
+    Raises:
+        InputError: Names and sets are mixed.
     """
     if isinstance(shards, str):
         return [ShardSet(shards, caption)]

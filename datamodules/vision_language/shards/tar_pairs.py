@@ -84,6 +84,9 @@ class TarImages(Images):
     def encoded(self, index: int) -> bytes:
         """Return the file of an image.
 
+        Args:
+            index: row of the image.
+
         Raises:
             CorruptImageError: It cannot be read.
         """

@@ -140,7 +140,11 @@ class ImageQuestionModule(ImageTextModule):
         return _QuestionSet(source, self.view(training), self.width)
 
     def identifiers(self, split: Split) -> list[str]:
-        """Return the names of the rows of a split as it is used."""
+        """Return the names of the rows of a split as it is used.
+
+        Args:
+            split: which split; there are none without it.
+        """
         rows = self.rows(split)
         return [str(rows.name(row)) for row in range(len(rows))] if rows else []
 

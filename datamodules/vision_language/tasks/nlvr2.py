@@ -82,7 +82,11 @@ class NLVR2DataModule(ImagePairTextModule):
         self.missing_images = missing_images
 
     def identifiers(self, split: Split) -> list[str]:
-        """Return the official identifiers of a split as it is used, ``split-set-pair-sentence``."""
+        """Return the official identifiers of a split as it is used, ``split-set-pair-sentence``.
+
+        Args:
+            split: which split; there are none without it.
+        """
         rows = self.rows(split)
         return [str(rows.name(row)) for row in range(len(rows))] if rows else []
 

@@ -68,6 +68,10 @@ def statement_file(root: Path, split: str, part: str) -> Path:
 def images_root(root: Path, split: str) -> Path:
     """Return the folder that holds the folder of a split's images: ``images/``, or the root itself.
 
+    Args:
+        root: folder of the data set.
+        split: name of the folder of its images.
+
     Raises:
         FileNotFoundError: Neither has it.
     """

@@ -65,7 +65,11 @@ class Annotations(NamedTuple):
     answers: np.ndarray
 
     def select(self, rows: np.ndarray) -> Annotations:
-        """Return some rows, int64 ``[M]``, in that order."""
+        """Return some rows, int64 ``[M]``, in that order.
+
+        Args:
+            rows: their numbers.
+        """
         return Annotations(*(column[rows] for column in self))
 
 
@@ -81,7 +85,11 @@ class Spellings:
         self._of_answer: dict[str, int] = {}  # as they stand in the files: of millions few differ
 
     def number(self, answer: str) -> int:
-        """Return the number of an answer, a new one where its spelling is new."""
+        """Return the number of an answer, a new one where its spelling is new.
+
+        Args:
+            answer: as an annotator wrote it; spellings that normalise to the same share a number.
+        """
         found = self._of_answer.get(answer)
         if found is None:
             found = self.known.setdefault(normalize_answer(answer), len(self.known))
@@ -92,6 +100,10 @@ class Spellings:
 def question_file(root: Path, part: str) -> Path:
     """Return the file of questions of a part, such as ``val2014`` or ``test-dev2015``.
 
+    Args:
+        root: folder of the data set.
+        part: as the file names have it.
+
     Raises:
         FileNotFoundError: It is not there.
     """
@@ -101,6 +113,10 @@ def question_file(root: Path, part: str) -> Path:
 def annotation_file(root: Path, part: str) -> Path:
     """Return the file of annotations of a part, ``train2014`` or ``val2014``.
 
+    Args:
+        root: folder of the data set.
+        part: as the file names have it.
+
     Raises:
         FileNotFoundError: It is not there.
     """
@@ -109,6 +125,9 @@ def annotation_file(root: Path, part: str) -> Path:
 
 def read_questions(path: Path) -> Questions:
     """Read a file of questions.
+
+    Args:
+        path: of the file, JSON.
 
     Raises:
         InputError: It is none; the message says which entry is wrong.

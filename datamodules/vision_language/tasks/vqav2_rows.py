@@ -38,12 +38,20 @@ class AnsweredQuestions(NamedTuple):
     majority: np.ndarray
 
     def select(self, rows: np.ndarray) -> AnsweredQuestions:
-        """Return some rows, int64 ``[M]``, in that order."""
+        """Return some rows, int64 ``[M]``, in that order.
+
+        Args:
+            rows: their numbers.
+        """
         images, texts = ([part[row] for row in rows] for part in (self.images, self.texts))
         return AnsweredQuestions(images, texts, *(column[rows] for column in self[2:]))
 
     def and_(self, other: AnsweredQuestions) -> AnsweredQuestions:
-        """Return these rows and others after them."""
+        """Return these rows and others after them.
+
+        Args:
+            other: the others, with columns of the same shapes.
+        """
         columns = map(np.concatenate, zip(self[2:], other[2:], strict=True))
         return AnsweredQuestions(self.images + other.images, self.texts + other.texts, *columns)
 
@@ -52,6 +60,12 @@ def matched(
     questions: Questions, annotations: Annotations, question_path: Path, annotation_path: Path
 ) -> Annotations:
     """Return the annotations in the order of the questions.
+
+    Args:
+        questions: in the order that is wanted.
+        annotations: in any order.
+        question_path: their file, for messages.
+        annotation_path: their file, for messages.
 
     Raises:
         InputError: A question has no annotation, or the other way round, or they are not about one

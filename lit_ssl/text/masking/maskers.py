@@ -248,7 +248,14 @@ class PMIMasker:
     def replacement_units(
         self, mask: Tensor, word_ids: Tensor | None, unit_ids: Tensor | None = None
     ) -> Tensor | None:
-        """Units that share one draw of what stands in their place: the collocations and words."""
+        """Units that share one draw of what stands in their place: the collocations and words.
+
+        Args:
+            mask: bool ``[B, L]``, the masked tokens; not used.
+            word_ids: int64 ``[B, L]``, the word of each token; what counts where there are no
+                units.
+            unit_ids: int64 ``[B, L]``, the collocation of each token, or None.
+        """
         return word_ids if unit_ids is None else unit_ids
 
 

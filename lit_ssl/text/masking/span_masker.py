@@ -100,7 +100,16 @@ class SpanMasker:
     def replacement_units(
         self, mask: Tensor, word_ids: Tensor | None, unit_ids: Tensor | None = None
     ) -> Tensor:
-        """Units that share one draw of what stands in their place: spans, joined if they touch."""
+        """Units that share one draw of what stands in their place: spans, joined if they touch.
+
+        Args:
+            mask: bool ``[B, L]``, the masked tokens.
+            word_ids: not used.
+            unit_ids: not used.
+
+        Returns:
+            int64 ``[B, L]``, −1 where not masked.
+        """
         return masked_runs(mask)
 
 

@@ -161,5 +161,10 @@ def recolored(views: Tensor, step: Tensor, mean: Tensor) -> Tensor:
 
 
 def solarized(views: Tensor, level: Tensor) -> Tensor:
-    """Inverts the pixels that reach the level of their view, ``[n, 1, 1, 1]``."""
+    """Inverts the pixels that reach the level of their view, ``[n, 1, 1, 1]``.
+
+    Args:
+        views: ``[n, C, h, w]`` in [0, 1].
+        level: of each view; above 1 nothing changes.
+    """
     return torch.where(views >= level, 1 - views, views)

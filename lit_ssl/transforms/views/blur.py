@@ -20,12 +20,26 @@ _MATRIX_SIZE = 48
 
 
 def blur_radius(sigma: np.ndarray, size: int) -> np.ndarray:
-    """Taps on each side of the kernel's centre: three standard deviations, less than ``size``."""
+    """Taps on each side of the kernel's centre: three standard deviations, less than ``size``.
+
+    Args:
+        sigma: standard deviations in pixels, > 0.
+        size: side of the views in pixels; what lies beyond the edge is mirrored.
+    """
     return np.minimum(np.ceil(3 * sigma), size - 1)
 
 
 def blur_taps(sigma: np.ndarray, size: int) -> np.ndarray:
-    """Kernels from the centre outwards, ``[m, reach + 2]`` float32; the last entry is 0."""
+    """Kernels from the centre outwards, ``[m, reach + 2]`` float32; the last entry is 0.
+
+    Args:
+        sigma: ``[m]``, standard deviations in pixels, > 0.
+        size: side of the views in pixels.
+
+    Returns:
+        Row i: the weights at distances 0, 1, … of view i, 0 beyond its radius; a whole kernel sums
+        to 1. Reach is the largest radius.
+    """
     radius = blur_radius(sigma, size)[:, None]
     offset = np.arange(int(radius.max()) + 2)
     taps = np.exp(-0.5 * np.square(offset / sigma[:, None])) * (offset <= radius)

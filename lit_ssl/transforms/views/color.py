@@ -25,7 +25,11 @@ def _hue_offsets(device: torch.device) -> Tensor:
 
 
 def luminance(views: Tensor) -> Tensor:
-    """Grey value of each pixel, ``[n, 1, h, w]`` (ITU-R 601 weights)."""
+    """Grey value of each pixel, ``[n, 1, h, w]`` (ITU-R 601 weights).
+
+    Args:
+        views: ``[n, C, h, w]``, C 3 (red, green, blue) or 1, which is grey already.
+    """
     if views.shape[-3] == 1:
         return views
     red, green, blue = views.split(1, dim=-3)
@@ -74,7 +78,16 @@ class Step(NamedTuple):
 
 
 def plan_jitter(params: CropParams, spec: CropSpec, channels: int) -> list[Step]:
-    """Splits the jitter into steps; operations that cannot change anything take no part."""
+    """Splits the jitter into steps; operations that cannot change anything take no part.
+
+    Args:
+        params: drawn parameters of n views.
+        spec: whose strengths they were drawn for.
+        channels: 3 or 1; grey views have no saturation and no hue.
+
+    Returns:
+        At most four steps, with the operations of each view in the order that was drawn for it.
+    """
     strength = [spec.brightness, spec.contrast, spec.saturation, spec.hue]
     if channels == 1:
         strength[SATURATION] = strength[HUE] = 0
@@ -139,7 +152,12 @@ def jitter(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
 
 
 def grayscale(views: Tensor, params: CropParams) -> Tensor:
-    """Replaces the colours of the chosen views by their luminance; may overwrite ``views``."""
+    """Replaces the colours of the chosen views by their luminance; may overwrite ``views``.
+
+    Args:
+        views: ``[n, C, h, w]`` in [0, 1], C 3 or 1.
+        params: drawn parameters, which choose.
+    """
     if views.shape[-3] == 1:
         return views
     chosen = params.grayscale.nonzero()[:, 0]
@@ -147,7 +165,12 @@ def grayscale(views: Tensor, params: CropParams) -> Tensor:
 
 
 def solarize(views: Tensor, params: CropParams) -> Tensor:
-    """Inverts the bright pixels of the chosen views; may overwrite ``views``."""
+    """Inverts the bright pixels of the chosen views; may overwrite ``views``.
+
+    Args:
+        views: ``[n, C, h, w]`` in [0, 1].
+        params: drawn parameters, which choose, and say from which value on.
+    """
     chosen = params.solarize.nonzero()[:, 0]
     levels = params.solarize_level[chosen].view(-1, 1, 1, 1)
 
@@ -158,11 +181,20 @@ def solarize(views: Tensor, params: CropParams) -> Tensor:
 
 
 def equalize(views: Tensor, params: CropParams) -> Tensor:
-    """Equalises the 8-bit histograms of the chosen views' channels; may overwrite ``views``."""
+    """Equalises the 8-bit histograms of the chosen views' channels; may overwrite ``views``.
+
+    Args:
+        views: ``[n, C, h, w]`` in [0, 1].
+        params: drawn parameters, which choose.
+    """
     return on_subset(views, params.equalize.nonzero()[:, 0], equalized)
 
 
 def equalized(views: Tensor) -> Tensor:
-    """Equalises the 8-bit histogram of each view's channels."""
+    """Equalises the 8-bit histogram of each view's channels.
+
+    Args:
+        views: ``[n, C, h, w]`` in [0, 1], rounded to 8 bits first.
+    """
     pixels = views.mul(255).round_().to(torch.uint8)
     return F.equalize_image(pixels).to(views.dtype).div_(255)

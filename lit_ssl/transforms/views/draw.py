@@ -79,7 +79,12 @@ class CropParams(NamedTuple):
     equalize: Tensor
 
     def rows(self, start: int, stop: int) -> CropParams:
-        """The parameters of the views ``start`` to ``stop - 1``."""
+        """The parameters of the views ``start`` to ``stop - 1``.
+
+        Args:
+            start: the first view.
+            stop: the one after the last.
+        """
         return CropParams(*(field[start:stop] for field in self))
 
 

@@ -13,7 +13,13 @@ from lit_ssl.transforms.views.spec import CropSpec
 
 
 def apply_filters(views: Tensor, params: CropParams, spec: CropSpec) -> Tensor:
-    """Blur, solarize and equalize, what follows the colours; see ``apply_effects``."""
+    """Blur, solarize and equalize, what follows the colours; see ``apply_effects``.
+
+    Args:
+        views: ``[n, C, h, w]`` in [0, 1]; may be overwritten.
+        params: drawn parameters of the n views.
+        spec: what they were drawn for.
+    """
     if spec.blur > 0:
         blurred = params.blur_sigma.nonzero()[:, 0]
         sigma = params.blur_sigma[blurred].numpy()

@@ -78,7 +78,11 @@ def crop_resize(images: Tensor, params: CropParams, shape: tuple[int, int]) -> T
 
 
 def boxes(params: CropParams) -> Tensor:
-    """Top, height, left and width of the drawn boxes, ``[4, n]`` float32."""
+    """Top, height, left and width of the drawn boxes, ``[4, n]`` float32.
+
+    Args:
+        params: drawn parameters of n views.
+    """
     return torch.stack([params.top, params.height, params.left, params.width]).float()
 
 
@@ -175,7 +179,15 @@ def affine(views: Tensor, params: CropParams) -> Tensor:
 
 
 def affine_by(views: Tensor, theta: Tensor) -> Tensor:
-    """Maps each view by its own matrix, ``affine_matrices`` on its device; see ``affine``."""
+    """Maps each view by its own matrix, ``affine_matrices`` on its device; see ``affine``.
+
+    Args:
+        views: ``[n, C, h, w]``.
+        theta: ``[n, 2, 3]``, what ``affine_matrices`` returned.
+
+    Returns:
+        ``[n, C, h, w]``, bilinear, 0 outside of the view.
+    """
     grid = _grid(theta, views.shape[-2], views.shape[-1])
     return F.grid_sample(views, grid, "bilinear", "zeros", align_corners=False)
 

@@ -9,14 +9,27 @@ from torch import Tensor
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copies a small CPU tensor to ``device`` without making the host wait for the device."""
+    """Copies a small CPU tensor to ``device`` without making the host wait for the device.
+
+    Args:
+        tensor: on the CPU.
+        device: where to.
+    """
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
 
 
 def upload_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Copies many small CPU tensors, all float32, to ``device`` in one piece."""
+    """Copies many small CPU tensors, all float32, to ``device`` in one piece.
+
+    Args:
+        tensors: at least one, of any shapes.
+        device: where to.
+
+    Returns:
+        Tensors of the same shapes, in their order; parts of one piece of memory.
+    """
     moved = upload(torch.cat([tensor.reshape(-1) for tensor in tensors]), device)
     parts = moved.split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
@@ -41,5 +54,11 @@ def on_subset(views: Tensor, chosen: Tensor, function: Callable[[Tensor], Tensor
 
 
 def on_places(views: Tensor, index: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Applies ``function`` to the views at ``index``, int64 on their device; see ``on_subset``."""
+    """Applies ``function`` to the views at ``index``, int64 on their device; see ``on_subset``.
+
+    Args:
+        views: ``[n, …]``; overwritten.
+        index: ``[m]``.
+        function: ``[m, …]`` to the same shape.
+    """
     return views.index_copy_(0, index, function(views.index_select(0, index)))
