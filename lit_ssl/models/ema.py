@@ -23,6 +23,9 @@ def target_copy(module: M) -> M:
 
     It is float32 also where the network is of half precision, which would round away its small
     steps.
+
+    Args:
+        module: is left as it is.
     """
     copy = deepcopy(module).requires_grad_(False)
     widened_(copy)
@@ -35,6 +38,11 @@ def ema_update_(target: nn.Module, online: nn.Module, decay: float) -> None:
     """``target = decay * target + (1 - decay) * online`` for all parameters, in place.
 
     Buffers are left alone: the target's BatchNorm statistics come from its own forwards.
+
+    Args:
+        target: the slow network; changed.
+        online: the trained one, with the same parameters.
+        decay: in [0, 1].
     """
     slow: list[Tensor] = [*target.parameters()]
     fast = [p.to(q.dtype) for p, q in zip(online.parameters(), slow, strict=True)]

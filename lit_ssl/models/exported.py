@@ -40,7 +40,11 @@ _READING = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_o
 
 
 def is_of_timm(name: str) -> bool:
-    """Whether timm builds a network of this name without this package."""
+    """Whether timm builds a network of this name without this package.
+
+    Args:
+        name: of a network.
+    """
     return name not in _OWN and name not in _TOLD
 
 
@@ -109,7 +113,11 @@ def load_exported(path: str | Path) -> nn.Module:
 
 
 def input_size(network: nn.Module) -> list[int]:
-    """``[C, H, W]`` that a network was made for; empty for other inputs than one image."""
+    """``[C, H, W]`` that a network was made for; empty for other inputs than one image.
+
+    Args:
+        network: of timm or of this package.
+    """
     if isinstance(network, TextBackbone):
         return []
     if isinstance(network, NeuralAttentiveCircuit):
@@ -133,7 +141,14 @@ def input_size(network: nn.Module) -> list[int]:
 
 
 def example_inputs(network: nn.Module) -> Any:
-    """Two random inputs of a network, the same each time."""
+    """Two random inputs of a network, the same each time.
+
+    Args:
+        network: of timm or of this package.
+
+    Returns:
+        ``[2, C, H, W]``; for texts and circuits, what they read.
+    """
     if isinstance(network, NeuralAttentiveCircuit):
         return network.tokenizer.example(2)  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)

@@ -44,7 +44,11 @@ class ProbeHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[B, D]`` to logits ``[B, C]``."""
+        """Features ``[B, D]`` to logits ``[B, C]``.
+
+        Args:
+            features: of a frozen network, in any precision.
+        """
         with torch.autocast(features.device.type, enabled=False):
             rows = features.to(self.linear.weight.dtype)
             return self.linear(F.normalize(self.norm(rows), dim=1))
@@ -87,7 +91,11 @@ class ProbeHeads(nn.Module):
         self.bias = _stacked(first.linear.bias, num_heads)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[B, D]`` to logits ``[H, B, C]``, in the precision of the weights."""
+        """Features ``[B, D]`` to logits ``[H, B, C]``, in the precision of the weights.
+
+        Args:
+            features: of a frozen network, in any precision; the same for all H heads.
+        """
         with torch.autocast(features.device.type, enabled=False):
             rows = features.to(self.weight.dtype)
             rows = F.layer_norm(rows, rows.shape[1:], eps=self.eps)  # the same for all heads

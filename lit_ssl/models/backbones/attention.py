@@ -48,7 +48,12 @@ _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compil
 
 
 def is_written_out(inputs: Tensor, keys: int) -> bool:
-    """Whether ``attention`` over so many keys is written out for these inputs."""
+    """Whether ``attention`` over so many keys is written out for these inputs.
+
+    Args:
+        inputs: what queries are made of; device and dtype count.
+        keys: how many.
+    """
     # An exported graph is likely to run on another device.
     if inputs.device.type != "cpu" or _is_exporting():
         return False
@@ -65,7 +70,20 @@ def written_out_attention(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
-    """``attention`` as matrix products and a softmax, on any device and in any dtype."""
+    """``attention`` as matrix products and a softmax, on any device and in any dtype.
+
+    Args:
+        query: ``[B, H, N, d]``.
+        key: ``[B, H, M, d]``.
+        value: ``[B, H, M, e]``.
+        mask: broadcast to ``[B, H, N, M]``; bool: True where a key may be read; float: added to the
+            scores. A query that may read none gets 0. None: all may be read.
+        dropout: probability with which a weight is dropped.
+        scale: factor of the scores; None: d^-½.
+
+    Returns:
+        ``[B, H, N, e]``.
+    """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     batch = query.shape[:2]
     nothing = query.new_zeros(1, 1, 1)

@@ -52,7 +52,11 @@ class ConvStem(nn.Module):
         self.proj = nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → ``[B, H/16 * W/16, embed_dim]``."""
+        """``[B, C, H, W]`` → ``[B, H/16 * W/16, embed_dim]``.
+
+        Args:
+            images: H and W multiples of 16.
+        """
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
@@ -65,11 +69,21 @@ def _convstem(mlp_ratio: float, kwargs: dict[str, Any]) -> VisionTransformer:
 
 @register_model
 def vitc_4gf(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """Width 384, 11 blocks, MLP ratio 3, convolutional stem: 17.4 M parameters."""
+    """Width 384, 11 blocks, MLP ratio 3, convolutional stem: 17.4 M parameters.
+
+    Args:
+        pretrained: not used; timm asks for it.
+        **kwargs: of timm's vision transformer, such as ``img_size``.
+    """
     return _convstem(3.0, kwargs)
 
 
 @register_model
 def deit_small_convstem(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """Width 384, 11 blocks, MLP ratio 6, convolutional stem: 27.1 M parameters."""
+    """Width 384, 11 blocks, MLP ratio 6, convolutional stem: 27.1 M parameters.
+
+    Args:
+        pretrained: not used; timm asks for it.
+        **kwargs: of timm's vision transformer, such as ``img_size``.
+    """
     return _convstem(6.0, kwargs)

@@ -44,6 +44,9 @@ def do_weights_follow() -> bool:
 def without_weights(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of timm, without those that ask for weights where others follow.
 
+    Args:
+        kwargs: of ``timm.create_model``.
+
     Raises:
         InputError: if a file of weights that they name holds other objects, too, which some
             versions of timm would run.

@@ -34,7 +34,11 @@ class MultipliedResNet50(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``[B, 2048 * width]`` of images ``[B, in_chans, H, W]``."""
+        """Features ``[B, 2048 * width]`` of images ``[B, in_chans, H, W]``.
+
+        Args:
+            x: the images, float, normalised.
+        """
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
@@ -52,10 +56,18 @@ def _stage(in_width: int, planes: int, blocks: int, stride: int) -> nn.Sequentia
 
 
 def resnet50w2(in_chans: int = 3) -> MultipliedResNet50:
-    """ResNet-50 of twice the width: 4096 features."""
+    """ResNet-50 of twice the width: 4096 features.
+
+    Args:
+        in_chans: channels of the images.
+    """
     return MultipliedResNet50(2, in_chans)
 
 
 def resnet50w4(in_chans: int = 3) -> MultipliedResNet50:
-    """ResNet-50 of four times the width: 8192 features."""
+    """ResNet-50 of four times the width: 8192 features.
+
+    Args:
+        in_chans: channels of the images.
+    """
     return MultipliedResNet50(4, in_chans)

@@ -92,7 +92,14 @@ class QueriedBlock(Block):
         is_causal: bool = False,
         queries: int | None = None,
     ) -> Tensor:
-        """``[B, N, D]`` → ``[B, queries, D]``; arguments as of ``QueriedAttention``."""
+        """``[B, N, D]`` → ``[B, queries, D]``; arguments as of ``QueriedAttention``.
+
+        Args:
+            x: tokens ``[B, N, D]``.
+            attn_mask: which keys may be read, as ``QueriedAttention`` takes it.
+            is_causal: hide later tokens; without ``queries`` only.
+            queries: how many of the first tokens are computed; None: all N.
+        """
         read = self.attn(self.norm1(x), attn_mask, is_causal, queries)
         x = (x if queries is None else x[:, :queries]) + self.drop_path1(self.ls1(read))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
@@ -102,6 +109,12 @@ def with_queried_blocks(vit: VisionTransformer) -> VisionTransformer:
     """Make timm's standard blocks of a network ``QueriedBlock``, in place.
 
     They compute what they did, and keep their names, weights and hooks; other kinds of blocks stay.
+
+    Args:
+        vit: of timm.
+
+    Returns:
+        The same network.
     """
     for block in vit.blocks:
         plain = type(block) is Block and type(block.attn) is Attention

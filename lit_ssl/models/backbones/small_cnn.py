@@ -35,5 +35,12 @@ class SmallCNN(nn.Module):
         self.num_features = 2 * width * side * side
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images to features."""
+        """Images to features.
+
+        Args:
+            images: ``[B, C, H, W]``, of the size that the network was built for.
+
+        Returns:
+            ``[B, num_features]``.
+        """
         return self.conv2(self.conv1(images).relu()).relu().flatten(1)

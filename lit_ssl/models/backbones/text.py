@@ -63,7 +63,14 @@ class TextBackbone(nn.Module):
         self.dropout = nn.Dropout(next((rate for rate in rates if rate is not None), 0.0))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Features of token batches: ``input_ids``, ``attention_mask`` and what the model takes."""
+        """Features of token batches: ``input_ids``, ``attention_mask`` and what the model takes.
+
+        Args:
+            inputs: int64 ``[B, L]`` each.
+
+        Returns:
+            ``[B, D]``: the model's pooled output, or the first token where it has none.
+        """
         output = self.model(**inputs)
         pooled = getattr(output, "pooler_output", None)
         return self.dropout(output.last_hidden_state[:, 0] if pooled is None else pooled)

@@ -29,7 +29,12 @@ _INSTEAD = (
 
 
 def keep_count(num_patches: int, mask_ratio: float) -> int:
-    """Patches that survive masking: ``floor(num_patches * (1 - mask_ratio))``, at least 1."""
+    """Patches that survive masking: ``floor(num_patches * (1 - mask_ratio))``, at least 1.
+
+    Args:
+        num_patches: of an image, ≥ 1.
+        mask_ratio: share of the patches that are dropped, in [0, 1).
+    """
     # The small offset undoes float error: 20 * (1 - 0.3) is 13.999… but 14 patches are meant.
     return max(1, int(num_patches * (1.0 - mask_ratio) + 1e-9))
 
@@ -132,11 +137,24 @@ class ClassTokenViT(nn.Module):
         return encoder
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Whole patches in an image of this size (pixels)."""
+        """Whole patches in an image of this size (pixels).
+
+        Args:
+            height: of the image.
+            width: of the image.
+
+        Returns:
+            Rows and columns.
+        """
         return height // self.patch_size[0], width // self.patch_size[1]
 
     def num_patches(self, height: int, width: int) -> int:
-        """Number of patches in an image of this size (pixels)."""
+        """Number of patches in an image of this size (pixels).
+
+        Args:
+            height: of the image.
+            width: of the image.
+        """
         rows, columns = self.grid(height, width)
         return rows * columns
 
@@ -155,6 +173,9 @@ class ClassTokenViT(nn.Module):
 
         Returns:
             ``[B, D * blocks]``.
+
+        Raises:
+            InputError: if the network has fewer than ``blocks`` blocks, or ``blocks`` is below 1.
         """
         x = self._embed(images, keep)
         all_blocks = list(self.vit.blocks)
@@ -225,9 +246,16 @@ class ClassTokenViT(nn.Module):
     def positions(self, rows: int, columns: int) -> tuple[Tensor | None, Tensor]:
         """Position embeddings for a grid of patches.
 
+        Args:
+            rows: of patches; another grid than the network's has its table interpolated.
+            columns: of patches.
+
         Returns:
             Positions of the prefix tokens ``[1, prefix, D]`` (None if they have none) and of the
             patches ``[1, rows * columns, D]``.
+
+        Raises:
+            InputError: if the network has no table of positions.
         """
         vit = self.vit
         if vit.pos_embed is None:
@@ -250,6 +278,9 @@ class ClassTokenViT(nn.Module):
 def checkpoint_activations(network: nn.Module) -> None:
     """Let a network keep only the inputs of its blocks for the gradient.
 
+    Args:
+        network: changed in place.
+
     Raises:
         InputError: if it is no [`ClassTokenViT`][lit_ssl.models.ClassTokenViT].
     """
@@ -263,7 +294,11 @@ def checkpoint_activations(network: nn.Module) -> None:
 
 
 def init_reference(vit: VisionTransformer) -> None:
-    """Initialise as MSN's reference: truncated normal 0.02, Kaiming normal patch projection."""
+    """Initialise as MSN's reference: truncated normal 0.02, Kaiming normal patch projection.
+
+    Args:
+        vit: of timm; changed in place.
+    """
     for module in vit.modules():
         if isinstance(module, nn.Linear):
             trunc_normal_(module.weight, std=0.02)
@@ -282,6 +317,9 @@ def init_sincos(vit: VisionTransformer) -> None:
     With the reference's standard deviation of 0.02, the class token of a network of width 64 is
     almost blind to the image, and so are all tokens to their place, for the first hundreds of
     steps. Wavelengths run from 4 to 40 patches, to suit small grids; the table is trained.
+
+    Args:
+        vit: of timm; changed in place.
     """
     vit.init_weights("jax")
     if vit.pos_embed is not None:
@@ -313,7 +351,11 @@ def _gather(tokens: Tensor, keep: Tensor) -> Tensor:
 
 
 def without_drop_path(module: nn.Module) -> nn.Module:
-    """Switch stochastic depth off in place, for networks that only give targets."""
+    """Switch stochastic depth off in place, for networks that only give targets.
+
+    Args:
+        module: any; the same one is returned.
+    """
     for child in module.modules():
         if isinstance(child, DropPath):
             child.drop_prob = 0.0

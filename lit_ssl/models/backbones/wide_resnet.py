@@ -24,7 +24,11 @@ class WideBlock(nn.Module):
             self.shortcut.append(nn.Conv2d(in_width, width, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, in_width, H, W]`` → ``[B, width, H / stride, W / stride]``."""
+        """``[B, in_width, H, W]`` → ``[B, width, H / stride, W / stride]``.
+
+        Args:
+            x: feature maps.
+        """
         out = self.conv1(F.relu(self.bn1(x)))
         return self.conv2(F.relu(self.bn2(out))) + self.shortcut(x)
 
@@ -71,7 +75,11 @@ class WideResNet(nn.Module):
         self.num_features = 64 * width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``[B, num_features]`` of images ``[B, in_chans, H, W]``."""
+        """Features ``[B, num_features]`` of images ``[B, in_chans, H, W]``.
+
+        Args:
+            x: the images, float, normalised.
+        """
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         return F.relu(self.bn1(x)).mean(dim=(-2, -1))
 

@@ -45,7 +45,12 @@ class GeneratorBlock(nn.Module):
         self.shortcut = sn_conv(in_channels, out_channels, 1) if changes else nn.Identity()
 
     def forward(self, inputs: Tensor, condition: Tensor) -> Tensor:
-        """Frames ``[B · T, in, H, W]``, c ``[B, condition_dim]`` → ``[B · T, out, H', W']``."""
+        """Frames ``[B · T, in, H, W]``, c ``[B, condition_dim]`` → ``[B · T, out, H', W']``.
+
+        Args:
+            inputs: the frames of one video after the other.
+            condition: one vector per video.
+        """
         h = self.conv1(self._enlarged(self.norm1(inputs, condition).relu()))
         h = self.conv2(self.norm2(h, condition).relu())
         return h + self._enlarged(self.shortcut(inputs))
@@ -66,7 +71,11 @@ class TemporalBlock(nn.Module):
         self.conv = sn_conv(channels, channels, (3, 1, 1), dims=3)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[B, C, T, H, W]`` → the same shape."""
+        """``[B, C, T, H, W]`` → the same shape.
+
+        Args:
+            inputs: feature maps of clips.
+        """
         return inputs + self.conv(inputs.relu())
 
 
@@ -108,7 +117,11 @@ class DiscriminatorBlock(nn.Module):
         self.shortcut = sn_conv(in_channels, out_channels, 1, dims) if changes else nn.Identity()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[N, in, (T,) H, W]`` → ``[N, out, (T',) H', W']``."""
+        """``[N, in, (T,) H, W]`` → ``[N, out, (T',) H', W']``.
+
+        Args:
+            inputs: feature maps of frames or, where the block is for them, of clips.
+        """
         h = self.conv1(inputs.relu() if self.preactivation else inputs)
         h = self.conv2(h.relu())
         return self._pooled(h) + self.shortcut(self._pooled(inputs))

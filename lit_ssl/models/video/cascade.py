@@ -85,6 +85,9 @@ class GeneratorCascade(nn.Module):
 
         Returns:
             ``[B, T, 3, H, W]`` in [-1, 1].
+
+        Raises:
+            InputError: for another number of frames, or a ``chunk`` below 1.
         """
         frames = self.top.num_frames if num_frames is None else num_frames
         if frames < 1 or frames % self.temporal_factor:
@@ -128,7 +131,17 @@ class GeneratorCascade(nn.Module):
 
 
 def needed_frames(level: Any, start: int, stop: int, available: int) -> tuple[int, int]:
-    """Frames of a condition that frames ``start`` to ``stop`` of an upper level depend on."""
+    """Frames of a condition that frames ``start`` to ``stop`` of an upper level depend on.
+
+    Args:
+        level: an upper level; its ``temporal_factor`` and ``receptive_radius`` count.
+        start: first frame that is made.
+        stop: the one after the last.
+        available: frames of the condition.
+
+    Returns:
+        First frame of the condition, and the one after the last.
+    """
     factor = level.temporal_factor
     halo = -(-level.receptive_radius // factor)
     return max(start // factor - halo, 0), min(-(-stop // factor) + halo, available)
@@ -156,7 +169,18 @@ def upsampled_frames(
 def in_chunks(
     level: Any, z: Tensor, labels: Tensor, condition: Tensor, chunk: int | None
 ) -> Tensor:
-    """All that an upper level makes of a condition, so many frames at a time."""
+    """All that an upper level makes of a condition, so many frames at a time.
+
+    Args:
+        level: an upper level.
+        z: noise ``[B, z_dim]``.
+        labels: classes, int64 ``[B]``.
+        condition: video of the level below, ``[B, T, C, H, W]``.
+        chunk: most frames that are made at once, ≥ 1; None: all.
+
+    Returns:
+        ``[B, T · temporal_factor, C, H', W']``.
+    """
     total = condition.shape[1] * level.temporal_factor
     if chunk is None or chunk >= total:
         return level(z, labels, condition)

@@ -77,7 +77,15 @@ class ConvGRUCell(nn.Module):
         return self.reset_gate, self.update_gate, self.candidate
 
     def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """X ``[B, in, H, W]`` and h ``[B, hidden, H, W]`` → the next h."""
+        """X ``[B, in, H, W]`` and h ``[B, hidden, H, W]`` → the next h.
+
+        Args:
+            inputs: x, features of a frame.
+            state: h, after the frame before.
+
+        Returns:
+            ``[B, hidden, H, W]``.
+        """
         weights = self._weights()
         return self._step(weights, self._of_input(weights, inputs), state)
 

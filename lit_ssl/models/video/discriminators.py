@@ -187,6 +187,10 @@ class ClipDiscriminator(nn.Module):
     def forward(self, video: Tensor, y: Tensor) -> Tensor:
         """Videos ``[B, T, C, H, W]`` and labels int64 ``[B]`` → scores ``[B]``.
 
+        Args:
+            video: in [-1, 1], of the frames, channels and size that the network was built for.
+            y: classes.
+
         Raises:
             ValueError: if shapes differ.
         """

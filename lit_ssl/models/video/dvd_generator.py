@@ -27,6 +27,12 @@ def generator_multipliers(doublings: int) -> tuple[int, ...]:
 
     ``(8, 8, 8, 4, 2)`` from 4 to 64 pixels, ``(8, 8, 8, 4, 2, 1)`` up to 128, ``(8, 4, 2)`` up
     to 16.
+
+    Args:
+        doublings: of the side, from the smallest size to the largest, ≥ 0.
+
+    Returns:
+        ``doublings + 1`` widths.
     """
     if doublings <= 4:
         return ((8,) * doublings + _BY_SIZE)[-(doublings + 1) :]

@@ -14,6 +14,9 @@ __all__ = ["check_counts", "check_labels", "check_latents", "check_videos"]
 def check_counts(**counts: int) -> None:
     """Refuse numbers below 1, by name.
 
+    Args:
+        **counts: numbers by the names that the message uses.
+
     Raises:
         ValueError: names the first one that is wrong.
     """
@@ -25,6 +28,11 @@ def check_counts(**counts: int) -> None:
 def check_latents(z: Tensor, y: Tensor, z_dim: int) -> None:
     """Refuse anything but z ``[B, z_dim]`` and labels ``[B]``.
 
+    Args:
+        z: noise.
+        y: labels.
+        z_dim: numbers of noise per video.
+
     Raises:
         ValueError: if shapes or kinds differ.
     """
@@ -35,6 +43,10 @@ def check_latents(z: Tensor, y: Tensor, z_dim: int) -> None:
 
 def check_labels(y: Tensor, batch: int) -> None:
     """Refuse anything but whole-numbered labels ``[B]``.
+
+    Args:
+        y: labels.
+        batch: B.
 
     Raises:
         ValueError: if shape or kind differ.

@@ -36,7 +36,12 @@ def sn_conv(
 
 
 def sn_linear(in_features: int, out_features: int) -> nn.Linear:
-    """Linear layer with a bias, 0 at the start."""
+    """Linear layer with a bias, 0 at the start.
+
+    Args:
+        in_features: numbers in.
+        out_features: numbers out.
+    """
     linear = nn.Linear(in_features, out_features)
     nn.init.orthogonal_(linear.weight)
     nn.init.zeros_(linear.bias)
@@ -44,12 +49,22 @@ def sn_linear(in_features: int, out_features: int) -> nn.Linear:
 
 
 def class_embedding(num_classes: int, dim: int) -> nn.Embedding:
-    """Embedding of classes with an orthogonal start, not normalised: BigGAN's, for generators."""
+    """Embedding of classes with an orthogonal start, not normalised: BigGAN's, for generators.
+
+    Args:
+        num_classes: how many.
+        dim: numbers per class.
+    """
     embedding = nn.Embedding(num_classes, dim)
     nn.init.orthogonal_(embedding.weight)
     return embedding
 
 
 def sn_embedding(num_classes: int, dim: int) -> nn.Embedding:
-    """Embedding of classes, spectrally normalised."""
+    """Embedding of classes, spectrally normalised.
+
+    Args:
+        num_classes: how many.
+        dim: numbers per class.
+    """
     return spectral_norm(class_embedding(num_classes, dim))

@@ -167,6 +167,11 @@ def _check_whole(name: str, value: object) -> None:
 
 
 def described(num_frames: int, resolution: tuple[int, int]) -> str:
-    """``8 frames of 16 x 16 pixels``."""
+    """``8 frames of 16 x 16 pixels``.
+
+    Args:
+        num_frames: of a video.
+        resolution: height and width.
+    """
     height, width = resolution
     return f"{num_frames} frames of {height} x {width} pixels"

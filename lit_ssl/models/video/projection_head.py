@@ -39,7 +39,12 @@ class ProjectionHead2d(nn.Module):
         return self.linear.bias.dtype
 
     def forward(self, features: Tensor, y: Tensor) -> Tensor:
-        """Features ``[B · T, C, H, W]`` and labels int64 ``[B]`` → scores ``[B, T]``."""
+        """Features ``[B · T, C, H, W]`` and labels int64 ``[B]`` → scores ``[B, T]``.
+
+        Args:
+            features: the frames of one video after the other.
+            y: classes, one per video.
+        """
         with without_autocast(features.device):
             summed = widened(features).relu().sum(dim=(2, 3)).to(self.dtype)
             summed = summed.unflatten(0, (len(y), -1))

@@ -37,7 +37,11 @@ class JoinedBatchNorm2d(nn.Module):
         self.train(norm.training)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalise ``[N, C, H, W]``; N may differ between processes."""
+        """Normalise ``[N, C, H, W]``; N may differ between processes.
+
+        Args:
+            inputs: of this process. While training, ``joined`` makes it a collective.
+        """
         if self.training:
             self.num_batches_tracked.add_(1)
         if not (self.training and self.joined and is_distributed()):

@@ -40,7 +40,11 @@ class SelfAttention2d(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[N, C, H, W]`` → the same shape."""
+        """``[N, C, H, W]`` → the same shape.
+
+        Args:
+            inputs: feature maps, at least 2 x 2.
+        """
         query = self.query(inputs).flatten(2)
         key = F.max_pool2d(self.key(inputs), 2).flatten(2)
         value = F.max_pool2d(self.value(inputs), 2).flatten(2)

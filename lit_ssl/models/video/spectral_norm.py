@@ -57,7 +57,11 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", weight.detach().new_empty(len(weight)).normal_())
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Weight ``[out, …]`` → the same shape, of spectral norm about 1."""
+        """Weight ``[out, …]`` → the same shape, of spectral norm about 1.
+
+        Args:
+            weight: of a layer.
+        """
         with without_autocast(weight.device):
             wide = widened(weight)
             matrix = wide.flatten(1)

@@ -50,6 +50,9 @@ class MLMHead(nn.Module):
 
         Give it masked positions only ([`gather_masked`][lit_ssl.losses.gather_masked]): the
         vocabulary is what costs.
+
+        Args:
+            states: of the last layer.
         """
         return self.decoder(self.norm(self.act(self.dense(states))))
 

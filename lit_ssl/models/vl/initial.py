@@ -14,6 +14,9 @@ def init_vl_weights_(module: nn.Module) -> None:
     """Draw the weights of one layer from N(0, 0.02²), with biases 0; for ``module.apply``.
 
     Other layers than linear ones, embeddings and attention stay as they are.
+
+    Args:
+        module: the layer.
     """
     if isinstance(module, nn.MultiheadAttention):
         nn.init.normal_(module.in_proj_weight, std=_STD)
@@ -31,6 +34,9 @@ def draw_small_network_(module: nn.Module) -> None:
     Linear layers and convolutions from N(0, 1 / fan in), biases 0, embeddings from N(0, 0.2²):
     with N(0, 0.02²) the sums over 64 inputs are so small that hundreds of steps pass before a
     network of this width tells one image from another. Source: ours.
+
+    Args:
+        module: the layer.
     """
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)

@@ -52,6 +52,9 @@ class ImageStream(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``[B, C, H, W]`` → ``[B, N, width]``.
 
+        Args:
+            images: float, normalised.
+
         Raises:
             ValueError: if the network is for images of another size.
         """
@@ -112,7 +115,12 @@ class TextStream(nn.Module):
         return self.model.get_input_embeddings()
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids and bool mask ``[B, L]`` → ``[B, L, width]``."""
+        """Ids and bool mask ``[B, L]`` → ``[B, L, width]``.
+
+        Args:
+            ids: of tokens, int64.
+            mask: True where a token is.
+        """
         return self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
 
 
