@@ -39,7 +39,15 @@ class Modules(NamedTuple):
 
 
 def join(first: Modules, second: Modules) -> Modules:
-    """The modules of two sets as one, the first set's first."""
+    """The modules of two sets as one, the first set's first.
+
+    Args:
+        first: U modules.
+        second: V modules of the same samples.
+
+    Returns:
+        U + V modules; signatures only where both sets have them.
+    """
     gates = None
     if first.gates is not None or second.gates is not None:
         gates = torch.cat([_gates(first), _gates(second)])
@@ -60,7 +68,12 @@ def _gates(modules: Modules) -> Tensor:
 
 
 def split_heads(inputs: Tensor, heads: int) -> Tensor:
-    """``[B, U, H·d]`` → ``[B, H, U, d]``."""
+    """``[B, U, H·d]`` → ``[B, H, U, d]``.
+
+    Args:
+        inputs: the channels of one head after the other.
+        heads: H.
+    """
     return inputs.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
@@ -190,7 +203,13 @@ class KernelAttention(nn.Module):
     def bias(
         self, receivers: Modules, senders: Modules, uniforms: Tensor | None = None
     ) -> Tensor | None:
-        """Log K ``[B or 1, U, V]``; None without a kernel."""
+        """Log K ``[B or 1, U, V]``; None without a kernel.
+
+        Args:
+            receivers: U modules, with signatures.
+            senders: V modules, with signatures.
+            uniforms: ``[B, U, V]``, random numbers of a sampled graph; None: draw them.
+        """
         if self.kernel is None:
             return None
         assert receivers.signatures is not None
@@ -215,5 +234,11 @@ class Propagator(nn.Module):
     def forward(
         self, receivers: Modules, senders: Modules, uniforms: Tensor | None = None
     ) -> Tensor:
-        """New states of the receivers ``[B, U, D]``."""
+        """New states of the receivers ``[B, U, D]``.
+
+        Args:
+            receivers: U modules.
+            senders: V modules; the very same object as the receivers where they are the same.
+            uniforms: ``[B, U, V]``, random numbers of a sampled graph; None: draw them.
+        """
         return self.ffn(self.attention(receivers, senders, uniforms), receivers.codes)

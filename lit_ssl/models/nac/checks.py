@@ -45,6 +45,12 @@ def check_ranges(
 def check_same_size(net: Any, state: Mapping[str, Any], prefix: str, *_: object) -> None:
     """Hook before weights are loaded: refuse those of a circuit of another size, in one line.
 
+    Args:
+        net: the circuit.
+        state: what is to be loaded.
+        prefix: of the circuit's own names in it.
+        *_: what else torch gives to such a hook; not used.
+
     Raises:
         ValueError: says with which options the network has to be built.
     """
@@ -64,6 +70,10 @@ def check_same_size(net: Any, state: Mapping[str, Any], prefix: str, *_: object)
 
 
 def freeze(tables: nn.ParameterDict) -> None:
-    """Let no gradient into the tables."""
+    """Let no gradient into the tables.
+
+    Args:
+        tables: changed in place.
+    """
     for table in tables.values():
         table.requires_grad_(False)

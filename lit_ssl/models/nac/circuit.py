@@ -323,13 +323,21 @@ class NeuralAttentiveCircuit(Wiring, Smaller):
         return 0 if classifier is None else len(classifier.weight)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one of K classes; 0: none."""
+        """Replace the classifier by a new one of K classes; 0: none.
+
+        Args:
+            num_classes: K.
+        """
         self.head.reset_classifier(num_classes)
         like = self.read_out.attention.out.weight
         self.head.to(like.device, like.dtype)
 
     def resize_tables(self, sizes: dict[str, int]) -> None:
-        """Tell the network how many modules of a kind there are now, after pruning."""
+        """Tell the network how many modules of a kind there are now, after pruning.
+
+        Args:
+            sizes: number of modules by their kind; kinds that are not named stay as they are.
+        """
         for name in self._code_sizes:
             kind = "mediator" if name.startswith("propagator") else name
             self._code_sizes[name] = sizes.get(kind, self._code_sizes[name])
@@ -363,7 +371,11 @@ class NeuralAttentiveCircuit(Wiring, Smaller):
         return self._run(inputs, keep, gates)[0]
 
     def module_activity(self, inputs: Any) -> Tensor:
-        """Size of what each mediator ends with: the norm of its state, ``[B, U]``."""
+        """Size of what each mediator ends with: the norm of its state, ``[B, U]``.
+
+        Args:
+            inputs: what the tokenizer takes.
+        """
         return self._run(inputs)[1].float().norm(dim=-1)
 
     def _run(

@@ -116,13 +116,23 @@ class SignatureKernel(nn.Module):
         return _wide(self.log_bandwidth).exp()
 
     def distances(self, receivers: Tensor, senders: Tensor) -> Tensor:
-        """1 − cos of signatures ``[…, U, G]`` and ``[…, V, G]`` → ``[…, U, V]``, in [0, 2]."""
+        """1 − cos of signatures ``[…, U, G]`` and ``[…, V, G]`` → ``[…, U, V]``, in [0, 2].
+
+        Args:
+            receivers: signatures of U modules.
+            senders: signatures of V modules.
+        """
         with torch.autocast(receivers.device.type, enabled=False):
             a, b = (F.normalize(_wide(part), dim=-1) for part in (receivers, senders))
             return (1 - a @ b.transpose(-1, -2)).clamp(min=0)  # rounding may go below
 
     def link_probabilities(self, receivers: Tensor, senders: Tensor) -> Tensor:
-        """P ``[…, U, V]`` of signatures, 0 beyond the truncation; differentiable."""
+        """P ``[…, U, V]`` of signatures, 0 beyond the truncation; differentiable.
+
+        Args:
+            receivers: ``[…, U, G]``.
+            senders: ``[…, V, G]``.
+        """
         return self._probabilities(self.distances(receivers, senders))
 
     def _probabilities(self, distances: Tensor) -> Tensor:
@@ -199,7 +209,12 @@ class SignatureKernel(nn.Module):
         return self.options.eval_mode != "sample"
 
     def fold(self, receivers: Tensor, senders: Tensor) -> None:
-        """Keep the bias of these signatures for evaluation; ends with ``train()`` or loading."""
+        """Keep the bias of these signatures for evaluation; ends with ``train()`` or loading.
+
+        Args:
+            receivers: ``[U, G]``.
+            senders: ``[V, G]``.
+        """
         self.folded = None
         self.folded = self(receivers, senders, batch=1).detach() if self.is_constant else None
 
@@ -211,7 +226,12 @@ class SignatureKernel(nn.Module):
 
 
 def keep_closest(alive: Tensor, distances: Tensor) -> Tensor:
-    """Where a row ``[…, U, V]`` has no link left, give it the one to its closest sender."""
+    """Where a row ``[…, U, V]`` has no link left, give it the one to its closest sender.
+
+    Args:
+        alive: bool, True where there is a link.
+        distances: of the signatures, of the same shape.
+    """
     closest = distances.detach().argmin(dim=-1, keepdim=True)
     rescue = torch.zeros_like(alive).scatter(-1, closest, True)
     return alive | (rescue & ~alive.any(dim=-1, keepdim=True))

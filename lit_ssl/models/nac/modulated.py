@@ -65,7 +65,11 @@ class ModulatedLinear(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def factor(self, codes: Tensor) -> Tensor | None:
-        """Factors of the input channels: codes ``[…, U, C]`` → ``[…, U, in]``; None: all 1."""
+        """Factors of the input channels: codes ``[…, U, C]`` → ``[…, U, in]``; None: all 1.
+
+        Args:
+            codes: not used where factors are kept.
+        """
         if self.scale is None:
             return None
         if self.folded is not None:
@@ -81,13 +85,22 @@ class ModulatedLinear(nn.Module):
         return normed if self.gain is None else 1 + self.gain * normed
 
     def fold(self, codes: Tensor) -> None:
-        """Keep the factors of these codes for evaluation, whatever codes come then."""
+        """Keep the factors of these codes for evaluation, whatever codes come then.
+
+        Args:
+            codes: ``[U, C]``.
+        """
         self.folded = None
         factor = self.factor(codes)
         self.folded = None if factor is None else factor.detach()
 
     def forward(self, inputs: Tensor, codes: Tensor) -> Tensor:
-        """``[B, U, in]`` and codes ``[U, C]`` or ``[B, U, C]`` → ``[B, U, out]``."""
+        """``[B, U, in]`` and codes ``[U, C]`` or ``[B, U, C]`` → ``[B, U, out]``.
+
+        Args:
+            inputs: of each of the U modules.
+            codes: theirs.
+        """
         factor = self.factor(codes)
         inputs = inputs if factor is None else inputs * factor
         return F.linear(inputs, self.weight, self.bias)
@@ -112,7 +125,11 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), float(start)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``[…, dim]`` → ``[…, dim]``."""
+        """``[…, dim]`` → ``[…, dim]``.
+
+        Args:
+            inputs: of any number of dimensions.
+        """
         return inputs * self.gamma
 
 
@@ -155,7 +172,12 @@ class ModulatedFFN(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, states: Tensor, codes: Tensor) -> Tensor:
-        """``[B, U, D]`` and codes → ``[B, U, D]``."""
+        """``[B, U, D]`` and codes → ``[B, U, D]``.
+
+        Args:
+            states: of U modules.
+            codes: ``[U, C]`` or ``[B, U, C]``.
+        """
         hidden = self.fc1(self.norm(states), codes)
         if self.gated:
             value, gate = hidden.chunk(2, dim=-1)

@@ -18,6 +18,11 @@ __all__ = ["checked_positions", "fold_circuit", "pruned"]
 def checked_positions(keep: Tensor | Sequence[int], count: int, what: str) -> Tensor:
     """Positions of modules as int64 ``[n]``, ascending.
 
+    Args:
+        keep: positions in any order; whole numbers in one dimension. There may be none.
+        count: how many modules there are.
+        what: what messages call one of them.
+
     Raises:
         ValueError: if one lies out of range or comes twice.
     """
@@ -46,7 +51,16 @@ def _no_list(what: str, given: str) -> InputError:
 def pruned(
     net: Any, keep: Tensor | Sequence[int], outputs: Tensor | Sequence[int] | None = None
 ) -> Any:
-    """A copy of a circuit with some of its modules; see ``NeuralAttentiveCircuit.prune``."""
+    """A copy of a circuit with some of its modules; see ``NeuralAttentiveCircuit.prune``.
+
+    Args:
+        net: the circuit, which stays as it is.
+        keep: positions of the mediators to keep, at least one.
+        outputs: positions of the output modules to keep, at least one; None: all.
+
+    Raises:
+        InputError: for positions that there are not, none at all, and circuits with a generator.
+    """
     if net.generator is not None:
         raise InputError(
             "a generator makes another circuit for each sample, so that no list of modules fits "
@@ -84,7 +98,11 @@ def pruned(
 
 @torch.no_grad()
 def fold_circuit(net: Any) -> None:
-    """Keep factors and biases that are the same for all inputs; the circuit is in eval mode."""
+    """Keep factors and biases that are the same for all inputs; the circuit is in eval mode.
+
+    Args:
+        net: the circuit; its layers and kernels keep what they can.
+    """
     codes, signatures = dict(net.codes.items()), dict(net.signatures.items())
     persistent = net.wiring == "persistent"
     if not codes and not signatures:

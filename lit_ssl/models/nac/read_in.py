@@ -87,7 +87,13 @@ class ReadIn(nn.Module):
         return self.ffn(self.read(modules, tokens, mask), modules.codes)
 
     def read(self, modules: Modules, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The states after the attention ``[B, U, D]``, before the feed-forward block."""
+        """The states after the attention ``[B, U, D]``, before the feed-forward block.
+
+        Args:
+            modules: U modules; ``states`` may be ``[1, U, D]``.
+            tokens: ``[B, V, token_dim]``.
+            mask: bool ``[B, V]``, True where a token is; at least one in each row.
+        """
         tokens = self.token_norm(tokens)
         query = split_heads(self.query(self.state_norm(modules.states), modules.codes), self.heads)
         query = query.expand(tokens.shape[0], -1, -1, -1)

@@ -44,7 +44,11 @@ class OutputPooling(nn.Module):
         self.classifier = nn.Linear(dim, num_classes) if num_classes else None
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new classifier of K classes; 0: none."""
+        """A new classifier of K classes; 0: none.
+
+        Args:
+            num_classes: K.
+        """
         like = self.confidence.weight
         self.classifier = None
         if num_classes:
@@ -53,7 +57,12 @@ class OutputPooling(nn.Module):
             )
 
     def forward(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """States ``[B, O, D]`` → features ``[B, D]``, logits ``[B, K]`` or None; codes unused."""
+        """States ``[B, O, D]`` → features ``[B, D]``, logits ``[B, K]`` or None; codes unused.
+
+        Args:
+            states: of the O output modules.
+            codes: not used.
+        """
         scores = self.confidence(states).squeeze(-1)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if self.kind == "gumbel" and self.training:
@@ -87,7 +96,11 @@ class SlotHead(nn.Module):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new classifier of K classes; 0: none."""
+        """A new classifier of K classes; 0: none.
+
+        Args:
+            num_classes: K.
+        """
         old = self.classifier
         self.classifier = None
         if num_classes:
@@ -95,7 +108,12 @@ class SlotHead(nn.Module):
             self.classifier = new if old is None else new.to(old.weight)
 
     def forward(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """States ``[B, O, D]`` and codes → features ``[B, D]``, logits ``[B, K]`` or None."""
+        """States ``[B, O, D]`` and codes → features ``[B, D]``, logits ``[B, K]`` or None.
+
+        Args:
+            states: of the O output modules, of which the first one counts.
+            codes: ``[O, C]`` or ``[B, O, C]``.
+        """
         if self.classifier is None:
             return states[:, 0], None
         first = self.classifier(states[:, :1], codes[..., :1, :])

@@ -57,13 +57,27 @@ class StateSeeder(nn.Module):
 
 
 def noisy_codes(codes: Tensor, share: float) -> Tensor:
-    """Codes with noise, uniform in ± ``share`` of each number's size; drawn for the whole batch."""
+    """Codes with noise, uniform in ± ``share`` of each number's size; drawn for the whole batch.
+
+    Args:
+        codes: ``[U, C]``.
+        share: ≥ 0.
+    """
     noise = torch.empty_like(codes).uniform_(-share, share)
     return codes + noise * codes.detach().abs()
 
 
 def check_initial_state(kind: str, code_dim: int, state_dim: int) -> None:
-    """Raise ValueError for an unknown kind, or where codes cannot be states."""
+    """Raise ValueError for an unknown kind, or where codes cannot be states.
+
+    Args:
+        kind: of initial states.
+        code_dim: channels of a code.
+        state_dim: channels of a state.
+
+    Raises:
+        InputError: names the options.
+    """
     check_choice("initial_state", kind, get_args(InitialState))
     if kind == "code" and code_dim != state_dim:
         raise InputError(

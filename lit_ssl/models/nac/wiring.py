@@ -37,7 +37,11 @@ class Wiring(nn.Module):
         return "mediator" in self.signatures
 
     def propagator(self, depth: int) -> Propagator:
-        """The propagator of a depth; the same for all where they are shared."""
+        """The propagator of a depth; the same for all where they are shared.
+
+        Args:
+            depth: from 0.
+        """
         return self.propagators[depth % len(self.propagators)]  # type: ignore[return-value]
 
     def init_signatures(self) -> FitReport | None:
@@ -94,6 +98,9 @@ class Wiring(nn.Module):
     def kernel(self, depth: int) -> SignatureKernel:
         """The kernel of a depth.
 
+        Args:
+            depth: from 0.
+
         Raises:
             ValueError: for a network without a graph.
         """
@@ -108,5 +115,13 @@ class Wiring(nn.Module):
 
     @torch.no_grad()
     def graph(self, threshold: float = 0.5, depth: int = 0) -> Tensor:
-        """Which mediators are linked: bool ``[U, U]``, P ≥ threshold."""
+        """Which mediators are linked: bool ``[U, U]``, P ≥ threshold.
+
+        Args:
+            threshold: in [0, 1].
+            depth: from 0.
+
+        Returns:
+            Row: who hears; column: who is heard.
+        """
         return self.link_probabilities(depth)[:, -self.num_modules :] >= threshold

@@ -84,6 +84,9 @@ class ImagePairTextTokenizer(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """``images`` ``[B, 2, C, H, W]``, ``input_ids`` and ``attention_mask`` ``[B, L]`` → tokens.
 
+        Args:
+            inputs: tensors by these names; images normalised as the encoder needs them.
+
         Returns:
             Tokens of the first image, of the second, of the text; the text as the encoder gives it
             stands in ``text``.
@@ -129,7 +132,11 @@ class ImagePairTextTokenizer(nn.Module):
         return images
 
     def example(self, batch_size: int = 1) -> dict[str, Tensor]:
-        """Random images and ids."""
+        """Random images and ids.
+
+        Args:
+            batch_size: B.
+        """
         generator, device = same_noise(self)
         below = self.encoder.vocab_size
         ids = torch.randint(

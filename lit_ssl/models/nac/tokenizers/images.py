@@ -86,14 +86,22 @@ class ConvNeXtTokenizer(nn.Module):
         self.token_dim = state_dim // 4 * 2 ** (num_stages - 1) + position_dim
 
     def forward(self, images: Tensor) -> Tokens:
-        """``[B, C, H, W]`` → tokens in the order of rows of the image."""
+        """``[B, C, H, W]`` → tokens in the order of rows of the image.
+
+        Args:
+            images: of the size and channels that the tokenizer was built for.
+        """
         check_kind(self, images, "images")
         check_images(self, images, 4)
         values = self.backbone(images).flatten(2).transpose(1, 2)
         return Tokens(with_positions(values, self.positions))
 
     def example(self, batch_size: int = 1) -> Tensor:
-        """Random images."""
+        """Random images.
+
+        Args:
+            batch_size: B.
+        """
         return random_images(self, batch_size)
 
 
@@ -141,14 +149,22 @@ class PatchTokenizer(nn.Module):
         self.token_dim = embed_dim + position_dim
 
     def forward(self, images: Tensor) -> Tokens:
-        """``[B, C, H, W]`` → tokens in the order of rows of the image."""
+        """``[B, C, H, W]`` → tokens in the order of rows of the image.
+
+        Args:
+            images: of the size and channels that the tokenizer was built for.
+        """
         check_kind(self, images, "images")
         check_images(self, images, 4)
         values = self.project(images).flatten(2).transpose(1, 2)
         return Tokens(with_positions(values, self.positions))
 
     def example(self, batch_size: int = 1) -> Tensor:
-        """Random images."""
+        """Random images.
+
+        Args:
+            batch_size: B.
+        """
         return random_images(self, batch_size)
 
 
@@ -163,6 +179,9 @@ def convnext_stages(
         num_stages: 1 to 3.
         in_channels: channels of the images.
         drop_path: of the last block; falls linearly to 0 at the first one.
+
+    Raises:
+        InputError: for an unknown preset, or a value outside its range.
     """
     if preset not in PRESETS:
         raise InputError(f"there is no preset {preset!r}.{did_you_mean(preset, PRESETS)}")
@@ -199,6 +218,10 @@ def check_images(module: nn.Module, images: Tensor, ndim: int) -> None:
         module: has ``image_size`` and ``in_channels``.
         images: what it got.
         ndim: dimensions that they should have.
+
+    Raises:
+        InputTypeError: if they are no tensor.
+        InputError: if they have another shape.
     """
     who, size = type(module).__name__, module.image_size
     expected = (module.in_channels, size, size)
@@ -213,7 +236,12 @@ def check_images(module: nn.Module, images: Tensor, ndim: int) -> None:
 
 
 def random_images(module: nn.Module, *sizes: int) -> Tensor:
-    """Random images ``[*sizes, C, H, W]`` of the size that a module was built for."""
+    """Random images ``[*sizes, C, H, W]`` of the size that a module was built for.
+
+    Args:
+        module: has ``image_size`` and ``in_channels``.
+        *sizes: the dimensions before C.
+    """
     generator, device = same_noise(module)
     side = module.image_size
     shape = (*sizes, module.in_channels, side, side)

@@ -66,12 +66,21 @@ class FrozenCLIP(nn.Module):
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        """``[N, C, H, W]`` → last hidden states ``[N, num_image_tokens, image_dim]``."""
+        """``[N, C, H, W]`` → last hidden states ``[N, num_image_tokens, image_dim]``.
+
+        Args:
+            images: normalised as CLIP needs them.
+        """
         return self.vision(pixel_values=images).last_hidden_state
 
     @torch.no_grad()
     def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids and mask ``[B, L]`` → last hidden states ``[B, L, text_dim]``."""
+        """Ids and mask ``[B, L]`` → last hidden states ``[B, L, text_dim]``.
+
+        Args:
+            ids: of tokens, int64.
+            mask: True where a token is.
+        """
         return self.text(input_ids=ids, attention_mask=mask.long()).last_hidden_state
 
 
@@ -131,11 +140,20 @@ class SmallPairEncoder(nn.Module):
         self.vocab_size, self.max_length = vocab_size, max_length
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """``[N, C, H, W]`` → ``[N, num_image_tokens, image_dim]``."""
+        """``[N, C, H, W]`` → ``[N, num_image_tokens, image_dim]``.
+
+        Args:
+            images: normalised.
+        """
         return self.vision(images).flatten(2).transpose(1, 2)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids ``[B, L]`` → ``[B, L, text_dim]``; the mask is for encoders that mix tokens."""
+        """Ids ``[B, L]`` → ``[B, L, text_dim]``; the mask is for encoders that mix tokens.
+
+        Args:
+            ids: of tokens, int64.
+            mask: not used.
+        """
         words = self.words(ids)
         return words + self.positions[: ids.shape[1]].to(words.dtype)
 

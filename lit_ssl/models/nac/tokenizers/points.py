@@ -29,7 +29,14 @@ class FourierFeatures(nn.Module):
         self.dim = 3 + 6 * bands
 
     def forward(self, points: Tensor) -> Tensor:
-        """Coordinates to features, in float32 whatever the precision of the network is."""
+        """Coordinates to features, in float32 whatever the precision of the network is.
+
+        Args:
+            points: ``[…, 3]``.
+
+        Returns:
+            ``[…, 3 + 6 · bands]``: the coordinates, sines, cosines.
+        """
         points = points.float()
         # no buffer, which a conversion to half precision would round
         scale = torch.linspace(1.0, self.max_frequency, self.bands, device=points.device)
@@ -87,7 +94,15 @@ class PointTokenizer(nn.Module):
         self.token_dim = embed_dim + self.features.dim
 
     def forward(self, points: Tensor) -> Tokens:
-        """``[B, P, 3]`` → ``min(num_centres, P)`` tokens."""
+        """``[B, P, 3]`` → ``min(num_centres, P)`` tokens.
+
+        Args:
+            points: float, finite; P ≥ 1.
+
+        Raises:
+            InputTypeError: if they are no tensor.
+            InputError: if they have another shape or, on the CPU, are not all finite.
+        """
         check_kind(self, points, "points")
         if not isinstance(points, Tensor):
             raise InputTypeError(f"PointTokenizer reads points, got {type(points).__name__}")
@@ -108,14 +123,23 @@ class PointTokenizer(nn.Module):
         return Tokens(torch.cat([values.to(kind), places.to(kind)], dim=2))
 
     def example(self, batch_size: int = 1) -> Tensor:
-        """Random clouds of as many points as there are centres, and one more."""
+        """Random clouds of as many points as there are centres, and one more.
+
+        Args:
+            batch_size: B.
+        """
         generator, device = same_noise(self)
         shape = (batch_size, self.num_centres + 1, 3)
         return (torch.rand(shape, generator=generator) * 2 - 1).to(device)
 
 
 def gathered(points: Tensor, positions: Tensor) -> Tensor:
-    """Rows of ``[B, P, 3]`` at ``[B, N]``, as ``[B, N, 3]``."""
+    """Rows of ``[B, P, 3]`` at ``[B, N]``, as ``[B, N, 3]``.
+
+    Args:
+        points: to choose from.
+        positions: of points, int64.
+    """
     return points.gather(1, positions[..., None].expand(-1, -1, points.shape[2]))
 
 

@@ -64,6 +64,9 @@ class ByteTokenizer(nn.Module):
         """``input_ids`` and ``attention_mask`` ``[B, L]`` → ``ceil(L / stride)`` tokens.
 
         A token is there where any byte of its window is.
+
+        Args:
+            inputs: tensors by these names; L at most ``max_length``.
         """
         check_kind(self, inputs, "sequences")
         ids, mask = ids_and_mask(self, inputs, BYTE_PADDING + 1, self.max_length)
@@ -77,7 +80,11 @@ class ByteTokenizer(nn.Module):
         return Tokens(merged, with_first_token(seen))
 
     def example(self, batch_size: int = 1) -> dict[str, Tensor]:
-        """Random bytes, up to 61 of them."""
+        """Random bytes, up to 61 of them.
+
+        Args:
+            batch_size: B.
+        """
         return _random_ids(self, batch_size, BYTE_PADDING, min(self.max_length, 61))
 
 
@@ -117,14 +124,22 @@ class SymbolTokenizer(nn.Module):
         self.token_dim = embed_dim + position_dim
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """``input_ids`` and ``attention_mask`` ``[B, L]`` → L tokens."""
+        """``input_ids`` and ``attention_mask`` ``[B, L]`` → L tokens.
+
+        Args:
+            inputs: tensors by these names; L at most ``max_length``.
+        """
         check_kind(self, inputs, "sequences")
         ids, mask = ids_and_mask(self, inputs, self.vocab_size, self.max_length)
         values = with_positions(self.embedding(ids), self.positions[: ids.shape[1]])
         return Tokens(values, with_first_token(mask))
 
     def example(self, batch_size: int = 1) -> dict[str, Tensor]:
-        """Random symbols, up to 61 of them."""
+        """Random symbols, up to 61 of them.
+
+        Args:
+            batch_size: B.
+        """
         return _random_ids(self, batch_size, self.vocab_size, min(self.max_length, 61))
 
 

@@ -37,20 +37,32 @@ class Tokens(NamedTuple):
 
 
 def with_first_token(mask: Tensor) -> Tensor:
-    """A mask ``[B, L]`` in which empty rows keep their first token, so that a softmax is finite."""
+    """A mask ``[B, L]`` in which empty rows keep their first token, so that a softmax is finite.
+
+    Args:
+        mask: bool or numbers, not 0 where a token is.
+    """
     mask = mask.bool()
     first = mask[:, :1] | ~mask.any(dim=1, keepdim=True)
     return torch.cat([first, mask[:, 1:]], dim=1)
 
 
 def with_positions(values: Tensor, positions: Tensor) -> Tensor:
-    """Append ``[V, P]`` to every sample of ``[B, V, D]``, which gives ``[B, V, D + P]``."""
+    """Append ``[V, P]`` to every sample of ``[B, V, D]``, which gives ``[B, V, D + P]``.
+
+    Args:
+        values: tokens.
+        positions: of the V places, the same for all samples.
+    """
     rows = positions.to(values.dtype).expand(values.shape[0], -1, -1)
     return torch.cat([values, rows], dim=2)
 
 
 def checked_width(tokenizer: nn.Module) -> int:
     """``token_dim`` of a tokenizer.
+
+    Args:
+        tokenizer: which is to give tokens to a circuit.
 
     Raises:
         InputError: if it has no such attribute.
@@ -102,17 +114,36 @@ def checked_tokens(tokenizer: nn.Module, tokens: object, width: int) -> Tokens:
 
 
 def is_readable(values: Tensor) -> bool:
-    """Whether values may be looked at: on a CPU, where nobody waits, and not while compiling."""
+    """Whether values may be looked at: on a CPU, where nobody waits, and not while compiling.
+
+    Args:
+        values: on any device.
+    """
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def same_noise(module: nn.Module) -> tuple[torch.Generator, torch.device]:
-    """A generator that leaves torch's own alone, and the device that a module computes on."""
+    """A generator that leaves torch's own alone, and the device that a module computes on.
+
+    Args:
+        module: with at least one parameter.
+
+    Returns:
+        A generator on the CPU, seeded with 0; the device.
+    """
     return torch.Generator().manual_seed(0), next(module.parameters()).device
 
 
 def check_positive(who: str, **sizes: int) -> None:
-    """Raise ``InputError`` unless all sizes are at least 1."""
+    """Raise ``InputError`` unless all sizes are at least 1.
+
+    Args:
+        who: whose sizes they are, for the message.
+        **sizes: numbers by their names.
+
+    Raises:
+        InputError: names the first one that is wrong.
+    """
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"{who} needs {name} >= 1, got {size}")
