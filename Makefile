@@ -6,7 +6,7 @@ RUN_DIR ?= runs/demo
 # Processes that run tests, each a file at a time; many tests start two or three more of their own.
 JOBS ?= 2
 
-.PHONY: demo demo-barack test test-slow lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu bench-streaming soak clean
+.PHONY: demo demo-barack test test-slow lint typecheck docs docs-serve bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu bench-streaming soak clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -16,6 +16,11 @@ $(VENV)/.demo: pyproject.toml
 $(VENV)/.dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[demo,dev]"
+	touch $@
+
+$(VENV)/.docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 demo: $(VENV)/.demo
@@ -46,6 +51,15 @@ typecheck: $(VENV)/.dev
 	for folder in callbacks cli_configs datamodules; do \
 		ln -s "$(CURDIR)/$$folder" build/types/lit_ssl/; done
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lit_ssl
+
+# Warnings are errors: links, anchors and cross-references all lead somewhere. Then every link of the
+# built pages is followed, and nothing may come from another host.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python docs/site/check_links.py build/site
+
+docs-serve: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --no-strict
 
 bench: bench-msn bench-views bench-paws bench-linear bench-nac bench-vl
 

@@ -38,7 +38,7 @@ class RepresentationEvaluator(pl.Callback, ABC):
         feature_method: Method of the module that maps images to features.
         num_classes: Number of classes; None takes the data module's.
 
-    Example:
+    Examples:
         >>> class MeanNorm(RepresentationEvaluator):
         ...     def evaluate(self, trainer, pl_module, split):
         ...         queries = self.labelled(trainer, pl_module, split)

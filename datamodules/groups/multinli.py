@@ -112,7 +112,7 @@ def has_negation(sentence: str) -> bool:
 
     Source: the released code of arXiv 1911.08731; the words are those of arXiv 1803.02324.
 
-    Example:
+    Examples:
         >>> has_negation("No, it isn't."), has_negation("Note that it isn't.")
         (True, False)
 

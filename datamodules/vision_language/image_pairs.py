@@ -201,8 +201,7 @@ class ImagePairTextModule(ImageTextModule):
     at the right and at the bottom, with 0 once they are normalised, and ``pixel_mask`` (bool
     ``[B, 2, H, W]``) is True where one is.
 
-    Args:
-        kwargs: Arguments of ``ImageTextModule``.
+    Its arguments are those of ``ImageTextModule``.
     """
 
     def served(self, split: Split, training: bool = False) -> Dataset:

@@ -95,6 +95,9 @@ def _configs(words: Sequence[str]) -> None:
 def _methods(words: Sequence[str]) -> None:
     from lit_ssl.cli.recipes import list_methods
 
+    if list(words) in (["-h"], ["--help"]):
+        print("usage: lit-ssl methods")
+        return
     if words:
         raise InputError(f"`lit-ssl methods` takes no words, found {' '.join(words)}")
     methods = list_methods()

@@ -43,7 +43,7 @@ class FactorAccuracy(Metric):
     Raises:
         ValueError: If there are no factors, or a value lies outside its range.
 
-    Example:
+    Examples:
         >>> metric = FactorAccuracy(["pose", "color"])
         >>> metric.update(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
         >>> metric.compute()["accuracy"]
@@ -169,7 +169,7 @@ class ImageNetXMetric(Metric):
         draws: Of the bootstrap.
         kwargs: Passed to ``torchmetrics.Metric``.
 
-    Example:
+    Examples:
         >>> metric = ImageNetXMetric()  # doctest: +SKIP
         >>> metric.update(logits, image_number)  # doctest: +SKIP
         >>> metric.compute()["error_ratio"]  # doctest: +SKIP

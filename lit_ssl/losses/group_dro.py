@@ -146,7 +146,7 @@ class GroupDROLoss(nn.Module):
 
     Source: arXiv 1911.08731, algorithm 1 and section 3.3; soft groups as in PG-DRO.
 
-    Example:
+    Examples:
         >>> loss = GroupDROLoss(2, step_size=0.1)
         >>> output = loss(torch.tensor([1.0, 3.0]), torch.tensor([0, 1]))
         >>> [round(q, 4) for q in output.group_weights.tolist()]

@@ -97,7 +97,7 @@ class MSNLoss(nn.Module):
 
     Source: arXiv 2204.07141, eq. 1–2 and section 3; facebookresearch/msn for Sinkhorn.
 
-    Example:
+    Examples:
         >>> loss = MSNLoss()
         >>> out = loss(torch.randn(6, 8), torch.randn(3, 8), torch.randn(16, 8))
         >>> out.loss.shape, out.target_probs.shape

@@ -107,7 +107,7 @@ class PAWSLoss(nn.Module):
     Source: arXiv 2104.13963, section 3; the threshold and the label smoothing are those of the
     released code.
 
-    Example:
+    Examples:
         >>> anchors, supports = torch.randn(8, 4, 16), torch.randn(6, 16)
         >>> out = PAWSLoss()(anchors, supports, torch.tensor([0, 1, 2, 0, 1, 2]))
         >>> out.targets.shape

@@ -48,7 +48,7 @@ class PMSNLoss(MSNLoss):
     Source: arXiv 2210.07277 presents it as MSN with a power-law prior. Its equation could not be
     read; the forward direction is the one that contains MSN's term.
 
-    Example:
+    Examples:
         >>> from lit_ssl.losses.priors import power_law_prior
         >>> loss = PMSNLoss(power_law_prior(16, exponent=0.25))
         >>> loss(torch.randn(6, 8), torch.randn(3, 8), torch.randn(16, 8)).loss.shape

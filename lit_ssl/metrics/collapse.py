@@ -103,7 +103,7 @@ def rankme_from_gram(gram: Tensor, rows: Tensor | int, eps: float = 1e-7) -> Ten
 
     Args:
         gram: ``[D, D]``, sum over N rows of their outer products
-            ([`FeatureSums.gram`][lit_ssl.metrics.FeatureSums.gram]), float64.
+            (``gram`` of [`FeatureSums`][lit_ssl.metrics.FeatureSums]), float64.
         rows: N >= 1; a tensor may stay on the device. No more singular values count.
         eps: Added to each normalised singular value, >= 0.
 

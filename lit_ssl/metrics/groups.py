@@ -55,7 +55,7 @@ class GroupAccuracy(Metric):
     Source: the worst group as in arXiv 1911.08731; the adjusted average as for Waterbirds in its
     released code and in WILDS (arXiv 2012.07421).
 
-    Example:
+    Examples:
         >>> metric = GroupAccuracy(2, weights=[3, 1])
         >>> metric.update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]), torch.tensor([0, 0, 1]))
         >>> scores = metric.compute()
@@ -189,7 +189,7 @@ class PredictorQuality(Metric):
     Raises:
         ValueError: if a number is below 1.
 
-    Example:
+    Examples:
         >>> quality = PredictorQuality(1, 2)
         >>> truth, guess = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
         >>> quality.update(guess, torch.zeros(4, dtype=torch.int64), truth)

@@ -25,7 +25,7 @@ class ProbeHead(nn.Module):
     Raises:
         ValueError: If a size is below 1.
 
-    Example:
+    Examples:
         >>> ProbeHead(4, 3)(torch.randn(2, 4)).shape
         torch.Size([2, 3])
 
@@ -74,7 +74,7 @@ class ProbeHeads(nn.Module):
         weight: Of the linear layers, ``[H, C, D]``.
         bias: Likewise, ``[H, C]``.
 
-    Example:
+    Examples:
         >>> ProbeHeads(5, 4, 3)(torch.randn(2, 4)).shape
         torch.Size([5, 2, 3])
     """

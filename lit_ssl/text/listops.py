@@ -178,7 +178,7 @@ def evaluate(symbols: bytes) -> int:
     Raises:
         InputError: It is no expression.
 
-    Example:
+    Examples:
         >>> evaluate(parse("[MAX 2 [SM 9 4 ] [MED 1 8 ] ]"))
         4
     """

@@ -51,7 +51,7 @@ def normalize_answer(answer: str) -> str:
     Args:
         answer: Any text.
 
-    Example:
+    Examples:
         >>> normalize_answer("The two T-shirts!")
         '2 t shirts'
     """

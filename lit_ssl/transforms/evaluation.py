@@ -30,7 +30,7 @@ class EvalTransform:
         ValueError: if ``size`` is not positive, ``resize`` is smaller than ``size``, ``channels``
             is neither 1 nor 3, or ``interpolation`` is another one.
 
-    Example:
+    Examples:
         >>> EvalTransform(224, resize=256)(torch.zeros(3, 375, 500, dtype=torch.uint8)).shape
         torch.Size([3, 224, 224])
     """

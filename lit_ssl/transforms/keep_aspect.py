@@ -51,7 +51,7 @@ class KeepAspect(ImageView):
     Raises:
         ValueError: if a length is out of its range, or ``interpolation`` is another one.
 
-    Example:
+    Examples:
         >>> KeepAspect(384)(torch.zeros(3, 480, 640, dtype=torch.uint8)).shape
         torch.Size([3, 384, 512])
 

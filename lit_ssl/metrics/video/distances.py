@@ -148,7 +148,7 @@ class FrechetVideoDistance(VideoDistance):
 
     Source: arXiv 1812.01717; universome/stylegan-v at 3fecd69; songweige/TATS at 03bbce1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> network = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())

@@ -41,7 +41,7 @@ class RandomFeatureDistance(VideoDistance):
         reset_real_features: as of ``FrechetVideoDistance``.
         kwargs: Passed to ``torchmetrics.Metric``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> distance = RandomFeatureDistance(num_features=8)
         >>> video = torch.randint(256, (4, 3, 3, 16, 16)).byte()

@@ -46,7 +46,7 @@ class NLVR2Accuracy(RowsMetric):
 
     Source: arXiv 1811.00491, section 6, and the evaluation of lil-lab/nlvr at 1892484.
 
-    Example:
+    Examples:
         >>> metric = NLVR2Accuracy()
         >>> right, wrong = torch.tensor([1, 1, 0]), torch.tensor([1, 0, 0])
         >>> metric.update(right, wrong, torch.tensor([7, 7, 9]))

@@ -32,7 +32,7 @@ class RetrievalRecall(RowsMetric):
 
     Source: the protocol of dandelin/ViLT at 762fd39; what equal scores count is ours.
 
-    Example:
+    Examples:
         >>> metric = RetrievalRecall(k=(1,))
         >>> scores = torch.tensor([[0.9, 0.2, 0.4], [0.1, 0.3, 0.5]])
         >>> metric.update(scores, torch.tensor([5, 6]), torch.tensor([5, 5, 6]))

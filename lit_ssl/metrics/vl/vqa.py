@@ -33,7 +33,7 @@ class VQAScore(Metric):
     Source: arXiv 1505.00468; the score of the answer with the highest logit as in dandelin/ViLT at
     762fd39.
 
-    Example:
+    Examples:
         >>> metric = VQAScore()
         >>> metric.update(["two"], [["2"] * 2 + ["3"] * 8])
         >>> round(metric.compute().item(), 4)

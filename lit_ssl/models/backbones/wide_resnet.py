@@ -51,7 +51,7 @@ class WideResNet(nn.Module):
 
     Source: arXiv 1605.07146; facebookresearch/suncet for bias, stride and the last BatchNorm.
 
-    Example:
+    Examples:
         >>> WideResNet()(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 128])
     """

@@ -94,7 +94,7 @@ class DVDGenerator(nn.Module):
 
     Source: arXiv 1907.06571 (DVD-GAN), section 3.1; blocks of arXiv 1809.11096.
 
-    Example:
+    Examples:
         >>> g = DVDGenerator(num_frames=3, resolution=16, channels=2)
         >>> g(torch.randn(2, 120), torch.tensor([0, 0])).shape
         torch.Size([2, 3, 3, 16, 16])

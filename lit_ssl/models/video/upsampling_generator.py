@@ -66,7 +66,7 @@ class UpsamplingGenerator(nn.Module):
     Source: the outline of arXiv 2206.00735 and 2106.02719; layers and widths are our own choice,
         with blocks of arXiv 1809.11096.
 
-    Example:
+    Examples:
         >>> g = UpsamplingGenerator(channels=2)
         >>> coarse = torch.zeros(1, 2, 3, 8, 8)
         >>> g(torch.randn(1, 120), torch.tensor([0]), coarse).shape

@@ -122,7 +122,11 @@ class CoAttentionBackbone(nn.Module):
             configuration, such as ``{model_type: bert, vocab_size: 30522, …}``, for random weights.
         image_kwargs: arguments of the image encoder: ``pretrained: true`` fetches timm's weights,
             ``img_size: 288``, …
-        hidden_size, num_layers, num_heads, mlp_ratio, dropout: see ``CoAttention``.
+        hidden_size: D, as the four below of ``CoAttention``.
+        num_layers: of each stream.
+        num_heads: of each attention.
+        mlp_ratio: width inside the MLPs, as a multiple of D.
+        dropout: of attentions, projections and MLPs.
         num_modalities: rows of the table of modalities, ≥ 2: text, image, and for NLVR2 the second
             image.
 

@@ -57,7 +57,7 @@ class MaskingCollator:
         InputError: The tokenizer has no [MASK], or a value is out of range; in a call: the
             examples lack what the masker asks for.
 
-    Example:
+    Examples:
         >>> collator = MaskingCollator(tokenizer, WholeWordMasker(0.15))  # doctest: +SKIP
         >>> DataLoader(captions, batch_size=64, collate_fn=collator)  # doctest: +SKIP
     """

@@ -62,7 +62,7 @@ class MultiCrop:
         ValueError: if there is no kind of view.
         TypeError: if an entry is not a ``CropSpec``.
 
-    Example:
+    Examples:
         >>> recipe = MultiCrop([CropSpec(size=224, count=2), CropSpec(size=96, count=10)])
         >>> image = torch.zeros(3, 375, 500, dtype=torch.uint8)
         >>> [list(views.shape) for views in recipe(image, seed=0)]

@@ -44,7 +44,7 @@ class CropSpec:
     Raises:
         ValueError: if a value is out of its range.
 
-    Example:
+    Examples:
         >>> CropSpec(size=96, count=10, scale=(0.05, 0.3), hflip=0.5).shape
         (96, 96)
     """
