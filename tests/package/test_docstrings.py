@@ -37,6 +37,8 @@ COMPLETE: tuple[str, ...] = (
     "lit_ssl/imagenet_x",
     "lit_ssl/losses",
     "lit_ssl/metrics",
+    "lit_ssl/methods/video",
+    "lit_ssl/methods/vl",
     "lit_ssl/models",
     "lit_ssl/optim",
     "lit_ssl/stores",

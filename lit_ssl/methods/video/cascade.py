@@ -307,7 +307,14 @@ class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
         return total, {"loss_d": total.detach(), **logs}
 
     def generator_loss(self, size: int) -> Tensor:
-        """Loss of the generator on so many new fakes."""
+        """Loss of the generator on so many new fakes.
+
+        Args:
+            size: how many.
+
+        Returns:
+            The sum of the hinge losses of all discriminators, that of matching by its weight.
+        """
         fake, condition, drawn = self.new_fakes(size)
         weights = {"matching": self.hparams["lambda_matching"]}
         scores = self.judged(fake, drawn, condition)
@@ -315,7 +322,16 @@ class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
         return torch.stack(parts).sum()
 
     def judged(self, video: Tensor, labels: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
-        """Scores of each discriminator, ``[B]``, higher for what looks real."""
+        """Scores of each discriminator, ``[B]``, higher for what looks real.
+
+        Args:
+            video: ``[B, T, C, H, W]`` in [-1, 1].
+            labels: classes, int64 ``[B]``.
+            condition: what the videos go with, for the discriminator that matches; None at level 1.
+
+        Returns:
+            By name: ``frames``, ``clip`` and, where there is one, ``matching``.
+        """
         scores = {name: self.discriminators[name](video, labels) for name in ("frames", "clip")}
         if self.has_matching:
             scores["matching"] = self.discriminators["matching"](video, condition, labels)

@@ -49,7 +49,12 @@ def counted_classes(source: Any, num_classes: int) -> Tensor | None:
 
 
 def names_of_data(source: Any, num_classes: int) -> tuple[str, ...]:
-    """What a data module calls the classes; () where there is one, or they are not known."""
+    """What a data module calls the classes; () where there is one, or they are not known.
+
+    Args:
+        source: data module, which may have ``class_names``.
+        num_classes: of the model.
+    """
     if num_classes == 1:
         return ()
     names = getattr(source, "class_names", None)

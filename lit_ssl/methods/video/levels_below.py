@@ -88,7 +88,11 @@ class LevelsBelow:
         self.lower = lower.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Complete the checkpoint: descriptions of levels, classes, statistics for sampling."""
+        """Complete the checkpoint: descriptions of levels, classes, statistics for sampling.
+
+        Args:
+            checkpoint: what is about to be written; completed in place.
+        """
         self.sampled_generator()  # in place, so that it reaches the state dict, too
         lower = [] if self.lower is None else self.lower.specs
         checkpoint[KEY] = {
@@ -100,6 +104,9 @@ class LevelsBelow:
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make room for the levels below that the checkpoint holds.
+
+        Args:
+            checkpoint: what was read.
 
         Raises:
             InputError: if it is of another level or of no cascade, or the data have other classes.

@@ -178,6 +178,9 @@ class SamplesVideos(LevelsBelow):
         Returns:
             ``own`` and ``shuffled``: mean squared differences in [-1, 1] units; ``gap``:
             ``1 - own / shuffled``.
+
+        Raises:
+            InputError: at level 1, and for fewer than 2 videos.
         """
         if self.level == 1 or n < 2:
             raise InputError("the gap needs a level above 1, and at least 2 videos")
@@ -207,7 +210,12 @@ class SamplesVideos(LevelsBelow):
         return lower.frames(latents, labels, start, start + seen)
 
     def drawn_labels(self, size: int, generator: torch.Generator | None = None) -> Tensor:
-        """Classes as often as among the training videos, int64 ``[size]``."""
+        """Classes as often as among the training videos, int64 ``[size]``.
+
+        Args:
+            size: how many.
+            generator: on the CPU; None: torch's own on the module's device.
+        """
         if self.num_classes == 1:
             return torch.zeros(size, dtype=torch.int64, device=self.device)
         if generator is None:

@@ -35,7 +35,14 @@ _SAMPLED = "generator_ema."  # and those of the own level's averaged generator
 
 
 def sha256_of(path: str | Path) -> str:
-    """Hash of a file, by which it is known again when it has moved."""
+    """Hash of a file, by which it is known again when it has moved.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -45,6 +52,10 @@ def sha256_of(path: str | Path) -> str:
 
 def stored_specs(checkpoint: Mapping[str, Any], source: str) -> list[LevelSpec]:
     """Descriptions of all levels in a checkpoint, the trained one last.
+
+    Args:
+        checkpoint: what was read.
+        source: what messages call it.
 
     Raises:
         InputError: if it is of no cascade.
@@ -147,7 +158,12 @@ def filled_cascade(
 
 
 def cascade_weights(state: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Weights of a ``GeneratorCascade`` of so many levels, out of those of the method."""
+    """Weights of a ``GeneratorCascade`` of so many levels, out of those of the method.
+
+    Args:
+        state: weights of a ``CascadedVideoGAN`` by name.
+        count: of levels; the trained one is the last.
+    """
     weights = {k[len(LOWER) :]: v for k, v in state.items() if k.startswith(LOWER)}
     top = f"levels.{count - 1}."
     sampled = {k[len(_SAMPLED) :]: v for k, v in state.items() if k.startswith(_SAMPLED)}

@@ -33,7 +33,14 @@ class SupervisedVideo(ImageClassifier):
     """
 
     def forward(self, videos: Tensor) -> Tensor:
-        """Features: ``[B, T, C, H, W]`` → ``[B, embed_dim]``."""
+        """Features: ``[B, T, C, H, W]`` → ``[B, embed_dim]``.
+
+        Args:
+            videos: float, normalised.
+
+        Raises:
+            InputError: if they have another number of dimensions.
+        """
         if videos.ndim != 5:
             raise InputError(
                 f"SupervisedVideo takes videos [B, T, C, H, W], got {list(videos.shape)}"
@@ -42,11 +49,20 @@ class SupervisedVideo(ImageClassifier):
         return frames.unflatten(0, videos.shape[:2]).mean(dim=1)
 
     def labelled(self, batch: Any, look: bool = False) -> tuple[Tensor, Tensor]:
-        """Videos ``[B, T, C, H, W]`` and labels ``[B]``; ``look`` as in ``check_labels``."""
+        """Videos ``[B, T, C, H, W]`` and labels ``[B]``; ``look`` as in ``check_labels``.
+
+        Args:
+            batch: of clips.
+            look: check values on accelerators, too, where the host has to wait.
+        """
         return labelled_clips(batch, self.num_classes, look)
 
     def evaluated(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Features ``[N, embed_dim]`` and labels ``[N]`` of the N videos of a batch of clips."""
+        """Features ``[N, embed_dim]`` and labels ``[N]`` of the N videos of a batch of clips.
+
+        Args:
+            batch: as many clips of each video as the data module says, one after the other.
+        """
         features, labels = super().evaluated(batch)
         videos = self._of_videos(features)
         return videos, labels[:: len(labels) // len(videos)]

@@ -107,11 +107,19 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self.vocabulary: str | None = None  # fingerprint; None: not known
 
     def forward(self, inputs: Mapping[str, Tensor]) -> VLOutput:
-        """Final states and pooled vectors of pairs; see the backbone."""
+        """Final states and pooled vectors of pairs; see the backbone.
+
+        Args:
+            inputs: images and ``input_ids``, ``attention_mask`` ``[B, L]``.
+        """
         return self.backbone(inputs)
 
     def new_head(self, head: _Head) -> _Head:
-        """Draw the weights of a head as those of the backbone were drawn; returns the head."""
+        """Draw the weights of a head as those of the backbone were drawn; returns the head.
+
+        Args:
+            head: changed in place; where the backbone was drawn as BERT, it is so already.
+        """
         if getattr(self.backbone, "initialization", "bert") == "fan_in":
             head.apply(draw_small_network_)
         return head
@@ -125,7 +133,11 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         super().setup(stage)
 
     def load_start(self) -> None:
-        """Load the ``pretrained`` weights: the backbone, and the heads that are there."""
+        """Load the ``pretrained`` weights: the backbone, and the heads that are there.
+
+        Raises:
+            InputError: if they are of another vocabulary than the data.
+        """
         if not self.pretrained:
             rank_zero_info(f"{type(self).__name__} starts from {self.backbone.start}")
             return
@@ -138,12 +150,21 @@ class VLModule(FromCheckpoint, WeightsOnce, pl.LightningModule):
         say_start(self, weights.source, {"backbone": True, **found})
 
     def load_backbone(self, weights: VLWeights) -> None:
-        """Load the backbone."""
+        """Load the backbone.
+
+        Args:
+            weights: what ``pretrained`` holds.
+        """
         plain = getattr(self.backbone, _COMPILED, self.backbone)
         fit_vl_backbone(plain, weights, self.pretrained or "")
 
     def load_head(self, name: str, weights: VLWeights) -> bool:
-        """Load one of the ``heads``, where the file has it; returns whether it has."""
+        """Load one of the ``heads``, where the file has it; returns whether it has.
+
+        Args:
+            name: of a head that the module has.
+            weights: what ``pretrained`` holds.
+        """
         return fit_vl_head(getattr(self, name), name, weights, self.pretrained or "")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

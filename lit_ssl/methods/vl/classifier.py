@@ -71,7 +71,11 @@ class VLClassifier(VLModule, ABC):
     # what a task says
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Scores of the answers, ``[B, num_classes]``."""
+        """Scores of the answers, ``[B, num_classes]``.
+
+        Args:
+            inputs: images and text of B rows.
+        """
         return self.head(self(inputs).pooled)
 
     def read(self, batch: Any, look: bool = False) -> TaskBatch:
@@ -88,16 +92,30 @@ class VLClassifier(VLModule, ABC):
         return TaskBatch(inputs, labels, parts_of(batch).extra)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the targets that are known, in float32."""
+        """Mean over the targets that are known, in float32.
+
+        Args:
+            logits: ``[B, num_classes]``.
+            targets: as ``read`` returns them.
+        """
         total = F.cross_entropy(logits.float(), targets, ignore_index=-1, reduction="sum")
         return total / (targets != -1).sum().clamp(min=1)
 
     def num_known(self, targets: Tensor) -> Tensor:
-        """How many targets the loss is a mean of, an integer."""
+        """How many targets the loss is a mean of, an integer.
+
+        Args:
+            targets: as ``read`` returns them.
+        """
         return (targets != -1).sum()
 
     def share_right(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Training score of a batch, without a metric object, which would make the host wait."""
+        """Training score of a batch, without a metric object, which would make the host wait.
+
+        Args:
+            logits: ``[B, num_classes]``.
+            targets: as ``read`` returns them.
+        """
         return count_right(logits, targets) / (targets != -1).sum().clamp(min=1)
 
     @abstractmethod
@@ -105,12 +123,22 @@ class VLClassifier(VLModule, ABC):
         """Return what counts the answers of a split."""
 
     def count_answers(self, metric: Any, logits: Tensor, batch: TaskBatch) -> None:
-        """Add the answers of a batch."""
+        """Add the answers of a batch.
+
+        Args:
+            metric: what ``new_metric`` returned.
+            logits: ``[B, num_classes]``.
+            batch: as ``read`` returns it.
+        """
         metric.update(logits, batch.targets)
 
     @abstractmethod
     def results(self, metric: Any) -> dict[str, Tensor]:
-        """Return the scores of a split by name, over all processes."""
+        """Return the scores of a split by name, over all processes.
+
+        Args:
+            metric: what ``new_metric`` returned, with all answers of the split.
+        """
 
     # what follows
 

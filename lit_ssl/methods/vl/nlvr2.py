@@ -71,7 +71,14 @@ class NLVR2Classifier(VLClassifier):
         self._said_no_statements = False
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Scores of false and true, ``[B, 2]``."""
+        """Scores of false and true, ``[B, 2]``.
+
+        Args:
+            inputs: ``images`` ``[B, 2, C, H, W]`` and a text for each pair.
+
+        Raises:
+            InputError: if there are not two images for each text.
+        """
         images = inputs.get("images")
         if images is None or images.ndim != 5 or images.shape[1] != 2:
             found = sorted(inputs) if images is None else list(images.shape)

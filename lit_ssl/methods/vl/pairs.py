@@ -22,6 +22,9 @@ _TEXT = ("input_ids", "attention_mask", "word_ids")
 def pair_inputs(batch: Any) -> tuple[Mapping[str, Tensor], Tensor | None]:
     """Inputs of a batch of captions, and the numbers of their images (None: not known).
 
+    Args:
+        batch: (inputs, image numbers), or inputs alone.
+
     Raises:
         InputTypeError: if it is of another form.
     """
@@ -84,7 +87,11 @@ def with_images(
 
 
 def joined(passes: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Several batches as one, row after row."""
+    """Several batches as one, row after row.
+
+    Args:
+        passes: batches with the same names, of shapes that fit together; at least one.
+    """
     if len(passes) == 1:
         return dict(passes[0])
     return {name: torch.cat([one[name] for one in passes]) for name in passes[0]}

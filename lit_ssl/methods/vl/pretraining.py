@@ -213,7 +213,18 @@ class VLPretraining(VLModule):
                 rank_zero_info(f"{type(self).__name__}: texts are matched with images of {source}")
 
     def load_head(self, name: str, weights: VLWeights) -> bool:
-        """Load a head; a tied decoder must not put another one in place of the word embeddings."""
+        """Load a head; a tied decoder must not put another one in place of the word embeddings.
+
+        Args:
+            name: of a head that the module has.
+            weights: what ``pretrained`` holds.
+
+        Returns:
+            Whether the file has it.
+
+        Raises:
+            InputError: if the decoder is tied, and the file has one of its own.
+        """
         if name == "mlm_head" and self.tie_mlm_decoder and has_own_decoder(weights):
             raise InputError(
                 f"the {name} of {self.pretrained} has a decoder of its own, which a tied one would "
@@ -420,17 +431,29 @@ class VLPretraining(VLModule):
     # what callbacks ask for: lit_ssl.contracts.vision_language.GuessesWords
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs with ``image_embeds`` and ``image_mask`` in place of images."""
+        """Inputs with ``image_embeds`` and ``image_mask`` in place of images.
+
+        Args:
+            inputs: images and text.
+        """
         images = embedded_images(self.backbone, inputs)
         text = {k: v for k, v in inputs.items() if "image" not in k and "pixel" not in k}
         return {**text, "image_embeds": images.embeds, "image_mask": images.mask}
 
     def fixed_mask(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """15 % of the words, a function of the texts: bool ``[B, L]``."""
+        """15 % of the words, a function of the texts: bool ``[B, L]``.
+
+        Args:
+            inputs: with ``input_ids`` and ``word_ids``, int64 ``[B, L]``.
+        """
         return fixed_word_mask(inputs["input_ids"], inputs["word_ids"])
 
     def guess(self, inputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Logits ``[n, V]`` of the masked tokens, each replaced by [MASK]; see the contract.
+
+        Args:
+            inputs: images, or what ``embed`` made of them, and text.
+            mask: bool ``[B, L]``, the n tokens to guess.
 
         Raises:
             InputError: if the module has no MLM head.
@@ -444,6 +467,9 @@ class VLPretraining(VLModule):
     def match(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Log-odds ``[B]`` that text and image belong together.
 
+        Args:
+            inputs: images, or what ``embed`` made of them, and text.
+
         Raises:
             InputError: if the module has no matching head.
         """
@@ -453,7 +479,14 @@ class VLPretraining(VLModule):
         return logits[:, 1] - logits[:, 0]
 
     def align(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Plan ``[B, N, L]`` of word–patch alignment."""
+        """Plan ``[B, N, L]`` of word–patch alignment.
+
+        Args:
+            inputs: images, or what ``embed`` made of them, and text, of pairs that belong together.
+
+        Returns:
+            How much of each of the N image tokens goes to each of the L tokens of the text.
+        """
         out = self.backbone(inputs)
         matches = torch.ones(len(out.text), dtype=torch.long, device=out.text.device)
         return self.alignment(

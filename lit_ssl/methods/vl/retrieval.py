@@ -114,6 +114,10 @@ class ImageTextRetrieval(VLModule):
     def load_head(self, name: str, weights: VLWeights) -> bool:
         """Load the retrieval head, or make one of the matching head; returns whether there was one.
 
+        Args:
+            name: of a head that the module has.
+            weights: what ``pretrained`` holds.
+
         Raises:
             InputError: if there is neither, and no training to come.
         """
