@@ -39,7 +39,16 @@ def timed_calls(networks: dict[int, Any], inputs: Any) -> dict[tuple[int, str], 
 
 
 class Sweep:
-    """The networks of a sweep, and what they have answered."""
+    """The networks of a sweep, and what they have answered.
+
+    Args:
+        networks: circuits by their number of modules.
+        gate: the network that shows what a circuit without mediators would do.
+        kind: what the gate is, in words.
+        order: numbers of the modules, as they were ranked.
+        sets: which are evaluated, in the order of their loaders.
+        pl_module: the module that has the whole circuit.
+    """
 
     def __init__(
         self,

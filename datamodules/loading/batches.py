@@ -93,6 +93,9 @@ class Served(Dataset):
     """Base of the data sets here: the loader fetches whole batches through ``__getitems__``.
 
     A batch is (inputs, rows): rows int64 ``[B]``, by which the loader adds the columns.
+
+    Args:
+        reader: the inputs of the split, such as a ``Reader``.
     """
 
     def __init__(self, reader: Any) -> None:

@@ -300,7 +300,8 @@ class ImageDataModule(RowsModule):
             recipe: Makes the views of ``RawImages``.
 
         Returns:
-            Normalised float images, or a list of views, in the precision of the run.
+            Normalised float images ``[B, C, H, W]``, or a list of views
+            ``[B, count, C, h, w]``, in the precision of the run.
         """
         if isinstance(images, RawImages):
             assert recipe is not None

@@ -44,7 +44,8 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
     same order and with the same augmentation, whatever the number of workers; that costs one hash
     per row and epoch, and rules out samplers that remember.
 
-    The arguments are those of ``ImageDataModule`` of the same names.
+    The arguments are those of the same names of
+    [`ImageDataModule`][lit_ssl.datamodules.ImageDataModule].
     """
 
     carried: ClassVar[tuple[str, ...]] = ("label",)  # columns that batches carry

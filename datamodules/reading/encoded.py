@@ -41,6 +41,9 @@ def read_encoded(
         max_side: See there; a ``Jpeg`` is as large as it is.
         decoding: See there.
 
+    Returns:
+        A ``Jpeg``, or uint8 ``[C, H, W]``.
+
     Raises:
         CorruptImageError: See there. What a file with an orderly header and end has between them
             shows only where it is decoded.
@@ -65,6 +68,9 @@ def encoded(
         name: What messages call it.
         max_side: See there.
         decoding: See there.
+
+    Returns:
+        A ``Jpeg``, or uint8 ``[C, H, W]``.
 
     Raises:
         CorruptImageError: See there.

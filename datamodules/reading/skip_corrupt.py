@@ -155,6 +155,9 @@ class ImageReader:
             index: See there.
             max_side: See there; a ``Jpeg`` is as large as it is.
 
+        Returns:
+            A ``Jpeg``, or uint8 ``[C, H, W]``; and its row.
+
         Raises:
             CorruptImageError: See there.
         """

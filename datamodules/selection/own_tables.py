@@ -46,6 +46,9 @@ def rows_of_split(table: Table, column: str, splits: np.ndarray, split: Split) -
         splits: Its codes.
         split: "train", "val" or "test".
 
+    Returns:
+        int64 ``[N]``, ascending.
+
     Raises:
         InputError: There is no training row.
     """

@@ -46,7 +46,14 @@ class Chunk(NamedTuple):
 
 
 class ChunkFile(NamedTuple):
-    """A chunk as its split lists it: file name, bytes, images, and SHA-256 in hexadecimal."""
+    """A chunk as its split lists it.
+
+    Attributes:
+        name: of the file.
+        size: its bytes.
+        images: how many it holds.
+        sha256: in hexadecimal.
+    """
 
     name: str
     size: int

@@ -32,7 +32,14 @@ Job = tuple[str, int, Images, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Written(NamedTuple):
-    """A chunk that is whole: its file, and offset, size and CRC-32 of each image."""
+    """A chunk that is whole.
+
+    Attributes:
+        file: what its split lists.
+        offsets: int64 ``[N]``, where each image begins.
+        sizes: int64 ``[N]``, bytes of each image.
+        crcs: int64 ``[N]``, CRC-32 of each image.
+    """
 
     file: ChunkFile
     offsets: np.ndarray

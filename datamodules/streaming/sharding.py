@@ -45,7 +45,14 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class ShardReport(NamedTuple):
-    """What a set of shards holds: images by split, chunks, bytes, and chunks that were there."""
+    """What a set of shards holds: images by split, chunks, bytes, and chunks that were there.
+
+    Attributes:
+        images: number of images by split.
+        chunks: number of all chunks.
+        size: bytes of all chunks.
+        kept: how many of the chunks were there before.
+    """
 
     images: dict[str, int]
     chunks: int

@@ -20,7 +20,11 @@ View = Callable[[Tensor, int], Tensor]
 
 
 class WithoutSeed:
-    """An evaluation transform where a seed is given too."""
+    """An evaluation transform where a seed is given too.
+
+    Args:
+        transform: of an image, without chance.
+    """
 
     def __init__(self, transform: EvalTransform | KeepAspect) -> None:
         self.transform = transform

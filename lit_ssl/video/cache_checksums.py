@@ -47,7 +47,13 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Checksum(NamedTuple):
-    """A file: its bytes, its SHA-256 in hexadecimal, when it was changed in ns."""
+    """What is known of a file.
+
+    Attributes:
+        size: its bytes.
+        sha256: in hexadecimal.
+        changed: when it was changed, in ns.
+    """
 
     size: int
     sha256: str

@@ -25,7 +25,16 @@ _DECODED_BYTES = 1 << 28  # of full-size frames that a reader may hold at once
 
 
 class Job(NamedTuple):
-    """A video to decode: name, path, bytes of the file, frames, rate, its height and width."""
+    """A video to decode.
+
+    Attributes:
+        name: its path, relative to the folder of all.
+        path: its file.
+        source: bytes of the file.
+        frames: how many there are.
+        fps: frames per second.
+        size: height and width.
+    """
 
     name: str
     path: str
@@ -36,7 +45,12 @@ class Job(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A video that cannot be decoded, and why."""
+    """A video that cannot be decoded.
+
+    Attributes:
+        name: its path, relative to the folder of all.
+        why: in words.
+    """
 
     name: str
     why: str

@@ -209,7 +209,19 @@ def parse_settings(content: bytes, path: str) -> CacheSettings:
 
 
 class CacheIndex(NamedTuple):
-    """Columns of all videos of a cache, as in ``CacheEntry``; N of them."""
+    """Columns of all videos of a cache, as in ``CacheEntry``; N of them.
+
+    Attributes:
+        name: paths of the videos, relative to the folder of all.
+        source: int64 ``[N]``, bytes of the files.
+        frames: int64 ``[N]``; 0: it could not be decoded.
+        fps: float64 ``[N]``, frames per second.
+        rows: int64 ``[N]``, height of a cached frame.
+        columns: int64 ``[N]``, width of a cached frame.
+        shard: int64 ``[N]``, number of the shard.
+        start: int64 ``[N]``, first byte in the shard.
+        end: int64 ``[N]``, the byte after the last.
+    """
 
     name: tuple[str, ...]
     source: np.ndarray

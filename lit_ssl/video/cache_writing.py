@@ -62,7 +62,15 @@ class CachePlan(NamedTuple):
 
 
 class CacheProgress(NamedTuple):
-    """How far a cache is: videos done and to do in this run, failed ones, bytes, seconds."""
+    """How far a cache is: videos done and to do in this run, failed ones, bytes, seconds.
+
+    Attributes:
+        done: videos that this run has done, the failed ones among them.
+        total: videos that this run has to do.
+        unreadable: videos that could not be decoded.
+        written: bytes of the decoded videos.
+        seconds: since the run began.
+    """
 
     done: int
     total: int

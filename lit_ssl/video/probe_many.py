@@ -61,7 +61,11 @@ def _cores() -> int:
 
 
 class Progress:
-    """Says once how long it takes where that is long."""
+    """Says once how long it takes where that is long.
+
+    Args:
+        total: number of files.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -92,7 +96,12 @@ class Progress:
 
 
 class Share:
-    """Files that one process after the other probes, a new one where a file ends the last."""
+    """Files that one process after the other probes, a new one where a file ends the last.
+
+    Args:
+        paths: the files.
+        progress: is told of each answer.
+    """
 
     def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
         self._paths = paths

@@ -42,6 +42,9 @@ def digit_strokes(split: str) -> dict[tuple[int, bool], Tensor]:
 
     Args:
         split: "test": the 1,000 test digits of MNIST-5k; else the 4,000 others.
+
+    Returns:
+        (Place in ``DIGITS``, whether small) → float32 ``[n, s, s]`` in [0, 1].
     """
     digits = MNIST5kDataModule().load_rows("test" if split == "test" else "train")
     assert digits is not None

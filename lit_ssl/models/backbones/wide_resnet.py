@@ -11,7 +11,13 @@ __all__ = ["WideResNet", "wide_resnet28_2"]
 
 
 class WideBlock(nn.Module):
-    """Pre-activation block of two 3×3 convolutions; the second one has the stride."""
+    """Pre-activation block of two 3×3 convolutions; the second one has the stride.
+
+    Args:
+        in_width: channels of the input.
+        width: channels of the output.
+        stride: by which rows and columns become fewer.
+    """
 
     def __init__(self, in_width: int, width: int, stride: int) -> None:
         super().__init__()

@@ -19,7 +19,13 @@ _NEVER = np.iinfo(np.int64).max
 
 
 class Collocation(NamedTuple):
-    """A run of words: the words, its score and how often it occurs."""
+    """A run of words: the words, its score and how often it occurs.
+
+    Attributes:
+        words: in their order.
+        score: the higher, the more the words belong together.
+        occurrences: how often they follow each other in the corpus.
+    """
 
     words: tuple[str, ...]
     score: float

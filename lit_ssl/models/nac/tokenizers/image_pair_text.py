@@ -136,6 +136,11 @@ class ImagePairTextTokenizer(nn.Module):
 
         Args:
             batch_size: B.
+
+        Returns:
+            ``images`` float ``[B, 2, C, H, W]``, ``input_ids`` and ``attention_mask`` int64 ``[B,
+            L]``, L
+            ``max_length``.
         """
         generator, device = same_noise(self)
         below = self.encoder.vocab_size

@@ -101,6 +101,9 @@ class ConvNeXtTokenizer(nn.Module):
 
         Args:
             batch_size: B.
+
+        Returns:
+            Float ``[B, C, H, W]``, the same each time.
         """
         return random_images(self, batch_size)
 
@@ -164,6 +167,9 @@ class PatchTokenizer(nn.Module):
 
         Args:
             batch_size: B.
+
+        Returns:
+            Float ``[B, C, H, W]``, the same each time.
         """
         return random_images(self, batch_size)
 

@@ -127,6 +127,9 @@ class PointTokenizer(nn.Module):
 
         Args:
             batch_size: B.
+
+        Returns:
+            Float ``[B, num_centres + 1, 3]`` in [-1, 1], the same each time.
         """
         generator, device = same_noise(self)
         shape = (batch_size, self.num_centres + 1, 3)

@@ -84,6 +84,9 @@ class ByteTokenizer(nn.Module):
 
         Args:
             batch_size: B.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` ``[B, L]``, the same each time.
         """
         return _random_ids(self, batch_size, BYTE_PADDING, min(self.max_length, 61))
 
@@ -139,6 +142,9 @@ class SymbolTokenizer(nn.Module):
 
         Args:
             batch_size: B.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` ``[B, L]``, the same each time.
         """
         return _random_ids(self, batch_size, self.vocab_size, min(self.max_length, 61))
 
