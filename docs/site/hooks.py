@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -25,6 +26,10 @@ BESIDE = {
 }
 
 
+# of tests/docs, above code blocks
+_MARKER = re.compile(r"^ *<!-- run:.*-->\n(?= *```\w)", re.MULTILINE)
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Lay out the package as it is installed, where mkdocstrings looks for it."""
     source_tree.lay_out(ROOT / "build" / "site_source")
@@ -42,7 +47,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links that are right in the repository be right on the site."""
+    """Let links that are right in the repository be right on the site; leave out markers."""
     name = page.file.src_uri
     beside = {value: key for key, value in BESIDE.items()}
-    return links.for_site(markdown, beside.get(name, f"docs/{name}"), ROOT, BESIDE)
+    text = _MARKER.sub("", markdown)
+    return links.for_site(text, beside.get(name, f"docs/{name}"), ROOT, BESIDE)

@@ -1,0 +1,40 @@
+"""What pages find in their working folder: files and, in Python blocks, names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from commands import Command, run
+from photographs import lay_photographs
+
+
+def photos(names: dict[str, Any]) -> None:
+    """A folder `photos` of photographs in class folders."""
+    lay_photographs("photos", per_class=12)
+
+
+def msn_run(names: dict[str, Any]) -> None:
+    """A checkpoint `runs/msn/last.ckpt` of the recipe on digits, after two steps."""
+    cut = "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1"
+    words = f"lit-ssl fit --config msn/mnist5k.yaml {cut} --trainer.default_root_dir laid"
+    run(Command(words.split()), "", check=False)
+    Path("runs/msn").mkdir(parents=True)
+    (checkpoint,) = Path("laid").rglob("last.ckpt")
+    checkpoint.rename("runs/msn/last.ckpt")
+
+
+def predictions_by_kind(names: dict[str, Any]) -> None:
+    """Answers, labels and the kinds of image of eight images."""
+    names["logits"] = torch.eye(8)[:, :4]
+    names["labels"] = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
+    names["factors"] = torch.tensor([0, 1, 2, 0, 1, 2, -1, 0])
+
+
+LAID = {function.__name__: function for function in (photos, msn_run, predictions_by_kind)}
