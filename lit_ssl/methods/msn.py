@@ -202,7 +202,11 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return getattr(self.target_backbone, "vit", self.target_backbone)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class token of the target backbone, normed: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
+        """Class token of the target backbone, normed: ``[B, C, H, W]`` → ``[B, embed_dim]``.
+
+        Args:
+            images: normalised; H and W are multiples of the patch size.
+        """
         with autocast_to_inputs(images):
             return self.target_backbone(images)
 
@@ -248,17 +252,34 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     @torch.no_grad()
     def encode_target(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``[B, D]`` and projections of the target views, without gradient."""
+        """Features ``[B, D]`` and projections of the target views, without gradient.
+
+        Args:
+            images: ``[B, C, H, W]``.
+        """
         with autocast_to_inputs(images):
             features = self.target_backbone(images)
             return features, self.target_head(features)
 
     def encode_anchor(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Projections of anchor views of one size, view-major; ``keep``: patches that are seen."""
+        """Projections of anchor views of one size, view-major.
+
+        Args:
+            images: ``[V * B, C, H, W]``.
+            keep: indices of the patches that are seen, ``[V * B, n]`` or ``[n]``; None: all.
+
+        Returns:
+            ``[V * B, proj_output_dim]``.
+        """
         return self.projection_head(self.backbone(images, keep))
 
     def draw_mask(self, images: Tensor, mask_ratio: float) -> Tensor | None:
-        """Patches to keep, ``[B, n]`` or ``[n]``; None: all."""
+        """Patches to keep, ``[B, n]`` or ``[n]``; None: all.
+
+        Args:
+            images: ``[B, C, H, W]``, for their number and size.
+            mask_ratio: share of the patches that is dropped, in [0, 1).
+        """
         if mask_ratio == 0 or len(images) == 0:
             return None
         height, width = images.shape[-2:]
@@ -339,11 +360,19 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return linear(step, self.schedule_stretch * total_steps(self.trainer), start, final)
 
     def ema_decay_at(self, step: int) -> float:
-        """Momentum of the target network in optimiser step ``step`` (from 0)."""
+        """Momentum of the target network in optimiser step ``step`` (from 0).
+
+        Args:
+            step: of the whole training.
+        """
         return self._stretched(self.ema_decay, self.final_ema_decay, step)
 
     def sharpen_temperature_at(self, step: int) -> float:
-        """Sharpening temperature T in optimiser step ``step`` (from 0)."""
+        """Sharpening temperature T in optimiser step ``step`` (from 0).
+
+        Args:
+            step: of the whole training.
+        """
         return self._stretched(self.sharpen_temperature, self.final_sharpen_temperature, step)
 
     # --------------------------------------------------------------- evaluation
@@ -362,6 +391,9 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         """Load weights of another run or origin; see the argument ``pretrained``.
 
         A file without an online network initialises it from the target.
+
+        Args:
+            path: the file.
 
         Raises:
             FileNotFoundError: if there is no such file.

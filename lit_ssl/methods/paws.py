@@ -192,11 +192,19 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return self.backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of the backbone: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
+        """Features of the backbone: ``[B, C, H, W]`` → ``[B, embed_dim]``.
+
+        Args:
+            images: normalised, of a size that the backbone takes.
+        """
         return self.backbone(images)
 
     def embed(self, images: Tensor) -> Tensor:
-        """What soft nearest neighbours compare: ``[B, C, H, W]`` → ``[B, D]``, heads included."""
+        """What soft nearest neighbours compare: ``[B, C, H, W]`` → ``[B, D]``, heads included.
+
+        Args:
+            images: as of ``forward``.
+        """
         return self._embeddings(images).predictions
 
     def _embeddings(self, images: Tensor) -> Embeddings:
@@ -242,7 +250,12 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return step
 
     def look_at_supports(self, labels: Tensor, batch_idx: int) -> None:
-        """Check the supports' labels once in an epoch, also where the host waits for it."""
+        """Check the supports' labels once in an epoch, though the host waits for it.
+
+        Args:
+            labels: int64, classes of the supports.
+            batch_idx: number of the batch; those after the first are not looked at.
+        """
         if batch_idx == 0:
             class_columns(labels.cpu(), self.num_classes)
 
@@ -352,6 +365,9 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def load_weights(self, path: str) -> None:
         """Load weights of another run or origin; see the argument ``pretrained``.
+
+        Args:
+            path: the file.
 
         Raises:
             FileNotFoundError: if there is no such file.

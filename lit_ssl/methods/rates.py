@@ -24,7 +24,14 @@ _told: WeakSet[Any] = WeakSet()  # trainers
 
 
 def mark_scheduled(optimizer: Optimizer) -> Optimizer:
-    """Mark all groups of an optimizer as the method's, also where a factory made new ones."""
+    """Mark all groups of an optimizer as the method's, also where a factory made new ones.
+
+    Args:
+        optimizer: it is changed.
+
+    Returns:
+        The same optimizer.
+    """
     for group in optimizer.param_groups:
         group.setdefault("decay", True)
     return optimizer
@@ -58,5 +65,9 @@ def set_rates(trainer: Any, optimizer: Any, lr: float, weight_decay: float) -> N
 
 
 def current_lr(trainer: Any) -> float:
-    """The learning rate that the optimizer has, the largest of its groups, for loggers."""
+    """The learning rate that the optimizer has, the largest of its groups, for loggers.
+
+    Args:
+        trainer: of the fit; its first optimizer counts.
+    """
     return max(group["lr"] for group in trainer.optimizers[0].param_groups)

@@ -107,12 +107,20 @@ class LocalSGDStrategy(LocalStepsStrategy):
         return output
 
     def start_average(self, unit: SyncUnit) -> None:
-        """Send the parameters, and what belongs to them: BatchNorm statistics, EMA networks."""
+        """Send the parameters, and what belongs to them: BatchNorm statistics, EMA networks.
+
+        Args:
+            unit: whose round is about to end; nothing of it may be under way.
+        """
         self.tell("on_before_sync")
         self.engine.start(unit, self.row_of(unit))
 
     def end_round(self, unit: SyncUnit) -> None:
-        """Average a unit and do the outer step; all processes must call it."""
+        """Average a unit and do the outer step; all processes must call it.
+
+        Args:
+            unit: whose round ends.
+        """
         if unit.in_flight is None:
             self.start_average(unit)
         with torch.no_grad():

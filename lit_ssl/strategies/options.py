@@ -124,7 +124,11 @@ class Options:
         self.check_combinations()
 
     def check_combinations(self) -> None:
-        """Refuse options that exclude each other."""
+        """Refuse options that exclude each other.
+
+        Raises:
+            InputError: if there are some.
+        """
         streaming = self.fragments != 1
         excluded = {
             "average_every": self.average_every is not None and (streaming or self.delay > 0),
@@ -152,6 +156,12 @@ def shows_options(init: Callable[..., None]) -> Callable[..., None]:
     """Let the signature and docstring of an ``__init__(self, **kwargs)`` name all options.
 
     ``help()``, editors and the command line read them there, and the defaults stay in one place.
+
+    Args:
+        init: the ``__init__``; it is changed.
+
+    Returns:
+        The same function.
     """
     hints = get_type_hints(Options)
     options = [

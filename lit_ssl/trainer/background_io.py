@@ -61,7 +61,13 @@ class BackgroundCheckpointIO(WholeCheckpointIO):
     def save_now(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; it is on the disk when this returns."""
+        """Write a checkpoint; it is on the disk when this returns.
+
+        Args:
+            checkpoint: what to write.
+            path: the file.
+            storage_options: not used, as by Lightning.
+        """
         super().save_checkpoint(checkpoint, path, storage_options)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -127,7 +133,11 @@ class BackgroundCheckpointIO(WholeCheckpointIO):
 
 
 def finish_writing(io: CheckpointIO) -> None:
-    """Wait until all that a run saves in the background is on the disk."""
+    """Wait until all that a run saves in the background is on the disk.
+
+    Args:
+        io: of the run's strategy; one that writes at once has nothing to wait for.
+    """
     if isinstance(io, BackgroundCheckpointIO):
         io.wait()
     elif isinstance(io, AsyncCheckpointIO):
@@ -136,7 +146,11 @@ def finish_writing(io: CheckpointIO) -> None:
 
 @contextmanager
 def written_at_once(io: CheckpointIO) -> Iterator[None]:
-    """Let nothing be written in the background meanwhile, whatever writes the checkpoints."""
+    """Let nothing be written in the background meanwhile, whatever writes the checkpoints.
+
+    Args:
+        io: of the run's strategy.
+    """
     if not isinstance(io, BackgroundCheckpointIO):
         yield
         return
@@ -151,6 +165,9 @@ def copy_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """A copy of a checkpoint of which nothing changes any more, on the host.
 
     Tensors that share memory do so in the copy, so that files are the same.
+
+    Args:
+        checkpoint: as Lightning makes it, with tensors on any device.
     """
     memo: dict[int, Any] = {}
     _copy_tensors(checkpoint, memo, {})

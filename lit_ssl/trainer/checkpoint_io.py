@@ -109,6 +109,9 @@ def write_whole(strategy: Strategy) -> None:
 
     One that saves in the background (``AsyncCheckpointIO``) writes through another, which is this
     one if none was given. Strategies with files of their own are left as they are.
+
+    Args:
+        strategy: of the run; it is changed.
     """
     chosen: Any = chosen_checkpoint_io(strategy)
     if chosen is None:

@@ -119,6 +119,9 @@ def in_the_way(folder: Path) -> Path | None:
 def last_run_in(folder: Path) -> dict[str, Any]:
     """What the last run of a folder has written down there.
 
+    Args:
+        folder: of a run.
+
     Returns:
         ``run``, its name; ``process`` and ``host``; ``finished``, the step at which it ended, or
         None. Empty if there is nothing to read.
@@ -135,7 +138,11 @@ def last_run_in(folder: Path) -> dict[str, Any]:
 
 
 def holder(folder: Path) -> str | None:
-    """Who holds a folder, in words; None if nobody does, or the file system has no locks."""
+    """Who holds a folder, in words; None if nobody does, or the file system has no locks.
+
+    Args:
+        folder: of a run.
+    """
     try:
         file = os.open(folder / NAME, os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0))
     except OSError:

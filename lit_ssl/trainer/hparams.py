@@ -16,6 +16,9 @@ def not_plain(**arguments: Any) -> list[str]:
     Modules and callables inside a checkpoint make it unreadable under ``weights_only=True``. When
     LightningCLI builds the module, Lightning stores the parsed configuration (class path and
     arguments) instead of the objects; then nothing needs to be left out.
+
+    Args:
+        **arguments: of the module, by their names.
     """
     if built_by_cli():
         return []

@@ -56,7 +56,11 @@ def _of_the_disk(error: BaseException | None) -> OSError | None:
 
 
 def lost_files(trainer: pl.Trainer) -> str | None:
-    """Say in one line what this process could not write; None where all was written."""
+    """Say in one line what this process could not write; None where all was written.
+
+    Args:
+        trainer: of the run.
+    """
     known = _lost.get(trainer)
     if not known:
         return None

@@ -24,7 +24,11 @@ Result = TypeVar("Result")
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards every submodule has the mode it had before."""
+    """Eval mode inside the block; afterwards every submodule has the mode it had before.
+
+    Args:
+        module: whose submodules have modes of their own.
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -78,6 +82,9 @@ def predict_rows(
 
     Returns:
         float32 ``[num_rows, K]`` in the order of the rows, on every process, on the CPU.
+
+    Raises:
+        InputError: The loader has no batch on this process.
     """
 
     def outputs(batch: Any, _: Any) -> Tensor:

@@ -102,7 +102,15 @@ __all__ = [
 
 
 def before_batch_transfer(trainer: pl.Trainer, batch: Any) -> Any:
-    """Call the hook of the data module or module, whichever has it; Lightning's loops do it so."""
+    """Call the hook of the data module or module, whichever has it; Lightning's loops do it so.
+
+    Args:
+        trainer: of the run.
+        batch: from a loader, on the host.
+
+    Returns:
+        The batch, as the hook has changed it.
+    """
     return trainer.lightning_module._on_before_batch_transfer(batch)
 
 
@@ -110,6 +118,9 @@ def loaders_of(loop: Any) -> list[Any] | None:
     """The loaders of a loop of the Trainer, None before it has any.
 
     ``trainer.val_dataloaders`` keeps answering with those of an earlier fit.
+
+    Args:
+        loop: of fit, validate, test or predict.
     """
     combined = loop._combined_loader
     return None if combined is None else combined.flattened
@@ -119,6 +130,9 @@ def loader_of_call(trainer: pl.Trainer) -> Any:
     """What validate, test or predict reads: an object of this very call, None in a fit.
 
     Each call of the Trainer combines its loaders anew, also where they are the same.
+
+    Args:
+        trainer: of the run.
     """
     loops = {
         "validate": trainer.validate_loop,
@@ -134,6 +148,9 @@ def checkpoint_to_come(module: Any) -> str | None:
 
     ``trainer.ckpt_path`` tells it only after ``setup``; until then the path is an argument of
     ``Trainer._run``, which is on the stack. Elsewhere the answer is None.
+
+    Args:
+        module: the LightningModule that is set up.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -147,12 +164,19 @@ def steps_made(trainer: pl.Trainer) -> int:
     """The step at which Lightning logs its own metrics: batches after which an optimiser stepped.
 
     ``global_step`` counts every optimiser.
+
+    Args:
+        trainer: of the fit.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def is_finding_lr(trainer: pl.Trainer) -> bool:
-    """Whether ``Tuner.lr_find`` or its callback is trying learning rates at the moment."""
+    """Whether ``Tuner.lr_find`` or its callback is trying learning rates at the moment.
+
+    Args:
+        trainer: of the fit.
+    """
     return any(
         isinstance(config.scheduler, _LinearLR | _ExponentialLR)
         for config in trainer.lr_scheduler_configs
@@ -160,7 +184,11 @@ def is_finding_lr(trainer: pl.Trainer) -> bool:
 
 
 def max_epochs_of(trainer: pl.Trainer) -> int | None:
-    """``max_epochs`` without the epoch that ``StochasticWeightAveraging`` adds for BatchNorm."""
+    """``max_epochs`` without the epoch that ``StochasticWeightAveraging`` adds for BatchNorm.
+
+    Args:
+        trainer: of the fit.
+    """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         averaged = getattr(callback, "_max_epochs", None)
         if isinstance(callback, StochasticWeightAveraging) and averaged is not None:
@@ -170,7 +198,11 @@ def max_epochs_of(trainer: pl.Trainer) -> int | None:
 
 
 def ends_now(trainer: pl.Trainer) -> bool:
-    """Whether a fit stops after the batch that it has just done: last epoch, step or minute."""
+    """Whether a fit stops after the batch that it has just done: last epoch, step or minute.
+
+    Args:
+        trainer: of the fit.
+    """
     fit = trainer.fit_loop
     loop = fit.epoch_loop
     out_of_steps = loop.max_steps != -1 and loop.global_step >= loop.max_steps
@@ -282,13 +314,21 @@ def goes_on(trainer: pl.Trainer, rest: Rest) -> bool:
 
 
 def is_accumulating(trainer: pl.Trainer) -> bool:
-    """Whether the latest batch has left gradients to which the next one adds."""
+    """Whether the latest batch has left gradients to which the next one adds.
+
+    Args:
+        trainer: of the fit.
+    """
     loop = trainer.fit_loop.epoch_loop
     return loop.batch_progress.current.ready > 0 and loop._should_accumulate()
 
 
 def is_last_batch(trainer: pl.Trainer) -> bool:
-    """Whether the latest batch is the last of its epoch."""
+    """Whether the latest batch is the last of its epoch.
+
+    Args:
+        trainer: of the fit.
+    """
     loop = trainer.fit_loop.epoch_loop
     return loop.batch_progress.current.ready > 0 and loop._num_ready_batches_reached()
 
@@ -298,6 +338,9 @@ def validate_the_end(trainer: pl.Trainer) -> None:
 
     Lightning validates where ``check_val_every_n_epoch`` and ``val_check_interval`` say, and so
     not at all after the last epoch or step of a fit whose length they do not divide.
+
+    Args:
+        trainer: of the fit; its loop is changed.
     """
     loop = trainer.fit_loop.epoch_loop
     if "_should_check_val_fx" in vars(loop):
@@ -317,7 +360,11 @@ def validate_the_end(trainer: pl.Trainer) -> None:
 
 
 def was_validated(trainer: pl.Trainer) -> bool:
-    """Whether the weights of now were validated before the checkpoint that a fit goes on from."""
+    """Whether the weights of now were validated before the checkpoint that a fit goes on from.
+
+    Args:
+        trainer: of the fit.
+    """
     fit: Any = trainer.fit_loop
     rest: Rest | None = getattr(fit, "rest", None)
     return rest is not None and rest.validated_at == fit.epoch_loop.batch_progress.total.processed
@@ -327,6 +374,9 @@ def validate_now(trainer: pl.Trainer) -> None:
     """Validate at ``on_train_end``, as part of the epoch that has just ended.
 
     Nothing is done where that was done before the checkpoint that the fit goes on from.
+
+    Args:
+        trainer: of the fit.
     """
     fit: Any = trainer.fit_loop
     rest: Rest | None = getattr(fit, "rest", None)
@@ -344,7 +394,11 @@ def validate_now(trainer: pl.Trainer) -> None:
 
 
 def val_batches(trainer: pl.Trainer) -> float:
-    """Batches of each validation of a fit on this process; makes the loaders, as Lightning will."""
+    """Batches of each validation of a fit on this process; makes the loaders, as Lightning will.
+
+    Args:
+        trainer: of the fit.
+    """
     if not trainer.enable_validation:
         return 0
     trainer.validating = True
@@ -358,6 +412,13 @@ def leftover_scale(trainer: pl.Trainer, optimizer: Optimizer) -> torch.Tensor | 
 
     Fused optimizers under ``16-mixed`` divide by the scale of the loss within their step. The
     factor stays on the device.
+
+    Args:
+        trainer: of the fit.
+        optimizer: the one whose gradients these are.
+
+    Returns:
+        Float32, 0-d, on the device of its first parameter, or None.
     """
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -367,12 +428,20 @@ def leftover_scale(trainer: pl.Trainer, optimizer: Optimizer) -> torch.Tensor | 
 
 
 def finds_unused_parameters(strategy: Any) -> bool:
-    """Whether a DDP strategy was told to expect parameters without gradient."""
+    """Whether a DDP strategy was told to expect parameters without gradient.
+
+    Args:
+        strategy: a ``DDPStrategy``.
+    """
     return bool(strategy._ddp_kwargs.get("find_unused_parameters"))
 
 
 def joins_batch_norms_on_cpu(trainer: pl.Trainer) -> bool:
-    """Whether ``sync_batchnorm`` was asked for where torch's layer does not run: on CPUs."""
+    """Whether ``sync_batchnorm`` was asked for where torch's layer does not run: on CPUs.
+
+    Args:
+        trainer: of the run.
+    """
     strategy: Any = trainer.strategy
     return bool(getattr(strategy, "_layer_sync", None)) and strategy.root_device.type == "cpu"
 
@@ -407,12 +476,21 @@ def _nothing() -> None:
 
 
 def is_up_to_date(callback: ModelCheckpoint, step: int) -> bool:
-    """Whether the last file that a callback wrote is of this step."""
+    """Whether the last file that a callback wrote is of this step.
+
+    Args:
+        callback: which saves checkpoints.
+        step: as ``trainer.global_step`` counts.
+    """
     return callback._last_global_step_saved == step
 
 
 def save_at_epoch_ends(callback: ModelCheckpoint) -> None:
-    """Do not let a callback wait for a validation, unless the user had it do so."""
+    """Do not let a callback wait for a validation, unless the user had it do so.
+
+    Args:
+        callback: which saves checkpoints; it is changed.
+    """
     if callback._save_on_train_epoch_end is None:
         callback._save_on_train_epoch_end = True
 
@@ -435,28 +513,50 @@ def link_by(callback: ModelCheckpoint, link: Callable[[str, str], None] | None) 
 
 
 def saves_at_step(callback: ModelCheckpoint, step: int) -> bool:
-    """Whether a callback that saves every n-th step is due after this one."""
+    """Whether a callback that saves every n-th step is due after this one.
+
+    Args:
+        callback: which saves checkpoints.
+        step: as ``trainer.global_step`` counts.
+    """
     every = callback._every_n_train_steps
     return every > 0 and step % every == 0
 
 
 def summary_options(callback: RichModelSummary) -> dict[str, Any]:
-    """The arguments that a model summary was made with; it keeps no public copy."""
+    """The arguments that a model summary was made with; it keeps no public copy.
+
+    Args:
+        callback: the model summary.
+    """
     return {"max_depth": callback._max_depth, **callback._summarize_kwargs}
 
 
 def quiet_hp_metric(logger: TensorBoardLogger) -> None:
-    """Keep ``hp_metric`` out of a logger that is there already; else an argument of its class."""
+    """Keep ``hp_metric`` out of a logger that is there already; else an argument of its class.
+
+    Args:
+        logger: it is changed.
+    """
     logger._default_hp_metric = False
 
 
 def named_version(logger: Any) -> int | str | None:
-    """The version of a TensorBoard or CSV logger if it has one; asking it looks for the next."""
+    """The version of a TensorBoard or CSV logger if it has one; asking it looks for the next.
+
+    Args:
+        logger: a ``TensorBoardLogger`` or ``CSVLogger``.
+    """
     return logger._version
 
 
 def set_version(logger: Any, version: int | str) -> None:
-    """Let a TensorBoard or CSV logger, which has not begun, write into the folder of a version."""
+    """Let a TensorBoard or CSV logger, which has not begun, write into the folder of a version.
+
+    Args:
+        logger: a ``TensorBoardLogger`` or ``CSVLogger``; it is changed.
+        version: a number, or the name of the folder.
+    """
     logger._version = version
 
 
@@ -509,7 +609,11 @@ def _rows_of(content: bytes) -> list[list[str]] | None:
 
 
 def keep_metrics(logger: CSVLogger) -> None:
-    """Let a CSV logger, which has not begun, go on with the ``metrics.csv`` in its folder."""
+    """Let a CSV logger, which has not begun, go on with the ``metrics.csv`` in its folder.
+
+    Args:
+        logger: it is changed.
+    """
     logger._experiment = _KeptMetrics(log_dir=logger.log_dir)
 
 
@@ -524,14 +628,26 @@ def built_by_cli() -> bool:
 
 
 def lightning_instantiator(cli: Any, key: str) -> Callable[..., Any]:
-    """What LightningCLI builds its model (``key`` "model") or data module ("data") with."""
+    """What LightningCLI builds its model (``key`` "model") or data module ("data") with.
+
+    Args:
+        cli: the ``LightningCLI``.
+        key: ``model`` or ``data``.
+    """
     from lightning.pytorch.cli import _InstantiatorFn
 
     return _InstantiatorFn(cli=cli, key=key)
 
 
 def subcommand_parsers(cli: Any) -> dict[str, ArgumentParser]:
-    """The parsers of ``fit``, ``test`` …; none if the program has no such words."""
+    """The parsers of ``fit``, ``test`` …; none if the program has no such words.
+
+    Args:
+        cli: the ``LightningCLI``.
+
+    Returns:
+        Each by its word.
+    """
     return getattr(cli, "_subcommand_parsers", {})
 
 
@@ -540,6 +656,9 @@ def option_types(parser: ArgumentParser) -> dict[str, Any]:
 
     Types are None for options that jsonargparse does not check by type. The attributes are those of
     jsonargparse 4.40 to 4.53; without them all types would be None.
+
+    Args:
+        parser: of one command.
     """
     return {
         name.lstrip("-"): getattr(action, "_typehint", None)
@@ -550,7 +669,11 @@ def option_types(parser: ArgumentParser) -> dict[str, Any]:
 
 
 def required_options(parser: ArgumentParser) -> list[str]:
-    """Options that must be given, in their order; jsonargparse once kept them in a set of names."""
+    """Options that must be given, in their order; jsonargparse once kept them in a set of names.
+
+    Args:
+        parser: of one command.
+    """
     names = getattr(parser, "required_args", ())
     return [action.dest for action in parser._actions if action.required or action.dest in names]
 
@@ -561,6 +684,9 @@ def whole_numbers_first(parser: ArgumentParser) -> None:
     ``typing`` keeps one object for ``Optional[Union[int, float]]`` and
     ``Optional[Union[float, int]]``: where another package wrote the second one before Lightning was
     imported, ``--trainer.limit_val_batches 1`` would mean 100 % of the batches.
+
+    Args:
+        parser: of one command; its options are changed.
     """
     for action in parser._actions:
         kinds = get_args(getattr(action, "_typehint", None))
@@ -573,17 +699,32 @@ def whole_numbers_first(parser: ArgumentParser) -> None:
 
 
 def chosen_checkpoint_io(strategy: Strategy) -> CheckpointIO | None:
-    """How a strategy was told to write checkpoints; its attribute makes Lightning's, if at all."""
+    """How a strategy was told to write checkpoints; its attribute makes Lightning's, if at all.
+
+    Args:
+        strategy: of the run.
+
+    Returns:
+        None where it was told nothing.
+    """
     return strategy._checkpoint_io
 
 
 def trainer_of(module: pl.LightningModule | None) -> pl.Trainer | None:
-    """The Trainer of a module, if it has one by now."""
+    """The Trainer of a module, if it has one by now.
+
+    Args:
+        module: the module; None has no Trainer.
+    """
     return None if module is None else module._trainer
 
 
 def compiled_before(module: nn.Module) -> bool:
-    """Whether somebody has compiled a module or a part of it, by a wrapper or in place."""
+    """Whether somebody has compiled a module or a part of it, by a wrapper or in place.
+
+    Args:
+        module: any module.
+    """
     whole = getattr(module, "_compiler_ctx", None)  # where Lightning notes a module of its own
     return whole is not None or any(
         "_orig_mod" in part._modules or part._compiled_call_impl is not None
@@ -592,23 +733,45 @@ def compiled_before(module: nn.Module) -> bool:
 
 
 def not_compiled(module: nn.Module) -> None:
-    """Undo ``module.compile()``."""
+    """Undo ``module.compile()``.
+
+    Args:
+        module: which was compiled in place.
+    """
     module._compiled_call_impl = None
 
 
 def timeout_of(strategy: DDPStrategy) -> timedelta | None:
-    """How long the collectives of a strategy wait."""
+    """How long the collectives of a strategy wait.
+
+    Args:
+        strategy: of the run.
+
+    Returns:
+        None where it was given none.
+    """
     return strategy._timeout
 
 
 def backend_of(strategy: DDPStrategy) -> str:
-    """Backend of a strategy's process group."""
+    """Backend of a strategy's process group.
+
+    Args:
+        strategy: of the run.
+
+    Returns:
+        Such as ``nccl`` or ``gloo``.
+    """
     return strategy._get_process_group_backend()
 
 
 @contextmanager
 def values_kept_when_wrapped(strategy: DDPStrategy) -> Iterator[None]:
-    """Let a new wrapper of a DDP strategy not send rank 0's parameters and buffers to all."""
+    """Let a new wrapper of a DDP strategy not send rank 0's parameters and buffers to all.
+
+    Args:
+        strategy: which wraps its module within the block.
+    """
     before = strategy._ddp_kwargs
     strategy._ddp_kwargs = {**before, "init_sync": False}
     try:
@@ -618,7 +781,11 @@ def values_kept_when_wrapped(strategy: DDPStrategy) -> Iterator[None]:
 
 
 def copy_from_first_rank(module: nn.Module) -> None:
-    """Give all processes the parameters and buffers of rank 0."""
+    """Give all processes the parameters and buffers of rank 0.
+
+    Args:
+        module: the same on all processes, but for values.
+    """
     _sync_module_states(module)
 
 
@@ -632,19 +799,33 @@ def collectives_begun() -> int:
 
 
 def optimizer_to_device(optimizer: Optimizer, device: torch.device) -> None:
-    """Move the state of an optimizer."""
+    """Move the state of an optimizer.
+
+    Args:
+        optimizer: it is changed.
+        device: where its state is needed.
+    """
     _optimizer_to_device(optimizer, device)
 
 
 def lower_loss_scale(scaler: Any, scale: float) -> None:
-    """Set the scale of a GradScaler, and begin anew to count towards a larger one."""
+    """Set the scale of a GradScaler, and begin anew to count towards a larger one.
+
+    Args:
+        scaler: a ``GradScaler``; one that has scaled nothing yet stays as it is.
+        scale: > 0.
+    """
     if scaler._scale is not None:
         scaler.update(scale)
         scaler._growth_tracker.zero_()
 
 
 def saves_within_epochs(callback: pl.Callback) -> bool:
-    """Whether a callback saves checkpoints after some steps, or some time."""
+    """Whether a callback saves checkpoints after some steps, or some time.
+
+    Args:
+        callback: any callback.
+    """
     return isinstance(callback, ModelCheckpoint) and bool(
         callback._every_n_train_steps or callback._train_time_interval
     )

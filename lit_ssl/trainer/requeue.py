@@ -201,7 +201,12 @@ class SlurmRequeue(pl.Callback):
 
 
 def requeue_of(trainer: pl.Trainer, module: pl.LightningModule) -> SlurmRequeue:
-    """The callback of a fit; it is added where there is none."""
+    """The callback of a fit; it is added where there is none.
+
+    Args:
+        trainer: of the fit.
+        module: which is fitted.
+    """
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     found = next((c for c in callbacks if isinstance(c, SlurmRequeue)), None)
     if found is None:
@@ -212,7 +217,11 @@ def requeue_of(trainer: pl.Trainer, module: pl.LightningModule) -> SlurmRequeue:
 
 
 def was_terminated(trainer: pl.Trainer) -> bool:
-    """Whether this process has got SIGTERM in a fit that was about to end."""
+    """Whether this process has got SIGTERM in a fit that was about to end.
+
+    Args:
+        trainer: of the fit.
+    """
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return any(isinstance(c, SlurmRequeue) and (c.terminated or c.is_over) for c in callbacks)
 

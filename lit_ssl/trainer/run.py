@@ -148,7 +148,12 @@ def _text(value: Any) -> str | None:
 
 
 def go_on_in(trainer: pl.Trainer, folder: Path) -> None:
-    """Let a run that goes on with an earlier one write into its folder, over what that has left."""
+    """Let a run that goes on with an earlier one write into its folder, over what that has left.
+
+    Args:
+        trainer: of the run.
+        folder: of the earlier one.
+    """
     _files.setdefault(trainer, _Files()).own.add(folder.absolute())
 
 
@@ -175,6 +180,9 @@ def check_output(trainer: pl.Trainer, output: str | Path | None) -> None:
 def origin_of(trainer: pl.Trainer) -> dict[str, Any]:
     """Of which weights the results of a run are, for its reports.
 
+    Args:
+        trainer: of the run.
+
     Returns:
         ``command`` (fit, validate, test, predict); ``checkpoint``, the file of the weights: the
         run's ``ckpt_path``, or else what the module itself has read and holds unchanged;
@@ -199,31 +207,58 @@ def origin_of(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def new_folders(trainer: pl.Trainer) -> list[Path]:
-    """Folders that were made for this run alone, on rank zero."""
+    """Folders that were made for this run alone, on rank zero.
+
+    Args:
+        trainer: of the run.
+    """
     return list(_files[trainer].new.values()) if trainer in _files else []
 
 
 def root_is_chosen(trainer: pl.Trainer) -> bool:
-    """Whether ``default_root_dir`` is another folder than the working folder."""
+    """Whether ``default_root_dir`` is another folder than the working folder.
+
+    Args:
+        trainer: of the run.
+    """
     return os.path.abspath(trainer.default_root_dir) != os.getcwd()
 
 
 def is_fast_dev_run(trainer: pl.Trainer) -> bool:
-    """Whether this is a debugging run, which leaves no files behind."""
+    """Whether this is a debugging run, which leaves no files behind.
+
+    Args:
+        trainer: of the run.
+    """
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def is_logged(trainer: pl.Trainer) -> bool:
-    """Whether the loggers write this training step; in others, measuring for them costs time."""
+    """Whether the loggers write this training step; in others, measuring for them costs time.
+
+    Args:
+        trainer: of the fit.
+    """
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return every > 0 and (trainer.global_step + 1) % every == 0
 
 
 def logging_interval(trainer: pl.Trainer) -> int:
-    """The trainer's ``log_every_n_steps``; 50 where logging is switched off by 0."""
+    """The trainer's ``log_every_n_steps``; 50 where logging is switched off by 0.
+
+    Args:
+        trainer: of the run.
+
+    Returns:
+        In steps, > 0.
+    """
     return trainer.log_every_n_steps or _USUAL_INTERVAL  # type: ignore[attr-defined]
 
 
 def tensorboards(trainer: pl.Trainer) -> list[Any]:
-    """TensorBoard's writers of this process' loggers; none in a debugging run."""
+    """TensorBoard's writers of this process' loggers; none in a debugging run.
+
+    Args:
+        trainer: of the run.
+    """
     return [one.experiment for one in trainer.loggers if isinstance(one, TensorBoardLogger)]

@@ -139,7 +139,11 @@ class RunLock(pl.Callback):
         self._versions.add(folder.absolute())
 
     def note_end(self, trainer: pl.Trainer) -> None:
-        """Write down that the run has come to its end, and all that was to follow is done."""
+        """Write down that the run has come to its end, and all that was to follow is done.
+
+        Args:
+            trainer: of the run.
+        """
         for lock in self._locks.values():
             lock.note(finished=trainer.global_step)
 

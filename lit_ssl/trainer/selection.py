@@ -80,7 +80,11 @@ def _is_of_reported_set(monitor: str, data: Any) -> bool:
 
 
 def data_sets(loaders: Any) -> list[Any]:
-    """The data sets behind the loaders of a Trainer, as far as these tell."""
+    """The data sets behind the loaders of a Trainer, as far as these tell.
+
+    Args:
+        loaders: one, or a list of them.
+    """
     several = loaders if isinstance(loaders, list | tuple) else [loaders]
     found = [getattr(loader, "dataset", None) for loader in several]
     return [data for data in found if data is not None]

@@ -41,6 +41,10 @@ def leave(signum: int, frame: Any) -> None:
 
     Lightning's handler calls the one that was there before it; then this does nothing.
 
+    Args:
+        signum: the signal's number; not used.
+        frame: where the process was; not used.
+
     Raises:
         SIGTERMException: with exit status 143.
     """
@@ -62,7 +66,14 @@ def leaves_at_once() -> Iterator[None]:
 
 
 def die(trainer: pl.Trainer) -> NoReturn:
-    """End this process, and those that it has started, and save nothing."""
+    """End this process, and those that it has started, and save nothing.
+
+    Args:
+        trainer: of the run.
+
+    Raises:
+        SIGTERMException: with exit status 143, if the signal is blocked.
+    """
     for child in _children(trainer):
         child.kill()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -89,6 +100,9 @@ def end_children(trainer: pl.Trainer) -> None:
     """Wait a few seconds until the processes that Lightning has started have ended; kill the rest.
 
     Those that do not end by themselves get SIGTERM first.
+
+    Args:
+        trainer: of the run.
     """
     for child in _children(trainer):
         child.send_signal(signal.SIGTERM)

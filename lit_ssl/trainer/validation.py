@@ -48,7 +48,14 @@ def tell_schedule(trainer: pl.Trainer) -> None:
 
 
 def why_not_validated(trainer: pl.Trainer) -> str | None:
-    """Why nothing is validated in this fit, if so; asked on every process once it trains."""
+    """Why nothing is validated in this fit, if so; asked on every process once it trains.
+
+    Args:
+        trainer: of the fit.
+
+    Returns:
+        What there is none of, in a few words; None where something is validated.
+    """
     module: Any = trainer.lightning_module
     data = getattr(trainer, "datamodule", None)
     if val_batches(trainer):

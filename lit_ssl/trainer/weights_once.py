@@ -31,6 +31,9 @@ class WeightsOnce:
     def setup(self, stage: str) -> None:
         """Load the weights to start from, once: a test after a fit keeps what was trained.
 
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
         Raises:
             InputError: if the module is to be trained in pieces.
         """
@@ -47,7 +50,11 @@ class WeightsOnce:
         return checkpoint_to_come(self) is not None and module.strict_loading
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the weights of a checkpoint from being overwritten."""
+        """Keep the weights of a checkpoint from being overwritten.
+
+        Args:
+            checkpoint: which is about to be loaded; it is not changed.
+        """
         self._has_weights, self.holds_start = True, False
 
 

@@ -158,6 +158,9 @@ class FineTuning(ImageClassifier):
     def load_backbone(self, path: str) -> None:
         """Load weights into the backbone, and into the projection layer where one is kept.
 
+        Args:
+            path: the file.
+
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if it cannot be read, its weights do not fit, or it has no such layer.

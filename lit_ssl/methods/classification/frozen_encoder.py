@@ -78,7 +78,11 @@ class FrozenEncoder(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return getattr(self.backbone, "vit", self.backbone)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``; class tokens are normed."""
+        """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``; class tokens are normed.
+
+        Args:
+            images: normalised, of a size that the backbone takes.
+        """
         _refuse_videos(images)
         return self.backbone(images)
 

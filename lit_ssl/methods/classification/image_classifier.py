@@ -135,7 +135,14 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return self.backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
+        """Features: ``[B, C, H, W]`` → ``[B, embed_dim]``.
+
+        Args:
+            images: normalised, of a size that the backbone takes.
+
+        Raises:
+            InputError: if the backbone gives anything but ``[B, embed_dim]``.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
             features = self.backbone(images)
         if features.ndim != 2:
@@ -146,7 +153,11 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return features
 
     def logits(self, images: Tensor) -> Tensor:
-        """Scores of the classes: ``[B, C, H, W]`` → ``[B, num_classes]``."""
+        """Scores of the classes: ``[B, C, H, W]`` → ``[B, num_classes]``.
+
+        Args:
+            images: as of ``forward``.
+        """
         return self.classifier(self(images))
 
     def train(self, mode: bool = True) -> ImageClassifier:
@@ -157,7 +168,12 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return self
 
     def labelled(self, batch: Any, look: bool = False) -> tuple[Tensor, Tensor]:
-        """Inputs and labels ``[B]`` of a batch; ``look`` as in ``labelled_batch``."""
+        """Inputs and labels ``[B]`` of a batch; see ``labelled_batch``.
+
+        Args:
+            batch: what a loader gave.
+            look: whether the host may wait to see the labels' values.
+        """
         return labelled_batch(batch, self.num_classes, look)
 
     # training
@@ -245,7 +261,11 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
     # evaluation
 
     def evaluated(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Features ``[B, embed_dim]`` and labels ``[B]`` of an evaluation batch."""
+        """Features ``[B, embed_dim]`` and labels ``[B]`` of an evaluation batch.
+
+        Args:
+            batch: what a loader gave.
+        """
         images, labels = self.labelled(batch)
         return self(images), labels
 
@@ -283,6 +303,9 @@ class ImageClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
 
     def load_backbone(self, path: str) -> None:
         """Load weights into the backbone; see the argument ``pretrained``.
+
+        Args:
+            path: the file.
 
         Raises:
             FileNotFoundError: if there is no such file.

@@ -142,7 +142,11 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return [*self.extract.networks(), *self.heads]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of the first kind: ``[B, C, H, W]`` → ``[B, embed_dim]``."""
+        """Features of the first kind: ``[B, C, H, W]`` → ``[B, embed_dim]``.
+
+        Args:
+            images: normalised, of a size that the backbone takes.
+        """
         return self._features(images)[0]
 
     @torch.no_grad()

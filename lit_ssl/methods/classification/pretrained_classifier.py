@@ -85,7 +85,11 @@ class PretrainedClassifier(FromCheckpoint, pl.LightningModule):
         self.accuracy = None if self.num_classes is None else KnownAccuracy(self.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores of the classes: ``[B, C, H, W]`` → ``[B, num_classes]``."""
+        """Scores of the classes: ``[B, C, H, W]`` → ``[B, num_classes]``.
+
+        Args:
+            images: normalised, of a size that the network takes.
+        """
         scores = getattr(self.network, "logits", self.network)(images)
         return scores if self.class_map is None else scores[:, self.class_map]
 

@@ -52,7 +52,11 @@ def sweep_table(rows: Sequence[dict[str, Any]], chosen: int | None, title: str) 
 
 
 def sweep_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The same table in Markdown, for loggers."""
+    """The same table in Markdown, for loggers.
+
+    Args:
+        rows: one dict for each head; see ``sweep_table``.
+    """
     lines = ["| features | lr | weight decay | val acc1 % |", "|---|--:|--:|--:|"]
     return "\n".join(lines + [f"| {' | '.join(_cells(row))} |" for row in _ranked(rows)])
 

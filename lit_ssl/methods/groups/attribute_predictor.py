@@ -107,7 +107,11 @@ class AttributePredictor(FromCheckpoint, pl.LightningModule):
             check_attributes(data)
 
     def forward(self, inputs: Any) -> Tensor:
-        """Scores of the attributes: a batch of inputs → ``[B, A]``."""
+        """Scores of the attributes: a batch of inputs → ``[B, A]``.
+
+        Args:
+            inputs: images ``[B, C, H, W]``, or a dictionary of token tensors ``[B, L]``.
+        """
         return self.first(inputs)
 
     # training

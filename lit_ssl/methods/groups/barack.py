@@ -101,6 +101,9 @@ class BARACK(TwoStageClassifier):
     def check_data(self, data: Any) -> None:
         """Check that each attribute has a labelled row.
 
+        Args:
+            data: the data module with groups.
+
         Raises:
             InputError: if one has none.
         """

@@ -153,7 +153,11 @@ class GroupRobustClassifier(GroupEvaluation):
         return self.num_classes * self.num_attributes
 
     def set_num_attributes(self, num_attributes: int) -> None:
-        """Make what depends on the number of attributes; ``setup`` does it where it is open."""
+        """Make what depends on the number of attributes; ``setup`` does it where it is open.
+
+        Args:
+            num_attributes: A, of each class.
+        """
         self.num_attributes = num_attributes
         self.hparams["num_attributes"] = num_attributes
         if self.objective == "group_dro":
@@ -185,6 +189,9 @@ class GroupRobustClassifier(GroupEvaluation):
     def check_data(self, data: Any) -> None:
         """Check before a fit that rows have the group labels that the options need.
 
+        Args:
+            data: the data module with groups.
+
         Raises:
             InputError: with what to do.
         """
@@ -203,7 +210,11 @@ class GroupRobustClassifier(GroupEvaluation):
 
     @staticmethod
     def check_validation(data: Any) -> None:
-        """Warn if the worst group cannot be found on the validation rows."""
+        """Warn if the worst group cannot be found on the validation rows.
+
+        Args:
+            data: the data module with groups.
+        """
         if not (data.group_array("val") >= 0).any():
             rank_zero_warn(
                 "no validation row has a known group: val/acc_worst is undefined, and a checkpoint "
@@ -319,7 +330,11 @@ class GroupRobustClassifier(GroupEvaluation):
         return self.backbone
 
     def forward(self, inputs: Any) -> Tensor:
-        """Features: a batch of inputs → ``[B, embed_dim]``."""
+        """Features: a batch of inputs → ``[B, embed_dim]``.
+
+        Args:
+            inputs: images ``[B, C, H, W]``, or a dictionary of token tensors ``[B, L]``.
+        """
         return self.backbone(inputs)
 
     # optimiser
@@ -358,13 +373,29 @@ class GroupRobustClassifier(GroupEvaluation):
 def parameter_group(
     name: str, parts: Iterable[nn.Module], lr: float, weight_decay: float
 ) -> dict[str, Any]:
-    """Trainable parameters of some modules as a group of an optimiser."""
+    """Trainable parameters of some modules as a group of an optimiser.
+
+    Args:
+        name: of the group.
+        parts: the modules; one without trainable parameters adds none.
+        lr: learning rate of the group.
+        weight_decay: of the group.
+    """
     parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
     return {"params": parameters, "name": name, "lr": lr, "weight_decay": weight_decay}
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Raise ValueError unless the value is among the choices."""
+    """Make sure that an option has one of its values.
+
+    Args:
+        name: what the option is called.
+        value: what it was set to.
+        choices: all values that it may have; None is not named in the message.
+
+    Raises:
+        ValueError: if it has another one.
+    """
     if value not in choices:
         names = ", ".join(str(choice) for choice in choices if choice is not None)
         raise InputError(f"{name} must be one of {names}, not {value!r}")

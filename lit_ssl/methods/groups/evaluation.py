@@ -40,7 +40,11 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
         self._told: set[str] = set()  # splits
 
     def set_metrics(self, data: Any) -> None:
-        """Make the metrics for the groups of a data module."""
+        """Make the metrics for the groups of a data module.
+
+        Args:
+            data: the data module with groups.
+        """
         names = data.eval_group_names or data.group_names
         weights = None
         if not data.eval_group_names:
@@ -56,7 +60,11 @@ class GroupEvaluation(FromCheckpoint, pl.LightningModule):
         self.test_groups = GroupAccuracy(len(names), weights)
 
     def logits(self, inputs: Any) -> Tensor:
-        """Scores of the classes: a batch of inputs → ``[B, num_classes]``."""
+        """Scores of the classes: a batch of inputs → ``[B, num_classes]``.
+
+        Args:
+            inputs: images ``[B, C, H, W]``, or a dictionary of token tensors ``[B, L]``.
+        """
         return self.classifier(self(inputs))
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

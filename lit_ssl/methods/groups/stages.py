@@ -47,12 +47,19 @@ class FirstStage(nn.Module, ABC):
         FirstStage.reset(self)
 
     def forward(self, inputs: Any) -> Tensor:
-        """Scores ``[B, K]`` of a batch of inputs."""
+        """Scores ``[B, K]`` of a batch of inputs.
+
+        Args:
+            inputs: images ``[B, C, H, W]``, or a dictionary of token tensors ``[B, L]``.
+        """
         return self.head(self.backbone(inputs)).float()
 
     @abstractmethod
     def begin(self, data: Any) -> None:
         """Check the data and set its sampling.
+
+        Args:
+            data: the data module with groups.
 
         Raises:
             InputError: if the data do not have what the stage needs.
@@ -60,7 +67,11 @@ class FirstStage(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
-        """Loss of a training batch ``(inputs, labels, groups)``."""
+        """Loss of a training batch ``(inputs, labels, groups)``.
+
+        Args:
+            batch: labels int64 ``[B]``, groups int64 ``[B]``.
+        """
 
     def look(self, trainer: Any, data: Any, epoch: int) -> None:
         """Let ``select`` look at the network once after each epoch.
@@ -79,10 +90,20 @@ class FirstStage(nn.Module, ABC):
             self.select(trainer, data, epoch - 1)
 
     def select(self, trainer: Any, data: Any, epoch: int) -> None:
-        """Look at the network after an epoch; the default keeps the last one."""
+        """Look at the network after an epoch; the default keeps the last one.
+
+        Args:
+            trainer: of the fit.
+            data: the data module with groups.
+            epoch: its number, from 0.
+        """
 
     def finish(self, trainer: Any, data: Any) -> None:
         """Apply the network to all training rows.
+
+        Args:
+            trainer: of the fit.
+            data: the data module with groups.
 
         Raises:
             NonFiniteError: if its scores are NaN or infinite.
@@ -105,7 +126,11 @@ class FirstStage(nn.Module, ABC):
         return {"scores": self.scores, "looked_at": self.looked_at}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state`` returned."""
+        """Continue from what ``state`` returned.
+
+        Args:
+            state: of this stage, from a checkpoint.
+        """
         self.scores, self.looked_at = state["scores"], state["looked_at"]
 
 
@@ -122,7 +147,11 @@ class ErrorStage(FirstStage):
         return F.cross_entropy(self(inputs), labels)
 
     def errors(self, labels: np.ndarray) -> np.ndarray:
-        """Which training rows are wrong, bool ``[N]``."""
+        """Which training rows are wrong, bool ``[N]``.
+
+        Args:
+            labels: int ``[N]``, the classes of all training rows.
+        """
         assert self.scores is not None
         return self.scores.argmax(dim=1).numpy() != labels
 
@@ -210,7 +239,11 @@ class AttributeStage(FirstStage):
         super().finish(trainer, data)
 
     def predictions(self, data: Any) -> GroupLabels:
-        """Attributes of all training rows: the known ones, and else the predicted ones."""
+        """Attributes of all training rows: the known ones, and else the predicted ones.
+
+        Args:
+            data: the data module with groups.
+        """
         assert self.scores is not None
         truth = torch.from_numpy(attributes_of(data.group_array("train"), self.num_attributes))
         sure = F.one_hot(truth.clamp(min=0), self.num_attributes).float()

@@ -73,11 +73,20 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return self.net
 
     def forward(self, inputs: Any) -> Tensor:
-        """Features ``[B, embed_dim]`` of inputs."""
+        """Features ``[B, embed_dim]`` of inputs.
+
+        Args:
+            inputs: images, points, or a dictionary of token tensors: what the network's tokenizer
+                takes.
+        """
         return self.net(inputs).features
 
     def logits(self, inputs: Any) -> Tensor:
-        """Scores of the classes, ``[B, num_classes]``, of inputs."""
+        """Scores of the classes, ``[B, num_classes]``, of inputs.
+
+        Args:
+            inputs: as of ``forward``.
+        """
         return self.net(inputs).logits
 
     def setup(self, stage: str) -> None:
@@ -107,6 +116,10 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
     def training_inputs(self, batch: Any, batch_idx: int) -> tuple[Any, Tensor, Tensor]:
         """Inputs, soft targets ``[B, num_classes]`` and labels ``[B]`` of a training batch.
 
+        Args:
+            batch: what a loader gave.
+            batch_idx: its number in the epoch; the labels of the first are looked at.
+
         Raises:
             InputError: for a batch without labels, or inputs that cannot be mixed.
         """
@@ -127,7 +140,12 @@ class CircuitClassifier(FromCheckpoint, WeightsOnce, pl.LightningModule):
         return inputs, targets, labels
 
     def log_accuracy(self, logits: Tensor, labels: Tensor) -> None:
-        """Log the training accuracy of a batch, unless its labels are mixed."""
+        """Log the training accuracy of a batch, unless its labels are mixed.
+
+        Args:
+            logits: ``[B, num_classes]``.
+            labels: ``[B]``, −1 where unknown.
+        """
         if self.mixing is None:
             known = labels != -1
             # A plain mean: a metric object would make the host wait for the device.
@@ -279,7 +297,15 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def check_not_negative(name: str, **values: float) -> None:
-    """Raise InputError where a rate or length of a method is negative or not finite."""
+    """Make sure that rates and lengths of a method are finite and not negative.
+
+    Args:
+        name: of the method, for the message.
+        **values: the numbers, by the names of their options.
+
+    Raises:
+        InputError: if one is not so.
+    """
     for what, value in values.items():
         if not 0 <= value < math.inf:
             raise InputError(f"{name} needs a finite {what} >= 0, not {value}")
@@ -301,6 +327,10 @@ def is_undecayed(name: str, parameter: nn.Parameter) -> bool:
     """Whether a parameter is not decayed: biases, norms, scales, signatures and positions.
 
     Distances of signatures do not depend on their norms.
+
+    Args:
+        name: of the parameter in the module.
+        parameter: the parameter.
     """
     parts = name.split(".")
     return parameter.ndim <= 1 or "signatures" in parts or parts[-1].endswith("positions")

@@ -107,7 +107,11 @@ class ModuleDropout:
 
 
 def bucket_sizes(num_modules: int) -> list[int]:
-    """N, ⌈N/2⌉, ⌈N/4⌉, …, 1, ascending."""
+    """N, ⌈N/2⌉, ⌈N/4⌉, …, 1, ascending.
+
+    Args:
+        num_modules: N ≥ 1.
+    """
     sizes = [num_modules]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // 2))

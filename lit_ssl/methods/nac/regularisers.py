@@ -74,7 +74,11 @@ class WiringLosses(nn.Module):
             self.mixture = DistanceMixture(mixture_components)
 
     def forward(self, net: NeuralAttentiveCircuit) -> dict[str, Tensor]:
-        """The losses by name, scalars without their weights."""
+        """The losses by name, scalars without their weights.
+
+        Args:
+            net: the circuit.
+        """
         losses: dict[str, Tensor] = {}
         signatures = list(net.signatures.values())
         if self.repulsion is not None:
@@ -87,5 +91,9 @@ class WiringLosses(nn.Module):
 
 
 def mediator_links(net: NeuralAttentiveCircuit) -> Tensor:
-    """Link probabilities among the mediators, ``[depth, U, U]``, with gradient."""
+    """Link probabilities among the mediators, ``[depth, U, U]``, with gradient.
+
+    Args:
+        net: the circuit, with U modules.
+    """
     return net.link_probabilities()[..., -net.num_modules :]

@@ -18,7 +18,11 @@ __all__ = ["attempt_store", "join_attempt", "leave_group_at_exit"]
 
 
 def join_attempt(strategy: DDPStrategy) -> None:
-    """Under torchrun, create the process group in the store that its agent keeps."""
+    """Under torchrun, create the process group in the store that its agent keeps.
+
+    Args:
+        strategy: whose process group is about to be made.
+    """
     timeout = timeout_of(strategy)
     under_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if timeout is None or dist.is_initialized() or not under_agent:

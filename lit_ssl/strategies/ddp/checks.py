@@ -60,6 +60,11 @@ def count_warmup(warmup_steps: int | float, trainer: pl.Trainer) -> int:
 def check_ddp_arguments(strategy: type[DDPStrategy], options: Options, kwargs: Any) -> None:
     """Refuse arguments that DDP does not have, and those that exclude local steps.
 
+    Args:
+        strategy: the class.
+        options: of the local steps.
+        kwargs: what else the strategy was given, for ``DDPStrategy`` and DDP.
+
     Raises:
         ValueError: with what was found and what to do.
     """
@@ -89,6 +94,10 @@ def check_ddp_arguments(strategy: type[DDPStrategy], options: Options, kwargs: A
 def check_unsharded(module: nn.Module, strategy: str) -> None:
     """Refuse models of which every process has only a part.
 
+    Args:
+        module: which is to be trained.
+        strategy: name of the strategy, for messages.
+
     Raises:
         ValueError: with what was found and what to do.
     """
@@ -106,6 +115,11 @@ def check_unsharded(module: nn.Module, strategy: str) -> None:
 
 def check_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], strategy: str) -> None:
     """Refuse optimizers that communicate, and parameters shared by two of them.
+
+    Args:
+        module: which is to be trained.
+        optimizers: of the module.
+        strategy: name of the strategy, for messages.
 
     Raises:
         ValueError: with what was found and what to do.
@@ -134,7 +148,12 @@ def check_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], strateg
 
 
 def warn_about_collectives(module: nn.Module, strategy: str) -> None:
-    """Warn about layers that communicate in every step."""
+    """Warn about layers that communicate in every step.
+
+    Args:
+        module: which is to be trained.
+        strategy: name of the strategy, for the message.
+    """
     if any(isinstance(m, nn.SyncBatchNorm) for m in module.modules()):
         rank_zero_warn(
             f"{strategy}: SyncBatchNorm communicates in every forward pass, which defeats local "

@@ -84,7 +84,11 @@ class GradientSwitch:
         return self.is_local and self.node is None
 
     def attach(self, model: nn.Module) -> None:
-        """Let a wrapper average within the node only, once local steps are running."""
+        """Let a wrapper average within the node only, once local steps are running.
+
+        Args:
+            model: the ``DistributedDataParallel``; it is changed.
+        """
         assert isinstance(model, DistributedDataParallel)
         self._asleep = [p for p in model.parameters() if not p.requires_grad]
         if self.is_local:
@@ -104,7 +108,11 @@ class GradientSwitch:
         return any(p.requires_grad for p in self._asleep)
 
     def begin_local_steps(self, model: nn.Module | None) -> None:
-        """Average less from now on, and leave buffers to the synchronisations."""
+        """Average less from now on, and leave buffers to the synchronisations.
+
+        Args:
+            model: the wrapper, if there is one; it is changed.
+        """
         self.is_local = True
         if self.node is None:
             self._asleep = []  # from now on the wrapper is passed by

@@ -62,7 +62,15 @@ class UnevenData:
             _check_join(trainer)
 
     def exchange(self, code: int, steps: int) -> list[list[int]]:
-        """Tell all processes two numbers; returns those of every process."""
+        """Tell all processes two numbers; returns those of every process.
+
+        Args:
+            code: see ``announce``.
+            steps: see ``announce``.
+
+        Returns:
+            ``[code, steps]`` of each rank, in their order.
+        """
         message = torch.tensor([code, steps], device=self.device)
         answers = [torch.empty_like(message) for _ in range(self.world_size)]
         dist.all_gather(answers, message)

@@ -15,7 +15,12 @@ _BUFFER = 16 * 2**20  # bytes
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Nested dictionaries, lists and tuples with another value in place of each tensor."""
+    """Nested dictionaries, lists and tuples with another value in place of each tensor.
+
+    Args:
+        function: gives the other value.
+        value: what is nested; values of other kinds stay.
+    """
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
@@ -26,14 +31,22 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
 
 
 def size_in_bytes(value: Any) -> int:
-    """Bytes of all tensors in nested containers."""
+    """Bytes of all tensors in nested containers.
+
+    Args:
+        value: what is nested.
+    """
     sizes: list[int] = []
     map_tensors(lambda tensor: sizes.append(tensor.numel() * tensor.element_size()), value)
     return sum(sizes)
 
 
 def with_memory_of_its_own(tensor: Tensor) -> Tensor:
-    """A tensor to write into a file: of a view into a larger one, a copy, else itself."""
+    """A tensor to write into a file: of a view into a larger one, a copy, else itself.
+
+    Args:
+        tensor: without its gradient in either case.
+    """
     tensor = tensor.detach()
     whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor if whole else tensor.clone()

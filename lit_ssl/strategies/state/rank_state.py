@@ -77,7 +77,13 @@ def _rank_state(strategy: LocalStepsStrategy) -> dict[str, Any]:
 
 
 def store_ranks(strategy: LocalStepsStrategy, state: dict[str, Any], filepath: str) -> None:
-    """Gather the processes' states on rank 0, or let each write its own file if they are large."""
+    """Gather the processes' states on rank 0, or let each write its own file if they are large.
+
+    Args:
+        strategy: of the run.
+        state: what the strategy saves; ``ranks`` or ``sidecar`` is added.
+        filepath: of the checkpoint.
+    """
     with strategy.evaluation.local():  # a validation goes on with other values
         mine = map_tensors(with_memory_of_its_own, _rank_state(strategy))
         size = torch.tensor([size_in_bytes(mine)], device=strategy.root_device)
@@ -128,7 +134,12 @@ def find_sidecars(filepath: str, but: str | None = None) -> list[str]:
 
 
 def remove_files(filepath: str, paths: Sequence[str]) -> None:
-    """Delete files on the file system of a checkpoint."""
+    """Delete files on the file system of a checkpoint.
+
+    Args:
+        filepath: of the checkpoint.
+        paths: the files.
+    """
     for path in paths:
         get_filesystem(filepath).rm(path)
 
@@ -158,7 +169,13 @@ def _read_sidecar(strategy: LocalStepsStrategy, state: Mapping[str, Any], rank: 
 def restore_ranks(
     strategy: LocalStepsStrategy, state: Mapping[str, Any], checkpoint: Mapping[str, Any]
 ) -> None:
-    """Give this process its own state back; with other processes than before, all the average."""
+    """Give this process its own state back; with other processes than before, all the average.
+
+    Args:
+        strategy: of the run.
+        state: what the strategy has saved.
+        checkpoint: all of it, with ``optimizer_states`` of rank 0.
+    """
 
     def of_rank(rank: int) -> Any:
         if state["ranks"] is not None:
@@ -231,7 +248,11 @@ def _mean_optimizer_state(states: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def get_rng(device: torch.device) -> dict[str, Any]:
-    """States of Python's, NumPy's and PyTorch's global generators, and of one CUDA device's."""
+    """States of Python's, NumPy's and PyTorch's global generators, and of one CUDA device's.
+
+    Args:
+        device: of this process; only a CUDA device has a generator of its own.
+    """
     version, internal, gauss = random.getstate()
     legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     state = {
@@ -250,7 +271,12 @@ def get_rng(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng(state: dict[str, Any], device: torch.device) -> None:
-    """Restore what ``get_rng`` gave."""
+    """Restore what ``get_rng`` gave.
+
+    Args:
+        state: of this or another process.
+        device: of this process; a CUDA device's state is restored where there is one.
+    """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     key, position, has_gauss, cached = state["numpy"]

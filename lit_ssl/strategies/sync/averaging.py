@@ -19,13 +19,22 @@ __all__ = ["Averager", "InFlight", "all_gather_flat", "flat_dtype", "pack_", "un
 
 
 def flat_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    """float64 if all tensors are, else float32: averages are never taken in half precision."""
+    """float64 if all tensors are, else float32: averages are never taken in half precision.
+
+    Args:
+        tensors: of any floating-point types; none: float32.
+    """
     doubles = bool(tensors) and all(t.dtype == torch.float64 for t in tensors)
     return torch.float64 if doubles else torch.float32
 
 
 def views_of(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """One view into a flat buffer for each tensor, in order, with its shape."""
+    """One view into a flat buffer for each tensor, in order, with its shape.
+
+    Args:
+        flat: 1-D, with as many elements as all tensors or more.
+        tensors: of any shapes.
+    """
     sizes = [t.numel() for t in tensors]
     pieces = flat[: sum(sizes)].split(sizes) if sizes else ()
     return [piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)]
@@ -33,7 +42,15 @@ def views_of(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def pack_(flat: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Copy tensors one after the other into the beginning of a flat buffer."""
+    """Copy tensors one after the other into the beginning of a flat buffer.
+
+    Args:
+        flat: 1-D, with as many elements as all tensors or more.
+        tensors: of any shapes.
+
+    Returns:
+        ``flat``.
+    """
     if tensors:
         torch._foreach_copy_(views_of(flat, tensors), list(tensors))
     return flat
@@ -41,13 +58,24 @@ def pack_(flat: Tensor, tensors: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def unpack_(flat: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Copy a flat buffer back into tensors, in place: storage and memory format stay."""
+    """Copy a flat buffer back into tensors, in place: storage and memory format stay.
+
+    Args:
+        flat: as ``pack_`` has filled it.
+        tensors: of the same shapes, in the same order.
+    """
     if tensors:
         torch._foreach_copy_(list(tensors), views_of(flat, tensors))
 
 
 def all_gather_flat(out: Tensor, piece: Tensor, group: Any = None) -> None:
-    """Gather equal pieces of all processes into one flat tensor."""
+    """Gather equal pieces of all processes into one flat tensor.
+
+    Args:
+        out: ``[W * n]``; it is filled, in the order of ranks.
+        piece: ``[n]``, of this process.
+        group: the process group; None: all processes.
+    """
     # PyTorch 2.14 renamed the function and warns about the old name.
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     gather(out, piece, group=group)
@@ -145,7 +173,13 @@ class Averager:
         return -value if asks else value
 
     def reduce(self, flat: Tensor, group: Any = None, size: int | None = None) -> list[Any]:
-        """Start summing a flat tensor, in place and in chunks; returns the handles."""
+        """Start summing a flat tensor, in place and in chunks; returns the handles.
+
+        Args:
+            flat: 1-D, equally long on all of them.
+            group: the process group; None: all processes.
+            size: number of processes in it; None: all.
+        """
         size = self.world_size if size is None else size
         self.bytes_sent += round(2 * (size - 1) / size * flat.numel() * flat.element_size())
         step = max(1, self.chunk_bytes // flat.element_size())
@@ -206,7 +240,11 @@ class Averager:
         return flight
 
     def wait(self, flight: InFlight) -> None:
-        """Finish the communication of an average; its sums are then in the buffer."""
+        """Finish the communication of an average; its sums are then in the buffer.
+
+        Args:
+            flight: the average.
+        """
         for work in flight.works:
             work.wait()
         if flight.compressed is not None:
@@ -215,7 +253,11 @@ class Averager:
 
     @torch.no_grad()
     def finish(self, flight: InFlight) -> None:
-        """Wait for an average, and read its table."""
+        """Wait for an average, and read its table.
+
+        Args:
+            flight: the average; what it tells is written into it.
+        """
         self.wait(flight)
         flight.table = flight.flat[flight.table_at :].view(self.world_size, -1).tolist()
         told = [] if flight.is_heeded else [row[self.PERIOD] for row in flight.table]

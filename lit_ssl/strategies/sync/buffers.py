@@ -94,7 +94,11 @@ def collect(module: nn.Module, owned: set[int], buffers: str, frozen: bool) -> E
 
 
 def real_(tensor: Tensor) -> Tensor:
-    """A view of complex numbers as pairs of real ones; other tensors as they are."""
+    """A view of complex numbers as pairs of real ones; other tensors as they are.
+
+    Args:
+        tensor: of any type and shape; complex ones give one of shape ``[…, 2]``.
+    """
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
@@ -128,6 +132,12 @@ def fingerprints(extras: Extras) -> dict[str, list[float]]:
 
     Where a tensor is not finite: those of its finite part, and how many of the rest are NaN, inf
     and −inf, and the sum of their places.
+
+    Args:
+        extras: their floating-point tensors count.
+
+    Returns:
+        By name: two numbers of a finite tensor, six of another.
     """
     kind, tensors = torch.float64, [x.tensor for x in extras.floats]
     pairs = [torch.stack([t.sum(dtype=kind), t.norm(dtype=kind)]) for t in tensors]
@@ -150,7 +160,11 @@ def fingerprints(extras: Extras) -> dict[str, list[float]]:
 
 
 def is_finite(fingerprint: Sequence[float]) -> bool:
-    """Whether a tensor with this fingerprint holds finite numbers only."""
+    """Whether a tensor with this fingerprint holds finite numbers only.
+
+    Args:
+        fingerprint: see ``fingerprints``.
+    """
     return len(fingerprint) == 2
 
 

@@ -24,19 +24,38 @@ class BFloat16Codec:
     block = 1
 
     def empty(self, numel: int, device: torch.device) -> Parts:
-        """Room for ``numel`` encoded numbers."""
+        """Room for ``numel`` encoded numbers.
+
+        Args:
+            numel: a multiple of ``block``.
+            device: where they lie.
+        """
         return (torch.empty(numel, dtype=torch.bfloat16, device=device),)
 
     def encode(self, x: Tensor) -> Parts:
-        """Compress ``[n]``, n a multiple of ``block``: round to bfloat16."""
+        """Compress ``[n]``, n a multiple of ``block``: round to bfloat16.
+
+        Args:
+            x: floating-point numbers.
+        """
         return (x.bfloat16(),)
 
     def decode(self, parts: Parts) -> Tensor:
-        """Restore ``[n]`` in float32."""
+        """Restore ``[n]`` in float32.
+
+        Args:
+            parts: what ``encode`` gave, or views of it.
+        """
         return parts[0].float()
 
     def part(self, parts: Parts, start: int, stop: int) -> Parts:
-        """Views of the encoded numbers ``start`` to ``stop``, both multiples of ``block``."""
+        """Views of the encoded numbers ``start`` to ``stop``, both multiples of ``block``.
+
+        Args:
+            parts: what ``encode`` or ``empty`` gave.
+            start: the first.
+            stop: one after the last.
+        """
         return (parts[0][start:stop],)
 
 
@@ -51,24 +70,49 @@ class Int8Codec:
         self.block = block
 
     def empty(self, numel: int, device: torch.device) -> Parts:
-        """Room for ``numel`` encoded numbers."""
+        """Room for ``numel`` encoded numbers.
+
+        Args:
+            numel: a multiple of ``block``.
+            device: where they lie.
+        """
         levels = torch.empty(numel, dtype=torch.int8, device=device)
         return levels, torch.empty(numel // self.block, device=device)
 
     def encode(self, x: Tensor) -> Parts:
-        """Round to 255 levels within each block."""
+        """Round to 255 levels within each block.
+
+        Args:
+            x: ``[n]``, floating-point numbers, n a multiple of ``block``.
+
+        Returns:
+            int8 ``[n]``, and float32 ``[n / block]``, the scale of each block.
+        """
         blocks = x.float().view(-1, self.block)
         scale = blocks.abs().amax(dim=1, keepdim=True) / 127
         levels = (blocks / scale.masked_fill(scale == 0, 1)).round_().clamp_(-127, 127)
         return levels.to(torch.int8).flatten(), scale.squeeze(1)
 
     def decode(self, parts: Parts) -> Tensor:
-        """Multiply by the scales."""
+        """Multiply by the scales.
+
+        Args:
+            parts: what ``encode`` gave, or views of it.
+
+        Returns:
+            float32 ``[n]``.
+        """
         levels, scale = parts
         return (levels.view(-1, self.block) * scale.unsqueeze(1)).flatten()
 
     def part(self, parts: Parts, start: int, stop: int) -> Parts:
-        """Views of some of the numbers."""
+        """Views of some of the numbers.
+
+        Args:
+            parts: what ``encode`` or ``empty`` gave.
+            start: the first, a multiple of ``block``.
+            stop: one after the last, likewise.
+        """
         levels, scale = parts
         return levels[start:stop], scale[start // self.block : stop // self.block]
 
@@ -78,7 +122,11 @@ Codec = BFloat16Codec | Int8Codec
 
 
 def make_codec(name: str | None) -> Codec | None:
-    """The codec called ``bf16`` or ``int8``; None for None."""
+    """The codec called ``bf16`` or ``int8``; None for None.
+
+    Args:
+        name: of the codec.
+    """
     if name is None:
         return None
     return BFloat16Codec() if name == "bf16" else Int8Codec()

@@ -160,12 +160,21 @@ class Recalibration:
         self.batches: deque[Any] = deque(maxlen=count)
 
     def remember(self, batch: Any) -> None:
-        """Keep a batch (no copy) in place of the oldest one."""
+        """Keep a batch (no copy) in place of the oldest one.
+
+        Args:
+            batch: of the training, on the device.
+        """
         self.batches.append(batch)
 
     @torch.no_grad()
     def estimate_(self, module: nn.Module) -> None:
-        """Replace running statistics by the mean over the kept batches, with all else as it is."""
+        """Replace running statistics by the mean over the kept batches, with all else as it is.
+
+        Args:
+            module: with BatchNorm layers; its ``recalibration_step(batch)``, if it has one, does
+                the passes.
+        """
         norms = _norms(module)
         before = [(norm.training, norm.momentum) for norm in norms]
         for norm in norms:

@@ -56,7 +56,15 @@ def choose_policy(policy: BufferPolicy, optimizer: Optimizer, sync_every: int) -
 
 
 def averaged_states(optimizer: Optimizer, parameters: Iterable[Tensor]) -> list[Tensor]:
-    """State tensors that have the shape of their parameter, in a fixed order."""
+    """State tensors that have the shape of their parameter, in a fixed order.
+
+    Args:
+        optimizer: of these parameters.
+        parameters: some or all of its own.
+
+    Returns:
+        Those of floating-point type: momentum and moments, by parameter and then by name.
+    """
     found = []
     for parameter in parameters:
         for key, value in sorted(optimizer.state.get(parameter, {}).items()):
@@ -72,6 +80,10 @@ def reset_(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
 
     Where that is zeros, momentum, moments and step counts are zeroed in place; other state is
     dropped, and made anew in the next step.
+
+    Args:
+        optimizer: of these parameters; it is changed.
+        parameters: some or all of its own.
     """
     parameters = list(parameters)
     reset = {id(p) for p in parameters}
@@ -105,7 +117,11 @@ def _reset_sums(optimizer: Optimizer, reset: set[int]) -> None:
 
 
 def loss_scale(precision: Any) -> float:
-    """Loss scale of a precision plugin; 0 if it has none."""
+    """Loss scale of a precision plugin; 0 if it has none.
+
+    Args:
+        precision: of the Trainer.
+    """
     scaler = getattr(precision, "scaler", None)
     return 0.0 if scaler is None else float(scaler.get_scale())
 

@@ -113,7 +113,11 @@ class LocalStepsStrategy(QuietDDPStrategy):
         raise NotImplementedError
 
     def end_round(self, unit: SyncUnit) -> None:
-        """Average a unit and do the outer step; all processes must call it."""
+        """Average a unit and do the outer step; all processes must call it.
+
+        Args:
+            unit: whose round ends.
+        """
         raise NotImplementedError
 
     def sync(self) -> None:
@@ -126,15 +130,27 @@ class LocalStepsStrategy(QuietDDPStrategy):
                 self.end_round(unit)
 
     def follow_parameters(self, unit: SyncUnit) -> None:
-        """The parameters of a unit have changed: adapt what the outer step keeps beside it."""
+        """The parameters of a unit have changed: adapt what the outer step keeps beside it.
+
+        Args:
+            unit: whose they are.
+        """
 
     def begin_round_here(self, unit: SyncUnit) -> None:
-        """Begin a round with the current parameters, which must be the same on all processes."""
+        """Begin a round with the current parameters, which must be the same on all processes.
+
+        Args:
+            unit: whose round begins.
+        """
         unit.take_snapshot()
         unit.round.restart(unit.round.period, unit.round.start_lr, completed=False)
 
     def tell(self, hook: str) -> None:
-        """Call a hook of the callbacks, and of the module, that have it."""
+        """Call a hook of the callbacks, and of the module, that have it.
+
+        Args:
+            hook: its name, such as ``on_after_sync``.
+        """
         module = self.lightning_module
         for callback in self.trainer.callbacks if self.trainer is not None else []:  # type: ignore[attr-defined]
             if callable(method := getattr(callback, hook, None)):
@@ -288,6 +304,9 @@ class LocalStepsStrategy(QuietDDPStrategy):
         """Count a step of an optimizer; returns the units that it moved, none in the warm-up.
 
         Attempted steps count: a process whose GradScaler skips one must not fall out of step.
+
+        Args:
+            optimizer: which has made it.
         """
         index = next((i for i, other in enumerate(self.optimizers) if other is optimizer), None)
         if not self.is_fitting or index is None:
@@ -302,7 +321,11 @@ class LocalStepsStrategy(QuietDDPStrategy):
         return moved
 
     def row_of(self, unit: SyncUnit) -> tuple[float, ...]:
-        """What this process tells the others with an average, in the averager's columns."""
+        """What this process tells the others with an average, in the averager's columns.
+
+        Args:
+            unit: which is averaged.
+        """
         state, rates = unit.round, unit.rates_of_round()
         joins = self._uneven.is_possible and self._uneven.join
         weight = state.step / state.period if joins else 1.0
@@ -314,6 +337,9 @@ class LocalStepsStrategy(QuietDDPStrategy):
         """Act upon what all processes have told with an average.
 
         They save at the end of this batch if the job of one is about to end, or has to end now.
+
+        Args:
+            flight: the average, which has arrived.
 
         Raises:
             InputRuntimeError: on every process, if they had rounds of different lengths.
@@ -334,7 +360,12 @@ class LocalStepsStrategy(QuietDDPStrategy):
     # what is seldom asked for
 
     def done_before(self, unit: SyncUnit, period: int) -> int:
-        """Steps that the first round is shortened by: with fragments, or ``first_sync``."""
+        """Steps that the first round is shortened by: with fragments, or ``first_sync``.
+
+        Args:
+            unit: whose round it is.
+            period: the length of a round, in steps.
+        """
         if self.options.first_sync == "immediate":
             # PyTorch's hierarchical averages fall on multiples of the steps since the run began.
             missing = -self.steps[unit.index] % period if self.options.average_every else 0
@@ -343,14 +374,22 @@ class LocalStepsStrategy(QuietDDPStrategy):
         return period - (unit.fragment + 1) * period // fragments  # they take turns
 
     def average_within_round(self, unit: SyncUnit) -> None:
-        """Average the parameters without an outer step, with ``average_every``."""
+        """Average the parameters without an outer step, with ``average_every``.
+
+        Args:
+            unit: which has just made a step.
+        """
         every = self.options.average_every
         if every and unit.round.step % every == 0:
             groups = self._groups
             self.engine.average_parameters(unit, groups.average, groups.average_size)
 
     def announce(self, unit: SyncUnit) -> None:
-        """Tell the other processes of an average, if they may have run out of data."""
+        """Tell the other processes of an average, if they may have run out of data.
+
+        Args:
+            unit: which is about to be averaged.
+        """
         if self._uneven.is_possible:
             self._uneven.announce(self.units.index(unit) + 1, sum(self.steps))
 

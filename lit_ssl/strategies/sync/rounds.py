@@ -73,6 +73,10 @@ class SyncSchedule:
         """Give a round the length of its first step's learning rate.
 
         It is not known earlier: schedulers change the learning rate when a round has ended.
+
+        Args:
+            current: the round; only one without a step yet is changed.
+            lr: learning rate of the step, a number or a tensor of one element.
         """
         if self.rule is not None and current.step == 0:
             current.period = self.period(0, float(lr), current)
@@ -80,6 +84,9 @@ class SyncSchedule:
 
     def check_same(self, periods: Sequence[int]) -> None:
         """Refuse rounds of different lengths, which come of different learning rates.
+
+        Args:
+            periods: length of the round of each process that counts.
 
         Raises:
             InputRuntimeError: if the processes had such rounds.
@@ -92,7 +99,12 @@ class SyncSchedule:
             )
 
     def expected(self, step: int, current: Round) -> int:
-        """Length of the round that follows ``current``, as far as it is known at its end."""
+        """Length of the round that follows ``current``, as far as it is known at its end.
+
+        Args:
+            step: steps of the optimizer so far.
+            current: the round.
+        """
         return current.period if self.rule is not None else self.period(step, 0.0)
 
 
@@ -126,7 +138,11 @@ class Round:
         return self.period - self.step
 
     def advance(self, lrs: Sequence[Any]) -> None:
-        """Count one local step, made with these learning rates (one for each parameter group)."""
+        """Count one local step, made with these learning rates (one for each parameter group).
+
+        Args:
+            lrs: numbers or tensors of one element.
+        """
         self.step += 1
         self.worked += 1
         if len(lrs) != len(self.lr_sums):  # a group was added
@@ -151,11 +167,19 @@ class Round:
         self.lr_sums, self.last_lrs, self.worked = [], [], 0
 
     def mean_lr(self, group: int) -> float:
-        """Mean learning rate of a parameter group over the round's steps."""
+        """Mean learning rate of a parameter group over the round's steps.
+
+        Args:
+            group: its number.
+        """
         return float(self.lr_sums[group]) / self.worked
 
     def last_lr(self, group: int) -> float:
-        """Learning rate of a parameter group in the last step."""
+        """Learning rate of a parameter group in the last step.
+
+        Args:
+            group: its number.
+        """
         return float(self.last_lrs[group])
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,6 +190,10 @@ class Round:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave.
+
+        Args:
+            state: values by name.
+        """
         for name, value in state.items():
             setattr(self, name, value)

@@ -29,7 +29,11 @@ _PATIENCE = 3  # rounds in a row in which every process may have inf or NaN
 
 
 def deciding_row(table: list[list[float]]) -> list[float]:
-    """Row of the process whose period and learning rates all take: the first that counts."""
+    """Row of the process whose period and learning rates all take: the first that counts.
+
+    Args:
+        table: a row for each process, in the averager's columns.
+    """
     return next((row for row in table if row[Averager.WEIGHT] > 0), table[0])
 
 
@@ -55,7 +59,11 @@ class Synchroniser:
     # what belongs to a unit
 
     def extras_of(self, unit: SyncUnit) -> ex.Extras:
-        """Buffers and frozen tensors that are synchronised with a unit."""
+        """Buffers and frozen tensors that are synchronised with a unit.
+
+        Args:
+            unit: the unit.
+        """
         owned = {id(p) for u in self.units for p in u.parameters}
         options = self.options
         found = ex.collect(self.module, owned, options.sync_buffers, options.sync_frozen)
@@ -69,7 +77,11 @@ class Synchroniser:
         )
 
     def take_fingerprints(self, unit: SyncUnit) -> None:
-        """Remember a unit's extras, to see which of them change in the round."""
+        """Remember a unit's extras, to see which of them change in the round.
+
+        Args:
+            unit: whose round begins.
+        """
         extras = self.extras_of(unit)
         unit.fingerprints = ex.fingerprints(extras)
         all_of_them = self.averager.skip_nonfinite
@@ -80,12 +92,20 @@ class Synchroniser:
         }
 
     def is_level(self, unit: SyncUnit) -> bool:
-        """Whether a unit is known to have the same values on all processes."""
+        """Whether a unit is known to have the same values on all processes.
+
+        Args:
+            unit: the unit.
+        """
         mixed = self.options.delay > 0 or bool(self.options.mix)
         return unit.round.worked == 0 and not mixed
 
     def follow_optimizer(self, unit: SyncUnit) -> None:
-        """Notice parameters that were added to an optimizer, or taken from it."""
+        """Notice parameters that were added to an optimizer, or taken from it.
+
+        Args:
+            unit: one of the optimizer's.
+        """
         units = [u for u in self.units if u.optimizer is unit.optimizer]
         current = [p for group in unit.optimizer.param_groups for p in group["params"]]
         owner = {id(p): u for u in units for p in u.parameters}
@@ -182,6 +202,9 @@ class Synchroniser:
     def receive(self, unit: SyncUnit) -> tuple[InFlight, Tensor]:
         """Wait for the average of a unit; nothing is applied yet.
 
+        Args:
+            unit: whose average is under way.
+
         Returns:
             The average, and the mean of the parameters, ``[unit.numel]``.
 
@@ -199,6 +222,13 @@ class Synchroniser:
     @torch.no_grad()
     def look(self, unit: SyncUnit, row: Sequence[float]) -> InFlight:
         """Average a unit for others to see, with a row of numbers; nothing is applied.
+
+        Args:
+            unit: which is averaged as it is now.
+            row: what this process tells, in the averager's columns.
+
+        Returns:
+            The average, which has arrived.
 
         Raises:
             NonFiniteError: on every process, if one has inf or NaN and that is an error.
@@ -221,6 +251,9 @@ class Synchroniser:
 
     def finish(self, flight: InFlight) -> None:
         """Wait for an average, and read what all processes have told.
+
+        Args:
+            flight: the average.
 
         Raises:
             InputRuntimeError: on every process, if some end a round while others only look.
@@ -310,7 +343,14 @@ class Synchroniser:
     def write_others(
         self, unit: SyncUnit, flight: InFlight, snapshot: Tensor | None = None
     ) -> None:
-        """Write back what was averaged besides the parameters; with a snapshot, add progress."""
+        """Write back what was averaged besides the parameters; with a snapshot, add progress.
+
+        Args:
+            unit: which was averaged.
+            flight: the average, which has arrived.
+            snapshot: values of parameters and others when the average was sent, flat; what they
+                have changed by since is added. None: the averages take their place.
+        """
         others = flight.others
         values, unset, counts = flight.parts()
         views = views_of(values, others)
@@ -334,7 +374,13 @@ class Synchroniser:
         unpack_(values, others)
 
     def average_parameters(self, unit: SyncUnit, group: Any, size: int) -> None:
-        """Average a unit's parameters alone, over ``size`` processes, in the middle of a round."""
+        """Average a unit's parameters alone, over ``size`` processes, in the middle of a round.
+
+        Args:
+            unit: the unit.
+            group: the process group; None: all processes.
+            size: number of processes in it.
+        """
         unpack_(self.averager.mean(unit.tensors, group, size), unit.tensors)
 
     @torch.no_grad()
@@ -360,7 +406,13 @@ class Synchroniser:
     def restore_in_flight(
         self, unit: SyncUnit, state: Mapping[str, Any] | None, snapshot: Tensor | None
     ) -> None:
-        """Continue with an average that was under way when a checkpoint was saved."""
+        """Continue with an average that was under way when a checkpoint was saved.
+
+        Args:
+            unit: the unit.
+            state: of the average, as it was saved; None: there was none.
+            snapshot: values when it was sent, flat; None: there was none.
+        """
         if state is None or snapshot is None:
             return
         flight = InFlight(state["flat"].to(unit.device), unit.numel, state["table_at"])

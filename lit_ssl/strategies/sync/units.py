@@ -142,7 +142,14 @@ class SyncUnit:
         return min(self.shard * size, self.numel), min((self.shard + 1) * size, self.numel)
 
     def workspace(self, size: int) -> Tensor:
-        """A flat buffer that is used again at every synchronisation; its content is undefined."""
+        """A flat buffer that is used again at every synchronisation; its content is undefined.
+
+        Args:
+            size: number of elements.
+
+        Returns:
+            ``[size]``.
+        """
         if self._workspace is None or self._workspace.numel() < size:
             self._workspace = torch.empty(size, dtype=self.dtype, device=self.device)
         return self._workspace[:size]
@@ -162,7 +169,14 @@ class SyncUnit:
             self.x0.copy_(self.flat_parameters()[low:high])
 
     def full(self, part: Tensor) -> Tensor:
-        """All elements of something laid out like ``x0``; gathers it if it is sharded."""
+        """All elements of something laid out like ``x0``; gathers it if it is sharded.
+
+        Args:
+            part: what this process has of it, 1-D; all processes call it.
+
+        Returns:
+            ``[numel]``.
+        """
         if self.shards == 1:
             return part
         size = -(-self.numel // self.shards)
@@ -218,6 +232,10 @@ class SyncUnit:
 
         What is known about a parameter stays; a new one starts with its value as ``x0`` (replaced
         by the average in the next outer step), zeros elsewhere.
+
+        Args:
+            names: of the parameters now.
+            parameters: the same number, in the same order.
         """
         assert self.x0 is not None
         before = self.slices()
@@ -277,7 +295,13 @@ def build_units(
 
 @torch.no_grad()
 def make_equal(units: Sequence[SyncUnit], device: torch.device, strategy: str) -> None:
-    """Give all processes the parameters of rank 0 after a warm-up; warn if they had others."""
+    """Give all processes the parameters of rank 0 after a warm-up; warn if they had others.
+
+    Args:
+        units: of all optimizers.
+        device: where the collectives run.
+        strategy: name of the strategy, for the warning.
+    """
     differ = torch.zeros(1, device=device)
     for unit in units:
         mine = unit.flat_parameters()
@@ -297,6 +321,11 @@ def make_equal(units: Sequence[SyncUnit], device: torch.device, strategy: str) -
 
 def check_same_parameters(units: Sequence[SyncUnit], rank: int, strategy: str) -> None:
     """Compare names, shapes and order of the parameters over processes; they are sent by position.
+
+    Args:
+        units: of all optimizers.
+        rank: of this process, for the message.
+        strategy: name of the strategy, for the message.
 
     Raises:
         ValueError: on every process, if they differ.

@@ -17,6 +17,11 @@ def is_unset(extra: Extra, at_start: Mapping[str, Tensor]) -> Tensor:
 
     A NaN that came up within the round is none, nor an inf in statistics or a frozen network:
     something has gone wrong there. An inf in another buffer is one, e.g. the logarithm of 0.
+
+    Args:
+        extra: the tensor.
+        at_start: values at the start of the round, by name, of tensors that were not finite, or of
+            all.
     """
     now, before = ~torch.isfinite(extra.tensor), at_start.get(extra.name)
     allowed = torch.zeros_like(now) if extra.is_strict else torch.isinf(extra.tensor)
@@ -28,7 +33,13 @@ def is_unset(extra: Extra, at_start: Mapping[str, Tensor]) -> Tensor:
 def may_be_unset(
     extra: Extra, fingerprint: Sequence[float], at_start: Mapping[str, Tensor]
 ) -> bool:
-    """Whether a tensor has such elements, as far as its fingerprint tells."""
+    """Whether a tensor has such elements, as far as its fingerprint tells.
+
+    Args:
+        extra: the tensor.
+        fingerprint: of its values now; see ``fingerprints``.
+        at_start: as of ``is_unset``.
+    """
     if is_finite(fingerprint):
         return False
     infinities = fingerprint[3] + fingerprint[4]
