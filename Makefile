@@ -7,6 +7,7 @@ RUN_DIR ?= runs/demo
 JOBS ?= 2
 
 .PHONY: demo demo-barack test test-slow lint typecheck docs docs-serve bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu bench-streaming soak clean
+.PHONY: demo demo-barack test test-slow test-floors test-newest test-bolts release-check lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu bench-streaming soak clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +39,23 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800
+
+# The oldest versions that pyproject.toml allows on the oldest Python at hand, and the newest on the
+# newest, each in an environment of its own; skipped where no interpreter is there. Whole suites:
+# PYTEST_ARGS="tests/models -x" for less.
+test-floors:
+	$(PYTHON) tests/environments/environment.py floors -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+test-newest:
+	$(PYTHON) tests/environments/environment.py newest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# Beside lightning-bolts, which needs old versions of other packages.
+test-bolts:
+	$(PYTHON) tests/environments/environment.py bolts $(PYTEST_ARGS)
+
+# Wheel and sdist: what is in them, and the demo out of each in an environment of its own.
+release-check: $(VENV)/.dev
+	$(BIN)/python tests/environments/release.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

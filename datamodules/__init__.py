@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lit_ssl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lit_ssl.datamodules.bolts import BoltsDataModule as BoltsDataModule
     from lit_ssl.datamodules.groups.celeba import CelebADataModule as CelebADataModule
     from lit_ssl.datamodules.groups.civilcomments import (
         CivilCommentsDataModule as CivilCommentsDataModule,

@@ -12,8 +12,10 @@ import pytest
 
 import lit_ssl
 
+sys.path.insert(0, str(Path(__file__).parent))
+from wheel_files import MAPPED, wheel_files
+
 ROOT = Path(__file__).parents[2]
-MAPPED = ("callbacks", "cli_configs", "datamodules")
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +37,8 @@ def wheel(tmp_path_factory):
 
 
 def test_same_files_as_the_tree(wheel):
-    expected = {"lit_ssl/py.typed"}
-    for folder in ("lit_ssl", *MAPPED):
-        prefix = "" if folder == "lit_ssl" else "lit_ssl/"
-        for pattern in ("*.py", "*.yaml"):
-            for path in (ROOT / folder).rglob(pattern):
-                expected.add(prefix + path.relative_to(ROOT).as_posix())
-    lists = [
-        path for path in (ROOT / "datamodules" / "selection" / "lists").rglob("*") if path.is_file()
-    ]
-    assert len(lists) >= 9
-    expected |= {f"lit_ssl/{path.relative_to(ROOT).as_posix()}" for path in lists}
+    expected = wheel_files(ROOT)
+    assert sum("/selection/lists/" in name for name in expected) >= 9
     found = {name for name in wheel if ".dist-info/" not in name}
     assert found == expected
 

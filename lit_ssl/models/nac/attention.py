@@ -179,13 +179,13 @@ class KernelAttention(nn.Module):
 
         Args:
             receivers: U modules.
-            senders: V modules; the very same object as the receivers where they are the same.
+            senders: V modules; their states are the same tensor where they are the same modules.
             uniforms: ``[B, U, V]``, random numbers of a sampled graph; None: draw them.
         """
         states = self.receiver_norm(receivers.states)
         if self.sender_norm is not None:
             sent = self.sender_norm(senders.states)
-        elif senders is receivers:
+        elif senders.states is receivers.states:  # tensors, which compilers can tell apart
             sent = states
         else:
             sent = self.receiver_norm(senders.states)
@@ -238,7 +238,7 @@ class Propagator(nn.Module):
 
         Args:
             receivers: U modules.
-            senders: V modules; the very same object as the receivers where they are the same.
+            senders: V modules; their states are the same tensor where they are the same modules.
             uniforms: ``[B, U, V]``, random numbers of a sampled graph; None: draw them.
         """
         return self.ffn(self.attention(receivers, senders, uniforms), receivers.codes)
