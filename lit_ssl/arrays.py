@@ -31,6 +31,9 @@ def read_array(path: str | Path) -> np.ndarray:
     Args:
         path: The file.
 
+    Returns:
+        Of the shape and type that its header says.
+
     Raises:
         OSError: It is not there, or cannot be read.
         ArrayFileError: It is no such file, or shorter than its header says.

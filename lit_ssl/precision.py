@@ -63,6 +63,9 @@ def widened(tensor: Tensor) -> Tensor:
 
     Args:
         tensor: Of any type but complex.
+
+    Returns:
+        Of the same shape; the tensor itself where nothing is to be done.
     """
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 

@@ -38,6 +38,9 @@ class RepresentationEvaluator(pl.Callback, ABC):
         feature_method: Method of the module that maps images to features.
         num_classes: Number of classes; None takes the data module's.
 
+    Raises:
+        InputError: ``every_n_epochs`` is below 1.
+
     Examples:
         >>> class MeanNorm(RepresentationEvaluator):
         ...     def evaluate(self, trainer, pl_module, split):

@@ -41,6 +41,9 @@ class CelebADataModule(GroupImageDataModule):
             it.
         num_workers: Worker processes per loader.
         kwargs: Arguments of ``GroupImageDataModule``.
+
+    Raises:
+        InputError: Target and attribute are the same.
     """
 
     def __init__(

@@ -40,6 +40,9 @@ class CivilCommentsDataModule(GroupTextDataModule):
         attribute: Column that makes the training groups: ``identity_any`` or one of the identities.
         max_length: Longest comment, in tokens.
         kwargs: Arguments of ``GroupTextDataModule``.
+
+    Raises:
+        InputError: The attribute is none of the identities.
     """
 
     class_names = ("non-toxic", "toxic")

@@ -40,6 +40,9 @@ class ColouredMNISTDataModule(GroupImageDataModule):
         channels: 2; or 3, the third empty, for networks that want colour images.
         num_workers: Worker processes per loader; in-memory images need none.
         kwargs: Arguments of ``GroupImageDataModule``.
+
+    Raises:
+        InputError: An option lies out of its range.
     """
 
     class_names = ("0-4", "5-9")

@@ -33,6 +33,9 @@ class CUBGroupsDataModule(GroupImageDataModule):
             (256 for 224), then the centre is cut out.
         num_workers: Worker processes per loader.
         kwargs: Arguments of ``GroupImageDataModule``.
+
+    Raises:
+        InputError: Target and attribute are the same.
     """
 
     def __init__(

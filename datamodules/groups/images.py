@@ -35,6 +35,9 @@ class GroupImageDataModule(GroupedData, ImageDataModule):
             known (``lit_ssl.groups.label_files``); with probabilities in it, training batches carry
             float32 ``[B, G]``.
         kwargs: Arguments of ``ImageDataModule``.
+
+    Raises:
+        InputError: ``classes_per_batch`` or ``repeats`` is given.
     """
 
     def __init__(

@@ -104,6 +104,9 @@ class GroupTextDataModule(GroupedData):
     Attributes:
         num_classes: Number of classes.
         class_names: Their names, in the order of the labels.
+
+    Raises:
+        InputError: ``padding`` has none of its values.
     """
 
     inputs = "texts"

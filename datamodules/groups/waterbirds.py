@@ -43,6 +43,9 @@ class WaterbirdsDataModule(GroupImageDataModule):
             "drop" leaves them out of all splits.
         num_workers: Worker processes per loader.
         kwargs: Arguments of ``GroupImageDataModule``.
+
+    Raises:
+        InputError: ``mislabelled`` has none of its values.
     """
 
     class_names = ("landbird", "waterbird")

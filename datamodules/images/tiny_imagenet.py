@@ -69,6 +69,9 @@ class TinyImageNetDataModule(ImageDataModule):
         val_size: Number of training images held out for validation; 0 validates on ``val``.
         kwargs: Arguments of ``ImageDataModule``.
 
+    Raises:
+        InputError: ``ood`` names a set twice, or ``ood_root`` is given without it.
+
     Source: the protocol of the official code of arXiv 2210.08031. How it resizes the images of -R
     to 64 x 64 is not published; here it is bicubic.
     """

@@ -92,6 +92,9 @@ class ImageDataModule(RowsModule):
         std: Standard deviation of each channel.
         image_size: Height and width of images after the evaluation transform.
         in_channels: Number of channels after the evaluation transform.
+
+    Raises:
+        InputError: An option has none of its values, or options do not go together.
     """
 
     in_channels: int = 3

@@ -46,6 +46,18 @@ class RowsModule(ResumingData, pl.LightningDataModule, ABC):
 
     The arguments are those of the same names of
     [`ImageDataModule`][lit_ssl.datamodules.ImageDataModule].
+
+    Args:
+        batch_size: Rows per batch and process.
+        num_workers: Worker processes per loader; 0 reads in the main process.
+        seed: Seed of the order of the rows and of their views. None takes the one of
+            ``seed_everything``, or else 0.
+        pin_memory: Copy batches to page-locked memory. None does so where CUDA is available.
+        prefetch_factor: Batches that each worker has ready, at least 1. None: 2. Only with workers.
+        drop_last: Leave out the last, smaller batch of a training epoch, unless it is the only one.
+        subset: Train on a part of the training rows only.
+        val_size: Number of training rows held out for validation; 0: none.
+        val_file: Hold out the rows that a list names, in place of ``val_size``.
     """
 
     carried: ClassVar[tuple[str, ...]] = ("label",)  # columns that batches carry

@@ -65,6 +65,9 @@ class ArrayClouds(Clouds):
         points: float32 ``[T, 3]``.
         starts: int64 ``[N + 1]``: cloud ``i`` is ``points[starts[i]:starts[i + 1]]``.
         folder: Where they come from, for messages; None: nowhere.
+
+    Raises:
+        InputError: The points have another form or are not finite, or a cloud has none.
     """
 
     def __init__(self, points: np.ndarray, starts: np.ndarray, folder: str | None = None) -> None:

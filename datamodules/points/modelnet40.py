@@ -77,6 +77,9 @@ class ModelNet40DataModule(PointsModule):
 
     Attributes:
         release: Which release is read, and its folder.
+
+    Raises:
+        InputError: A mesh gives fewer points than a cloud has.
     """
 
     inputs: ClassVar[str] = "shapes"

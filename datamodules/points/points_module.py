@@ -52,6 +52,9 @@ class PointsModule(RowsModule):
         num_classes: Number of classes.
         class_names: Their names, in the order of the labels.
         num_points: Points per cloud.
+
+    Raises:
+        InputError: ``num_points`` is below 1.
     """
 
     inputs: ClassVar[str] = "shapes"

@@ -152,6 +152,9 @@ class ArrayImages(Images):
 
     Args:
         pixels: uint8 ``[N, C, H, W]``.
+
+    Raises:
+        InputError: if they have another form.
     """
 
     def __init__(self, pixels: Tensor) -> None:

@@ -51,6 +51,9 @@ class ListOpsDataModule(SequenceModule):
         max_args: Most arguments of an operator in them.
         expression_seed: Seed of what is drawn.
         kwargs: Arguments of ``SequenceModule``.
+
+    Raises:
+        InputError: ``root`` and ``cache_dir`` are both given, or a size lies out of its range.
     """
 
     inputs = "expressions"

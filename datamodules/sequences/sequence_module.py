@@ -52,6 +52,9 @@ class SequenceModule(RowsModule):
         vocab_size: Number of ids, that of padding included: ids lie in ``[0, vocab_size)``.
         pad_id: The id of padding.
         max_length: Longest sequence.
+
+    Raises:
+        InputError: ``max_length`` is below 1.
     """
 
     inputs = "sequences"

@@ -75,6 +75,9 @@ class VideoDataModule(RowsModule, ABC):
         clips_per_video: Clips of each video in evaluation.
         resolution: Height and width of frames.
         in_channels: 3.
+
+    Raises:
+        InputError: A number of clips or frames is below 1.
     """
 
     inputs: ClassVar[str] = "videos"

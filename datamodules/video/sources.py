@@ -79,6 +79,9 @@ class ArrayClips(Clips):
     Args:
         videos: uint8 ``[N, T, H, W, 3]``.
         fps: Frames per second.
+
+    Raises:
+        InputError: The videos have another form.
     """
 
     def __init__(self, videos: np.ndarray, fps: float = 25.0) -> None:

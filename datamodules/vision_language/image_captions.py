@@ -191,6 +191,10 @@ class ImageCaptionModule(ImageTextModule):
     Attributes:
         word_columns: Name → function from the words of a caption to a bool or an integer from 0 for
             each; what a data set puts there before ``setup`` is in its batches.
+
+    Raises:
+        InputTypeError: ``tagger`` is a class.
+        InputError: ``tokenizer`` is that of bytes.
     """
 
     inputs: ClassVar[str] = "captions"

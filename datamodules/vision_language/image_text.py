@@ -111,6 +111,9 @@ class ImageTextModule(RowsModule):
         std: Standard deviation of each channel.
         image_size: Height and width of images after the evaluation transform; the shorter one,
             where images keep their form.
+
+    Raises:
+        InputError: ``max_length`` is below 1.
     """
 
     inputs: ClassVar[str] = "examples"

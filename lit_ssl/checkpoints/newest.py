@@ -29,14 +29,24 @@ _NUMBER = re.compile(r"(?:-v|hpc_ckpt_)(\d+)$")
 
 
 class PassedOver(NamedTuple):
-    """A file that is no checkpoint to go on from, or a folder that cannot be looked into."""
+    """A file that is no checkpoint to go on from, or a folder that cannot be looked into.
+
+    Attributes:
+        path: the file or folder.
+        why: what is the matter with it.
+    """
 
     path: Path
     why: str
 
 
 class Newest(NamedTuple):
-    """The newest whole checkpoint, and what was passed over on the way to it."""
+    """The newest whole checkpoint, and what was passed over on the way to it.
+
+    Attributes:
+        path: the checkpoint; None where there is none.
+        damaged: what was passed over.
+    """
 
     path: Path | None
     damaged: list[PassedOver]

@@ -37,6 +37,9 @@ def vit_msn_to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state: the weights of ``ViTMSNModel`` or ``ViTMSNForImageClassification``; classifier and
             mask token are left out.
 
+    Returns:
+        The weights by timm's names, of the same shapes but for those that are joined.
+
     Raises:
         ValueError: if a name is not known.
     """

@@ -32,7 +32,14 @@ _SHOWN = 3
 
 
 class Earlier(NamedTuple):
-    """An earlier run of the same configuration: its folder, and where to go on from."""
+    """An earlier run of the same configuration: its folder, and where to go on from.
+
+    Attributes:
+        folder: of the run.
+        checkpoint: its newest; None where it has left none.
+        finished: step at which it came to its end; None: it did not.
+        seed: of the run.
+    """
 
     folder: Path
     checkpoint: Path | None

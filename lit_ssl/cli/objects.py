@@ -49,7 +49,11 @@ class Program(Protocol):
 
 
 class Instantiator:
-    """Builds an object; keeps the error of its constructor, which jsonargparse hides in its own."""
+    """Builds an object; keeps the error of its constructor, which jsonargparse hides in its own.
+
+    Args:
+        cli: the command line, which is told of errors.
+    """
 
     prefix = ""  # of the names of options in messages
 
@@ -81,6 +85,10 @@ class ModuleInstantiator(Instantiator):
 
     Values that are linked stay out of the hyper-parameters of classes that do not take them: such a
     checkpoint could never be loaded again.
+
+    Args:
+        cli: the command line, which is told of errors.
+        key: ``model`` or ``data``.
     """
 
     def __init__(self, cli: Program, key: str) -> None:

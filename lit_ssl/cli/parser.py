@@ -17,7 +17,12 @@ class ParseError(Exception):
 
 
 class LitSSLParser(LightningArgumentParser):
-    """Parser that raises instead of printing its usage, and takes no abbreviated options."""
+    """Parser that raises instead of printing its usage, and takes no abbreviated options.
+
+    Args:
+        *args: of ``LightningArgumentParser``.
+        **kwargs: likewise.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)

@@ -156,7 +156,13 @@ def copy_config(name: str, destination: str | Path = ".") -> Path:
 
 
 class MethodInfo(NamedTuple):
-    """One method: class name, first line of its docstring, and the recipes that use it."""
+    """One method.
+
+    Attributes:
+        name: name of the class.
+        summary: first line of its docstring.
+        configs: the recipes that use it.
+    """
 
     name: str
     summary: str

@@ -19,7 +19,12 @@ __all__ = ["WORDS", "help_text", "run_word"]
 
 
 class Word(NamedTuple):
-    """A word: its line in the help, and its function, which gets the words after it."""
+    """A word of the command line.
+
+    Attributes:
+        help: its line in the help.
+        run: its function, which gets the words after it.
+    """
 
     help: str
     run: Callable[[Sequence[str]], None]

@@ -78,6 +78,10 @@ def split_batch(batch: Any) -> tuple[Tensor | list[Tensor], Tensor | None]:
     Args:
         batch: what a loader gave.
 
+    Returns:
+        Images ``[B, C, H, W]``, or a list of views ``[B, count, C, H, W]``; labels ``[B]``, None
+        where the batch has none.
+
     Raises:
         TypeError: If the batch has another form.
     """

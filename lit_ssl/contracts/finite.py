@@ -133,6 +133,9 @@ def first_nonfinite(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
     Args:
         tensors: on any device.
         device: where the answer is to be.
+
+    Returns:
+        A scalar, int64, on ``device``.
     """
     bad = torch.cat([nonfinite(tensors, device), torch.ones(1, dtype=torch.bool, device=device)])
     first = bad.long().argmax()

@@ -107,6 +107,10 @@ def texts_with_negatives(batch: Any) -> Mapping[str, Tensor]:
     Args:
         batch: what a loader gave.
 
+    Returns:
+        Images ``[B, C, H, W]``, ``input_ids`` ``[B, L]``, ``negative_input_ids`` ``[B, K, L]`` and
+        what goes with them, by name.
+
     Raises:
         ValueError: It is another kind of batch.
     """

@@ -28,13 +28,23 @@ class FactorComparison:
     Attributes:
         factors: Names, F of them.
         count: Images per factor, int64 ``[F]``.
-        accuracy: Accuracy of b minus that of a, ``[F]``, with ``accuracy_low``, ``accuracy_high``,
-            ``accuracy_p`` (two-sided), ``accuracy_p_holm`` (corrected for F factors), and
-            ``accuracy_p_bound``, bool: where the corrected value is an upper bound (≤), since no
+        accuracy: Accuracy of b minus that of a, ``[F]``.
+        accuracy_low: Lower end of its interval, ``[F]``.
+        accuracy_high: Upper end of it, ``[F]``.
+        accuracy_p: Its p value, two-sided, ``[F]``.
+        accuracy_p_holm: The same, corrected for F factors.
+        accuracy_p_bound: bool ``[F]``: where the corrected value is an upper bound (≤), since no
             draw lay on the far side of zero.
-        error_ratio: Error ratio of b minus that of a, with the same companions.
-        average: Accuracy of b minus that of a on all images, with ``average_interval``,
-            ``average_p`` and ``average_p_bound``.
+        error_ratio: Error ratio of b minus that of a, ``[F]``.
+        error_ratio_low: Lower end of its interval, ``[F]``.
+        error_ratio_high: Upper end of it, ``[F]``.
+        error_ratio_p: Its p value, two-sided, ``[F]``.
+        error_ratio_p_holm: The same, corrected for F factors.
+        error_ratio_p_bound: As ``accuracy_p_bound``.
+        average: Accuracy of b minus that of a on all images.
+        average_interval: Both ends of its interval.
+        average_p: Its p value, two-sided.
+        average_p_bound: Whether that is an upper bound (≤).
         level: Of the intervals.
     """
 

@@ -47,10 +47,13 @@ class FactorTable:
         correct: Correct ones among them, int64 ``[F]``.
         images: All images, with a factor or without.
         images_correct: Correct ones among them.
-        accuracy: ``[F]``, NaN for a factor without images; ``accuracy_low``, ``accuracy_high``:
-            Wilson.
+        accuracy: ``[F]``, NaN for a factor without images.
+        accuracy_low: Lower end of its interval, Wilson's, ``[F]``.
+        accuracy_high: Upper end of it, ``[F]``.
         error_ratio: (1 − accuracy of the factor) / (1 − accuracy of all), ``[F]``; NaN where there
-            are no images or no errors; ``error_ratio_low``, ``error_ratio_high``: bootstrap.
+            are no images or no errors.
+        error_ratio_low: Lower end of its interval, by bootstrap, ``[F]``.
+        error_ratio_high: Upper end of it, ``[F]``.
         level: Of the intervals.
     """
 

@@ -110,6 +110,9 @@ def ratio(part: np.ndarray | int, whole: np.ndarray | int | np.floating) -> np.n
     Args:
         part: numbers of any shape that broadcasts against ``whole``.
         whole: likewise.
+
+    Returns:
+        Of the shape of both together.
     """
     whole = np.asarray(whole, dtype=np.float64)
     return np.asarray(part, dtype=np.float64) / np.where(whole == 0, np.nan, whole)

@@ -30,7 +30,15 @@ RealEmpty = Literal["drop", "wrong"]
 
 @dataclass(frozen=True, eq=False)
 class MetaclassTables:
-    """Accuracies within each group of classes, G of them; NaN where there are no images."""
+    """Accuracies within each group of classes, G of them; NaN where there are no images.
+
+    Attributes:
+        names: of the groups.
+        count: images of each, ``[G]``.
+        factor_count: those with each of F factors, ``[G, F]``.
+        average: accuracy of all images of each, ``[G]``.
+        accuracy: of those with each factor, ``[G, F]``.
+    """
 
     names: tuple[str, ...]
     count: np.ndarray  # [G]

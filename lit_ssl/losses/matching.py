@@ -97,6 +97,9 @@ def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
         logits: ``[B, 2]``; class 1 is a match.
         labels: int64 ``[B]``; −100 does not count, and 0 · logits is the loss where nothing does.
 
+    Returns:
+        A scalar.
+
     Raises:
         ValueError: if the shapes do not go together.
     """

@@ -99,6 +99,9 @@ class MaskedLMLoss(nn.Module):
             logits: ``[…, V]``, of masked positions or of all.
             labels: int64 ``[…]``; −100 does not count.
 
+        Returns:
+            A scalar.
+
         Raises:
             ValueError: if the shapes do not go together.
         """

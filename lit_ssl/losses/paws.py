@@ -41,6 +41,9 @@ def sharpen(log_probs: Tensor, temperature: float) -> Tensor:
     Args:
         log_probs: log of probabilities, any shape.
         temperature: T > 0; below 1 sharpens.
+
+    Returns:
+        Probabilities, of the shape of ``log_probs``.
     """
     return F.softmax(log_probs / temperature, dim=-1)
 

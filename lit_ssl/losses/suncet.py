@@ -64,6 +64,9 @@ class SuNCEtLoss(nn.Module):
             num_classes: see [`class_columns`][lit_ssl.losses.class_columns].
             look: on an accelerator too, make sure that there is such a class; the host waits.
 
+        Returns:
+            A scalar.
+
         Raises:
             ValueError: if all images are alone in their classes (on accelerators the loss is then
                 0, unless ``look``).
@@ -126,6 +129,9 @@ class NTXentLoss(nn.Module):
 
         Args:
             views: ``[2, B, D]``.
+
+        Returns:
+            A scalar.
 
         Raises:
             ValueError: if there are not two views.

@@ -21,6 +21,9 @@ def vqa_loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets: soft scores in [0, 1], ``[B, A]``; a question without a known answer has a row
             of 0.
 
+    Returns:
+        A scalar.
+
     Raises:
         ValueError: if the shapes differ.
 

@@ -100,6 +100,9 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         activation_checkpointing: keep only the inputs of the backbone's blocks for the gradient and
             compute the rest again: the same gradients in less memory, for about a third more time.
 
+    Raises:
+        InputError: if an option lies out of its range, or has none of its values.
+
     Differs from the paper: the projection head has BatchNorm in its hidden layers only, and
     schedules are stretched by 1.25 (both as in the released code); masks are drawn per image.
     """

@@ -105,6 +105,9 @@ class PAWS(FromCheckpoint, WeightsOnce, pl.LightningModule):
             ``lit_ssl.checkpoints.origins.read_weights`` knows. Heads are taken from files of
             PAWS and its relatives; on other backbones they start afresh.
 
+    Raises:
+        InputError: if an option has none of its values, or lies out of its range.
+
     Differs from the paper: entries of targets below 1e-4 are dropped, as in the released code.
     """
 

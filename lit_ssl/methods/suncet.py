@@ -56,6 +56,9 @@ class SuNCEt(PAWS):
         optimizer: as in [`PAWS`][lit_ssl.methods.PAWS].
         pretrained: as in [`PAWS`][lit_ssl.methods.PAWS].
 
+    Raises:
+        InputError: if an option lies out of its range.
+
     Source: arXiv 2006.10803; learning rates of its released ImageNet recipe.
     """
 

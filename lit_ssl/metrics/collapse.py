@@ -49,7 +49,11 @@ class FeatureSums(NamedTuple):
         return cls(wide.T @ wide, unit.sum(dim=0), unit.square().sum(dim=0), rows)
 
     def flat(self) -> Tensor:
-        """All of them as one vector, to be added up over processes by one collective."""
+        """All of them as one vector, to be added up over processes by one collective.
+
+        Returns:
+            float64 ``[D * D + 2 * D + 1]``.
+        """
         return torch.cat([part.reshape(-1) for part in self])
 
     @classmethod

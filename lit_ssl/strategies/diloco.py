@@ -39,6 +39,10 @@ class DiLoCoStrategy(LocalSGDStrategy):
         outer_device: where ``x0`` and the outer optimizer live; None: with the parameters.
         **kwargs: see [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy].
 
+    Raises:
+        InputError: if ``mix`` does not lie in [0, 1), or there are fewer fragments than 1 or more
+            than ``sync_every``.
+
     Source: arXiv 2311.08105, Algorithm 1 and section 3.1.
     """
 

@@ -93,6 +93,9 @@ def mix_(now: Tensor, outer: Tensor, mix: float) -> Tensor:
         outer: result of the outer step.
         mix: share of the local parameters that is kept; 0 takes the outer value exactly.
 
+    Returns:
+        ``now``.
+
     Source: arXiv 2501.18512, section 3.
     """
     return now.copy_(outer) if mix == 0 else now.lerp_(outer, 1 - mix)
@@ -106,6 +109,9 @@ def rebase_(now: Tensor, outer: Tensor, snapshot: Tensor) -> Tensor:
         now: local parameters.
         outer: result of the outer step on the snapshots.
         snapshot: local parameters when the average was started.
+
+    Returns:
+        ``now``.
     """
     return now.sub_(snapshot).add_(outer)
 
@@ -117,6 +123,9 @@ def pooled_variance(second_moment: Tensor, mean: Tensor) -> Tensor:
     Args:
         second_moment: average over workers of ``var_i + mean_i²``.
         mean: average over workers of ``mean_i``.
+
+    Returns:
+        Of the shape of both.
     """
     return (second_moment - mean.square()).clamp_(min=0)
 

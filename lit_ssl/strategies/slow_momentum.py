@@ -39,6 +39,10 @@ class SlowMomentumStrategy(LocalSGDStrategy):
         **kwargs: see [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy]; the paper has ``sync_every``
             12.
 
+    Raises:
+        InputError: if an option lies out of its range, or ``shard_slow_state`` meets
+            ``compression``.
+
     Source: arXiv 1910.00643, Algorithm 1.
     """
 

@@ -3,7 +3,8 @@
 Asked of each function at the top of a file and each method of a class there, unless its name or
 that of the class starts with an underscore. Methods that override one of a class of another package
 are left out (Lightning's hooks are documented there), all but ``forward``; those that override one
-of ours inherit its docstring. So are properties.
+of ours inherit its docstring. So are properties. What a constructor takes and raises stands on its
+class.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Function(NamedTuple):
     path: Path
     definition: Definition
     owner: str | None  # its class
+    docstring: str
 
     @property
     def place(self) -> str:
@@ -64,10 +66,15 @@ def functions(path: Path) -> Iterator[Function]:
         if owner and owner.startswith("_"):
             continue
         for definition in node.body if isinstance(node, ast.ClassDef) else [node]:
-            if isinstance(definition, Definition) and not definition.name.startswith("_"):
-                decorators = {name_of(item) for item in definition.decorator_list}
-                if not decorators & _UNASKED:
-                    yield Function(path, definition, owner)
+            if not isinstance(definition, Definition):
+                continue
+            is_constructor = definition.name == "__init__"
+            if definition.name.startswith("_") and not is_constructor:
+                continue
+            if not {name_of(item) for item in definition.decorator_list} & _UNASKED:
+                place = node if is_constructor else definition
+                docstring = ast.get_docstring(place) or ""  # type: ignore[arg-type]
+                yield Function(path, definition, owner, docstring)
 
 
 def name_of(node: ast.expr) -> str:
@@ -129,7 +136,7 @@ def section(docstring: str, title: str) -> list[str]:
 
 def inherits(function: Function) -> bool:
     """Tell whether the method's meaning is said where it is declared first."""
-    if function.owner is None:
+    if function.owner is None or function.definition.name == "__init__":
         return False
     name = function.definition.name
     for base in getattr(function.module, function.owner).__mro__[1:]:
@@ -153,9 +160,8 @@ def says(function: Function, name: str, names: list[str]) -> bool:
 
 def faults(function: Function) -> list[str]:
     """Return what is wrong with a docstring, each in a few words."""
-    docstring = ast.get_docstring(function.definition) or ""
-    wanted, listed = arguments(function), section(docstring, "Args")
-    errors, said = raised(function), section(docstring, "Raises")
+    wanted, listed = arguments(function), section(function.docstring, "Args")
+    errors, said = raised(function), section(function.docstring, "Raises")
     if (listed == wanted or not (wanted or listed)) and not errors:
         return []
     found = []
@@ -225,4 +231,5 @@ def test_sections_parse(caplog):
 def test_the_check_itself(source, wrong):
     definition = ast.parse(source).body[0]
     assert isinstance(definition, ast.FunctionDef)
-    assert faults(Function(ROOT / "lit_ssl/errors.py", definition, None)) == wrong
+    docstring = ast.get_docstring(definition) or ""
+    assert faults(Function(ROOT / "lit_ssl/errors.py", definition, None, docstring)) == wrong

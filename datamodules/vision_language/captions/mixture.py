@@ -43,6 +43,10 @@ class VLPretrainDataModule(ImageCaptionModule):
             of it have come once, over epochs.
         num_workers: Worker processes per loader.
         kwargs: Arguments of ``ImageCaptionModule``.
+
+    Raises:
+        InputTypeError: A source is no source of captions.
+        InputError: There is none, or two have one name.
     """
 
     objects: ClassVar[tuple[str, ...]] = (*ImageCaptionModule.objects, "sources")

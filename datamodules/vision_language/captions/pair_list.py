@@ -49,6 +49,9 @@ class PairList(CaptionSource):
         missing_images: "error" stops where images are not there; "skip" leaves out their captions,
             and a warning says how many.
         name: What lines about the run call it. None: the name of the file, without its ending.
+
+    Raises:
+        InputError: The name of the file has another ending.
     """
 
     def __init__(

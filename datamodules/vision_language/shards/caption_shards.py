@@ -75,6 +75,9 @@ class CaptionShardsDataModule(ImageCaptionModule):
             (for an image: of the same batch), warns of the first of each kind and counts them.
         num_workers: Worker processes per loader.
         kwargs: Arguments of ``ImageCaptionModule``.
+
+    Raises:
+        InputError: A number is out of its range, or an option is given that a stream cannot have.
     """
 
     def __init__(

@@ -52,6 +52,9 @@ class NLVR2DataModule(ImagePairTextModule):
             theirs, and a warning says how many. Some addresses of NLVR2's images are dead.
         num_workers: Worker processes per loader.
         kwargs: Arguments of ``ImagePairTextModule``.
+
+    Raises:
+        InputError: ``test2`` is asked for a part of it.
     """
 
     carried: ClassVar[tuple[str, ...]] = ("label", "statement")

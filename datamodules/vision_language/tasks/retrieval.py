@@ -105,6 +105,9 @@ class RetrievalModule(ImageCaptionModule):
             all. Recall is higher among fewer.
         kwargs: Arguments of ``ImageCaptionModule``. An image that cannot be read stops an
             evaluation even where ``on_corrupt`` is "skip".
+
+    Raises:
+        InputError: A number is below 1, or ``other_images`` is set.
     """
 
     def __init__(

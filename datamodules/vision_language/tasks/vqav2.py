@@ -82,6 +82,9 @@ class VQAv2DataModule(ImageQuestionModule):
             are what is tested on, too.
         num_workers: Worker processes per loader.
         kwargs: Arguments of ``ImageQuestionModule`` and ``ImageTextModule``.
+
+    Raises:
+        InputError: ``min_answers`` is below 1.
     """
 
     data_set: ClassVar[str] = NAME

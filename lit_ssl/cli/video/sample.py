@@ -26,7 +26,13 @@ _SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 
 
 class Sampled(NamedTuple):
-    """A video, uint8 ``[T, 3, H, W]``, with its number and class."""
+    """A video that was made.
+
+    Attributes:
+        number: its number.
+        label: its class.
+        video: uint8 ``[T, 3, H, W]``.
+    """
 
     number: int
     label: int

@@ -71,6 +71,9 @@ class FirstStage(nn.Module, ABC):
 
         Args:
             batch: labels int64 ``[B]``, groups int64 ``[B]``.
+
+        Returns:
+            A scalar.
         """
 
     def look(self, trainer: Any, data: Any, epoch: int) -> None:
@@ -174,6 +177,9 @@ class AttributeStage(FirstStage):
 
     Attributes:
         best_epoch: the selected epoch, or None for the last.
+
+    Raises:
+        InputError: if ``held_out`` does not lie in [0, 1).
     """
 
     def __init__(

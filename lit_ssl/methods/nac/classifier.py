@@ -291,6 +291,9 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: ``[B, K]``.
         targets: ``[B, K]``, rows with sum 1, or 0 where the label is not known.
+
+    Returns:
+        A scalar.
     """
     log_probs = logits.float().log_softmax(dim=1)
     return -(targets * log_probs).sum() / targets.sum().clamp(min=1e-6)

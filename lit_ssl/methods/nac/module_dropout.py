@@ -128,6 +128,9 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: scores ``[B, K]``.
         teacher: scores ``[B, K]``; they get no gradient.
+
+    Returns:
+        A scalar.
     """
     target = teacher.detach().float().log_softmax(dim=1)
     return F.kl_div(

@@ -257,7 +257,11 @@ class NAC(CircuitClassifier):
 
     @torch.no_grad()
     def graph_statistics(self) -> dict[str, Tensor]:
-        """Density, mean link probability, degree entropy, and the bandwidth of each depth."""
+        """Density, mean link probability, degree entropy, and the bandwidth of each depth.
+
+        Returns:
+            Scalars by the names under which they are logged.
+        """
         net = self.net
         links = mediator_links(net)
         bandwidths = net.bandwidths().unbind()

@@ -36,6 +36,10 @@ class ClipFeatures(Metric):
         max_items: clips of each set that count, in their order; None: all.
         clip_length: frames that a clip must have; None: any, the same for all.
         kwargs: Passed to ``torchmetrics.Metric``.
+
+    Raises:
+        TypeError: A number is no integer.
+        ValueError: It is below 1.
     """
 
     full_state_update = False

@@ -38,6 +38,12 @@ class Extractor:
     It runs in evaluation mode, without gradients, outside of autocast, and follows the device of
     what it gets.
 
+    Args:
+        network: which gives the features.
+        name: file name, or class of the module.
+        path: the file; None for a module.
+        sha256: of the file; None for a module.
+
     Attributes:
         name: file name, or class of the module.
         sha256: of the file; None for a module.

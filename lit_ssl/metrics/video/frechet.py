@@ -13,7 +13,12 @@ __all__ = ["Moments", "feature_moments", "frechet_distance", "frechet_distance_f
 
 
 class Moments(NamedTuple):
-    """Mean ``[D]`` and covariance ``[D, D]``, float64."""
+    """Mean and covariance of rows.
+
+    Attributes:
+        mean: float64 ``[D]``.
+        covariance: float64 ``[D, D]``.
+    """
 
     mean: Tensor
     covariance: Tensor

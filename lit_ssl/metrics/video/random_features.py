@@ -92,6 +92,9 @@ class RandomVideoFeatures(nn.Module):
     Args:
         num_features: F >= 1.
         seed: of the weights.
+
+    Raises:
+        ValueError: ``num_features`` is below 1.
     """
 
     projection: Tensor

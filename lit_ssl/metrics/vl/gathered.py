@@ -54,6 +54,9 @@ class RowsMetric(Metric):
 
         Args:
             name: Of the state.
+
+        Returns:
+            ``[N, …]``, the rows of all processes.
         """
         kept: list[Tensor] | Tensor = getattr(self, name)  # one tensor where it was gathered
         return torch.cat(list(kept) if isinstance(kept, list) else [kept]).cpu()

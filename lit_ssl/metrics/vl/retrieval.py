@@ -30,6 +30,9 @@ class RetrievalRecall(RowsMetric):
         k: How many answers count; ascending or not, from 1.
         kwargs: Passed to ``torchmetrics.Metric``.
 
+    Raises:
+        ValueError: No k is given, or one is below 1.
+
     Source: the protocol of dandelin/ViLT at 762fd39; what equal scores count is ours.
 
     Examples:

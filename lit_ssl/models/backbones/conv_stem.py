@@ -25,6 +25,9 @@ class ConvStem(nn.Module):
         embed_dim: width of the tokens.
         **kwargs: what timm's VisionTransformer passes to any patch embedding; unused.
 
+    Raises:
+        InputError: if the patch size is not 16.
+
     Source: facebookresearch/msn (``vitc_4gf``); the design of arXiv 2106.14881.
     """
 

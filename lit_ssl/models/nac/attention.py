@@ -133,6 +133,9 @@ class KernelAttention(nn.Module):
         modulation: see ``Modulation``.
         backend: see ``Backend``.
 
+    Raises:
+        InputError: if a number of heads or channels is below 1.
+
     Source: arXiv 2210.08031, SKMDPA.
     """
 

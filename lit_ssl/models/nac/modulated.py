@@ -145,6 +145,9 @@ class ModulatedFFN(nn.Module):
         layer_scale: start of the factors of the residual branch; None: without them.
         drop_path: share of samples whose branch is left out in training.
         modulation: see ``Modulation``.
+
+    Raises:
+        InputError: if no hidden channel is left.
     """
 
     def __init__(

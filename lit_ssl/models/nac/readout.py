@@ -24,6 +24,9 @@ class OutputPooling(nn.Module):
         kind: ``softmax``, or ``gumbel``: with Gumbel noise in training.
         temperature: > 0, of the softmax.
 
+    Raises:
+        InputError: if the temperature is no positive number.
+
     Source: arXiv 2210.08031, output modules; evaluation has no noise (the released code keeps it).
     """
 

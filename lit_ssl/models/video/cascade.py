@@ -21,6 +21,9 @@ class GeneratorCascade(nn.Module):
         specs: of levels 1, 2, … in this order.
         levels: their generators; None builds them.
 
+    Raises:
+        InputError: if the first level is not 1, or a level does not fit the one below it.
+
     Source: arXiv 2106.02719 and 2206.00735 (abstracts): levels from coarse to fine.
     """
 

@@ -39,6 +39,9 @@ class SpectralNorm(nn.Module):
         u: buffer ``[out]``, standard normal at the start, in training at unit length from the first
             step on.
 
+    Raises:
+        InputError: if the weight has fewer than two dimensions, or there is no iteration.
+
     Source: arXiv 1802.05957, algorithm 1; order and evaluation as in BigGAN's released code.
     """
 

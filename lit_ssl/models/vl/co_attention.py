@@ -32,6 +32,9 @@ class CoAttention(nn.Module):
         dropout: of attentions, projections and MLPs.
         image_class_token: whether image tokens begin with a class token.
 
+    Raises:
+        InputError: if there is no layer, or ``num_heads`` does not divide ``hidden_size``.
+
     Source: METER (arXiv 2111.02387, zdou0830/METER). Its layer is torch's decoder layer, normalised
     after each part.
     """

@@ -19,6 +19,9 @@ class QuietDDPStrategy(DDPStrategy):
 
     The other processes are elsewhere, and saving a last checkpoint would wait for them until the
     timeout. A subclass may listen for communication where there should be none.
+
+    Args:
+        **kwargs: of ``DDPStrategy``.
     """
 
     def __init__(self, **kwargs: Any) -> None:

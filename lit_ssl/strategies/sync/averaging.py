@@ -97,6 +97,14 @@ class InFlight:
         states: of the inner optimizer, the rest of the others.
         unset: those of the extras with elements that do not count on every process.
         snapshot: local values of all, if training goes on meanwhile.
+
+    Attributes:
+        table: once it is finished, a row for each process.
+        weight: likewise, that of all processes behind the parameters' sum.
+        others_weight: likewise, behind the sums of the others.
+        asks: a process has been told that its job is about to end.
+        ends: a process has been told that its job ends now.
+        is_heeded: this was acted upon while the average was under way.
     """
 
     flat: Tensor
@@ -277,6 +285,9 @@ class Averager:
             tensors: local values; they are not changed.
             group: processes to average over; None: all.
             size: their number.
+
+        Returns:
+            1-D, the tensors one after the other.
         """
         size = self.world_size if size is None else size
         total = sum(t.numel() for t in tensors)

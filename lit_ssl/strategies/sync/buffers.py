@@ -50,7 +50,12 @@ class Extra:
 
 @dataclass
 class Extras:
-    """Buffers and frozen tensors of a module; ``integers`` are brought to their maximum."""
+    """Buffers and frozen tensors of a module.
+
+    Attributes:
+        floats: those of floating-point type, which are averaged.
+        integers: the others by name, which are brought to their maximum.
+    """
 
     floats: list[Extra] = field(default_factory=list)
     integers: dict[str, Tensor] = field(default_factory=dict)
@@ -98,6 +103,9 @@ def real_(tensor: Tensor) -> Tensor:
 
     Args:
         tensor: of any type and shape; complex ones give one of shape ``[…, 2]``.
+
+    Returns:
+        A view, so that what is written into it is written into the tensor.
     """
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 

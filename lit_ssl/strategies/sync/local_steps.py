@@ -46,6 +46,9 @@ class LocalStepsStrategy(QuietDDPStrategy):
 
     The rule itself, ``begin_local_steps`` and ``end_round``, is that of
     [`LocalSGDStrategy`][lit_ssl.LocalSGDStrategy].
+
+    Args:
+        **kwargs: of ``Options``, and of ``DDPStrategy``.
     """
 
     @shows_options

@@ -81,6 +81,22 @@ class SyncUnit:
         round: where the unit stands in its round.
         policy: what happens to the inner optimizer's buffers after a synchronisation.
         delay: steps between the start of an average and the end of the round.
+
+    Attributes:
+        x0: parameters at the start of the round, flat, or this process's part of them.
+        outer: tensors of the outer step by name, laid out like ``x0``.
+        outer_optimizer: of DiLoCo.
+        outer_parameters: its parameters by name, views into ``x0``.
+        error: error feedback of compression.
+        shards: number of equal parts of which ``x0`` and ``outer`` hold one.
+        shard: number of this process's part.
+        in_flight: the average that is under way.
+        rates: last learning rate, then mean one, of each parameter group.
+        fresh: places of parameters that joined in this round.
+        fingerprints: of the extras at the start of the round, by name.
+        at_start: buffers and frozen tensors at the start of the round: those with inf or NaN; with
+            ``skip_rank``, all of them.
+        fruitless: rounds in a row that no process has ended with finite numbers.
     """
 
     optimizer: Optimizer
@@ -156,7 +172,11 @@ class SyncUnit:
 
     @torch.no_grad()
     def flat_parameters(self) -> Tensor:
-        """A flat copy of the local parameters."""
+        """A flat copy of the local parameters.
+
+        Returns:
+            ``[numel]``.
+        """
         return pack_(torch.empty(self.numel, dtype=self.dtype, device=self.device), self.tensors)
 
     def take_snapshot(self) -> None:
@@ -187,7 +207,11 @@ class SyncUnit:
         return out[: self.numel]
 
     def full_x0(self) -> Tensor:
-        """``x0`` of all parameters, on their device."""
+        """``x0`` of all parameters, on their device.
+
+        Returns:
+            ``[numel]``.
+        """
         assert self.x0 is not None
         return self.full(self.x0).to(self.device)
 

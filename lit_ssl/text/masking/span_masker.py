@@ -41,6 +41,9 @@ class SpanMasker:
             "bernoulli": as many as n coins of probability r show.
         min_masked: k is at least this, as far as a text has so many tokens.
 
+    Raises:
+        InputError: An option has none of its values, or lies out of its range.
+
     Source: SpanBERT (arXiv 1907.10529), its code's rule; "budget", "bernoulli" and ``min_masked``
     are ours. A token that is drawn again there is skipped, which is the same law.
     """

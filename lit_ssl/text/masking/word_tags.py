@@ -17,6 +17,9 @@ class ContentWords:
     Args:
         stop_words: Words in lower case; None: our list of English function words. Number words
             and words of place (left, top) are not in it, prepositions (above, near) are.
+
+    Raises:
+        InputError: ``stop_words`` is one text.
     """
 
     def __init__(self, stop_words: Collection[str] | None = None) -> None:
