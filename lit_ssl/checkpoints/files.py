@@ -12,14 +12,31 @@ import torch
 from lit_ssl.checkpoints.extent import ExtentError, check_hparams
 from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
+from lit_ssl.models.backbones.hub_files import fetch, is_hub_name
 
-__all__ = [
-    "read_checkpoint",
-    "read_file",
-]
+__all__ = ["located", "read_checkpoint", "read_file"]
 
 _SINGLE = {"weights": "file of weights", "checkpoint": "checkpoint"}
-_OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
+# in folders of timm and transformers, and in repositories of the hub
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+_IN_PIECES = tuple(f"{name}.index.json" for name in _IN_FOLDERS)
+
+
+def located(path: str | Path) -> tuple[Path, str]:
+    """Where a file of weights lies, fetched if it is of the hub, and what to call it.
+
+    Args:
+        path: file or folder, or ``hf-hub:USER/NAME[@REVISION]``.
+
+    Returns:
+        Its path, which may not exist, and its name for messages: of the hub with the commit.
+
+    Raises:
+        InputError: if it is of the hub and cannot be had.
+    """
+    if not is_hub_name(path):
+        return Path(path), str(path)
+    return fetch(str(path), _IN_FOLDERS)
 
 
 def read_file(
@@ -30,18 +47,24 @@ def read_file(
     """Read a file without executing anything in it; its tensors stay on the disk until used.
 
     Args:
-        path: ``.safetensors``, any file of ``torch.save``, or a folder of transformers.
+        path: ``.safetensors``, any file of ``torch.save``, a folder of timm or transformers, or
+            the name of a repository of the hub, ``hf-hub:USER/NAME[@REVISION]``.
         kind: what the file should be, for the message.
         plain_only: refuse objects of foreign classes in it, which else are left out.
 
     Raises:
         InputFileNotFoundError: if there is no such file.
-        InputError: if it cannot be read, or is damaged.
+        InputError: if it cannot be read, is damaged, or is of the hub and cannot be had.
     """
-    path = file = Path(path)
+    path = file = located(path)[0]
     if path.is_dir():
-        file = next((path / n for n in _OF_TRANSFORMERS if (path / n).is_file()), path)
+        file = next((path / n for n in _IN_FOLDERS if (path / n).is_file()), path)
     if file.is_dir():
+        if pieces := [name for name in _IN_PIECES if (path / name).is_file()]:
+            raise InputError(
+                f"{path} holds its weights in several files ({pieces[0]}), which are not read "
+                "here: load it with its own library, and save it in one"
+            )
         raise InputFileNotFoundError(f"{path} is a folder: give a {_SINGLE[kind]} in it")
     if not file.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob(f"*{path.suffix}")])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from lit_ssl.checkpoints.files import read_file
+from lit_ssl.checkpoints.files import located, read_file
 from lit_ssl.checkpoints.prefixes import (
     CLASSIFIER,
     StateDict,
@@ -17,10 +17,13 @@ from lit_ssl.checkpoints.prefixes import (
     names_of,
     network_under,
 )
+from lit_ssl.checkpoints.transformers_names import resnet_to_timm
 from lit_ssl.checkpoints.vit_msn import vit_msn_to_timm
 from lit_ssl.errors import InputError
 
 __all__ = ["Weights", "read_weights", "weights_of"]
+
+_OF_TRANSFORMERS = ("embeddings.patch_embeddings", "embedder.embedder.convolution")
 
 
 class Weights(NamedTuple):
@@ -70,13 +73,14 @@ def read_weights(
     - what ``lit-ssl export`` writes, and the state dict of any timm or torchvision model, by itself
       or under ``state_dict`` or ``model``, ``.safetensors`` or of ``torch.save``;
     - official checkpoints of MSN, PAWS and SuNCEt;
-    - transformers' ViTMSN: a folder or a file;
+    - transformers' ViTMSN and ResNet: a folder or a file;
     - with a ``network``, files of other libraries, where one prefix has its names: lightly,
       solo-learn and stable-pretraining (any module that Lightning saved, by itself or its state
       dict alone), DINO (the teacher), MoCo (``encoder_q``).
 
     Args:
-        path: file or folder.
+        path: file or folder, or a repository of the hub, ``hf-hub:USER/NAME[@REVISION]``, whose
+            ``model.safetensors`` (or ``pytorch_model.bin``) is fetched once and read as data.
         network: the backbone that the weights are for, to find it in the file.
         prefix: of the backbone's names in the file, such as ``student_backbone``; None: found.
 
@@ -84,7 +88,8 @@ def read_weights(
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or holds no backbone.
     """
-    return weights_of(read_file(path), path, network, prefix)
+    file, name = located(path)
+    return weights_of(read_file(file), name, network, prefix)
 
 
 def weights_of(
@@ -124,12 +129,14 @@ def weights_of(
     if not are_weights or not any("." in key for key in inside):
         raise InputError(
             f"{path} holds no weights of a backbone: expected a Lightning checkpoint, a file of "
-            "`lit-ssl export`, an official checkpoint of MSN or PAWS, transformers' ViTMSN, or the "
-            f"state dict of a timm or torchvision model; found {sorted(inside)[:5]}"
+            "`lit-ssl export`, an official checkpoint of MSN or PAWS, transformers' ViTMSN or "
+            f"ResNet, or the state dict of a timm or torchvision model; found {sorted(inside)[:5]}"
         )
     if any("embeddings.patch_embeddings" in key for key in inside):
         what = f"{path} (transformers' ViTMSN)"
         return Weights(what, vit_msn_to_timm(inside), by_class_token=True)
+    if any("embedder.embedder.convolution" in key for key in inside):
+        return Weights(f"{path} (transformers' ResNet)", resnet_to_timm(inside))
     return Weights(f"{path} (state dict of a network)", _backbone(inside))
 
 
@@ -187,7 +194,7 @@ def _is_foreign(content: Mapping[str, Any], network: nn.Module) -> bool:
         return not is_ours and not made_by.startswith("lit_ssl.")
     if _mapping(content, "encoder") or _mapping(content, "target_encoder"):
         return False
-    return not any("embeddings.patch_embeddings" in key for key in all_tensors(content))
+    return not any(name in key for key in all_tensors(content) for name in _OF_TRANSFORMERS)
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> StateDict:

@@ -13,7 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoders import fit_weights
-from lit_ssl.checkpoints.files import read_file
+from lit_ssl.checkpoints.files import located, read_file
 from lit_ssl.checkpoints.prefixes import StateDict, all_tensors
 from lit_ssl.errors import InputError, listed
 from lit_ssl.models.vl.vilt import grown_modalities
@@ -80,13 +80,14 @@ def read_vl_weights(path: str | Path) -> VLWeights:
     - a folder or file of any of transformers' ViLT models.
 
     Args:
-        path: file or folder.
+        path: file or folder, or a repository of the hub, ``hf-hub:USER/NAME[@REVISION]``.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or holds no such network.
     """
-    content = read_file(path)
+    file, path = located(path)
+    content = read_file(file)
     tensors = all_tensors(content)
     if any(name.startswith(_BACKBONE) for name in tensors):
         parts: dict[str, StateDict] = {}

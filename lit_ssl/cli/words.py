@@ -6,7 +6,6 @@ starts without one.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -114,27 +113,9 @@ def _methods(words: Sequence[str]) -> None:
 
 
 def _export(words: Sequence[str]) -> None:
-    parser = LineParser(
-        "lit-ssl export", description="Write the encoder of a checkpoint as timm-named safetensors."
-    )
-    parser.add_argument("checkpoint", help="checkpoint of a run")
-    parser.add_argument("out", help="file to write, .safetensors")
-    parser.add_argument("--model-name", help="timm name, if the checkpoint does not tell it")
-    parser.add_argument("--class", dest="class_path", help="class path of a module made in Python")
-    parser.add_argument("--prefix", help="of the encoder's names in a file of another library")
-    parser.add_argument("--model-args", help="JSON, if the checkpoint does not tell them")
-    args = parser.parse_args(words)
-    try:
-        options = None if args.model_args is None else dict(json.loads(args.model_args))
-    except (ValueError, TypeError) as error:
-        text = f'--model-args is no JSON such as {{"img_size": 28}}: {args.model_args}'
-        raise InputError(text) from error
-    from lit_ssl.checkpoints.export import export_checkpoint
+    from lit_ssl.cli.export import run
 
-    how = export_checkpoint(
-        args.checkpoint, args.out, args.model_name, args.class_path, args.prefix, options
-    )
-    print(f"wrote {args.out}; load it with\n  {how}")
+    run(words)
 
 
 def _nac_prune(words: Sequence[str]) -> None:
@@ -300,7 +281,8 @@ WORDS: dict[str, dict[str, Word]] = {
     },
     "Use the result": {
         "export": Word(
-            "write the encoder of a checkpoint for timm: lit-ssl export CKPT OUT.safetensors",
+            "write the encoder of a checkpoint for timm, transformers, ONNX or the hub:\n"
+            "lit-ssl export CKPT OUT.safetensors (or OUT.onnx, or a folder with a model card)",
             _export,
         ),
         "nac-prune": Word(

@@ -16,6 +16,7 @@ from lit_ssl.errors import InputError, InputFileNotFoundError, quoted
 from lit_ssl.models.backbones import conv_stem
 from lit_ssl.models.backbones.by_name import OWN_BACKBONES
 from lit_ssl.models.backbones.fetching import weights_follow
+from lit_ssl.models.backbones.hub_files import fetch, is_hub_name
 from lit_ssl.models.backbones.multiplied_resnet import MultipliedResNet50
 from lit_ssl.models.backbones.small_cnn import SmallCNN
 from lit_ssl.models.backbones.text import TextBackbone
@@ -37,6 +38,7 @@ _TOLD = (conv_stem.vitc_4gf.__name__, conv_stem.deit_small_convstem.__name__)
 
 # Arguments of timm by which it reads weights from a file or the net.
 _READING = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+_IN_FOLDERS = "model.safetensors"
 
 
 def is_of_timm(name: str) -> bool:
@@ -77,13 +79,18 @@ def load_exported(path: str | Path) -> nn.Module:
     """The network that ``lit-ssl export`` wrote, in eval mode; timm's and this package's own.
 
     Args:
-        path: ``.safetensors``.
+        path: ``.safetensors``, a folder that ``lit-ssl export`` wrote, or its name on the hub,
+            ``hf-hub:USER/NAME[@REVISION]``.
 
     Raises:
         InputError: if there is no such file, or it was not written by ``lit-ssl export``.
     """
     from safetensors import SafetensorError, safe_open
 
+    if is_hub_name(path):
+        path = fetch(str(path), [_IN_FOLDERS]).path
+    elif Path(path).is_dir():
+        path = Path(path) / _IN_FOLDERS
     if not Path(path).is_file():
         raise InputFileNotFoundError(f"no file {path}")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_ssl.checkpoints.classes import Names
 from lit_ssl.checkpoints.encoders import fit_weights
-from lit_ssl.checkpoints.files import read_checkpoint, read_file
+from lit_ssl.checkpoints.files import located, read_checkpoint, read_file
 from lit_ssl.checkpoints.modules import load_module
 from lit_ssl.checkpoints.prefixes import StateDict, all_tensors
 from lit_ssl.errors import InputError
@@ -33,7 +33,8 @@ def load_circuit(net: NeuralAttentiveCircuit, path: str | Path) -> str:
         InputFileNotFoundError: if there is no such file.
         InputError: if it cannot be read, or its weights do not fit.
     """
-    tensors = all_tensors(read_file(path))
+    file, path = located(path)
+    tensors = all_tensors(read_file(file))
     below = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
     state: StateDict = {
         k: v.clone()  # the file may be overwritten

@@ -33,9 +33,9 @@ def create_backbone(
     self-supervised reference codes have them; ``kwargs`` can say otherwise.
 
     Args:
-        backbone: a name of [`OWN_BACKBONES`][lit_ssl.models.OWN_BACKBONES] or of timm; or a module
-            with ``embed_dim`` or ``num_features`` and ``forward(images) -> [B, D]``, which is
-            returned as it is.
+        backbone: a name of [`OWN_BACKBONES`][lit_ssl.models.OWN_BACKBONES] or of timm, which reads
+            ``hf-hub:USER/NAME`` and ``local-dir:FOLDER``, too; or a module with ``embed_dim`` or
+            ``num_features`` and ``forward(images) -> [B, D]``, which is returned as it is.
         kwargs: arguments of the network, only with a name.
 
     Returns:
@@ -65,7 +65,8 @@ def create_backbone(
 def _by_name(name: str, kwargs: dict[str, Any]) -> nn.Module:
     if name in OWN_BACKBONES:
         return OWN_BACKBONES[name](**kwargs)
-    if not timm.is_model(name):
+    is_elsewhere = name.startswith(("hf-hub:", "local-dir:"))  # timm reads its config there
+    if not is_elsewhere and not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5] or sorted(OWN_BACKBONES)
         raise InputError(
             f"there is no backbone {name!r}: give a name of timm or one of "
@@ -75,5 +76,7 @@ def _by_name(name: str, kwargs: dict[str, Any]) -> nn.Module:
         kwargs.setdefault("zero_init_last", False)
     kwargs = {"num_classes": 0, **without_weights(kwargs)}
     what, instead = f"{name} with backbone_kwargs.pretrained: true", "leave that out"
-    with fetching(what, instead, really=bool(kwargs.get("pretrained"))):
+    if is_elsewhere:
+        what, instead = name, "give the timm name of the network"
+    with fetching(what, instead, really=is_elsewhere or bool(kwargs.get("pretrained"))):
         return timm.create_model(name, **kwargs)

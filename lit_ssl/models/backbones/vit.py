@@ -125,7 +125,7 @@ class ClassTokenViT(nn.Module):
         asked = {"num_classes": 0, "global_pool": "token", **without_weights(kwargs)}
         what, instead = f"{name} with backbone_kwargs.pretrained: true", "leave that out"
         try:
-            with fetching(what, instead, really=bool(asked.get("pretrained"))):
+            with fetching(what, instead, really=":" in name or bool(asked.get("pretrained"))):
                 vit: Any = create_model(name, **asked)
         except (TypeError, AssertionError) as error:
             raise InputError(

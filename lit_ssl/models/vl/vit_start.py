@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
 from lit_ssl.models.backbones.fetching import do_weights_follow, fetching, without_weights
+from lit_ssl.models.backbones.hub_files import fetch, is_hub_name
 from lit_ssl.models.vl.vit_names import vit_to_vilt
 
 __all__ = ["VitStart", "vit_start"]
+
+_ON_THE_HUB = ("model.safetensors", "pytorch_model.bin")
 
 
 class VitStart(NamedTuple):
@@ -35,8 +38,8 @@ def vit_start(source: str, fields: Mapping[str, Any]) -> VitStart:
     """Read a vision transformer.
 
     Args:
-        source: name of timm, whose weights are fetched, or a file with the state dict of one; a
-            file gives no sizes.
+        source: name of timm, whose weights are fetched, or a file with the state dict of one (or
+            ``hf-hub:USER/NAME``, where one is); a file gives no sizes.
         fields: of ``ViltConfig``. timm fits patches and positions to another ``image_size`` and
             ``patch_size``; other sizes have to be those of the model.
 
@@ -44,6 +47,9 @@ def vit_start(source: str, fields: Mapping[str, Any]) -> VitStart:
         FileNotFoundError: if it is neither a name nor a file.
         ValueError: if it is no plain vision transformer with a class token, or a field differs.
     """
+    if is_hub_name(source):
+        file = None if do_weights_follow() else str(fetch(source, _ON_THE_HUB).path)
+        return VitStart({}, None if file is None else _of_file(file))
     if Path(source).is_file():
         return VitStart({}, None if do_weights_follow() else _of_file(source))
     if not timm.is_model(source):

@@ -1,0 +1,91 @@
+"""Text of others in Markdown, and texts without what they tell of somebody's machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["code_block", "last_word", "markdown_text", "table", "without_places"]
+
+_SIGNS = re.compile(r"([\\`*_{}\[\]()#+!|~$^-])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_MOST = 300  # characters
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
+# a path from the root or from a home, alone or inside other text; not what follows a scheme
+_PLACE = re.compile(r"(?<![\w./:~\\-])(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:|<>]*")
+_WHOLE = re.compile(r"\s*(?:file://)?(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)[^\n]*")
+_USER = re.compile(r"(?<=://)[^/\s@]+@")
+_SECRET = re.compile(r"(?i)(token|secret|passw|credential|api_?key|access_?key|private_?key)")
+
+
+def markdown_text(text: object) -> str:
+    """A text for a line or a cell of Markdown, in which nothing of it is a sign.
+
+    Args:
+        text: whatever a file of others holds; it is cut after 300 characters.
+    """
+    plain = _CONTROL.sub(" ", str(text)[:_MOST])
+    plain = re.sub(r"[&<>]", lambda found: _ENTITIES[found[0]], plain)
+    plain = _SIGNS.sub(r"\\\1", plain)
+    return re.sub(r"(?i)(https?|www)(?=[:.])", r"\1<!-- -->", plain)  # no links of their own
+
+
+def code_block(text: str, language: str) -> str:
+    """A block of code, with a fence that is longer than any in the text.
+
+    Args:
+        text: the code.
+        language: for its colours.
+    """
+    longest = max((len(found) for found in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown.
+
+    Args:
+        head: names of the columns.
+        rows: cells, which have been escaped.
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def last_word(class_path: str) -> str:
+    """The name of a class without where it lies; empty for what is no name."""
+    name = class_path.rpartition(".")[2]
+    return name if name.isidentifier() else ""
+
+
+def without_places(value: Any) -> Any:
+    """Values of a configuration without places on a machine, users in URLs, and secrets.
+
+    A path from the root or from a home becomes ``…/`` and its last part; relative ones, and those
+    in stores (``s3://``), stay. What is called a token, password or key becomes ``removed``.
+
+    Args:
+        value: as a file of YAML or JSON has it.
+    """
+    if isinstance(value, Mapping):
+        return {
+            without_places(str(key)): "removed"
+            if _SECRET.search(str(key)) and isinstance(item, str)
+            else without_places(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [without_places(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = _USER.sub("", value)
+    if _WHOLE.fullmatch(value):
+        return _cut(value)
+    return _PLACE.sub(lambda found: _cut(found[0]), value)
+
+
+def _cut(path: str) -> str:
+    parts = [part for part in re.split(r"[\\/]+", path.strip()) if part]
+    return f"…/{parts[-1]}" if parts else path

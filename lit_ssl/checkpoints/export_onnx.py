@@ -1,0 +1,165 @@
+"""Export an encoder as ONNX, and check what onnxruntime computes with it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from lit_ssl.checkpoints.encoder_to_export import Exportable, difference, other_features
+from lit_ssl.errors import InputError, InputImportError
+from lit_ssl.files import write_file
+
+__all__ = ["OPSET", "check_onnx", "write_onnx"]
+
+OPSET = 18  # what the exporter of torch 2.6 and later writes without converting
+_BATCHES = (1, 2, 5)
+_MOST = 2**31 - 2**22  # bytes: a file of protobuf has at most 2 GiB
+_NAMES = ("images", "features")
+
+
+def check_onnx(out: Path) -> None:
+    """Say before a long export what would end it.
+
+    Args:
+        out: the file to write.
+
+    Raises:
+        InputError: if the packages are missing, or the file is there.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputImportError(
+            f"ONNX needs the packages onnx, onnxruntime and onnxscript ({error}): pip install "
+            "'lit-ssl[onnx]'"
+        ) from error
+    if out.exists():
+        raise InputError(f"{out} exists: give another name, or remove it first")
+
+
+def write_onnx(encoder: Exportable, out: str | Path) -> float:
+    """Write an encoder as ONNX: float32, batches of any size, images of the size of its training.
+
+    The input is ``images`` ``[batch, C, H, W]``, normalised; the output ``features``
+    ``[batch, D]``. The metadata of the file are those of ``export_encoder``. Before the file takes
+    its place, onnxruntime computes features of batches of 1, 2 and 5 images with it.
+
+    Args:
+        encoder: what to write.
+        out: file to write; one that exists is not written over.
+
+    Returns:
+        The largest difference of a feature from those of the network.
+
+    Raises:
+        InputError: if the packages are missing, the network takes other inputs than images or has
+            parts that ONNX cannot have, it would not fit into one file, or onnxruntime computes
+            other features.
+    """
+    out = Path(out)
+    check_onnx(out)
+    if not encoder.size:
+        raise InputError(
+            f"{encoder.name} takes other inputs than images, and files of ONNX are written of "
+            "networks over images only: export it as .safetensors"
+        )
+    if encoder.features.ndim != 2:
+        raise InputError(
+            f"{encoder.name} gives {list(encoder.features.shape)} and not one vector for an image: "
+            "export it as .safetensors"
+        )
+    if sum(value.nbytes for value in encoder.network.state_dict().values()) > _MOST:
+        raise InputError(
+            f"the weights of {encoder.name} need more than 2 GiB, which is the most that one file "
+            "of ONNX holds: export it as .safetensors"
+        )
+    content = _exported(encoder)
+    found = [0.0]
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+        file.flush()
+        found[0] = _checked(encoder, file.name)
+
+    write_file(out, write, binary=True)
+    return found[0]
+
+
+class _Vectors(nn.Module):
+    """A network by one name for its input, whatever it calls that itself."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+def _exported(encoder: Exportable) -> bytes:
+    import onnx
+
+    example = torch.randn(2, *encoder.size)
+    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+    try:
+        with _quiet():
+            program: Any = torch.onnx.export(
+                _Vectors(encoder.network).eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=shapes,
+                input_names=_NAMES[:1],
+                output_names=_NAMES[1:],
+                verbose=False,
+            )
+            model = program.model_proto
+    except Exception as error:  # the exporter has errors of many kinds, all for the same reason
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{encoder.name} cannot be written as ONNX ({reason:.200}): export it as .safetensors"
+        ) from error
+    onnx.helper.set_model_props(model, encoder.metadata())
+    model.producer_name = "lit_ssl"
+    return model.SerializeToString()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter tells of its own versions."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _checked(encoder: Exportable, path: str) -> float:
+    """The largest difference of features, over batches of several sizes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(1)
+    largest = 0.0
+    for batch in _BATCHES:
+        images = torch.randn(batch, *encoder.size, generator=generator)
+        with torch.no_grad():
+            expected = encoder.network(images)
+        found = torch.from_numpy(session.run([_NAMES[1]], {_NAMES[0]: images.numpy()})[0])
+        if distance := difference(found, expected):
+            raise InputError(other_features(f"{encoder.name} in ONNX", distance))
+        largest = max(largest, (found - expected).abs().max().item())
+    return largest
