@@ -304,6 +304,7 @@ class RepresentationReport(pl.Callback):
                 "are_bank": asked.supports == "bank",
             }
         return {
+            "data": _data_name(trainer),
             "split": asked.queries,
             "bank": None if kind.bank is None else len(kind.bank.labels),
             "queries": len(queries.labels),
@@ -338,6 +339,14 @@ class RepresentationReport(pl.Callback):
                 write_report(folder, rows, protocol)
                 files = {"report": str(folder / "report.json"), **files}
         self._finished = rows, protocol, files
+
+
+def _data_name(trainer: pl.Trainer) -> str | None:
+    """The class of the data module, of a composed one that of the data set in it."""
+    data = getattr(trainer, "datamodule", None)
+    inner = getattr(data, "dataset", None)
+    data = inner if isinstance(inner, pl.LightningDataModule) else data
+    return None if data is None else type(data).__name__
 
 
 def _name(trainer: pl.Trainer) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
-__all__ = ["code_block", "last_word", "markdown_text", "table", "without_places"]
+__all__ = [
+    "code_block", "last_word", "markdown_text", "page_without_places", "table", "without_places",
+]  # fmt: skip
 
 _SIGNS = re.compile(r"([\\`*_{}\[\]()#+!|~$^-])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -55,7 +58,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def last_word(class_path: str) -> str:
-    """The name of a class without where it lies; empty for what is no name."""
+    """The name of a class without where it lies; empty for what is no name.
+
+    Args:
+        class_path: as a file has it.
+    """
     name = class_path.rpartition(".")[2]
     return name if name.isidentifier() else ""
 
@@ -89,3 +96,33 @@ def without_places(value: Any) -> Any:
 def _cut(path: str) -> str:
     parts = [part for part in re.split(r"[\\/]+", path.strip()) if part]
     return f"…/{parts[-1]}" if parts else path
+
+
+def page_without_places(text: str, *values: Any) -> str:
+    """A page without the folders that some values name, nor the home and the working folder.
+
+    In a page a slash may be anything, so that only known folders are cut.
+
+    Args:
+        text: of HTML.
+        *values: what the page was made of: configurations and reports.
+    """
+    folders = {str(Path.home()), str(Path.cwd())}
+    for path in filter(_WHOLE.fullmatch, _texts(values)):
+        folders.add(str(PurePath(path.strip().removeprefix("file://")).parent))
+    for folder in sorted(folders, key=len, reverse=True):
+        if folder.count("/") > 1 or folder in (str(Path.home()), str(Path.cwd())):
+            inside = re.compile(re.escape(folder) + r"(?:/[^\s'\"<>&\\]*)?")
+            text = inside.sub(lambda found: _cut(found[0]), text)
+    return text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)

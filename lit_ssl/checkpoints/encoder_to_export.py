@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.classes import ForeignClassError, Names
-from lit_ssl.checkpoints.files import located, read_file
+from lit_ssl.checkpoints.files import described_network, located, read_file
 from lit_ssl.checkpoints.modules import find_class, load_module
 from lit_ssl.checkpoints.origins import weights_of
 from lit_ssl.checkpoints.prefixes import StateDict
@@ -40,6 +40,12 @@ __all__ = [
 
 # Arguments of timm.create_model that choose weights or a classifier, not the network.
 _NOT_ARCHITECTURE = ("pretrained", "checkpoint_path", "num_classes", "drop_path_rate", "drop_rate")
+# Networks over images and texts → what else can be done with them.
+_WITH_TEXTS = {
+    "CoAttentionBackbone": "",
+    "ViltBackbone": ", or load the module in Python, whose backbone.model.save_pretrained(FOLDER) "
+    "writes a folder of transformers",
+}
 _ROUNDING = 1e-3  # of the largest feature, at least 1
 
 
@@ -141,11 +147,16 @@ def find_exportable(
         encoder = _without_backbone(content, checkpoint, hparams)
     name, args = _network_of(hparams)
     if name is None and not hparams:
-        name, args = _described(file)
+        name, args = described_network(file)
     name, args = model_name or name, args if model_args is None else model_args
     if name is None:
         raise InputError(
             f"the backbone of {checkpoint} is no timm name: give it, --model-name NAME."
+        )
+    if name in _WITH_TEXTS:
+        raise InputError(
+            f"{checkpoint} holds a network over images and texts, which has no encoder to export: "
+            "hand the checkpoint on" + _WITH_TEXTS[name]
         )
     by_class_token = False
     if encoder is None:
@@ -326,7 +337,12 @@ def _expected(
 
 @torch.no_grad()
 def features_of(network: nn.Module, like: nn.Module) -> Tensor:
-    """What a network gives for the inputs of another, in eval mode; of a circuit its scores."""
+    """What a network gives for the inputs of another, in eval mode; of a circuit its scores.
+
+    Args:
+        network: any network.
+        like: the one that ``example_inputs`` asks; of the same inputs.
+    """
     given = network.eval()(example_inputs(like))
     if isinstance(given, CircuitOutput):
         return given.features if given.logits is None else given.logits
@@ -334,7 +350,15 @@ def features_of(network: nn.Module, like: nn.Module) -> Tensor:
 
 
 def difference(features: Tensor, expected: Tensor) -> float:
-    """The largest difference; 0 where it is only rounding."""
+    """The largest difference; 0 where it is only rounding, a thousandth of the largest feature.
+
+    Args:
+        features: of what would be loaded, ``[B, D]``.
+        expected: of the encoder, ``[B, D]``.
+
+    Returns:
+        Infinity where shapes differ, or one of the features is not finite.
+    """
     if features.shape != expected.shape or not (features.isfinite() & expected.isfinite()).all():
         return math.inf
     largest = (features - expected).abs().max().item()
@@ -342,28 +366,17 @@ def difference(features: Tensor, expected: Tensor) -> float:
 
 
 def other_features(name: str, distance: float) -> str:
-    """Why an encoder is not exported whose features would be others."""
+    """Why an encoder is not exported whose features would be others.
+
+    Args:
+        name: of the network that would be loaded.
+        distance: what ``difference`` gave.
+    """
     how = f"by up to {distance:.2g}" if distance < math.inf else "in shape, or are not finite"
     return (
         f"not exported: what {name} computes with these weights is not what the encoder gave in "
         f"training (features differ {how}); it pools otherwise (global_pool), or is another network"
     )
-
-
-def _described(file: Path) -> tuple[str | None, Mapping[str, Any]]:
-    """Name and arguments of a network out of a file of ``lit-ssl export``, or its folder."""
-    from safetensors import SafetensorError, safe_open
-
-    file = file / "model.safetensors" if file.is_dir() else file
-    if file.suffix != ".safetensors":
-        return None, {}
-    try:
-        with safe_open(file, "pt") as content:
-            about = content.metadata() or {}
-        args = dict(json.loads(about.get("model_args", "{}")))
-    except (SafetensorError, ValueError, TypeError, RecursionError):
-        return None, {}
-    return about.get("timm_model") or about.get("lit_ssl_model"), args
 
 
 def _preparation(

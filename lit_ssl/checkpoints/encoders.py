@@ -6,13 +6,15 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lit_ssl.checkpoints.files import described_network, located
 from lit_ssl.checkpoints.origins import Weights, read_weights
 from lit_ssl.checkpoints.prefixes import CLASSIFIER, HEADS, StateDict
-from lit_ssl.errors import InputError, listed
+from lit_ssl.errors import InputError, listed, quoted
 
 __all__ = ["first_projection", "fit_weights", "load_encoder", "read_encoder_weights"]
 
 _SHOWN = 3
+_TELL = "give its timm name as backbone, and its arguments as backbone_kwargs"
 
 
 def read_encoder_weights(
@@ -58,8 +60,16 @@ def load_encoder(
         ValueError: if the file cannot be read, or its weights are not those of the network.
     """
     weights = read_weights(path, backbone, prefix)
-    fit_weights(backbone, weights.network(online), path)
+    fit_weights(backbone, weights.network(online), path, mend=_mend(path))
     return weights
+
+
+def _mend(path: str | Path) -> str:
+    """What to give where weights do not fit: of files that say it, the network that they hold."""
+    name, args = described_network(located(path)[0])
+    if name is None:
+        return _TELL
+    return f"the file is of backbone: {quoted(name)} with backbone_kwargs: {quoted(args, 300)}"
 
 
 def first_projection(weights: Weights, path: str | Path) -> StateDict:
@@ -87,7 +97,7 @@ def fit_weights(
     state: StateDict,
     path: str | Path,
     what: str = "backbone",
-    mend: str = "give its timm name as backbone, and its arguments as backbone_kwargs",
+    mend: str = _TELL,
 ) -> None:
     """Load weights into a network, or say which do not fit; a classifier may be in one of them.
 

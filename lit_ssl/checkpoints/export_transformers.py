@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,8 @@ def fill_transformers_folder(encoder: Exportable, folder: Path) -> Counterpart:
     content = save(found.state, {"format": "pt", **encoder.metadata()})
     write_file(folder / "model.safetensors", lambda file: file.write(content), binary=True)
     write_json(folder / "preprocessor_config.json", _preprocessing(encoder))
-    model, said = kind.from_pretrained(folder, output_loading_info=True)
+    with _quiet():
+        model, said = kind.from_pretrained(folder, output_loading_info=True)
     wrong = [*said["missing_keys"], *said["unexpected_keys"], *said["mismatched_keys"]]
     if wrong:  # a version of transformers whose names are others again
         raise InputError(
@@ -71,6 +74,20 @@ def fill_transformers_folder(encoder: Exportable, folder: Path) -> Counterpart:
     if distance := difference(_features(model, found, encoder), encoder.features):
         raise InputError(other_features(found.kind, distance))
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a bar for weights that are read in a moment."""
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            logging.enable_progress_bar()
 
 
 def _features(model: Any, found: Counterpart, encoder: Exportable) -> Tensor:

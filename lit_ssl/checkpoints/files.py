@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -14,7 +16,7 @@ from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
 from lit_ssl.models.backbones.hub_files import fetch, is_hub_name
 
-__all__ = ["located", "read_checkpoint", "read_file"]
+__all__ = ["described_network", "located", "read_checkpoint", "read_file"]
 
 _SINGLE = {"weights": "file of weights", "checkpoint": "checkpoint"}
 # in folders of timm and transformers, and in repositories of the hub
@@ -37,6 +39,29 @@ def located(path: str | Path) -> tuple[Path, str]:
     if not is_hub_name(path):
         return Path(path), str(path)
     return fetch(str(path), _IN_FOLDERS)
+
+
+def described_network(file: Path) -> tuple[str | None, Mapping[str, Any]]:
+    """Name and arguments of the network that a file of ``lit-ssl export`` holds, or its folder.
+
+    Args:
+        file: any file or folder.
+
+    Returns:
+        None and nothing where the file does not say it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = file / _IN_FOLDERS[0] if file.is_dir() else file
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None, {}
+    try:
+        with safe_open(file, "pt") as content:
+            about = content.metadata() or {}
+        args = dict(json.loads(about.get("model_args", "{}")))
+    except (SafetensorError, ValueError, TypeError, RecursionError):
+        return None, {}
+    return about.get("timm_model") or about.get("lit_ssl_model"), args
 
 
 def read_file(

@@ -28,6 +28,7 @@ class Report(NamedTuple):
         file: the file of it.
         rows: accuracies by field, one row for each kind of features, at least one.
         protocol: how they were measured, without places on a machine.
+        places: the protocol as it was, for these places.
         split: which images were asked.
         data: class of the data module; empty where it is not known.
         page: the report as a page, if it lies beside it.
@@ -36,13 +37,18 @@ class Report(NamedTuple):
     file: Path
     rows: list[Mapping[str, Any]]
     protocol: dict[str, Any]
+    places: Mapping[str, Any]
     split: str
     data: str
     page: Path | None
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:
-    """The folder of the run that wrote a checkpoint: the nearest one with a config."""
+    """The folder of the run that wrote a checkpoint: the nearest one with a config.
+
+    Args:
+        checkpoint: its file.
+    """
     beside = checkpoint.resolve().parent
     return next((place for place in (beside, beside.parent) if (place / _CONFIG).is_file()), None)
 
@@ -70,14 +76,11 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     return found
 
 
-def read_report(path: Path, data_of_run: str = "", run: Path | None = None) -> Report:
+def read_report(path: Path) -> Report:
     """Read ``report.json``.
 
     Args:
         path: the file, or its folder.
-        data_of_run: class of the data module of the training, which the report is of if it lies in
-            the folder of that run.
-        run: that folder.
 
     Raises:
         InputError: if it is missing, or no report of this package.
@@ -94,15 +97,16 @@ def read_report(path: Path, data_of_run: str = "", run: Path | None = None) -> R
     rows = found.get("rows") if isinstance(found, dict) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{file} is no report of RepresentationReport: it has no rows")
-    protocol = found.get("protocol")
-    protocol = without_places(protocol) if isinstance(protocol, dict) else {}
+    places = found.get("protocol")
+    places = places if isinstance(places, dict) else {}
+    protocol = without_places(places)
     beside = file.resolve().parent
-    data = data_of_run if run is not None and beside == run.resolve() else ""
+    data = last_word(str(protocol.get("data") or ""))
     if not data and (beside / _CONFIG).is_file():
         data = _data_class(read_run_config(beside))
     page = file.parent / _PAGE
     split = str(protocol.get("split") or "")
-    return Report(file, rows, protocol, split, data, page if page.is_file() else None)
+    return Report(file, rows, protocol, places, split, data, page if page.is_file() else None)
 
 
 def _data_class(config: Mapping[str, Any]) -> str:

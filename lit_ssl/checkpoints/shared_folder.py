@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from lit_ssl.checkpoints.card_texts import last_word, without_places
+from lit_ssl.checkpoints.card_texts import last_word, page_without_places, without_places
 from lit_ssl.checkpoints.encoder_to_export import Exportable
 from lit_ssl.checkpoints.export_folder import fill_timm_folder
 from lit_ssl.checkpoints.export_transformers import fill_transformers_folder
 from lit_ssl.checkpoints.model_card import CONFIG_NAME, model_card
 from lit_ssl.checkpoints.run_files import Report, read_run_config
 from lit_ssl.checkpoints.whole_folder import new_folder
-from lit_ssl.files import write_file
+from lit_ssl.files import read_text, write_file
 
 __all__ = ["write_shared_folder"]
 
@@ -73,7 +72,9 @@ def write_shared_folder(
             text = _CUT + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
             write_file(folder / CONFIG_NAME, lambda file: file.write(text))
         if report is not None and report.page is not None:
-            shutil.copyfile(report.page, folder / _PAGE)
+            known = (report.places, {} if run is None else read_run_config(run), encoder.recipe)
+            page = page_without_places(read_text(report.page), *known)
+            write_file(folder / _PAGE, lambda file: file.write(page))
         files = [path.name for path in folder.iterdir()]
         card = model_card(encoder, loading, library, licence, report, files)
         write_file(folder / "README.md", lambda file: file.write(card))

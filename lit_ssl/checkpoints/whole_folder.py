@@ -19,6 +19,9 @@ __all__ = ["check_new_folder", "new_folder"]
 def check_new_folder(out: Path) -> None:
     """Refuse a place where something is; an empty folder may be there.
 
+    Args:
+        out: the place.
+
     Raises:
         InputError: if something is there.
     """

@@ -117,7 +117,7 @@ def test_the_processor_does_what_the_evaluation_does(tmp_path):
     fill_transformers_folder(encoder, tmp_path)
     processor = AutoImageProcessor.from_pretrained(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 255, (5, 6, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels).resize((80, 64), Image.Resampling.BICUBIC)  # smooth, even margins
+    image = Image.fromarray(pixels).resize((80, 64), Image.Resampling.BICUBIC)  # even margins
     found = processor(image, return_tensors="pt")["pixel_values"][0]
     ours = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
     expected = normalize(EvalTransform(32, 40, interpolation="bicubic")(ours), *encoder[5:7])
@@ -243,7 +243,7 @@ def test_the_card(tmp_path):
                        "init_args": {"root": "/home/eve/cats"}}}  # fmt: skip
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (run / "report.json").write_text(json.dumps(REPORT))
-    (run / "index.html").write_text("<p>report</p>")
+    (run / "index.html").write_text("<p>report</p><b>/home/eve/runs/views/a.png</b>")
     encoder = exportable(**SMALL)._replace(method="lit_ssl.MSN", recipe=RECIPE)
     report = read_report(run)
     out = tmp_path / "out"
@@ -268,7 +268,7 @@ def test_the_card(tmp_path):
     assert "12345" not in everything
     assert "…/last.ckpt" in card
     assert "\n# head" not in card
-    assert (out / "index.html").read_text() == "<p>report</p>"
+    assert (out / "index.html").read_text() == "<p>report</p><b>…/a.png</b>"
     assert (
         yaml.safe_load((out / "config.yaml").read_text())["data"]["init_args"]["root"] == "…/cats"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -18,6 +20,9 @@ from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.errors import InputError
 from lit_ssl.methods import GroupRobustClassifier
 from lit_ssl.models import SmallCNN, TextBackbone
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from hub_server import TOKEN, Hub
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"img_size": 8, "patch_size": 4, "depth": 2, "embed_dim": 12, "num_heads": 2}
@@ -334,3 +339,114 @@ def test_what_was_not_exported_is_not_loaded(tmp_path):
     (tmp_path / "x.safetensors").write_text("text")
     with pytest.raises(InputError, match="is no file of safetensors"):
         package.models.load_exported(tmp_path / "x.safetensors")
+
+
+HINTS = {"ViltBackbone": r"backbone\.model\.save_pretrained", "CoAttentionBackbone": ""}
+
+
+@pytest.mark.parametrize("kind", HINTS)
+def test_networks_over_images_and_texts(tmp_path, kind):
+    backbone = {"class_path": f"lit_ssl.models.{kind}", "init_args": {}}
+    hparams = {"_class_path": "lit_ssl.methods.VLPretraining", "backbone": backbone}
+    content = {"pytorch-lightning_version": "2.5", "hyper_parameters": hparams}
+    content["state_dict"] = {"backbone.model.a": torch.zeros(1)}
+    torch.save(content, tmp_path / "vl.ckpt")
+    with pytest.raises(InputError, match=f"no encoder to export: hand the .*{HINTS[kind]}"):
+        export_checkpoint(tmp_path / "vl.ckpt", tmp_path / "x.safetensors")
+
+
+# what is written beside a file for timm
+
+
+@pytest.fixture(scope="module")
+def msn(tmp_path_factory):
+    """A checkpoint of MSN, in the folder of its run."""
+    folder = tmp_path_factory.mktemp("run")
+    module = trained_a_little(package.MSN(NAME, ARGS, **HEADS))
+    (folder / "config.yaml").write_text("data: {class_path: a.Cats, init_args: {root: /home/x/y}}")
+    (folder / "checkpoints").mkdir()
+    return save(module, folder / "checkpoints/last.ckpt")
+
+
+def test_a_folder_that_timm_loads(lit_ssl, workdir, msn):
+    rows = [{"features": "trained", "knn_acc1": 0.5}]
+    (workdir / "report.json").write_text(json.dumps({"rows": rows, "protocol": {}}))
+    result = lit_ssl("export", msn, "out/vit", "--report", "report.json", "--license", "mit")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0] == "wrote out/vit; load it with"
+    assert lines[-2:] == ["upload it with", "  hf upload USER/NAME out/vit"]
+    loaded = timm.create_model("local-dir:out/vit", pretrained=True).eval()
+    images = torch.randn(2, 3, 8, 8)
+    expected = package.MSN.load_from_checkpoint(msn).encoder
+    assert torch.equal(loaded(images), expected(images))
+    names = ["README.md", "config.json", "config.yaml", "model.safetensors"]
+    assert sorted(path.name for path in (workdir / "out/vit").iterdir()) == names
+    assert "…/y" in (workdir / "out/vit/config.yaml").read_text()
+    again = lit_ssl("export", msn, "out/vit")
+    assert again.err.startswith("error: out/vit holds README.md, config.json")
+
+
+def test_transformers_and_onnx(lit_ssl, workdir, msn):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    images = torch.randn(2, 3, 8, 8)
+    expected = package.MSN.load_from_checkpoint(msn).encoder(images).detach()
+    result = lit_ssl("export", msn, "hf", "--format", "transformers")
+    assert result.code == 0, result.err
+    from transformers import AutoModel
+
+    found = AutoModel.from_pretrained("hf")(images).last_hidden_state[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    result = lit_ssl("export", "hf", "vit.onnx", "--model-name", NAME, "--model-args",
+                     json.dumps(ARGS))  # fmt: skip
+    assert result.code == 0, result.err
+    assert "opset 18, float32; images [batch, 3, 8, 8]" in result.out
+    session = onnxruntime.InferenceSession("vit.onnx")
+    found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_push(lit_ssl, workdir, msn, monkeypatch):
+    hub = Hub().use(monkeypatch, workdir / "cache")
+    words = ["export", msn, "out", "--push", "someone/vit"]
+    assert lit_ssl(*words).err.startswith("error: --push needs a login at the hub: run `hf auth")
+    assert not (workdir / "out").exists()
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    result = lit_ssl(*words, "--private")
+    assert result.code == 0, result.err
+    assert "someone/vit is new and will be private\npushed to http" in result.out
+    card = hub.repositories["someone/vit"].files("main")["README.md"].decode()
+    assert "timm.create_model('hf-hub:someone/vit', pretrained=True)" in card
+    shutil.rmtree("out")
+    assert lit_ssl(*words).err.startswith("error: someone/vit exists, with 4 files such as")
+    assert not (workdir / "out").exists()
+    assert lit_ssl(*words, "--update").code == 0
+    result = lit_ssl("export", "hf-hub:someone/vit", "again.safetensors")
+    assert result.code == 0, result.err
+    hub.close()
+
+
+ODD = """
+x.onnx --format timm
+    x.onnx: with --format timm the name must end in .safetensors
+x.safetensors --format folder
+    x.safetensors: --format folder writes a folder
+x.v2
+    x.v2: the name must end in .safetensors (for timm) or .onnx
+x.onnx --license mit
+    --license is for the card: say --format folder
+x --private
+    --private goes with --push USER/NAME
+x --report nowhere
+    no report at nowhere
+x --format tim
+    argument --format: invalid choice
+"""
+
+
+@pytest.mark.parametrize(("words", "message"), pairs(ODD))
+def test_odd_formats_are_one_line(lit_ssl, workdir, words, message):
+    result = lit_ssl("export", "none.ckpt", *words.split())
+    assert result.code == 2
+    assert result.err.startswith(f"error: {message}")
+    assert result.err.count("\n") == 1

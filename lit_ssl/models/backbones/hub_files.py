@@ -101,14 +101,15 @@ def _fetch(name: str, repo: str, revision: str | None, files: Sequence[str]) -> 
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 
-    about = {"library_name": "lit_ssl", "library_version": __version__}
+    about: dict[str, Any] = {"library_name": "lit_ssl", "library_version": __version__}
     unreached = None
     for file in files:
         with hub_errors(name):
             try:
-                path = Path(hf_hub_download(repo, file, revision=revision, **about))
+                options = {**about, "local_files_only": unreached is not None}
+                path = Path(hf_hub_download(repo, file, revision=revision, **options))
             except LocalEntryNotFoundError as error:  # another one may be in the cache
-                unreached = error
+                unreached = unreached or error
             except EntryNotFoundError:
                 continue
             else:
