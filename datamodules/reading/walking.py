@@ -114,6 +114,15 @@ class LeftOut:
         for name in names:
             self.add(f"{self.kind.name} outside of the class folders", str(self.folder / name))
 
+    def by_reason(self) -> dict[str, list[str]]:
+        """Return the sorted paths below the folder that are left out, by reason."""
+        return {
+            reason: sorted(
+                os.path.relpath(path, self.folder).replace(os.sep, "/") for path in paths
+            )
+            for reason, paths in sorted(self._found.items())
+        }
+
     def __str__(self) -> str:
         return "; ".join(
             f"{reason} ({self._shown(reason, sorted(paths))})"

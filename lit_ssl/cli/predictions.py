@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,13 +79,13 @@ def _with_names(trainer: pl.Trainer, outputs: Tensor, path: Path) -> Tensor:
         labels = None if known.labels is None else known.labels[kept]
         known = _Known(known.rows[kept], files, labels, known.readable[kept])
     step = getattr(type(trainer.lightning_module), "predict_step", None)
-    tensors = {
-        "features" if step is features_of_inputs else "predictions": outputs.contiguous(),
-        "rows": torch.from_numpy(known.rows),
-    }
+    kind = "features" if step is features_of_inputs else "predictions"
+    tensors = {kind: outputs.contiguous(), "rows": torch.from_numpy(known.rows)}
     if known.labels is not None:
         tensors["labels"] = torch.from_numpy(known.labels)
-    content = save(tensors)
+    if tensors[kind].dtype == torch.bfloat16:  # which NumPy does not know
+        tensors[kind] = tensors[kind].float()
+    content = save(tensors, _metadata(trainer))
     write_file(path.with_suffix(".safetensors"), lambda file: file.write(content), binary=True)
     class_names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or ()
     text = _table(known, class_names)
@@ -108,6 +109,17 @@ def _known(trainer: pl.Trainer, count: int) -> _Known:
     corrupt = getattr(reader, "corrupt", None)
     readable = np.ones(count, dtype=bool) if corrupt is None else ~corrupt[rows]
     return _Known(rows, files, labels, readable)
+
+
+def _metadata(trainer: pl.Trainer) -> dict[str, str]:
+    """Where the images lie, for whoever wants to show them."""
+    reader = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "reader", None)
+    folder = getattr(reader, "folder", None)
+    return (
+        {}
+        if folder is None
+        else {"folder": os.fsencode(os.path.abspath(folder)).decode("utf-8", "replace")}
+    )
 
 
 def _table(known: _Known, class_names: Sequence[str]) -> bytes:

@@ -212,6 +212,18 @@ def _shard(words: Sequence[str]) -> None:
     run(words)
 
 
+def _look(words: Sequence[str]) -> None:
+    from lit_ssl.cli.look import run
+
+    run(words)
+
+
+def _neighbours(words: Sequence[str]) -> None:
+    from lit_ssl.cli.neighbours import run
+
+    run(words)
+
+
 def _numbers(option: str, text: str) -> list[int]:
     """Numbers with commas between."""
     try:
@@ -255,6 +267,13 @@ WORDS: dict[str, dict[str, Word]] = {
         "methods": Word("list the methods", _methods),
     },
     "Images": {
+        "look": Word(
+            "what is in a folder of images, and what to run next: lit-ssl look my_images", _look
+        ),
+        "neighbours": Word(
+            "images that are alike, from features: lit-ssl neighbours predictions.safetensors",
+            _neighbours,
+        ),
         "shard": Word(
             "write images as shards for streaming: lit-ssl shard --data MNIST5kDataModule --output"
             " OUT",

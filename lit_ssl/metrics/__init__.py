@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lit_ssl.metrics.low_shot import low_shot_accuracies as low_shot_accuracies
     from lit_ssl.metrics.low_shot import predict_low_shot as predict_low_shot
     from lit_ssl.metrics.low_shot import preprocess_rows as preprocess_rows
+    from lit_ssl.metrics.near_duplicates import closest_pairs as closest_pairs
     from lit_ssl.metrics.sharded import ShardedFeatures as ShardedFeatures
     from lit_ssl.metrics.sharded_neighbours import sharded_knn as sharded_knn
     from lit_ssl.metrics.sharded_neighbours import sharded_soft_nn as sharded_soft_nn

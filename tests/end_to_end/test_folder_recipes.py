@@ -11,6 +11,10 @@ FEW = ("--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.lo
 VIT = ("--model.backbone=vit_tiny_patch16_224", f"--model.backbone_kwargs={TINY_VIT}")
 WORDS = {
     "msn/folder.yaml": (*VIT, "--model.proj_hidden_dim=32", "--data.batch_size=4"),
+    "msn/folder_large.yaml": (*VIT, "--model.proj_hidden_dim=32", "--data.batch_size=4"),
+    "msn/folder_small.yaml": ("--data.batch_size=4",),
+    "paws/folder_small.yaml": ("--data.dataset.batch_size=4", "--data.subset.per_class=3"),
+    "finetune/folder_small.yaml": ("--data.batch_size=4",),
     "paws/folder.yaml": (
         "--model.backbone=resnet10t",
         "--model.backbone_kwargs={stem_width: 8, channels: [8, 8, 16, 16]}",
@@ -20,6 +24,7 @@ WORDS = {
         "--data.images_per_class=2",
     ),
     "finetune/folder.yaml": (*VIT, "--data.batch_size=4"),
+    "eval/folder_small.yaml": ("--data.batch_size=4", "--trainer.callbacks.shots=[1]"),
     "eval/folder.yaml": (*VIT, "--data.batch_size=4", "--trainer.callbacks.shots=[1]"),
 }
 
@@ -54,8 +59,9 @@ def test_train_and_predict_on_a_plain_folder(lit_ssl, photos, tmp_path, name):
     assert table[0]["file"] == "bus/0.JPEG"
 
 
-def test_report_on_a_plain_folder(lit_ssl, photos, tmp_path):
-    result = lit_ssl(*words("validate", "eval/folder.yaml", photos), "--data.val_size=3")
+@pytest.mark.parametrize("name", ["eval/folder.yaml", "eval/folder_small.yaml"])
+def test_report_on_a_plain_folder(lit_ssl, photos, tmp_path, name):
+    result = lit_ssl(*words("validate", name, photos), "--data.val_size=3")
     assert result.code == 0, result.err
     assert (tmp_path / "report.json").is_file()
 
