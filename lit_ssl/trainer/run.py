@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lit_ssl.errors import InputError
 from lit_ssl.trainer.claims import in_the_way, new_version
+from lit_ssl.trainer.made_with import made_with
 from lit_ssl.trainer.private import loader_of_call
 
 __all__ = [
@@ -187,8 +188,9 @@ def origin_of(trainer: pl.Trainer) -> dict[str, Any]:
         ``command`` (fit, validate, test, predict); ``checkpoint``, the file of the weights: the
         run's ``ckpt_path``, or else what the module itself has read and holds unchanged;
         ``weights``, what the module was given to start from, as its training may have; ``steps``,
-        made by this very trainer with this very module. All but the first may be None;
-        ``checkpoint`` and ``steps`` are for weights of unknown origin.
+        made by this very trainer with this very module; ``made_with``, the code and the machine.
+        ``checkpoint``, ``weights`` and ``steps`` may be None, the first and the last for weights of
+        unknown origin.
     """
     module: Any = trainer.lightning_module
     own = {id(parameter) for parameter in module.parameters()}
@@ -203,6 +205,7 @@ def origin_of(trainer: pl.Trainer) -> dict[str, Any]:
         "checkpoint": _text(trainer.ckpt_path) or (None if is_changed else start),
         "weights": start,
         "steps": steps or None,
+        "made_with": made_with(trainer),
     }
 
 
