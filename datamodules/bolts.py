@@ -39,6 +39,8 @@ _OURS = {
     "val_transforms": "eval_transform",
     "test_transforms": "eval_transform",
 }
+# What fails in their code for want of files, of arguments, or of the versions it was written for.
+_THEIRS = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 _READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError)  # of Pillow
 
 
@@ -231,8 +233,11 @@ def _built(kind: type, arguments: Mapping[str, Any]) -> Any:
             )
     try:
         return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{kind.__name__} does not take these init_args: {error}") from error
+    except _THEIRS as error:
+        raise InputError(
+            f"{kind.__name__} cannot be made of these init_args ({type(error).__name__}:"
+            f" {shortened(error)})"
+        ) from error
 
 
 def _told(name: str, function: Any) -> Any:
@@ -241,7 +246,7 @@ def _told(name: str, function: Any) -> Any:
         return function()
     except InputError:
         raise
-    except (OSError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+    except _THEIRS as error:
         raise InputError(
             f"{name} cannot give its images ({type(error).__name__}: {shortened(error)}): see its"
             " init_args, such as data_dir"
@@ -279,10 +284,8 @@ def _labels(dataset: Any, name: str) -> np.ndarray:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, Tensor | np.ndarray):
-        return value.ndim == 0 and not (
-            value.dtype.is_floating_point if isinstance(value, Tensor) else value.dtype.kind == "f"
-        )
+    if isinstance(value, Tensor):
+        return value.ndim == 0 and not value.is_floating_point()
     return isinstance(value, int | np.integer)
 
 
@@ -299,8 +302,10 @@ def _normalization(module: Any, channels: int) -> tuple[Any, Any]:
         finally:
             module.normalize = before
         for step in steps:
-            if hasattr(step, "mean") and hasattr(step, "std") and len(step.mean) == channels:
-                return tuple(map(float, step.mean)), tuple(map(float, step.std))
+            values = [np.ravel(getattr(step, part, ())) for part in ("mean", "std")]
+            if all(len(value) == channels for value in values):
+                mean, std = (tuple(map(float, value)) for value in values)
+                return mean, std
     return ((0.5,), (0.5,)) if channels == 1 else (None, None)
 
 

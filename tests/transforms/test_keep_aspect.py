@@ -60,8 +60,10 @@ def test_sizes(size, wanted):
 
 def test_sizes_are_those_of_transformers():
     vilt = pytest.importorskip("transformers.models.vilt.image_processing_vilt")
-    from transformers.image_utils import SizeDict
+    from transformers import image_utils
 
+    if not hasattr(image_utils, "SizeDict"):
+        pytest.skip("the image processors of this transformers resize no tensors")
     processor = vilt.ViltImageProcessor()
     generator = np.random.default_rng(0)
     for shorter in (384, 64, 224):
@@ -71,7 +73,9 @@ def test_sizes_are_those_of_transformers():
             if max(height, width) > 3 * min(height, width):
                 continue  # where theirs may have a side of 0
             pixels = torch.zeros(1, 1, height, width, dtype=torch.uint8)
-            theirs = processor.resize(pixels, SizeDict(shortest_edge=shorter), size_divisor=32)
+            theirs = processor.resize(
+                pixels, image_utils.SizeDict(shortest_edge=shorter), size_divisor=32
+            )
             assert transform.size_of(height, width) == tuple(theirs.shape[-2:])
 
 

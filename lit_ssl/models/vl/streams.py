@@ -184,7 +184,12 @@ def _from_folder(path: str) -> Any:
         reason = " ".join(str(error).split())[:300]
         raise InputFileNotFoundError(f"the text encoder in {path}: {reason}") from error
     # transformers only warns of weights that are not there, and goes on with random ones
-    missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
+    prefix = f"{model.base_model_prefix}."  # which some versions of transformers leave there
+    missing = sorted(
+        name
+        for name in found["missing_keys"]
+        if not name.removeprefix(prefix).startswith("pooler.")
+    )
     if missing:
         raise InputError(
             f"{path} lacks {len(missing)} weights of its text encoder, {missing[0]} among them"

@@ -188,7 +188,7 @@ def ids_and_mask(
             f"{who} got a sequence of {ids.shape[1]} where max_length is {max_length}: raise "
             "max_length, or cut the sequences in the data module"
         )
-    if ids.numel() and is_readable(ids):
+    if is_readable(ids) and ids.numel():  # in this order: exports would fix the number of ids
         low, high = (int(bound) for bound in ids.aminmax())
         if low < 0 or high >= vocab_size:
             raise InputError(
