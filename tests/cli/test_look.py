@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,3 +223,16 @@ def test_sizes(images, recipe, classes):
     assert 1 <= sizes.warmup_epochs <= sizes.max_epochs
     assert 16 <= sizes.num_prototypes <= 1_024
     assert 4 <= sizes.batch_size <= 64
+
+
+def test_table_of_the_page():
+    page = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if "`msn/folder" in line]
+    rows = [row for row in rows if len(row) == 8]
+    assert [row[0] for row in rows] == ["200", "1,000", "5,000", "20,000", "100,000", "500,000"]
+    for images, recipe, *numbers in rows:
+        count = int(images.replace(",", ""))
+        sizes = choose_sizes(count, 10)
+        assert recipe == f"`msn/{sizes.recipe}`"
+        found = [int(number.split()[0].replace(",", "")) for number in numbers]
+        assert found == [*sizes[5:], *sizes[1:5], choose_sizes(count).num_prototypes], images
