@@ -11,6 +11,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 TOKEN = "hf_of_the_tests"
 
 
+def point_to(url, monkeypatch):
+    """Let the client of the hub in this process ask a server."""
+    from huggingface_hub import constants, file_download, hf_api
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    for module in (constants, file_download, hf_api):
+        if hasattr(module, "HUGGINGFACE_CO_URL_TEMPLATE"):
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def be_offline(monkeypatch, offline=True):
+    """What HF_HUB_OFFLINE does when the client is imported."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    getattr(_http, "reset_sessions", lambda: None)()  # old versions keep it in their sessions
+
+
 class Repository:
     """Files by commit; the newest is ``main``."""
 
@@ -160,20 +180,14 @@ class Hub:
         """Let the client of the hub in this process ask here, with an empty cache."""
         from huggingface_hub import constants
 
+        point_to(self.url, monkeypatch)
+
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(constants, "ENDPOINT", self.url)
-        template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        be_offline(monkeypatch, False)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no token"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        from huggingface_hub import file_download, hf_api
-
-        for module in (file_download, hf_api):
-            if hasattr(module, "HUGGINGFACE_CO_URL_TEMPLATE"):
-                monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         return self
 
     def downloads(self):

@@ -19,7 +19,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202
 _PLACE = re.compile(r"(?<![\w./:~\\-])(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:|<>]*")
 _WHOLE = re.compile(r"\s*(?:file://)?(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)[^\n]*")
 _USER = re.compile(r"(?<=://)[^/\s@]+@")
-_SECRET = re.compile(r"(?i)(token|secret|passw|credential|api_?key|access_?key|private_?key)")
+_SECRET = re.compile(
+    r"(?i)(.*[_.-])?(tokens?|secrets?|pass(word|wd)?|credentials?|(api|access|private|secret)_?key)"
+)
 
 
 def markdown_text(text: object) -> str:
@@ -79,7 +81,7 @@ def without_places(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {
             without_places(str(key)): "removed"
-            if _SECRET.search(str(key)) and isinstance(item, str)
+            if _SECRET.fullmatch(str(key)) and isinstance(item, str)
             else without_places(item)
             for key, item in value.items()
         }

@@ -24,8 +24,9 @@ __all__ = ["fill_timm_folder"]
 def fill_timm_folder(encoder: Exportable, folder: Path) -> None:
     """Write ``model.safetensors`` and ``config.json``.
 
-    The configuration has the form that timm reads from the hub (``hf-hub:``) and from folders
-    (``local-dir:``); then timm loads the folder, and its features are compared with the encoder's.
+    The configuration has the form that timm reads from the hub (``hf-hub:``) and, since 1.0.26,
+    from folders with safetensors (``local-dir:``); then timm loads the folder, and its features are
+    compared with the encoder's.
     Networks that timm does not have are named to this package alone.
 
     Args:
@@ -37,13 +38,17 @@ def fill_timm_folder(encoder: Exportable, folder: Path) -> None:
     """
     write_safetensors(encoder, folder / "model.safetensors")
     if not encoder.is_of_timm:
-        about = {"library_name": "lit_ssl", "lit_ssl_version": __version__}
+        about: dict[str, Any] = {"library_name": "lit_ssl", "lit_ssl_version": __version__}
         about |= {"lit_ssl_model": encoder.name, "model_args": encoder.args}
         write_json(folder / "config.json", {**about, **_images(encoder)})
         return
-    write_json(folder / "config.json", _config(encoder))
-    try:
-        loaded = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    config = _config(encoder)
+    write_json(folder / "config.json", config)
+    source = {**config["pretrained_cfg"], "file": str(folder / "model.safetensors")}
+    try:  # as by its names for repositories and folders, of which old versions read no safetensors
+        loaded = timm.create_model(
+            config["architecture"], pretrained=True, pretrained_cfg=source, **config["model_args"]
+        )
     except Exception as error:  # timm and its readers have errors of many kinds
         reason = " ".join(str(error).split())
         raise InputError(

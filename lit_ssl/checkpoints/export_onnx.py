@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from lit_ssl.checkpoints.encoder_to_export import Exportable, difference, other_features
 from lit_ssl.errors import InputError, InputImportError
 from lit_ssl.files import write_file
+from lit_ssl.models.nac.circuit import CircuitOutput
 
 __all__ = ["OPSET", "check_onnx", "write_onnx"]
 
@@ -22,6 +25,8 @@ OPSET = 18  # what the exporter of torch 2.6 and later writes without converting
 _BATCHES = (1, 2, 5)
 _MOST = 2**31 - 2**22  # bytes: a file of protobuf has at most 2 GiB
 _NAMES = ("images", "features")
+_NEW = (2, 9)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def check_onnx(out: Path) -> None:
@@ -95,56 +100,79 @@ def write_onnx(encoder: Exportable, out: str | Path) -> float:
 
 
 class _Vectors(nn.Module):
-    """A network by one name for its input, whatever it calls that itself."""
+    """A network by one name for its input and with one output: of a circuit its scores."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
+        found = self.network(images)
+        if isinstance(found, CircuitOutput):
+            return found.features if found.logits is None else found.logits
+        return found
 
 
 def _exported(encoder: Exportable) -> bytes:
     import onnx
 
-    example = torch.randn(2, *encoder.size)
-    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+    network = _Vectors(encoder.network).eval()
+    args = (torch.randn(2, *encoder.size),)
+    names = {"input_names": _NAMES[:1], "output_names": _NAMES[1:], "opset_version": OPSET}
     try:
         with _quiet():
-            program: Any = torch.onnx.export(
-                _Vectors(encoder.network).eval(),
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=shapes,
-                input_names=_NAMES[:1],
-                output_names=_NAMES[1:],
-                verbose=False,
-            )
-            model = program.model_proto
+            if _is_new():
+                shapes = {_NAMES[0]: {0: torch.export.Dim("batch", min=1)}}
+                program: Any = torch.onnx.export(
+                    network, args, dynamo=True, dynamic_shapes=shapes, verbose=False, **names
+                )
+                model = program.model_proto
+            else:
+                file = io.BytesIO()
+                axes = {name: {0: "batch"} for name in _NAMES}
+                torch.onnx.export(network, args, file, dynamo=False, dynamic_axes=axes, **names)
+                model = onnx.load_from_string(file.getvalue())
     except Exception as error:  # the exporter has errors of many kinds, all for the same reason
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"{encoder.name} cannot be written as ONNX ({reason:.200}): export it as .safetensors"
+            f"{encoder.name} cannot be written as ONNX ({_reason(error)}): export it as "
+            ".safetensors"
         ) from error
     onnx.helper.set_model_props(model, encoder.metadata())
     model.producer_name = "lit_ssl"
     return model.SerializeToString()
 
 
+def _is_new() -> bool:
+    """Whether torch's exporter by graphs is the one to use: before, it was at odds with onnxscript.
+
+    The tracing one, which is right for the older versions of torch, is on its way out of new ones.
+    """
+    major, minor = torch.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= _NEW
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was in the way: the exporter says around it how to report it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+    return f"{lines[0]:.200}" if lines else type(error).__name__
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what the exporter tells of its own versions."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _checked(encoder: Exportable, path: str) -> float:
@@ -157,7 +185,7 @@ def _checked(encoder: Exportable, path: str) -> float:
     for batch in _BATCHES:
         images = torch.randn(batch, *encoder.size, generator=generator)
         with torch.no_grad():
-            expected = encoder.network(images)
+            expected = _Vectors(encoder.network)(images)
         found = torch.from_numpy(session.run([_NAMES[1]], {_NAMES[0]: images.numpy()})[0])
         if distance := difference(found, expected):
             raise InputError(other_features(f"{encoder.name} in ONNX", distance))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -17,6 +17,7 @@ from lit_ssl.checkpoints.card_texts import (
 )
 from lit_ssl.checkpoints.encoder_to_export import Exportable
 from lit_ssl.checkpoints.run_files import Report
+from lit_ssl.models.nac.described import CIRCUITS
 from lit_ssl.version import __version__
 
 __all__ = ["CONFIG_NAME", "model_card"]
@@ -153,7 +154,8 @@ def _about(encoder: Exportable, method: str, data: str) -> str:
     size = f"{count / 1e6:,.1f} million parameters" if count >= 1e5 else f"{count:,} parameters"
     width = encoder.features.shape[-1]
     gives = f"one vector of {width:,} numbers for an image" if encoder.size else "features"
-    return f"{what}{by}{on}: {size}, {gives}; there is no classifier in it."
+    inside = "its classifier is in it" if encoder.name in CIRCUITS else "no classifier is in it"
+    return f"{what}{by}{on}: {size}, {gives}; {inside}."
 
 
 def _loading(loading: Sequence[tuple[str, str]]) -> list[str]:
@@ -250,7 +252,7 @@ def _accuracies(row: Mapping[str, Any]) -> list[tuple[str, float]]:
     return [(k, v) for k, v in row.items() if _FIELD.fullmatch(str(k)) and _is_share(v)]
 
 
-def _is_share(value: Any) -> bool:
+def _is_share(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
@@ -260,7 +262,8 @@ def _label(field: str) -> str:
     method, chosen, top = found.groups()
     name = _PROTOCOLS[method]
     if chosen:
-        name = f"{chosen}-shot" if method == "lowshot" else f"{chosen} {name}"
+        chosen = f"{chosen}-shot" if chosen.isdigit() else chosen
+        name = chosen if method == "lowshot" else f"{chosen} {name}"
     return f"{name}, top-{top}"
 
 

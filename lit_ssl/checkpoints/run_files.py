@@ -14,7 +14,7 @@ from lit_ssl.errors import InputError, InputFileNotFoundError
 from lit_ssl.files import read_bytes, read_text
 from lit_ssl.json_text import JSONError, parse_json
 
-__all__ = ["Report", "read_report", "read_run_config", "run_folder_of"]
+__all__ = ["Report", "is_report_of", "read_report", "read_run_config", "run_folder_of"]
 
 _CONFIG = "config.yaml"
 _REPORT = "report.json"
@@ -107,6 +107,21 @@ def read_report(path: Path) -> Report:
     page = file.parent / _PAGE
     split = str(protocol.get("split") or "")
     return Report(file, rows, protocol, places, split, data, page if page.is_file() else None)
+
+
+def is_report_of(report: Report, checkpoint: Path, step: object) -> bool:
+    """Whether a report is of the weights in a checkpoint, as far as it says.
+
+    Args:
+        report: what was read.
+        checkpoint: the file.
+        step: how many steps its training had made.
+    """
+    named = report.places.get("checkpoint")
+    if isinstance(named, str):
+        return Path(named).name == checkpoint.name
+    steps = report.places.get("steps")
+    return steps is not None and steps == step
 
 
 def _data_class(config: Mapping[str, Any]) -> str:

@@ -87,8 +87,9 @@ def _of_timm(encoder: Exportable, out: Path, repository: str | None) -> list[tup
     loading = [("lit_ssl", code)]
     if encoder.is_of_timm:
         place = own if repository else f"local-dir:{out}"
+        timm = "timm" if repository else "timm 1.0.26 or later"
         code = f"import timm\n\nmodel = timm.create_model({place!r}, pretrained=True).eval()"
-        loading.insert(0, ("timm", code))
+        loading.insert(0, (timm, code))
     return loading
 
 

@@ -127,7 +127,7 @@ def _odd_part(vit: VisionTransformer) -> str | None:
     for block in vit.blocks:
         if why := _odd_block(block):
             return why
-        norms += [block.norm1, block.norm2]  # type: ignore[list-item]
+        norms += [block.norm1, block.norm2]
     if len(norms) != 1 + 2 * len(vit.blocks):
         return "it has not one norm behind its blocks"
     if any(not isinstance(norm, nn.LayerNorm) or norm.bias is None for norm in norms):

@@ -174,16 +174,18 @@ def _write_folder(
 
     checkpoint = Path(args.checkpoint)
     run_folder = run_folder_of(checkpoint) if checkpoint.is_file() else None
+    step = encoder.recipe.get("global_step")
+    report, note = _report_for(report, checkpoint, run_folder, step)
     loading = write_shared_folder(encoder, out, kind, run_folder, args.license, report, args.push)
     print(f"wrote {args.out}; load it with")
     for number, (_, code) in enumerate(loading):
         lines = [line for line in code.splitlines() if line]
         print("  or\n" * bool(number) + "\n".join(f"  {line}" for line in lines))
     print(f"its card is {out / 'README.md'}: places on this machine are cut to their last part")
+    if note:
+        print(note)
     if args.license is None:
         print("no licence is named in the card: --license apache-2.0, say, names one")
-    if report is None:
-        print("no results are in the card: --report takes the report.json of an evaluation")
     if args.push is not None:
         from lit_ssl.checkpoints.hub import push_folder
 
@@ -191,6 +193,29 @@ def _write_folder(
         print(f"pushed to {push_folder(out, args.push, args.private)}")
     else:
         print(f"upload it with\n  hf upload USER/NAME {out}")
+
+
+def _report_for(report: Any, checkpoint: Path, run: Path | None, step: object) -> tuple[Any, str]:
+    """The report for the card, else that of the run if it is of these weights; what to say of it.
+
+    Args:
+        report: the one that was asked for, if any.
+        checkpoint: what is exported.
+        run: folder of the run that wrote it, if known.
+        step: how many steps its training had made.
+    """
+    from lit_ssl.checkpoints.run_files import is_report_of, read_report
+
+    if report is not None:
+        is_known = is_report_of(report, checkpoint, step)
+        note = f"{report.file} does not say that it is of {checkpoint.name}; it is in the card"
+        return report, "" if is_known else note
+    if run is None or not (run / "report.json").is_file():
+        return None, "no results are in the card: --report takes the report.json of an evaluation"
+    found = read_report(run)
+    if is_report_of(found, checkpoint, step):
+        return found, f"the results in the card are those of {found.file}"
+    return None, f"{found.file} is of other weights, and not in the card: --report takes another"
 
 
 def _model_args(text: str | None) -> dict[str, Any] | None:

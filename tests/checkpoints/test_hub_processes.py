@@ -13,7 +13,7 @@ from lit_ssl.errors import InputError
 from lit_ssl.models.backbones.hub_files import fetch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from hub_server import Hub
+from hub_server import Hub, point_to
 
 WEIGHTS = "hf-hub:someone/small-vit"
 REPO = "someone/small-vit"
@@ -22,8 +22,7 @@ REPO = "someone/small-vit"
 def run_rank(rank, folder, url, world):
     from huggingface_hub import constants
 
-    constants.ENDPOINT = url
-    constants.HUGGINGFACE_CO_URL_TEMPLATE = url + "/{repo_id}/resolve/{revision}/{filename}"
+    point_to(url, pytest.MonkeyPatch())
     constants.HF_HUB_CACHE = f"{folder}/cache"
     constants.HF_HUB_DISABLE_XET = True
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world)

@@ -376,7 +376,7 @@ def test_a_folder_that_timm_loads(lit_ssl, workdir, msn):
     lines = result.out.splitlines()
     assert lines[0] == "wrote out/vit; load it with"
     assert lines[-2:] == ["upload it with", "  hf upload USER/NAME out/vit"]
-    loaded = timm.create_model("local-dir:out/vit", pretrained=True).eval()
+    loaded = package.models.load_exported("out/vit")
     images = torch.randn(2, 3, 8, 8)
     expected = package.MSN.load_from_checkpoint(msn).encoder
     assert torch.equal(loaded(images), expected(images))

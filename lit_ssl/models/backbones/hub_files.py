@@ -74,7 +74,7 @@ def fetch(name: str, files: Sequence[str]) -> HubFile:
             cannot be reached while the file is not in the cache.
     """
     found = _NAME.fullmatch(name.removeprefix(_SCHEME))
-    if found is None:
+    if found is None or ".." in (found["revision"] or ""):  # which the cache has as a path
         raise InputError(
             f"{quoted(name)} is no name of a repository: give it as hf-hub:USER/NAME, or as "
             "hf-hub:USER/NAME@REVISION"
@@ -174,6 +174,8 @@ def hub_errors(name: str) -> Iterator[None]:
     except (HFValidationError, HfHubHTTPError) as error:
         raise InputError(f"the hub refuses {name}: {_in_one_line(error)}") from error
     except Exception as error:
+        if getattr(error, "response", None) is not None:  # old versions of the client
+            raise InputError(f"the hub refuses {name}: {_in_one_line(error)}") from error
         roots = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
         if isinstance(error, ConnectionError | TimeoutError) or roots & {*_NETWORK}:
             raise _offline(name) from error
