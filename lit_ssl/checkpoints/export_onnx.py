@@ -118,7 +118,11 @@ def _exported(encoder: Exportable) -> bytes:
 
     network = _Vectors(encoder.network).eval()
     args = (torch.randn(2, *encoder.size),)
-    names = {"input_names": _NAMES[:1], "output_names": _NAMES[1:], "opset_version": OPSET}
+    names: dict[str, Any] = {
+        "input_names": _NAMES[:1],
+        "output_names": _NAMES[1:],
+        "opset_version": OPSET,
+    }
     try:
         with _quiet():
             if _is_new():
@@ -128,7 +132,7 @@ def _exported(encoder: Exportable) -> bytes:
                 )
                 model = program.model_proto
             else:
-                file = io.BytesIO()
+                file: Any = io.BytesIO()
                 axes = {name: {0: "batch"} for name in _NAMES}
                 torch.onnx.export(network, args, file, dynamo=False, dynamic_axes=axes, **names)
                 model = onnx.load_from_string(file.getvalue())
