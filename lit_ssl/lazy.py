@@ -1,6 +1,6 @@
 """Packages that import a name when it is used.
 
-A package says its public names once, as imports for type checkers::
+A package says its public names once, as imports for type checkers:
 
     if TYPE_CHECKING:
         from lit_ssl.losses.msn import MSNLoss as MSNLoss

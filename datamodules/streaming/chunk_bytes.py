@@ -1,7 +1,5 @@
 """Images with labels as one file, in the format of litdata's chunks.
 
-::
-
     uint32  N
     uint32  N + 1 places: where each item begins, and where the last one ends
     items   uint32 bytes of the image, uint32 8, the image as it was encoded, int64 label

@@ -1,7 +1,5 @@
 """What a set of shards says of itself: ``lit_ssl.json`` and a file of rows per split.
 
-::
-
     lit_ssl.json              classes, transforms, splits, chunks with their checksums
     train/chunk-0-0.bin …     images with labels, as lit_ssl.datamodules.streaming.chunk_bytes says
     train/index.json          the same list of chunks for litdata

@@ -1,6 +1,6 @@
 """From the images of a data module to shards: planned, written by several processes, gone on with.
 
-::
+While it is written there are, beside the shards:
 
     OUT/unfinished/plan.json          what is being written; the folder goes at the end
     OUT/unfinished/train-00012.json   a chunk that is whole: checksums, and what it was made of

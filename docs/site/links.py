@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["for_site"]
 
-_LINK = re.compile(r"(?<!!)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)")
+_LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)")
 _FENCE = re.compile(r" *(```+|~~~+)")
 
 
@@ -34,10 +34,12 @@ def for_site(text: str, name: str, root: Path, beside: Mapping[str, str]) -> str
             return link[0]
         target = os.path.normpath(os.path.join(folder, path))
         if target in beside:
-            return f"[{link['text']}]({beside[target]}{mark}{anchor})"
-        if target.startswith("docs/"):
-            return f"[{link['text']}]({_between(folder, target)}{mark}{anchor})"
-        return link["text"] if (root / target).exists() else link[0]
+            place = beside[target]
+        elif target.startswith("docs/"):
+            place = _between(folder, target)
+        else:
+            return link["text"] if (root / target).exists() else link[0]
+        return f"{link['image']}[{link['text']}]({place}{mark}{anchor})"
 
     lines, fence = [], ""
     for line in text.split("\n"):

@@ -21,7 +21,7 @@ FILES = {
     "contracts": (
         "contracts.batches", "contracts.modules", "contracts.networks", "contracts.data",
         "contracts.evaluation_sets", "contracts.retrieval", "contracts.vision_language",
-        "contracts.video_generation", "contracts.finite", "trainer.step_logs",
+        "contracts.video_generation", "contracts.finite", "trainer.step_logs", "distributed",
     ),
 }  # fmt: skip
 _ABOUT = {
@@ -73,7 +73,7 @@ def pages() -> dict[str, str]:
 
 def _overview(top: list[Name]) -> str:
     about = {package: _docstring(f"lit_ssl.{package}") for package in PACKAGES} | _ABOUT
-    lines = ["# Reference", "", "| package | |", "|---|---|"]
+    lines = ["# Reference", "", "| package | what is in it |", "|---|---|"]
     lines += [f"| [`lit_ssl.{page}`]({page}.md) | {text} |" for page, text in about.items()]
     lines += [
         "| [recipes](recipes.md) | What `--config` finds by its short name. |",
@@ -122,7 +122,7 @@ def _entries(module: str, names: list[Name], paths: dict[str, list[str]]) -> lis
 
 def _table(module: str, names: list[Name]) -> str:
     rows = [f"| [`{name.name}`][{module}.{name.name}] | {name.about} |" for name in names]
-    return "\n".join(["| | |", "|---|---|", *rows, ""])
+    return "\n".join(["| name | what it is |", "|---|---|", *rows, ""])
 
 
 def _docstring(module: str) -> str:

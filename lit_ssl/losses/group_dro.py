@@ -102,7 +102,7 @@ class _Step(NamedTuple):
 class GroupDROLoss(nn.Module):
     """Group distributionally robust optimisation, the online algorithm, in log-space.
 
-    Losses ``l [B]`` and shares ``m [B, G]`` in the groups, of all processes::
+    Losses ``l [B]`` and shares ``m [B, G]`` in the groups, of all processes:
 
         L = (l @ m) / m.sum(0)                                   # [G], 0 where a group is absent
         q = q * exp(step_size * (L + adjustment / sqrt(n)))      # [G], in training only

@@ -72,7 +72,7 @@ def gather_masked(
 class MaskedLMLoss(nn.Module):
     """Mean cross-entropy of masked tokens.
 
-    Logits ``[n, V]`` and ids ``[n]`` of all masked positions of the batch::
+    Logits ``[n, V]`` and ids ``[n]`` of all masked positions of the batch:
 
         loss = -log_softmax(logits)[range(n), ids].sum() / n    # 0 * logits.sum() for n = 0
 

@@ -70,7 +70,7 @@ def log_sinkhorn(
 class MSNLoss(nn.Module):
     """Cross-entropy between two views' assignments to prototypes, with mean-entropy maximisation.
 
-    Anchors ``a [V·B, D]``, targets ``t [B, D]``, prototypes ``q [K, D]``, all of length one::
+    Anchors ``a [V·B, D]``, targets ``t [B, D]``, prototypes ``q [K, D]``, all of length one:
 
         p  = softmax(a @ q.T / temperature)                      # [V·B, K] predictions
         p⁺ = softmax(t @ q.T / temperature / sharpen)            # [B, K] without gradient

@@ -23,8 +23,6 @@ _PROBABILITY_FLOOR = 1e-6
 class SignatureRepulsion(nn.Module):
     """Push apart signatures that are too close.
 
-    ::
-
         d_uv = 1 - cos(s_u, s_v)
         loss = -sum of d_uv over pairs u > v with d_uv < hinge
 
@@ -59,7 +57,7 @@ class LinkProbabilityMatching(nn.Module):
     """Keep the link probabilities P of the mediators close to targets W.
 
     Modules have no order, so rows of P are first assigned to rows of W (row by row, with columns
-    where they are: not the best match of two graphs)::
+    where they are: not the best match of two graphs):
 
         cost_ij = mean over k of (W_ik - P_jk)²            P times 1 + noise · normal, where given
         π       = assignment of least cost (Hungarian method, no gradient)
@@ -194,7 +192,7 @@ class DistanceMixture(nn.Module):
     """Keep the pairwise distances of signatures distributed as they were at the start.
 
     A mixture of Gaussians is fitted to ``d_uv = 1 - cos(s_u, s_v)``, u > v, of the first signatures
-    that it is given; from then on it is fixed::
+    that it is given; from then on it is fixed:
 
         loss = -mean over u > v of log sum_k w_k normal(d_uv; mean_k, scale_k²)
 

@@ -84,7 +84,7 @@ class PAWSLoss(nn.Module):
     """Two views of an image must get the same soft label from the labelled supports.
 
     Views ``z [V, B, D]``, the two large ones first, supports ``s [M, D]`` of all processes, all of
-    length one, and smoothed labels ``y [M, K]``::
+    length one, and smoothed labels ``y [M, K]``:
 
         p = softmax(z @ s.T / temperature) @ y                   # [V, B, K]
         sharp = p ** (1 / sharpen), rows divided by their sum

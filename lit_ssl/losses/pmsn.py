@@ -19,7 +19,7 @@ __all__ = ["PMSNLoss"]
 class PMSNLoss(MSNLoss):
     """MSN's loss with any prior π over the prototypes in the place of the uniform one.
 
-    With p, p⁺ and p̄ of [`MSNLoss`][lit_ssl.losses.MSNLoss] and the prior ``π [K]``::
+    With p, p⁺ and p̄ of [`MSNLoss`][lit_ssl.losses.MSNLoss] and the prior ``π [K]``:
 
         p⁺ = sinkhorn(p⁺, towards uniform or π)                  # off by default
         loss = ce + me_max_weight * KL(p̄ ‖ π) + entropy_weight * H(p).mean()

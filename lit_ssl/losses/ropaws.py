@@ -26,7 +26,7 @@ def ropaws_predictions(
 ) -> Tensor:
     """Class masses of queries that are classified by the supports and by each other.
 
-    Queries ``z [n, D]``, supports ``s [M, D]``, labels ``y [M, K]``, ``r = label_ratio · n / M``::
+    Queries ``z [n, D]``, supports ``s [M, D]``, labels ``y [M, K]``, ``r = label_ratio · n / M``:
 
         prior = exp((max_j z @ s.T - 1) / prior_temperature)     # [n] belongs to a known class
         logits = [z @ s.T / τ + log r, z @ z.T / τ without self] # [n, M + n]

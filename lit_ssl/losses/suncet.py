@@ -16,7 +16,7 @@ __all__ = ["NTXentLoss", "SuNCEtLoss"]
 class SuNCEtLoss(nn.Module):
     """Pulls labelled images of one class together, against all others of the batch.
 
-    Images ``z [M, D]`` of length one and smoothed labels ``y [M, K]``, of all processes::
+    Images ``z [M, D]`` of length one and smoothed labels ``y [M, K]``, of all processes:
 
         p = softmax(z @ z.T / temperature, without i = j) @ y    # [M, K]
         loss = -(y * log p).sum(1).mean()
@@ -97,7 +97,7 @@ class SuNCEtLoss(nn.Module):
 class NTXentLoss(nn.Module):
     """Normalised temperature-scaled cross-entropy between two views (SimCLR).
 
-    Both views of the images, ``z [2B, D]`` of length one, view-major::
+    Both views of the images, ``z [2B, D]`` of length one, view-major:
 
         log_p = log_softmax(z @ z.T / temperature, without i = j)    # [2B, 2B]
         loss = -log_p[i, (i + B) % 2B].mean()

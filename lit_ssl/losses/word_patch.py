@@ -75,7 +75,7 @@ def transport_plan(
 ) -> Tensor:
     """Optimal transport between uniform words and patches by IPOT (inexact proximal point).
 
-    With m words and n patches of a pair::
+    With m words and n patches of a pair:
 
         sigma = 1 / m;  A = exp(-cost.T / beta);  T = 1
         repeat: Q = A * T;  delta = 1 / (n * Q @ sigma);  sigma = 1 / (m * delta @ Q)
@@ -115,7 +115,7 @@ def _inverse(x: Tensor) -> Tensor:
 class WordPatchAlignment(nn.Module):
     """Draws words and patches of a pair that belongs together to each other, others apart.
 
-    Final states of a text and an image, without special tokens and padding::
+    Final states of a text and an image, without special tokens and padding:
 
         cost = 1 - cosine(text, image)                      # [B, L, N]
         plan = transport_plan(cost)                         # [B, N, L], no gradient

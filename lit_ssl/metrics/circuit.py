@@ -38,7 +38,7 @@ def degree_entropy(links: Tensor) -> Tensor:
     """How evenly links are spread over modules.
 
     The expected degree of a module is the sum of its link probabilities with the others, in both
-    directions. Of the modules' shares in all degrees the entropy is taken, divided by log U::
+    directions. Of the modules' shares in all degrees the entropy is taken, divided by log U:
 
         d_u = sum_v≠u (P_uv + P_vu);  q_u = d_u / sum d;  H = -sum_u q_u log q_u / log U
 

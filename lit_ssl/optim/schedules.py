@@ -100,8 +100,6 @@ class MultiStep(NamedTuple):
 class LossWeight:
     """Weight of a part of a loss over a training.
 
-    ::
-
         linear       start + (stop - start) · progress
         exponential  stop + (start - stop) · exp(-beta · progress)      where beta is given
 

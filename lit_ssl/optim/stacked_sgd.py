@@ -17,7 +17,7 @@ __all__ = ["StackedSGD"]
 class StackedSGD(Optimizer):
     """Nesterov SGD on parameters stacked along their first axis, in one operation for all models.
 
-    Slice i of every parameter belongs to model i, which moves as it would alone::
+    Slice i of every parameter belongs to model i, which moves as it would alone:
 
         g = gradient + weight_decays[i] * p
         v = momentum * v + learning_rates[i] * g          # the learning rate inside the buffer

@@ -1,7 +1,5 @@
 """Checksums of a cache of decoded videos, by which it is read out of a store.
 
-::
-
     shards.json    of the other files and all shards: bytes, SHA-256, time of change
     blocks.npz     of each shard, the CRC-32 of every block of it, uint32
 

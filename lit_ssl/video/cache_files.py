@@ -1,7 +1,5 @@
 """Files of a cache of decoded videos: settings, shards, their journals, and the index.
 
-::
-
     cache.json            size, format, reader: one for all videos of the folder
     frames-00000.u8       frames of some videos, one after the other (.jpegs: their JPEG pictures)
     frames-00000.jsonl    a line for each video that is whole in this shard, written after it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import io
 import re
 import runpy
@@ -27,8 +28,8 @@ TRAINING = ("fit", "validate", "test", "predict")
 FILE_COMMANDS = ("cat", "cp", "head", "ls", "mkdir")
 # of other programs, and what a shell needs around a command
 NOT_RUN = (
-    "[", "aws", "break", "cd", "do", "done", "exit", "export", "git", "jupyter", "source",
-    "tensorboard", "trap", "wandb",
+    "[", "aws", "break", "cd", "do", "done", "exit", "export", "git", "hf", "huggingface-cli",
+    "jupyter", "source", "tensorboard", "trap", "wandb",
 )  # fmt: skip
 # in front of a command that they start
 _STARTERS = ("srun", "torchrun", "until", "while", "do", "if", "then", "!")
@@ -100,6 +101,8 @@ def run(command: Command, options: str, check: bool) -> None:
         _check_targets(words)
     elif program == "pip":
         _check_packages(words)
+    elif program == "python" and words[:1] == ["-c"]:
+        ast.parse(words[1])
     elif program == "python" and words[:1] != ["-m"]:
         _check_script(words)
     elif program in FILE_COMMANDS:
@@ -107,7 +110,7 @@ def run(command: Command, options: str, check: bool) -> None:
             done = subprocess.run(command.words, capture_output=True, text=True)
             if done.returncode:
                 raise Failed(done.stderr)
-    elif program not in NOT_RUN:
+    elif program != "python" and program not in NOT_RUN:
         raise Failed(f"tests/docs/commands.py does not know {program!r}")
 
 
@@ -142,6 +145,8 @@ def _lit_ssl(words: list[str], check: bool) -> str:
     finally:
         for part in parts:
             part.stop()
+        if "wandb" in sys.modules:  # as the end of a process does
+            sys.modules["wandb"].teardown()
     if code:
         raise Failed(f"status {code}: {err.getvalue()[-3000:]}")
     if rest:

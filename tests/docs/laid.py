@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,4 +38,24 @@ def predictions_by_kind(names: dict[str, Any]) -> None:
     names["factors"] = torch.tensor([0, 1, 2, 0, 1, 2, -1, 0])
 
 
-LAID = {function.__name__: function for function in (photos, msn_run, predictions_by_kind)}
+def photo_table(names: dict[str, Any]) -> None:
+    """The folder `photos`, and `photos.csv` that says file, label and split of each."""
+    photos(names)
+    files = sorted(path.relative_to("photos") for path in Path("photos").rglob("*.*"))
+    splits = ("train", "train", "train", "val", "test", "train")
+    with open("photos.csv", "w") as table:
+        print("file,label,split", file=table)
+        for number, file in enumerate(files):
+            label = "" if number == 0 else file.parent.name
+            print(f"{file.as_posix()},{label},{splits[number % len(splits)]}", file=table)
+
+
+def wandb(names: dict[str, Any]) -> None:
+    """The package; pages that need it are skipped without."""
+    pytest.importorskip("wandb")
+
+
+LAID = {
+    function.__name__: function
+    for function in (photos, photo_table, msn_run, predictions_by_kind, wandb)
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import linecache
 import os
@@ -45,6 +46,7 @@ class Folder:
         if marker.file is not None:
             Path(marker.file).parent.mkdir(parents=True, exist_ok=True)
             Path(marker.file).write_text(block.text)
+            importlib.invalidate_caches()
         match block.language:
             case "bash":
                 for command in commands(block.text):

@@ -121,8 +121,6 @@ def bucket_sizes(num_modules: int) -> list[int]:
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Kullback-Leibler divergence of a student's classes from a teacher's; float32.
 
-    ::
-
         mean_b sum_k p_bk (log p_bk - log q_bk);  p = softmax(teacher), q = softmax(student)
 
     Args:

@@ -43,8 +43,6 @@ __all__ = ["NAC"]
 class NAC(CircuitClassifier):
     """Trains a circuit of modules, and its wiring, on labels.
 
-    ::
-
         loss = cross-entropy + w_r · repulsion(signatures) + w_p · distance(P[π][:, π], W)
 
     Batches are ``(inputs, labels)`` of any kind that the network's tokenizer reads; labels of −1 do

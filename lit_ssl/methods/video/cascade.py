@@ -44,7 +44,7 @@ class CascadedVideoGAN(FromCheckpoint, SamplesVideos, pl.LightningModule):
     in [-1, 1] of this level's resolution, of which ``frames`` consecutive frames are used.
 
     Each training step, with a discriminator of frames, one of clips and, from level 2 on, one of
-    pairs of a video and what it was made from::
+    pairs of a video and what it was made from:
 
         for batch in video.chunk(d_steps):                     # fresh real videos, fresh fakes
             fake = G(z, y', c)                                 # c: window of the level below

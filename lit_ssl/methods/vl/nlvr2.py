@@ -24,7 +24,7 @@ _PER_IMAGE = ("images", "pixel_mask")  # inputs with one entry for each image of
 class NLVR2Classifier(VLClassifier):
     """Fine-tuning on NLVR2, or on other statements about a left and a right image.
 
-    The statement passes the network with each image, whose modality says which it is::
+    The statement passes the network with each image, whose modality says which it is:
 
         left = net(text, images[:, 0], image_type=1).pooled
         right = net(text, images[:, 1], image_type=2).pooled

@@ -66,7 +66,7 @@ class MaskedWords(NamedTuple):
 class VLPretraining(VLModule):
     """Learns images and captions from masked words and from which of them belong together.
 
-    Of a batch of B pairs, ::
+    Of a batch of B pairs:
 
         masked, labels = corrupt(text, masker(text))
         y = a random half ones;  image' = image where y, else another one

@@ -42,7 +42,7 @@ _DIRECTIONS = {"tr": "text", "ir": "image"}  # of the metric → in logs
 class ImageTextRetrieval(VLModule):
     """Finds texts for an image, and images for a text, by the score of each pair.
 
-    Training compares each image with its own text and K texts of other images::
+    Training compares each image with its own text and K texts of other images:
 
         v = embed_images(image)                        # once per image
         s_0, s_k = head(pooled(v, text)), head(pooled(v, text_k))    # k = 1 … K

@@ -50,8 +50,6 @@ def feature_moments(
 def frechet_distance(mu1: Tensor, s1: Tensor, mu2: Tensor, s2: Tensor) -> Tensor:
     """Fréchet distance of two normal distributions.
 
-    ::
-
         |mu1 − mu2|² + tr(s1 + s2 − 2 (s1 s2)^½)
 
     The trace of the root is the sum of the singular values of ``s1^½ s2^½``. Eigenvalues of s1 and

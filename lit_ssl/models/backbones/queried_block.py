@@ -53,7 +53,7 @@ class QueriedAttention(Attention):
     def _absorbed(self, x: Tensor, queries: int) -> Tensor:
         """What few queries read ``[B, queries, H, d]``, without keys and values of all tokens.
 
-        ::
+        Of the tokens x_n, in head h:
 
             q_h · (W^k_h x_n + b^k_h) = (W^kᵀ_h q_h) · x_n + constant, which softmax removes
             Σ_n a_hn (W^v_h x_n + b^v_h) = W^v_h (Σ_n a_hn x_n) + b^v_h

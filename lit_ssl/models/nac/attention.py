@@ -110,8 +110,6 @@ def attend(
 class KernelAttention(nn.Module):
     """Modules attend to modules, each with maps of its own code, along the links of a kernel.
 
-    ::
-
         q_u = ModFC_q(LN_r(x_u), c_u);  k_v, v_v = ModFC_{k,v}(LN_s(x_v), c_v)
         A = softmax_v(q_u · k_v / √d + log K_uv)
         y_u = x_u + LS(ModFC_o(Σ_v A_uv v_v, c_u))

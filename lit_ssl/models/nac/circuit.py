@@ -55,8 +55,6 @@ class NeuralAttentiveCircuit(Wiring, Smaller):
     (whom it talks to: near ones are linked) and a state that starts from its code. Training draws
     a graph for each sample and depth; evaluation is deterministic.
 
-    ::
-
         states = read_in(initial states, tokens)
         for each depth: states = propagator(states)      attention along the graph, then an FFN
         outputs = read_out(initial states, states)  →  features, logits

@@ -19,7 +19,7 @@ __all__ = ["GraphPrior", "link_targets"]
 class GraphPrior:
     """A family of random graphs over the modules of a circuit, and how signatures are fitted to it.
 
-    The families, and their arguments with defaults for N modules::
+    The families, and their arguments with defaults for N modules:
 
         watts-strogatz     k = N / 10, p = 0.4     a ring in which each node has its k nearest
                                                    neighbours (k - 1 where k is odd); each link is

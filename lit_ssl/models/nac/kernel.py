@@ -76,8 +76,6 @@ class KernelOptions:
 class SignatureKernel(nn.Module):
     """Probabilities of links between modules, and graphs drawn from them.
 
-    ::
-
         δ_uv = 1 − cos(s_u, s_v)                       in [0, 2]
         P_uv = exp(−δ_uv / ε), 0 where δ_uv > t
         K_uv = σ((logit P_uv + logit r) / τ)           r uniform, in training

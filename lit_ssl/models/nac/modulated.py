@@ -25,8 +25,6 @@ _GAIN = 0.1  # at the start
 class ModulatedLinear(nn.Module):
     """A linear layer whose input channels each module scales by its own code (ModFC).
 
-    ::
-
         a_u = 1 + g · LN(S c_u)            [U, in]; LN without affine, g a learned number
         y_u = W (x_u ⊙ a_u) + b            [B, U, out]
 

@@ -16,13 +16,11 @@ _EPS = 1e-5
 class ReadIn(nn.Module):
     """Modules read tokens, then a feed-forward block with codes follows.
 
-    ::
-
         k_uv = ModFC_k(LN(x_v), c_u);  v_uv = ModFC_v(LN(x_v), c_u);  q_u = ModFC_q(LN(s_u), c_u)
         y_u = s_u + LS(ModFC_o(Σ_v softmax_v(q_u · k_uv / √d) v_uv, c_u))
 
     Every module has keys and values of its own of every token, which would cost B·V·U·H·d numbers.
-    They are never made: the maps move to the other side of the products, exactly ::
+    They are never made: the maps move to the other side of the products, exactly:
 
         q~_uh = a^k_u ⊙ (W_kh^T q_uh)                         [in]
         z_uh  = Σ_v softmax_v(q~_uh · x_v / √d) x_v           one attention with keys = values = x

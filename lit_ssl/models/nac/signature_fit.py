@@ -42,7 +42,7 @@ def link_hinge(
 ) -> Tensor:
     """What each pair of modules adds to the loss of the fit.
 
-    With the distance ``d = 1 - cos``::
+    With the distance ``d = 1 - cos``:
 
         a link:     max(truncation - margin, d)
         no link:    max(-(truncation + margin), -d)

@@ -14,8 +14,6 @@ _START = 0.02
 class ConditionalBatchNorm2d(nn.Module):
     """Conditional batch normalisation.
 
-    ::
-
         out = BN(x) · (1 + W_g c) + W_b c          BN without affine, W_g and W_b without bias
 
     Both weights start normal with standard deviation 0.02, so that gains start near 1; they are not

@@ -15,8 +15,6 @@ __all__ = ["DiscriminatorBlock", "GeneratorBlock", "TemporalBlock"]
 class GeneratorBlock(nn.Module):
     """Residual block of a generator, which may enlarge the frames.
 
-    ::
-
         h   = conv3(nearest(ReLU(CBN(x, c))))
         h   = conv3(ReLU(CBN(h, c)))
         out = h + nearest(conv1(x))          conv1 only where width or size changes
@@ -81,8 +79,6 @@ class TemporalBlock(nn.Module):
 
 class DiscriminatorBlock(nn.Module):
     """Residual block of a discriminator, which may halve the size.
-
-    ::
 
         h   = pool(conv3(ReLU(conv3(ReLU(x)))))      without the first ReLU: preactivation=False
         out = h + conv1(pool(x))                     conv1 only where width or size changes

@@ -28,8 +28,6 @@ class _Weights(NamedTuple):
 class ConvGRUCell(nn.Module):
     """One step of a convolutional gated recurrent unit.
 
-    ::
-
         r = σ(W_r * [x; h] + b_r)
         u = σ(W_u * [x; h] + b_u)
         c = act(W_c * [x; r ⊙ h] + b_c)

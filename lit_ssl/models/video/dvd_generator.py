@@ -62,8 +62,6 @@ class _Stage(nn.Module):
 class DVDGenerator(nn.Module):
     """Videos from noise and a class.
 
-    ::
-
         c = [z; embed(y)]
         x = linear(c) as [8 ch, h_0, w_0], the same at all frames
         for each doubling:  x = ConvGRU over frames(x);  x = up(block(x, c), c) of each frame

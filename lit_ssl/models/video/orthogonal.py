@@ -13,8 +13,6 @@ __all__ = ["orthogonal_penalty_"]
 def orthogonal_penalty_(module: nn.Module, strength: float) -> None:
     """Add the gradient of the penalty to the gradients of all weights, in place.
 
-    ::
-
         W as [out, rest];  grad += 2 · strength · (W W^T ⊙ (1 - I)) W
 
     Call it between ``backward`` and the optimizer's step. Rows of a weight are pushed apart, their

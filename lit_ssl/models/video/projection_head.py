@@ -14,8 +14,6 @@ __all__ = ["ProjectionHead2d"]
 class ProjectionHead2d(nn.Module):
     """Projection discriminator's head.
 
-    ::
-
         f = sum over H, W of ReLU(x)
         score = w · f + b + ⟨embed(y), f⟩
 

@@ -15,8 +15,6 @@ __all__ = ["SelfAttention2d"]
 class SelfAttention2d(nn.Module):
     """Each place looks at the maxima of all 2 x 2 boxes; the result is added.
 
-    ::
-
         q = W_q x [C/8, HW];  k = pool(W_k x) [C/8, HW/4];  v = pool(W_v x) [C/2, HW/4]
         out = x + γ · W_o (v softmax(q^T k)^T)              γ = 0 at the start
 

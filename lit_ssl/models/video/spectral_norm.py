@@ -20,8 +20,6 @@ M = TypeVar("M", bound=nn.Module)
 class SpectralNorm(nn.Module):
     """W → W / σ, with σ from one more step of the power method.
 
-    ::
-
         v = normalize(W^T u);  u = normalize(W v)        W as [out, rest]; no gradient through u, v
         σ = u^T W v
 

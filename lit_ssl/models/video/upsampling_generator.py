@@ -36,8 +36,6 @@ class _Level(nn.Module):
 class UpsamplingGenerator(nn.Module):
     """Longer and larger videos from the videos of the level below.
 
-    ::
-
         x = conv3x3x3(condition, each frame repeated r_t times)
         for each block:  x = x + conv3x1x1(ReLU(x));  x = GeneratorBlock(x, [z; embed(y)])
         video = tanh(conv3(ReLU(BN(x))))            the middle block makes the sides r_s x longer

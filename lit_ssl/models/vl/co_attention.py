@@ -19,7 +19,7 @@ __all__ = ["CoAttention", "CoAttentionBackbone"]
 class CoAttention(nn.Module):
     """Layers in which each stream looks at itself, then at the previous state of the other one.
 
-    Text ``x [B, L, D]`` and image ``y [B, N, D]``, in each layer::
+    Text ``x [B, L, D]`` and image ``y [B, N, D]``, in each layer:
 
         x, y = text_layer(x, y), image_layer(y, x)    # self-attention, cross-attention, MLP
         pooled = concat(tanh(W x[:, 0]), tanh(V y[:, 0]))    # y.mean(1) without a class token

@@ -57,8 +57,6 @@ def build_collocations(
 ) -> Collocations:
     """Find the collocations of a corpus.
 
-    ::
-
         p(w1..wn) = occurrences / number of n-grams in the corpus
         score     = min over all ways to cut w1..wn into two or more parts of
                     log( p(w1..wn)^exponent / Π p(part) )

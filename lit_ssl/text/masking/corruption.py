@@ -59,8 +59,6 @@ def corrupt(
 ) -> tuple[Tensor, Tensor]:
     """Replace chosen tokens by [MASK], by random tokens, or not at all.
 
-    ::
-
         labels = ids where predicted, else −100
         ids    = [MASK] with probability mask_replace_prob,
                  uniform in [0, vocab_size) with random_replace_prob, else unchanged

@@ -23,8 +23,6 @@ __all__ = ["SpanMasker", "span_lengths"]
 class SpanMasker:
     """Runs of neighbouring words are masked together.
 
-    ::
-
         until k tokens of a text are masked:
             draw a length l of 1 … max_length words, P(l) ∝ (1 - p)^(l - 1)
             draw a token that is not masked yet, each as likely as any other

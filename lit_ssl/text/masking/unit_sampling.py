@@ -139,8 +139,6 @@ def sample_units(
 ) -> Tensor:
     """Mask units as a whole, so that on average the share r of a text's n tokens is masked.
 
-    ::
-
         bernoulli   each unit with probability r
         budget      units in random order up to t = r · n tokens: a unit of length l that crosses
                     t, after s < t tokens, is taken with probability (t - s) / l
