@@ -387,8 +387,7 @@ def test_a_folder_that_timm_loads(lit_ssl, workdir, msn):
     assert again.err.startswith("error: out/vit holds README.md, config.json")
 
 
-def test_transformers_and_onnx(lit_ssl, workdir, msn):
-    onnxruntime = pytest.importorskip("onnxruntime")
+def test_transformers(lit_ssl, workdir, msn):
     images = torch.randn(2, 3, 8, 8)
     expected = package.MSN.load_from_checkpoint(msn).encoder(images).detach()
     result = lit_ssl("export", msn, "hf", "--format", "transformers")
@@ -397,12 +396,23 @@ def test_transformers_and_onnx(lit_ssl, workdir, msn):
 
     found = AutoModel.from_pretrained("hf")(images).last_hidden_state[:, 0]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    result = lit_ssl("export", "hf", "vit.onnx", "--model-name", NAME, "--model-args",
-                     json.dumps(ARGS))  # fmt: skip
+    words = ["--model-name", NAME, "--model-args", json.dumps(ARGS)]
+    result = lit_ssl("export", "hf", "again.safetensors", *words)  # back to timm
+    assert result.code == 0, result.err
+    again = package.models.load_exported("again.safetensors")(images)
+    torch.testing.assert_close(again, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_onnx(lit_ssl, workdir, msn):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    images = torch.randn(3, 3, 8, 8)
+    result = lit_ssl("export", msn, "vit.onnx")
     assert result.code == 0, result.err
     assert "opset 18, float32; images [batch, 3, 8, 8]" in result.out
     session = onnxruntime.InferenceSession("vit.onnx")
     found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    expected = package.MSN.load_from_checkpoint(msn).encoder(images).detach()
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
