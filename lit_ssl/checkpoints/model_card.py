@@ -207,7 +207,7 @@ def _training(encoder: Exportable, method: str, data: str, files: Sequence[str])
         value = without_places(source.get(key))
         if isinstance(value, int | float | str) and not isinstance(value, bool):
             rows.append((name, markdown_text(f"{value:g}" if isinstance(value, float) else value)))
-    parts = [table(("", ""), rows)]
+    parts = [table(("setting", "value"), rows)]
     if CONFIG_NAME in files:
         parts.append(
             f"All settings are in `{CONFIG_NAME}`; places on the machine of the training are cut to"
