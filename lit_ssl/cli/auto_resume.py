@@ -16,11 +16,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.cli.output import short, tell
-from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError, listed
 from lit_ssl.files import read_text
 from lit_ssl.trainer.claims import holder, last_run_in
 from lit_ssl.trainer.run_lock import RUN
+from lit_ssl.yaml_text import YAMLError, load_yaml
 
 __all__ = ["Earlier", "earlier_run", "home_without_logger", "with_true_flag"]
 

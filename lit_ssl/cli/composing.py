@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_ssl.cli.recipes import config_name
-from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.datamodules.selection.subset import SUBSET_CHOICES
 from lit_ssl.errors import InputError, listed
+from lit_ssl.yaml_text import YAMLError, load_yaml
 
 __all__ = [
     "Entry",

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from lit_ssl.cli.composing import plain_name, read_entries
-from lit_ssl.cli.yaml_text import YAMLError, load_yaml
+from lit_ssl.yaml_text import YAMLError, load_yaml
 
 __all__ = ["with_whole_nulls"]
 

@@ -16,10 +16,10 @@ from lit_ssl.checkpoints.files import read_checkpoint
 from lit_ssl.checkpoints.newest import PassedOver, newest_checkpoint
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import short, tell
-from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError
 from lit_ssl.seeding import run_seed
 from lit_ssl.trainer.private import option_types
+from lit_ssl.yaml_text import YAMLError, load_yaml
 
 __all__ = [
     "explain_misfit",

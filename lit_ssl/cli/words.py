@@ -240,6 +240,12 @@ def _imagenetx(words: Sequence[str]) -> None:
     run(words)
 
 
+def _compare(words: Sequence[str]) -> None:
+    from lit_ssl.cli.compare import run
+
+    run(words)
+
+
 def _video_cache(words: Sequence[str]) -> None:
     from lit_ssl.cli.video.cache import run
 
@@ -299,6 +305,10 @@ WORDS: dict[str, dict[str, Word]] = {
         ),
     },
     "Use the result": {
+        "compare": Word(
+            "one table and plot of several runs: lit-ssl compare RUN [RUN …] [--output DIR]",
+            _compare,
+        ),
         "export": Word(
             "write the encoder of a checkpoint for timm, transformers, ONNX or the hub:\n"
             "lit-ssl export CKPT OUT.safetensors (or OUT.onnx, or a folder with a model card)",

@@ -7,8 +7,8 @@ import yaml
 
 from lit_ssl.cli.composing import read_entries
 from lit_ssl.cli.trainer_options import check_strategy, with_strategy_classes
-from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError
+from lit_ssl.yaml_text import YAMLError, load_yaml
 
 LAUGHS = "a0: &a0 [1, 2]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)

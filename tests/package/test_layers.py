@@ -19,7 +19,8 @@ import floor_plan as plan
 ROOT = Path(__file__).parents[2]
 
 GROUND = ("answers", "arrays", "cells", "distributed", "errors", "files", "json_text", "lazy",
-          "numerals", "opening", "parts", "precision", "seeding", "tables", "version")  # fmt: skip
+          "numerals", "opening", "parts", "precision", "seeding", "tables", "version",
+          "yaml_text")  # fmt: skip
 # Ground files stand alone but for these.
 ON_GROUND = {
     "arrays": ("errors", "opening"),

@@ -27,9 +27,9 @@ from lit_ssl.cli.mistakes.types import (
 )
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.recipes import config_name
-from lit_ssl.cli.yaml_text import YAMLError, load_yaml
 from lit_ssl.errors import InputError, did_you_mean, listed
 from lit_ssl.trainer.private import option_types, required_options
+from lit_ssl.yaml_text import YAMLError, load_yaml
 
 __all__ = ["wrong_entry"]
 

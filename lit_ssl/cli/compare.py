@@ -1,0 +1,118 @@
+"""``lit-ssl compare``: the results of several runs in one table and one plot."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_ssl.cli.mistakes.one_line import LineParser
+from lit_ssl.errors import InputError
+
+__all__ = ["run"]
+
+_FILES = ("comparison.md", "comparison.tex", "comparison.csv")
+_PLOT = "comparison.png"
+
+
+def run(words: Sequence[str]) -> None:
+    """Run ``lit-ssl compare``.
+
+    Args:
+        words: what follows the word.
+
+    Raises:
+        InputError: for runs that cannot be read, and files that are in the way.
+    """
+    args = _parser().parse_args(words)
+    if args.output is not None:
+        _check(args.output, plot=not args.no_plot)
+    elif args.no_plot:
+        raise InputError("--no-plot goes with --output DIR, which the plot is written into")
+    from lit_ssl.runs.comparison import compare_runs
+    from lit_ssl.runs.formats import as_csv, as_latex, as_markdown, print_comparison
+
+    notices: list[str] = []
+    comparison = compare_runs(args.runs, args.metric, args.ignore, notices.append)
+    if args.format == "text":
+        print_comparison(comparison)
+    else:
+        formats = {"markdown": as_markdown, "latex": as_latex, "csv": as_csv}
+        print(formats[args.format](comparison), end="")
+    for line in notices:
+        print(line)
+    if args.output is None:
+        return
+    from lit_ssl.files import write_file
+
+    texts = (as_markdown(comparison), as_latex(comparison), as_csv(comparison))
+    for name, text in zip(_FILES, texts, strict=True):
+        write_file(args.output / name, lambda file, text=text: file.write(text))
+    if not args.no_plot:
+        from lit_ssl.runs.plot import draw_comparison
+
+        figure = draw_comparison(comparison)
+        write_file(
+            args.output / _PLOT,
+            lambda file: figure.savefig(file, format="png", dpi=130),
+            binary=True,
+        )
+    print(f"wrote {', '.join([*_FILES, *([] if args.no_plot else [_PLOT])])} into {args.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = LineParser(
+        "lit-ssl compare",
+        description="One table of the results of several runs: a row for each setting, that is "
+        "for what differs in their configs, with mean and standard deviation over its seeds.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run, a folder above several, or a report (report.json, "
+        "group_report.json, factors.json, linear_sweep.json, module_drop.json, metrics.csv)",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="show only this column, such as knn_acc1 or val/loss; may be given several times",
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a key of the configs that tells no settings apart, such as data.root, or the object "
+        "of several, such as trainer; may be given several times",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["text", "markdown", "latex", "csv"],
+        default="text",
+        help="of what is printed (default: text)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help=f"write {', '.join(_FILES)} and {_PLOT} there; nothing is written over",
+    )
+    parser.add_argument("--no-plot", action="store_true", help="with --output: tables only")
+    return parser
+
+
+def _check(folder: Path, plot: bool) -> None:
+    """What would end it, before anything is read."""
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        raise InputError(f"--output {folder}: {file} is a file; give a folder, new or old")
+    taken = [name for name in (*_FILES, _PLOT) if (folder / name).exists()]
+    if taken:
+        raise InputError(f"--output {folder}: {taken[0]} is there; give another folder")
+    if plot:
+        from lit_ssl.runs.plot import need_matplotlib
+
+        need_matplotlib()
