@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from lit_ssl.cli.mistakes.one_line import LineParser
 from lit_ssl.errors import InputError
@@ -47,7 +49,7 @@ def run(words: Sequence[str]) -> None:
 
     texts = (as_markdown(comparison), as_latex(comparison), as_csv(comparison))
     for name, text in zip(_FILES, texts, strict=True):
-        write_file(args.output / name, lambda file, text=text: file.write(text))
+        write_file(args.output / name, partial(_put, text))
     if not args.no_plot:
         from lit_ssl.runs.plot import draw_comparison
 
@@ -58,6 +60,10 @@ def run(words: Sequence[str]) -> None:
             binary=True,
         )
     print(f"wrote {', '.join([*_FILES, *([] if args.no_plot else [_PLOT])])} into {args.output}")
+
+
+def _put(text: str, file: TextIO) -> None:
+    file.write(text)
 
 
 def _parser() -> argparse.ArgumentParser:

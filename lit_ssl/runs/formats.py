@@ -175,8 +175,8 @@ def print_comparison(comparison: Comparison) -> None:
         head, *rest = lines
         grid = Table(title=Text(table.title), title_justify="left")
         for number, name in enumerate(head):
-            side = "left" if number == 0 or rest[0][number][:1].isalpha() else "right"
-            grid.add_column(Text(name), justify=side, no_wrap=True)
+            is_text = number == 0 or rest[0][number][:1].isalpha()
+            grid.add_column(Text(name), justify="left" if is_text else "right", no_wrap=True)
         for line in rest:
             cells = [
                 Text(cell.removeprefix(_BOLD), style="bold" if cell[:1] == _BOLD else "")

@@ -233,7 +233,7 @@ def _protocol_column(field: str, protocol: Mapping[str, Any]) -> Column:
     elif isinstance(own, Mapping):
         images = own.get("images")
         counts = sorted({plain(count) for count in images}) if isinstance(images, list) else []
-        drawn = f"{len(images)} times {' or '.join(counts[:2])} images" if counts else ""
+        drawn = f"{len(images or ())} times {' or '.join(counts[:2])} images" if counts else ""
         how = ", ".join(filter(None, [_options(own, {"l2": "l2"}), drawn]))
     elif kind == "lowshot":
         how = _options(protocol, {"l2": "l2", **draws})
