@@ -252,6 +252,12 @@ def _video_cache(words: Sequence[str]) -> None:
     run(words)
 
 
+def _completion(words: Sequence[str]) -> None:
+    from lit_ssl.cli.completion import run
+
+    run(words, {name: word for section in WORDS.values() for name, word in section.items()})
+
+
 # section of the help → its words
 WORDS: dict[str, dict[str, Word]] = {
     "Train and evaluate": {
@@ -271,6 +277,10 @@ WORDS: dict[str, dict[str, Word]] = {
             "list the packaged recipes; configs show NAME; configs copy NAME [DEST]", _configs
         ),
         "methods": Word("list the methods", _methods),
+        "completion": Word(
+            "a script for your shell: lit-ssl completion bash > FILE; --help says where it goes",
+            _completion,
+        ),
     },
     "Images": {
         "look": Word(
