@@ -81,13 +81,14 @@ class ComparedTable(NamedTuple):
         return f"{column.label} ({column.how or 'other options'})" if several else column.label
 
     def best(self, column: Column) -> float | None:
-        """The best mean of a column, None where there is nothing to choose.
+        """The best mean of a column, baselines included; None for a single setting.
 
         Args:
             column: of this table.
         """
         means = [score.mean for row in self.rows if (score := row.scores[column])]
-        if len(means) < 2 or column.better == 0:
+        own = sum(row.baseline is None for row in self.rows)
+        if own < 2 or not means or column.better == 0:
             return None
         return max(means) if column.better > 0 else min(means)
 
@@ -369,8 +370,9 @@ def _reading_notes(columns: Sequence[Column], rows: Sequence[ComparedRow]) -> li
     if any(column.is_share for column in columns):
         plain_ones = [column.label for column in columns if not column.is_share]
         but = f", but for {listed(plain_ones)}" if plain_ones else ""
-        notes.append(f"In %{but}")
-    if len(rows) > 1 and any(column.better for column in columns):
+        notes.append(f"Numbers in %{but}")
+    own = sum(row.baseline is None for row in rows)
+    if own > 1 and any(column.better for column in columns):
         notes.append("Bold: the best mean of a column, which no test of significance stands behind")
     how: dict[str, list[str]] = {}
     for column in columns:
@@ -387,8 +389,14 @@ def _code_notes(found: Sequence[Found]) -> list[str]:
         return []
     keys = list(dict.fromkeys(key for one in made for key in one))
     values = {
-        key: list(dict.fromkeys(shown(one[key]) for one in made if one.get(key) is not None))
+        key: list(dict.fromkeys(_brief(key, one[key]) for one in made if one.get(key) is not None))
         for key in keys
     }
     parts = [f"{key} {plain(' or '.join(each), _PATH)}" for key, each in values.items() if each]
     return [f"Reports made with {', '.join(parts)}"]
+
+
+def _brief(key: str, value: Any) -> str:
+    text = shown(value)
+    is_hash = key == "commit" and len(text.rstrip("+")) == 40
+    return text[:12] + "+" * text.endswith("+") if is_hash else text

@@ -163,7 +163,8 @@ def _trainings(measurement: Measurement) -> Iterator[Path]:
     if measurement.checkpoint is None or "://" in measurement.checkpoint:
         return
     checkpoint = Path(measurement.checkpoint)
-    yield from checkpoint.parents[:2]
+    if checkpoint.is_absolute():  # else nobody knows from where
+        yield from checkpoint.parents[:2]
     parts = checkpoint.parts[1:] if checkpoint.is_absolute() else checkpoint.parts
     for anchor in measurement.file.absolute().parents[: _ABOVE + 1]:
         for start in range(len(parts) - 2):  # the longest part of the path first

@@ -238,8 +238,11 @@ def _protocol_column(field: str, protocol: Mapping[str, Any]) -> Column:
     elif kind == "lowshot":
         how = _options(protocol, {"l2": "l2", **draws})
     elif kind == "soft_nn" and isinstance(soft, Mapping):
-        names = {"temperature": "τ", "supports": "supports", "feature_method": "features"}
-        how = _options(soft, names) + (f", {_options(protocol, draws)}" if chosen else "")
+        how = _options(soft, {"temperature": "τ"})
+        supports = "bank" if soft.get("are_bank") else f"{_count(soft.get('supports'))} supports"
+        how = f"{how}, {supports}" + (f", {_options(protocol, draws)}" if chosen else "")
+        if soft.get("feature_method") != protocol.get("feature_method"):
+            how += f", {plain(soft.get('feature_method'))}(images)"
     return Column(field, label, how, is_share=True, better=1)
 
 

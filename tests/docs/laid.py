@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from commands import Command, run
+from fences import ROOT
 from photographs import lay_photographs
 
 
@@ -55,7 +57,12 @@ def wandb(names: dict[str, Any]) -> None:
     pytest.importorskip("wandb")
 
 
+def stored_results(names: dict[str, Any]) -> None:
+    """The stored runs of `docs/results`."""
+    shutil.copytree(ROOT / "docs" / "results", Path("docs", "results"))
+
+
 LAID = {
     function.__name__: function
-    for function in (photos, photo_table, msn_run, predictions_by_kind, wandb)
+    for function in (photos, photo_table, msn_run, predictions_by_kind, stored_results, wandb)
 }
