@@ -28,7 +28,6 @@ SEEDS = (0, 1, 2)
 # recipe, and the options of its evaluation
 RECIPES = {
     "msn": ("msn/mnist5k.yaml", []),
-    "paws": ("paws/mnist5k.yaml", ["--trainer.callbacks.feature_method", "forward"]),
     "supervised": ("supervised/mnist5k.yaml", ["--trainer.callbacks.feature_method", "forward"]),
 }
 _SECTION = re.compile(r"(<!-- results: ([\w-]+) -->\n)(?:.*?)(<!-- end -->)", re.DOTALL)

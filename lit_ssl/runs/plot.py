@@ -113,8 +113,9 @@ def _draw_curves(axes: Any, table: ComparedTable, columns: list[Column]) -> None
         axes.errorbar(
             [x for x, _ in points],
             [factor * score.mean for _, score in points],
-            [factor * (score.sd or 0.0) for _, score in points],
-            fmt=f"{_MARKERS[number % len(_MARKERS)]}-", color=colour, markersize=4, capsize=3,
+            [factor * _spread(score) for _, score in points],
+            fmt=_MARKERS[number % len(_MARKERS)] + ("--" if number >= len(_COLOURS) else "-"),
+            color=colour, markersize=4, capsize=3,
             elinewidth=1, label=_literal(table.label(column)),
         )  # fmt: skip
         for row in others:
@@ -142,7 +143,8 @@ def _draw_bars(axes: Any, table: ComparedTable, columns: list[Column]) -> None:
             [place + offset for place, _ in scores],
             [factor * score.mean for _, score in scores],
             slot * 0.92,
-            yerr=[factor * (score.sd or 0.0) for _, score in scores],
+            hatch="///" if number >= len(_COLOURS) else None, edgecolor="white", linewidth=0,
+            yerr=[factor * _spread(score) for _, score in scores],
             color=_COLOURS[number % len(_COLOURS)], capsize=2, error_kw={"elinewidth": 1},
             label=_literal(table.label(column)),
         )  # fmt: skip
@@ -152,6 +154,11 @@ def _draw_bars(axes: Any, table: ComparedTable, columns: list[Column]) -> None:
     if turned:
         for tick in axes.get_xticklabels():
             tick.set(rotation=30, ha="right", rotation_mode="anchor")
+
+
+def _spread(score: Score) -> float:
+    """NaN for a single value, of which no bar of error is drawn."""
+    return float("nan") if score.sd is None else score.sd
 
 
 def _bar_name(row: ComparedRow) -> str:
