@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_ssl.files import write_csv, write_json
+from lit_ssl.runs.reports import protocol_label
 
 
 def report_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
@@ -37,19 +38,8 @@ def report_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
             text = f"{100 * row[name]:.1f}"
             text += f" ± {100 * row[spread]:.1f}" if several else ""
             cells.append(f"[bold]{text}[/bold]" if row[name] == best else text)
-        table.add_row(_label(name), *cells)
+        table.add_row(protocol_label(name), *cells)
     return table
-
-
-def _label(field: str) -> str:
-    """What a field of a row is called in the table."""
-    method, chosen, top = re.fullmatch(
-        r"(knn|linear|lowshot|soft_nn)(?:_(\w+))?_acc(\d)", field
-    ).groups()  # type: ignore[union-attr]
-    name = {"knn": "k-NN", "linear": "linear", "lowshot": "", "soft_nn": "PAWS-NN"}[method]
-    if chosen:
-        name = f"{chosen}-shot {name}" if chosen.isdigit() else f"{chosen} {name}"
-    return name.strip() + ("" if top == "1" else f", top-{top}")
 
 
 def protocol_text(protocol: dict[str, Any]) -> str:
