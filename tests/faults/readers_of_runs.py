@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "runs"))
+import written as written_runs
 from reader_table import READERS, Reader, npy, put, reader, table
 
 
@@ -257,3 +259,32 @@ def safetensors(path: Path) -> None:
     from lit_ssl.checkpoints.files import read_file
 
     assert isinstance(read_file(path), dict)
+
+
+def _compared(path: Path) -> None:
+    from lit_ssl.runs import compare_runs
+    from lit_ssl.runs.formats import as_csv, as_latex, as_markdown
+
+    found = compare_runs([path], say=str)
+    assert json.loads(json.dumps(found.rows)) == found.rows
+    for text in (as_csv(found), as_latex(found), as_markdown(found)):
+        assert len(text) < 100_000
+
+
+def _with_config(folder: Path) -> Path:
+    return written_runs.write_run(folder, 0.5)
+
+
+@reader(lambda folder: _with_config(folder) / "report.json")
+def compared_report(path: Path) -> None:
+    _compared(path)
+
+
+@reader(lambda folder: _with_config(folder) / "config.yaml")
+def compared_config(path: Path) -> None:
+    _compared(path.parent)
+
+
+@reader(lambda folder: put(folder, "metrics.csv", table(["step", "val/acc1"], [[1, 0.5], [2, ""]])))
+def compared_log(path: Path) -> None:
+    _compared(path)
