@@ -13,7 +13,7 @@ __all__ = ["pages"]
 # list stands on the page of the first, and has the paths of the others as further anchors.
 PACKAGES = (
     "methods", "datamodules", "callbacks", "strategies", "losses", "models", "metrics",
-    "transforms", "optim", "text", "video",
+    "transforms", "optim", "text", "video", "runs",
 )  # fmt: skip
 # Further pages: files whose public names a user's own method, data set or script needs.
 FILES = {
