@@ -24,7 +24,7 @@ def recipes() -> str:
         "`lit-ssl configs copy NAME` copies it to be changed ([the command line](../cli.md)).",
     ]
     for folder, names in groupby(list_configs(), key=lambda name: name.partition("/")[0]):
-        lines += ["", f"## {folder}", "", "| recipe | what it trains |", "|---|---|"]
+        lines += ["", f"## {folder}", "", "| recipe | what it does |", "|---|---|"]
         lines += [f"| `{name}` | {_cell(describe_config(name))} |" for name in names]
     return "\n".join(lines) + "\n"
 
