@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -41,8 +42,9 @@ def run(words: Sequence[str]) -> None:
     else:
         formats = {"markdown": as_markdown, "latex": as_latex, "csv": as_csv}
         print(formats[args.format](comparison), end="")
+    aside = sys.stdout if args.format == "text" else sys.stderr  # out of tables in a pipe
     for line in notices:
-        print(line)
+        print(line, file=aside)
     if args.output is None:
         return
     from lit_ssl.files import write_file
@@ -59,7 +61,8 @@ def run(words: Sequence[str]) -> None:
             lambda file: figure.savefig(file, format="png", dpi=130),
             binary=True,
         )
-    print(f"wrote {', '.join([*_FILES, *([] if args.no_plot else [_PLOT])])} into {args.output}")
+    names = [*_FILES, *([] if args.no_plot else [_PLOT])]
+    print(f"wrote {', '.join(names)} into {args.output}", file=aside)
 
 
 def _put(text: str, file: TextIO) -> None:

@@ -216,6 +216,7 @@ def _table(
     keys, together = differing_keys(list(settings.values()))
     if not keys:
         keys = ["model" if all("model" in one for one in settings.values()) else _RUN]
+        settings = {key: {_RUN: "all runs", **setting} for key, setting in settings.items()}
     names = short_names(keys, [key for one in settings.values() for key in one])
     columns = _shown_columns(_columns(found), chosen, notes)
     merged = {

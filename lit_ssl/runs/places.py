@@ -59,11 +59,21 @@ def find_runs(places: Sequence[str | Path], say: Say) -> list[Found]:
         for one in _below(Path(place), configs, say):
             found.setdefault((one.measurement.file.resolve(), one.measurement.title), one)
         if len(found) == count and not any(_is_below(file, place) for file, _ in found):
-            raise InputError(
-                f"{place} holds no results: expected {', '.join(REPORTS)} or {METRICS} in it or "
-                f"below. Found: {describe_folder(Path(place))}"
-            )
+            raise _nothing(Path(place))
     return list(found.values())
+
+
+def _nothing(place: Path) -> InputError:
+    if place.is_dir() and any(place.glob("**/events.out.tfevents.*")):
+        return InputError(
+            f"{place} holds no results but TensorBoard's curves, which are not compared: evaluate "
+            "its checkpoint, such as lit-ssl test --config RECIPE --config eval/PRESET --ckpt_path "
+            "last, or log to CSVLogger"
+        )
+    return InputError(
+        f"{place} holds no results: expected {', '.join(REPORTS)} or {METRICS} in it or below. "
+        f"Found: {describe_folder(place)}"
+    )
 
 
 def _is_below(file: Path, place: str | Path) -> bool:
@@ -104,7 +114,7 @@ def _below(place: Path, configs: dict[Path, Flat], say: Say) -> Iterator[Found]:
 
 def _folders(place: Path) -> Iterator[tuple[Path, set[str]]]:
     """Folders and the names of their files; those of weights and pictures are not entered."""
-    for count, (folder, names, files) in enumerate(os.walk(place)):
+    for count, (folder, names, files) in enumerate(os.walk(place, onerror=_closed)):
         depth = len(Path(folder).relative_to(place).parts)
         names[:] = sorted(name for name in names if name[0] != "." and name not in _NOT_ENTERED)
         if depth >= _DEEPEST:
@@ -112,6 +122,10 @@ def _folders(place: Path) -> Iterator[tuple[Path, set[str]]]:
         if count >= _MOST:
             raise InputError(f"{place} has more than {_MOST:,} folders: name those of the runs")
         yield Path(folder), set(files)
+
+
+def _closed(error: OSError) -> None:
+    raise InputError(f"cannot look into {error.filename} ({error.strerror}): make it readable")
 
 
 def _found(measurement: Measurement, home: Path | None, configs: dict[Path, Flat]) -> Found:

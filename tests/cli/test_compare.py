@@ -39,9 +39,13 @@ def test_it_prints_and_writes(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("form", "text"), [("markdown", "| MSN | 2 |"), ("latex", "\\toprule"), ("csv", "table,model")]
 )
-def test_formats(runs, capsys, form, text):
-    run([str(runs), "--format", form])
-    assert text in capsys.readouterr().out
+def test_formats(runs, tmp_path, capsys, form, text):
+    run([str(runs), "--format", form, "--output", str(tmp_path / "out"), "--no-plot"])
+    printed = capsys.readouterr()
+    assert text in printed.out
+    assert "wrote" not in printed.out
+    assert "wrote comparison.md" in printed.err
+    assert not (tmp_path / "out" / "comparison.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,32 @@ def test_a_run_with_a_report_is_not_read_from_its_log_again(tmp_path):
     ]
 
 
+def test_without_a_config_the_hyper_parameters_of_a_logger_tell_runs_apart(tmp_path):
+    for lr in (0.1, 0.2):
+        write_config(write_report(tmp_path / f"{lr}", lr), {"lr": lr, "depth": 3}, "hparams.yaml")
+    (table,) = compared(tmp_path).tables
+    assert [row.setting for row in own_rows(table)] == [{"lr": 0.1}, {"lr": 0.2}]
+    (table,) = compared(tmp_path / "0.1").tables
+    assert [row.setting for row in own_rows(table)] == [{"run": "all runs"}]
+
+
+def test_tensorboards_curves_alone_are_no_results(tmp_path):
+    write_config(tmp_path / "version_0", config(0))
+    (tmp_path / "version_0" / "events.out.tfevents.1.host.2.0").write_bytes(b"")
+    with pytest.raises(InputError, match="no results but TensorBoard's curves"):
+        compare_runs([tmp_path])
+
+
+def test_a_log_without_such_metrics_is_said(tmp_path):
+    write_run(tmp_path / "a", 0.9)
+    write_metrics(tmp_path / "b", "epoch,step,train/loss\n0,1,0.5\n")
+    said = []
+    compare_runs([tmp_path], say=said.append)
+    assert said == [
+        f"{tmp_path / 'b' / 'metrics.csv'} has no metrics val/… or test/…, and is left out"
+    ]
+
+
 REPORTS = {
     "group_report.json": {
         "worst": 0.6, "average": 0.9, "adjusted_average": None, "training_group_labels": 32,
