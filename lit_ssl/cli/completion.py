@@ -75,7 +75,7 @@ def run(words: Sequence[str], known: Mapping[str, tuple[str, Callable]]) -> None
             "pip install --upgrade shtab"
         )
     function = _FUNCTIONS[shell].format(names=" ".join(list_configs()))
-    print(shtab.complete(_program(known), shell, preamble={shell: function}))
+    print(shtab.complete(_program(known), shell, preamble=function))
 
 
 def _program(known: Mapping[str, tuple[str, Callable]]) -> argparse.ArgumentParser:
@@ -157,7 +157,8 @@ def _classes(package: str) -> tuple[list[str], dict[str, Sequence[str]]]:
     from lit_ssl.trainer.private import option_types
 
     home = import_module(package)
-    names, options = [], {}
+    names: list[str] = []
+    options: dict[str, Sequence[str]] = {}
     for name in home.__all__:
         kind = getattr(home, name)
         is_module = isinstance(kind, type) and issubclass(
