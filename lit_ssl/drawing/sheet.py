@@ -11,10 +11,10 @@ from lit_ssl.drawing.lettering import line_height, put_text, text_width, wrapped
 from lit_ssl.drawing.thumbnails import GROUND, fitted
 from lit_ssl.errors import InputError
 
-__all__ = ["Tile", "draw_sheet"]
+__all__ = ["TILE_FRAME", "Tile", "draw_sheet", "put_tile", "tile_height"]
 
 _GAP = 10
-_FRAME = 4  # pixels, outside of the image
+TILE_FRAME = 4  # pixels, outside of the image
 _TEXT, _TITLE = 12, 15
 _BLACK = (20, 20, 20)
 _LEAST = 420  # pixels of width that a title may take where the images are fewer
@@ -59,15 +59,14 @@ def draw_sheet(
             f"{len(tiles)} tiles, {columns} and {edge}"
         )
     columns = min(columns, len(tiles))
-    step = edge + 2 * _FRAME + _GAP
+    step = edge + 2 * TILE_FRAME + _GAP
     wide = columns * step + _GAP
     if title:
         longest = max(text_width(line, _TITLE) for line in title.splitlines())
         wide = max(wide, min(_LEAST, longest + 2 * _GAP))
     heading = wrapped(title, wide - 2 * _GAP, _TITLE) if title else []
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
-    lines = [max(len(tile.caption.splitlines()) for tile in row) for row in rows]
-    heights = [step + count * line_height(_TEXT) for count in lines]
+    heights = [max(tile_height(tile, edge) for tile in row) + _GAP for row in rows]
     top = _GAP + len(heading) * line_height(_TITLE) + (_GAP // 2 if heading else 0)
     canvas = Image.new("RGB", (wide, top + sum(heights)), "white")
     pen = ImageDraw.Draw(canvas)
@@ -75,26 +74,50 @@ def draw_sheet(
         put_text(pen, (_GAP, _GAP + number * line_height(_TITLE)), line, _TITLE, _BLACK)
     for row, height in zip(rows, heights, strict=True):
         for number, tile in enumerate(row):
-            _put_tile(canvas, pen, tile, (_GAP + number * step, top), edge)
+            put_tile(canvas, pen, tile, (_GAP + number * step, top), edge)
         top += height
     return canvas
 
 
-def _put_tile(
+def tile_height(tile: Tile, edge: int) -> int:
+    """How many pixels a tile takes from its top to its last line.
+
+    Args:
+        tile: of a sheet.
+        edge: longest edge of an image in the sheet, pixels.
+    """
+    return edge + 2 * TILE_FRAME + len(tile.caption.splitlines()) * line_height(_TEXT)
+
+
+def put_tile(
     canvas: Image.Image,
     pen: ImageDraw.ImageDraw,
     tile: Tile,
     corner: tuple[int, int],
     edge: int,
 ) -> None:
-    left, top = corner[0] + _FRAME, corner[1] + _FRAME
+    """Draw one image with its frame and caption.
+
+    Args:
+        canvas: the picture.
+        pen: of the picture.
+        tile: what to draw.
+        corner: left and top of its place, pixels.
+        edge: longest edge of the image, pixels.
+    """
+    left, top = corner[0] + TILE_FRAME, corner[1] + TILE_FRAME
     if tile.frame is not None:
-        around = left - _FRAME, top - _FRAME, left + edge + _FRAME - 1, top + edge + _FRAME - 1
+        around = (
+            left - TILE_FRAME,
+            top - TILE_FRAME,
+            left + edge + TILE_FRAME - 1,
+            top + edge + TILE_FRAME - 1,
+        )
         pen.rectangle(around, fill=tile.frame)
     pen.rectangle((left, top, left + edge - 1, top + edge - 1), fill=GROUND)
     image = fitted(tile.image, edge)
     canvas.paste(image, (left + (edge - image.width) // 2, top + (edge - image.height) // 2))
-    below = top + edge + _FRAME + 1
+    below = top + edge + TILE_FRAME + 1
     for number, line in enumerate(tile.caption.splitlines()):
         place = left, below + number * line_height(_TEXT)
         put_text(pen, place, line, _TEXT, _BLACK, edge)
