@@ -32,8 +32,15 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.monitors.finite import FiniteGuard as FiniteGuard
     from lit_ssl.callbacks.monitors.speed import SpeedMonitor as SpeedMonitor
     from lit_ssl.callbacks.monitors.sync import SyncMonitor as SyncMonitor
+    from lit_ssl.callbacks.pictures.attention import AttentionMaps as AttentionMaps
     from lit_ssl.callbacks.pictures.circuit_graph import CircuitGraph as CircuitGraph
+    from lit_ssl.callbacks.pictures.embedding_map import EmbeddingMap as EmbeddingMap
     from lit_ssl.callbacks.pictures.masked_captions import MaskedCaptions as MaskedCaptions
+    from lit_ssl.callbacks.pictures.neighbour_grid import NeighbourGrid as NeighbourGrid
+    from lit_ssl.callbacks.pictures.prototypes import PrototypeGallery as PrototypeGallery
+    from lit_ssl.callbacks.pictures.support_assignments import (
+        SupportAssignments as SupportAssignments,
+    )
     from lit_ssl.callbacks.pictures.video_sheet import VideoContactSheet as VideoContactSheet
     from lit_ssl.callbacks.pictures.views import ViewLogger as ViewLogger
     from lit_ssl.callbacks.reports.factors import FactorReport as FactorReport

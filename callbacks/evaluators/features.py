@@ -132,10 +132,10 @@ def collect_features(
         RefusedPassError: where the pass was refused on any process.
     """
     with isolate_rng():
-        loader, limit = _loader(trainer, split)
+        loader, limit = split_loader(trainer, split)
     # Clips of a video follow each other; of a training video there is one.
     each = clips_per_video(trainer) if split in ("val", "test") else 1
-    kept = _KeptRows(_most_samples(loader, limit) * each)
+    kept = _KeptRows(most_samples(loader, limit) * each)
 
     def keep(batch: Any, served: Any) -> None:
         images, labels = split_batch(batch)
@@ -207,8 +207,13 @@ def _longer(rows: Tensor, count: int, most: int) -> Tensor:
     return longer
 
 
-def _most_samples(loader: Iterable[Any], limit: int | None) -> int:
-    """How many samples this process may be served, 0 where the loader does not say."""
+def most_samples(loader: Iterable[Any], limit: int | None) -> int:
+    """How many samples this process may be served, 0 where the loader does not say.
+
+    Args:
+        loader: Of this process.
+        limit: So many batches of it are used; None: all.
+    """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return 0
     try:
@@ -271,8 +276,13 @@ def sample_places(loader: Iterable[Any], samples: int, each: int = 1) -> Tensor 
     return (torch.tensor(rows, dtype=torch.int64)[:, None] * each + torch.arange(each)).flatten()
 
 
-def _loader(trainer: pl.Trainer, split: Split) -> tuple[Iterable[Any], int | None]:
-    """The loader of a split and how many batches of it to use (None: all)."""
+def split_loader(trainer: pl.Trainer, split: Split) -> tuple[Iterable[Any], int | None]:
+    """The loader of a split and how many batches of it to use (None: all).
+
+    Args:
+        trainer: The running trainer.
+        split: Which split.
+    """
     if split in ("bank", "support"):
         # A debugging run touches as few batches of these as of everything else.
         few = int(trainer.limit_val_batches) if is_fast_dev_run(trainer) else None

@@ -18,6 +18,7 @@ __all__ = [
     "feature_function",
     "features_and_labels",
     "features_of_inputs",
+    "prototypes_of",
 ]
 
 FeatureFunction = Callable[[Tensor], Tensor]
@@ -50,6 +51,27 @@ def embedding_method(pl_module: pl.LightningModule, otherwise: str = "forward") 
         otherwise: name of the method of one that has no ``embed``.
     """
     return "embed" if callable(getattr(pl_module, "embed", None)) else otherwise
+
+
+def prototypes_of(pl_module: pl.LightningModule) -> Tensor:
+    """The prototypes of a module, ``[K, D]``, with which ``project(images)`` is compared.
+
+    ``project`` maps images ``[B, C, H, W]`` to ``[B, D]``; the prototype of an image is the one
+    with the largest cosine.
+
+    Args:
+        pl_module: The module.
+
+    Raises:
+        AttributeError: If the module has no ``prototypes`` or no ``project``.
+    """
+    found = getattr(pl_module, "prototypes", None)
+    if not isinstance(found, Tensor) or not callable(getattr(pl_module, "project", None)):
+        raise InputAttributeError(
+            f"needs a module with prototypes, such as MSN and PMSN, and {type(pl_module).__name__} "
+            "has none: leave it out, or give the module prototypes [K, D] and project(images)"
+        )
+    return found.detach()
 
 
 def embed_dim_of(pl_module: pl.LightningModule) -> int:

@@ -48,8 +48,8 @@ def put_text(
     """
     line = _one_line(text) if width is None else cut_to(text, width, size)
     font, shown = _lettered(line, size)
-    rim = {} if halo is None else {"stroke_width": 2, "stroke_fill": halo}
-    pen.text(place, shown, fill=colour, font=font, **rim)
+    rim = 0 if halo is None else 2
+    pen.text(place, shown, fill=colour, font=font, stroke_width=rim, stroke_fill=halo)
 
 
 def cut_to(text: str, width: float, size: int = 13) -> str:

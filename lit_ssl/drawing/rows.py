@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def draw_rows(
-    rows: Sequence[Row], edge: int = 104, title: str = "", columns: Sequence[str] = ()
+    rows: Sequence[Row], edge: int = 112, title: str = "", columns: Sequence[str] = ()
 ) -> Image.Image:
     """Draw rows below each other.
 

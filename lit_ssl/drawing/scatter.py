@@ -16,12 +16,12 @@ from lit_ssl.errors import InputError
 
 __all__ = ["THUMBNAIL", "draw_map", "rows_apart"]
 
-THUMBNAIL = 56  # edge of thumbnails in a map, pixels
+THUMBNAIL = 60  # edge of thumbnails in a map, pixels
 _WIDTH = 860
 _FLATTEST = 0.5  # height of the map as a part of its width
 _MARGIN = 16  # between the frame of the map and its outermost points
 _GAP, _LEGEND, _ENTRY = 12, 190, 20
-_TEXT, _SMALL, _TITLE = 13, 12, 16
+_TEXT, _SMALL, _TITLE, _NAMES = 13, 12, 16, 15
 _BLACK, _GREY, _LINE = (20, 20, 20), (110, 110, 110), (205, 205, 205)
 _ZOOM = 2  # points are drawn so much larger, then shrunk
 
@@ -71,8 +71,8 @@ def draw_map(
     below = line_height(_TEXT) + 6 if axes[0] else 0
     canvas = Image.new("RGB", (width, top + height + below + _GAP), "white")
     pen = ImageDraw.Draw(canvas)
-    for number, line in enumerate(heading):
-        put_text(pen, (left, _GAP + number * line_height(_TITLE)), line, _TITLE, _BLACK)
+    for number, words in enumerate(heading):
+        put_text(pen, (left, _GAP + number * line_height(_TITLE)), words, _TITLE, _BLACK)
     canvas.paste(_cloud(places, classes.numbers, (_WIDTH, height)), (left, top))
     pen.rectangle((left, top, left + _WIDTH - 1, top + height - 1), outline=_LINE)
     shift = np.array([left, top])
@@ -202,7 +202,7 @@ def _put_names(
         if number < 0 or not len(own):
             continue
         name = text.rpartition(" (")[0]
-        wide, high = min(text_width(name, _TEXT), 140), line_height(_TEXT)
+        wide, high = min(text_width(name, _NAMES), 140), line_height(_NAMES)
         x, y = np.median(own, axis=0)
         for away in range(0, 9):
             step = (away + 1) // 2 * (1 if away % 2 else -1) * high
@@ -211,7 +211,7 @@ def _put_names(
             area = left - 3, top, left + wide + 3, top + high
             if not any(_cross(area, other) for other in taken):
                 taken.append(area)
-                put_text(pen, (left, top), name, _TEXT, _BLACK, 140, halo=(255, 255, 255))
+                put_text(pen, (left, top), name, _NAMES, _BLACK, 140, halo=(255, 255, 255))
                 break
 
 

@@ -228,6 +228,17 @@ class MSN(FromCheckpoint, WeightsOnce, pl.LightningModule):
         with autocast_to_inputs(images):
             return self.target_backbone(images, keep, norm=False, blocks=blocks)
 
+    def project(self, images: Tensor) -> Tensor:
+        """What the target network compares with the prototypes.
+
+        Args:
+            images: ``[B, C, H, W]``.
+
+        Returns:
+            ``[B, proj_output_dim]``; the prototype of an image is the one with the largest cosine.
+        """
+        return self.encode_target(images)[1]
+
     # ---------------------------------------------------------------- training
 
     @by_name

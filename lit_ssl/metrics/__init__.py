@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from lit_ssl.metrics.collapse import rankme as rankme
     from lit_ssl.metrics.collapse import rankme_from_gram as rankme_from_gram
     from lit_ssl.metrics.collapse import used_prototypes as used_prototypes
+    from lit_ssl.metrics.embedding_map import PCAMap as PCAMap
+    from lit_ssl.metrics.embedding_map import pca_map as pca_map
+    from lit_ssl.metrics.embedding_map import umap_map as umap_map
     from lit_ssl.metrics.groups import GroupAccuracy as GroupAccuracy
     from lit_ssl.metrics.groups import GroupScores as GroupScores
     from lit_ssl.metrics.groups import PredictorQuality as PredictorQuality

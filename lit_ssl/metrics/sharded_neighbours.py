@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,9 +15,45 @@ from lit_ssl.metrics.knn import check_vote, merge_neighbours, neighbours_of, vot
 from lit_ssl.metrics.sharded import ShardedFeatures
 from lit_ssl.metrics.soft_nn import check_supports, support_weights
 
-__all__ = ["sharded_knn", "sharded_soft_nn"]
+__all__ = [
+    "Neighbours",
+    "SupportTotals",
+    "sharded_knn",
+    "sharded_neighbours",
+    "sharded_soft_nn",
+    "sharded_support_totals",
+]
 
 _QUERIES = 1024  # whose class weights are held at once
+
+
+class Neighbours(NamedTuple):
+    """The nearest rows of a bank to some queries.
+
+    Attributes:
+        queries: Numbers of the queries in their split, int64 ``[q]``, on the CPU.
+        similarity: Cosine, the largest first, float32 ``[q, k]``.
+        rows: Numbers of the neighbours in the bank, int64 ``[q, k]``.
+    """
+
+    queries: Tensor
+    similarity: Tensor
+    rows: Tensor
+
+
+class SupportTotals(NamedTuple):
+    """How the supports of all classes are weighed together for some queries.
+
+    Attributes:
+        queries: Numbers of the queries in their split, int64 ``[q]``, on the CPU.
+        log_total: Log of the sum of ``exp(cos / τ)`` over all supports, ``[q, 1]``: a support has
+            the weight ``exp(cos / τ - log_total)``.
+        probabilities: Of the classes, ``[q, K]``.
+    """
+
+    queries: Tensor
+    log_total: Tensor
+    probabilities: Tensor
 
 
 @torch.no_grad()
@@ -45,8 +84,31 @@ def sharded_knn(
         every process.
     """
     check_vote(bank.labels, num_classes, k, temperature, top)
-    k = min(k, len(bank))
     ranked = torch.empty(len(queries), top, dtype=torch.int64)
+    for places, similarity, found in sharded_neighbours(bank, queries, k):
+        labels = bank.labels.to(found.device)[found]
+        ranked[places] = vote(similarity, labels, num_classes, temperature, top).cpu()
+    return ranked
+
+
+@torch.no_grad()
+def sharded_neighbours(
+    bank: ShardedFeatures, queries: ShardedFeatures, k: int
+) -> Iterator[Neighbours]:
+    """The ``k`` bank rows that are most similar to each query, the same on every process.
+
+    Of equally similar rows the earlier ones of the split come first. A collective: take all pieces
+    on every process.
+
+    Args:
+        bank: Rows among which neighbours are looked for.
+        queries: Rows whose neighbours are wanted.
+        k: Neighbours, >= 1; capped at the size of the bank.
+
+    Yields:
+        Queries, piece by piece; on one process all at once.
+    """
+    k = min(k, len(bank))
     numbers = bank.numbers.to(bank.device)
     for places, rows in queries.pieces():
         similarity, held = neighbours_of(bank.read, bank.held, rows, k)
@@ -58,9 +120,7 @@ def sharded_knn(
             torch.cat(list(gather_stack(found)), dim=1),
             k,
         )
-        labels = bank.labels.to(found.device)[found]
-        ranked[places] = vote(similarity, labels, num_classes, temperature, top).cpu()
-    return ranked
+        yield Neighbours(places, similarity, found)
 
 
 @torch.no_grad()
@@ -88,13 +148,38 @@ def sharded_soft_nn(
         Classes by falling probability, int64 ``[Q, top]`` on the CPU, in the order of the queries,
         on every process; −2 where the features are NaN or infinite.
     """
+    ranked = torch.empty(len(queries), top, dtype=torch.int64)
+    for part in sharded_support_totals(supports, queries, num_classes, temperature):
+        ranked[part.queries] = ranked_answers(part.probabilities, top).cpu()
+    return ranked
+
+
+@torch.no_grad()
+def sharded_support_totals(
+    supports: ShardedFeatures,
+    queries: ShardedFeatures,
+    num_classes: int,
+    temperature: float = 0.1,
+) -> Iterator[SupportTotals]:
+    """Class probabilities by ``soft_nearest_neighbor``, the same on every process.
+
+    A collective: take all pieces on every process.
+
+    Args:
+        supports: As of ``sharded_soft_nn``, as what follows.
+        queries: Rows to classify.
+        num_classes: Number of classes.
+        temperature: τ > 0.
+
+    Yields:
+        Queries, piece by piece.
+    """
     check_supports(supports.labels, temperature, num_classes)
     labels = supports.labels[supports.numbers]
-    ranked = torch.empty(len(queries), top, dtype=torch.int64)
     for places, rows in queries.pieces():
         for part, some in zip(places.split(_QUERIES), rows.split(_QUERIES), strict=True):
             highest, totals = support_weights(some, supports.read, labels, temperature, num_classes)
             of_all = gather_stack(highest).amax(dim=0)
             totals = all_reduce_sum(totals * (highest - of_all).exp())
-            ranked[part] = ranked_answers(totals / totals.sum(dim=1, keepdim=True), top).cpu()
-    return ranked
+            total = totals.sum(dim=1, keepdim=True)
+            yield SupportTotals(part, of_all + total.log(), totals / total)

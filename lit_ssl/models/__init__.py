@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from lit_ssl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lit_ssl.models.attention_maps import ClassAttention as ClassAttention
+    from lit_ssl.models.attention_maps import class_attention as class_attention
+    from lit_ssl.models.attention_maps import find_vit as find_vit
     from lit_ssl.models.backbones.by_name import OWN_BACKBONES as OWN_BACKBONES
     from lit_ssl.models.backbones.by_name import create_backbone as create_backbone
     from lit_ssl.models.backbones.conv_stem import ConvStem as ConvStem

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_ssl.errors import InputError
 from lit_ssl.models.backbones.queried_block import QueriedAttention
 
-__all__ = ["ClassAttention", "attention_maps", "find_vit"]
+__all__ = ["ClassAttention", "class_attention", "find_vit"]
 
 _INSTEAD = "they are drawn of timm's vision transformers with a class token"
 
@@ -72,7 +72,7 @@ def find_vit(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def attention_maps(
+def class_attention(
     vit: nn.Module, images: Tensor, forward: Callable[[Tensor], Any] | None = None
 ) -> ClassAttention:
     """Attention of the class token in the forward pass of some images.

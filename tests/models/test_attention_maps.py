@@ -6,7 +6,7 @@ from torch import nn
 
 from lit_ssl.errors import InputError
 from lit_ssl.models import ClassTokenViT
-from lit_ssl.models.attention_maps import attention_maps, find_vit
+from lit_ssl.models.attention_maps import class_attention, find_vit
 
 SMALL = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 32, "depth": 3,
          "num_heads": 4, "num_classes": 0}  # fmt: skip
@@ -68,7 +68,7 @@ def test_maps_are_the_softmax_of_queries_and_keys(kind, is_queried):
     prefix = vit.num_prefix_tokens
     network = ClassTokenViT(vit) if is_queried else vit
     before = network(images)
-    found = attention_maps(find_vit(network), images, network)
+    found = class_attention(find_vit(network), images, network)
     torch.testing.assert_close(found.last.flatten(2), expected[-1][:, :, 0, prefix:])
     torch.testing.assert_close(found.rollout.flatten(1), rolled_out(expected)[:, prefix:])
     assert torch.equal(network(images), before)
@@ -90,7 +90,7 @@ def test_masked_keys_have_no_attention():
         return tokens
 
     for network in (vit, ClassTokenViT(vit).vit):
-        found = attention_maps(network, images, forward)
+        found = class_attention(network, images, forward)
         assert found.last.flatten(2)[..., 4:].eq(0).all()
         assert found.rollout.flatten(1)[..., 4:].eq(0).all()
         assert (found.last.flatten(2).sum(-1) > 0).all()
@@ -100,7 +100,7 @@ def test_masked_keys_have_no_attention():
 def test_images_of_another_size_and_half_precision():
     network = ClassTokenViT(small_vit())
     with torch.autocast("cpu", torch.bfloat16):
-        found = attention_maps(network.vit, torch.randn(1, 1, 45, 31), network)
+        found = class_attention(network.vit, torch.randn(1, 1, 45, 31), network)
     assert found.last.shape == (1, 4, 6, 4)
     assert found.last.dtype == found.rollout.dtype == torch.float32
 
@@ -110,7 +110,7 @@ def test_other_transformers_of_timm():
     eva = timm.create_model(
         "eva02_tiny_patch14_224", img_size=28, patch_size=14, embed_dim=48, depth=2, num_heads=4
     ).eval()
-    found = attention_maps(find_vit(nn.Sequential(eva)), torch.randn(2, 3, 28, 28), eva)
+    found = class_attention(find_vit(nn.Sequential(eva)), torch.randn(2, 3, 28, 28), eva)
     assert found.last.shape == (2, 4, 2, 2)
     assert (found.last.sum((2, 3)) < 1).all()
 
@@ -132,7 +132,7 @@ def test_networks_without_maps(network, message):
 def test_a_pass_that_leaves_blocks_out_is_refused():
     vit = small_vit()
     with pytest.raises(InputError, match="went 1 times through the 3 blocks"):
-        attention_maps(
+        class_attention(
             vit, torch.randn(1, 1, 28, 28), lambda x: vit.blocks[0](torch.zeros(1, 17, 32))
         )
 
@@ -142,8 +142,8 @@ def test_a_pass_that_leaves_blocks_out_is_refused():
 def test_compiled_blocks():
     vit = small_vit()
     images = torch.randn(1, 1, 28, 28)
-    expected = attention_maps(vit, images)
+    expected = class_attention(vit, images)
     for block in vit.blocks:
         block.compile()
     vit(images)
-    torch.testing.assert_close(attention_maps(vit, images), expected)
+    torch.testing.assert_close(class_attention(vit, images), expected)
