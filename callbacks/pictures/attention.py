@@ -19,7 +19,7 @@ from lit_ssl.drawing.sheet import Tile
 from lit_ssl.errors import InputError
 from lit_ssl.models.attention_maps import class_attention, find_vit
 
-__all__ = ["AttentionMaps"]
+__all__ = ["AttentionMaps", "encoder_of"]
 
 
 class AttentionMaps(SplitPicture):
@@ -66,7 +66,7 @@ class AttentionMaps(SplitPicture):
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask for a vision transformer before the first batch."""
         feature_function(pl_module, self.feature_method)
-        find_vit(_encoder(pl_module))
+        find_vit(encoder_of(pl_module))
 
     def draw(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split
@@ -75,7 +75,7 @@ class AttentionMaps(SplitPicture):
         images = SplitImages(trainer, split)
         drawn = np.random.default_rng(self.seed).permutation(len(images))[: self.num_images]
         chosen = np.sort(drawn).tolist()
-        vit: Any = find_vit(_encoder(pl_module))
+        vit: Any = find_vit(encoder_of(pl_module))
         forward = feature_function(pl_module, self.feature_method)
         # On every process, since the network may be spread over them.
         batches = images.apply(
@@ -105,6 +105,11 @@ class AttentionMaps(SplitPicture):
         return draw_rows(rows, title=title, columns=columns)
 
 
-def _encoder(pl_module: pl.LightningModule) -> torch.nn.Module:
+def encoder_of(pl_module: pl.LightningModule) -> torch.nn.Module:
+    """The network of a module that is drawn: its ``encoder``, or all of it.
+
+    Args:
+        pl_module: The module.
+    """
     found = getattr(pl_module, "encoder", None)
     return found if isinstance(found, torch.nn.Module) else pl_module

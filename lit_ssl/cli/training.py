@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +84,7 @@ from lit_ssl.trainer.requeue import SlurmRequeue, was_terminated
 from lit_ssl.trainer.run_lock import RunLock
 from lit_ssl.trainer.termination import end_children, end_workers, leaves_at_once, terminated
 
-__all__ = ["DEFAULT_SEED", "LitSSLCLI", "run"]
+__all__ = ["DEFAULT_SEED", "LitSSLCLI", "run", "run_cli"]
 
 # Every run is reproducible unless another seed, or `--seed_everything true`, is asked for.
 DEFAULT_SEED = 0
@@ -512,15 +513,28 @@ def run() -> None:
     """Run the command in ``sys.argv``.
 
     Raises:
+        InputError: see ``run_cli``.
+    """
+    run_cli(lambda first_batch: LitSSLCLI(first_batch=first_batch))
+
+
+def run_cli(build: Callable[[FirstBatch], LitSSLCLI]) -> None:
+    """Build a command line, which runs it, and bring what fails into one line.
+
+    Args:
+        build: gets what is told when the first batch is done.
+
+    Raises:
         InputError: with the one line that explains a mistake of the user, before the first batch is
             done; with ``LIT_SSL_DEBUG=1`` every error comes out as it was raised.
+        OutputError: if something could not be written.
     """
     quiet()
     first_batch = FirstBatch()
     leave_group_at_exit()
     try:
         with leaves_at_once():
-            cli = LitSSLCLI(first_batch=first_batch)
+            cli = build(first_batch)
     except InputError:
         raise
     except Exception as error:

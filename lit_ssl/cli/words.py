@@ -188,6 +188,12 @@ def _pmi_vocabulary(words: Sequence[str]) -> None:
         print(line)
 
 
+def _pictures(words: Sequence[str]) -> None:
+    from lit_ssl.cli.pictures import run
+
+    run(words)
+
+
 def _video_plan(words: Sequence[str]) -> None:
     from lit_ssl.cli.video.plan import run
 
@@ -318,6 +324,10 @@ WORDS: dict[str, dict[str, Word]] = {
         "compare": Word(
             "one table and plot of several runs: lit-ssl compare RUN [RUN …] [--output DIR]",
             _compare,
+        ),
+        "pictures": Word(
+            "draw maps, neighbours, attention, prototypes: lit-ssl pictures CKPT --output DIR",
+            _pictures,
         ),
         "export": Word(
             "write the encoder of a checkpoint for timm, transformers, ONNX or the hub:\n"

@@ -1,0 +1,273 @@
+"""``lit-ssl pictures``: what the features of a checkpoint are like, as PNGs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+
+from lit_ssl.callbacks import (
+    AttentionMaps,
+    EmbeddingMap,
+    NeighbourGrid,
+    PrototypeGallery,
+    SupportAssignments,
+)
+from lit_ssl.callbacks.pictures.attention import encoder_of
+from lit_ssl.callbacks.pictures.base import SplitPicture
+from lit_ssl.checkpoints.classes import Names, class_paths
+from lit_ssl.checkpoints.files import read_checkpoint, read_file
+from lit_ssl.checkpoints.parsing import only_names
+from lit_ssl.cli.composing import read_entries
+from lit_ssl.cli.mistakes.one_line import LineParser
+from lit_ssl.cli.objects import class_parser
+from lit_ssl.cli.output import FirstBatch, short, tell
+from lit_ssl.cli.parser import ParseError
+from lit_ssl.cli.recipes import resolve_configs
+from lit_ssl.cli.training import LitSSLCLI, run_cli
+from lit_ssl.contracts.modules import prototypes_of
+from lit_ssl.errors import InputError, did_you_mean
+from lit_ssl.models.attention_maps import find_vit
+from lit_ssl.trainer.pictures import kept_pictures
+from lit_ssl.trainer.private import option_types
+
+__all__ = ["KINDS", "run"]
+
+_USAGE = (
+    "lit-ssl pictures CHECKPOINT [--kinds map,neighbours,...] [--output DIR] [--split val|test]"
+    " [--data ...] [--trainer ...]"
+)
+_FROZEN = "lit_ssl.methods.FrozenEncoder"
+# The run's: a picture of a checkpoint neither logs nor trains.
+_OF_THE_RUN = ("callbacks", "logger", "plugins", "profiler")
+
+
+class _Kind(NamedTuple):
+    """A kind of picture: how it is made, and why it cannot be of some module and data."""
+
+    make: Callable[[], SplitPicture]
+    problem: Callable[[Any, Any], str | None]
+    by_default: bool = True
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        words: what follows ``pictures`` on the command line.
+
+    Raises:
+        InputError: for wrong words, or a file that is no checkpoint or needs data to be named.
+    """
+    parser = LineParser(
+        "lit-ssl pictures",
+        usage=_USAGE,
+        allow_abbrev=False,
+        description="Draw what the features of a checkpoint are like. Other options are those of "
+        "`lit-ssl validate`. The data are those of the run unless --data names others; files that "
+        "are not of a run (official weights, other libraries) need data and are read by "
+        "FrozenEncoder: --config eval/folder.yaml --data.root DIR.",
+    )
+    parser.add_argument("checkpoint", help="checkpoint of a run, or any other file of weights")
+    parser.add_argument(
+        "--kinds", help=f"which pictures, with commas: {', '.join(KINDS)} (default: all that fit)"
+    )
+    parser.add_argument("--output", default="pictures", help="folder of the PNGs")
+    parser.add_argument("--split", default="val", choices=("val", "test"), help="default: val")
+    if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
+        raise InputError(f"the checkpoint comes first: {_USAGE}")
+    args, rest = parser.parse_known_args(words)
+    kinds = None if args.kinds is None else _chosen(args.kinds)
+    command = {"val": "validate", "test": "test"}[args.split]
+    path = os.path.expanduser(args.checkpoint)
+    output = os.path.expanduser(args.output)
+    run_cli(lambda first_batch: PicturesCLI(path, kinds, output, [command, *rest], first_batch))
+
+
+class PicturesCLI(LitSSLCLI):
+    """Builds the module and the data of a checkpoint, and draws.
+
+    Args:
+        checkpoint: the file.
+        kinds: names of ``KINDS``; None: all that fit.
+        output: folder.
+        words: ``validate`` or ``test``, and options.
+        first_batch: told when the first batch is done.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        kinds: Sequence[str] | None,
+        output: str,
+        words: Sequence[str],
+        first_batch: FirstBatch,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.kinds = kinds
+        self.output = output
+        hparams = read_file(checkpoint).get("hyper_parameters")
+        self.is_of_run = isinstance(hparams, dict) and "_class_path" in hparams
+        self.stored_data: dict[str, Any] = {}
+        self.data_class: str | None = None
+        if self.is_of_run:
+            self.stored_data = _plain(read_checkpoint(checkpoint), "datamodule_hyper_parameters")
+            self.data_class = self.stored_data.pop("_class_path", None)
+        options = ["--trainer.devices=1"]
+        if not _names_data(words[1:]):
+            if self.data_class is None:
+                raise InputError(
+                    f"{checkpoint} does not say what data it is of: give --data CLASS and its "
+                    "options, or --config eval/folder.yaml --data.root DIR"
+                )
+            # before anything is parsed, since it is going to be imported
+            Names(checkpoint).find(self.data_class, "data")
+            options.append(f"--data={self.data_class}")
+        super().__init__(args=[words[0], *options, *words[1:]], first_batch=first_batch)
+
+    def _parse_ckpt_path(self) -> None:
+        """Fill in the checkpoint, what it knows, and what pictures need."""
+        command = self.config["subcommand"]
+        config = self.config[command]
+        if config.get("ckpt_path") is not None:
+            raise InputError("the checkpoint is given once, in front: leave out --ckpt_path")
+        for name in _OF_THE_RUN:
+            config["trainer"][name] = None
+        config["trainer"]["logger"] = False
+        config["trainer"]["default_root_dir"] = self.output
+        if config["trainer"].get("fast_dev_run"):
+            raise InputError("trainer.fast_dev_run leaves no files, and so no pictures")
+        model = config.get("model")
+        if (model is None and not self.is_of_run) or _is_frozen(model):
+            self._merge(
+                {"model": {"class_path": _FROZEN, "init_args": {"weights": self.checkpoint}}}
+            )
+        else:
+            config["ckpt_path"] = self.checkpoint
+        self._merge_data(command)
+        super()._parse_ckpt_path()
+
+    def _merge_data(self, command: str) -> None:
+        """Take from the file what nobody has given of the data, if they are of its class."""
+        config = self.config[command]
+        data = config.get("data")
+        if data is None or self.data_class is None:
+            return
+        names = Names(self.checkpoint, class_paths(config.as_dict()))
+        asked = names.find(data.class_path, "data")
+        try:
+            is_same = names.find(self.data_class, "data") is asked
+        except InputError:  # the file names another class, which it must not
+            is_same = False
+        if not is_same:
+            return
+        given = self.given.get("data.init_args") or {}
+        accepted = option_types(class_parser(asked))
+        kept = {n: v for n, v in self.stored_data.items() if n not in given and n in accepted}
+        names.check(kept, "data")
+        with only_names(names):
+            self._merge({"data": {"class_path": data.class_path, "init_args": kept}})
+
+    def _merge(self, entries: dict[str, Any]) -> None:
+        whole = {self.config["subcommand"]: entries}
+        try:
+            self.config = self.parser.parse_object(whole, self.config)
+        except ParseError as error:
+            line = self._explain(error, whole)
+            raise InputError(f"hyper-parameters of {self.checkpoint}: {line}") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer with the pictures alone."""
+        module, data = self.model, self.datamodule
+        chosen = self.kinds
+        if chosen is None:
+            fits = {name: kind.problem(module, data) for name, kind in KINDS.items()}
+            for name, problem in fits.items():
+                if problem is not None and KINDS[name].by_default:
+                    tell(f"without {name}: {problem}")
+            chosen = [name for name, kind in KINDS.items() if kind.by_default and not fits[name]]
+        return super().instantiate_trainer(
+            **{**kwargs, "callbacks": [KINDS[name].make() for name in chosen]}
+        )
+
+    def after_validate(self) -> None:
+        """Say where the pictures are."""
+        for picture in kept_pictures(self.trainer):
+            tell(short(picture.path))
+
+    after_test = after_validate
+
+
+def _chosen(text: str) -> list[str]:
+    kinds = [word for word in text.replace(" ", "").split(",") if word]
+    for word in kinds:
+        if word not in KINDS:
+            raise InputError(f"--kinds has no {word!r}.{did_you_mean(word, KINDS)}")
+    if not kinds:
+        raise InputError(f"--kinds takes some of {', '.join(KINDS)}, with commas between them")
+    return list(dict.fromkeys(kinds))
+
+
+def _names_data(words: Sequence[str]) -> bool:
+    """Whether options or configs name the class of the data."""
+    entries = read_entries(["validate", *resolve_configs(words)])
+    return any(
+        name in ("data", "data.class_path") and isinstance(value, str)
+        for entry in entries
+        for name, value in entry.leaves()
+    )
+
+
+def _is_frozen(model: Any) -> bool:
+    path = "" if model is None else str(model.class_path)
+    return path.startswith("lit_ssl.") and path.endswith(".FrozenEncoder")
+
+
+def _plain(checkpoint: dict[str, Any], key: str) -> dict[str, Any]:
+    found = checkpoint.get(key)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _no_bank(module: Any, data: Any) -> str | None:
+    if callable(getattr(data, "bank_dataloader", None)):
+        return None
+    return f"{type(data).__name__} has no bank_dataloader"
+
+
+def _no_vit(module: Any, data: Any) -> str | None:
+    return _complaint(lambda: find_vit(encoder_of(module)))
+
+
+def _no_prototypes(module: Any, data: Any) -> str | None:
+    has = _complaint(lambda: prototypes_of(module)) is None
+    return None if has else f"{type(module).__name__} has no prototypes"
+
+
+def _no_supports(module: Any, data: Any) -> str | None:
+    if not callable(getattr(module, "embed", None)):
+        return f"{type(module).__name__} does not predict by supports"
+    return None if getattr(data, "num_classes", None) else "the data have no classes"
+
+
+def _complaint(ask: Callable[[], object]) -> str | None:
+    try:
+        ask()
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _fits(module: Any, data: Any) -> None:
+    return None
+
+
+KINDS: dict[str, _Kind] = {
+    "map": _Kind(EmbeddingMap, _fits),
+    "umap": _Kind(lambda: EmbeddingMap("umap"), _fits, by_default=False),
+    "neighbours": _Kind(NeighbourGrid, _no_bank),
+    "attention": _Kind(AttentionMaps, _no_vit),
+    "prototypes": _Kind(PrototypeGallery, _no_prototypes),
+    "supports": _Kind(SupportAssignments, _no_supports),
+}
