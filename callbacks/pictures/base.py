@@ -127,12 +127,12 @@ class SplitPicture(pl.Callback, ABC):
     @by_name
     def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
         self._last_step = trainer.global_step
-        folder = run_folder(trainer, [self.name])
+        command = trainer.state.fn.value if trainer.state.fn is not None else "fit"
+        file = f"step_{trainer.global_step:08d}" if command == "fit" else command
+        folder = run_folder(trainer, [f"{self.name}/{file}.png"])
         picture = self.draw(trainer, pl_module, split)
         if folder is None or picture is None or not trainer.is_global_zero:
             return
-        command = trainer.state.fn.value if trainer.state.fn is not None else "fit"
-        file = f"step_{trainer.global_step:08d}" if command == "fit" else command
         pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
         keep_picture(trainer, folder / self.name / f"{file}.png", self.name, pixels)
 

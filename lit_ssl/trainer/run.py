@@ -68,7 +68,8 @@ class _Files:
 
     def is_foreign(self, path: Path, call: _Call) -> bool:
         """Whether something is there that this run did not make."""
-        if path.parent.absolute() in self.own:
+        place = path.parent.absolute()
+        if place in self.own or place.parent in self.own:  # pictures lie in folders of a kind
             return False
         maker = self.maker.get(path)
         is_ours = maker is not None and (maker == call or call.completes(maker))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
+import timm
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -14,14 +15,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 import toys
 
 from lit_ssl.callbacks import (
+    AttentionMaps,
     CollapseMonitor,
+    EmbeddingMap,
     KNNEvaluator,
     LinearProbeEvaluator,
     LowShotEvaluator,
+    NeighbourGrid,
+    PrototypeGallery,
     RepresentationReport,
     SoftNNEvaluator,
     SpeedMonitor,
     StepSeeder,
+    SupportAssignments,
     ViewLogger,
     extract_features,
 )
@@ -38,6 +44,18 @@ class Frozen(pl.LightningModule):
         super().__init__()
         weight = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
         self.weight = torch.nn.Parameter(weight)
+        self.register_buffer("prototypes", weight[:5].clone())
+        torch.manual_seed(0)
+        self.encoder = timm.create_model(
+            "vit_tiny_patch16_224", img_size=8, patch_size=4, in_chans=1, embed_dim=12, depth=2,
+            num_heads=3, num_classes=0,
+        ).requires_grad_(False)  # fmt: skip
+
+    def project(self, images):
+        return self(images)
+
+    def looking(self, images):
+        return self.encoder(images)
 
     def forward(self, images):
         return images.flatten(1) @ self.weight
@@ -127,6 +145,12 @@ def main(out, devices):
             CollapseMonitor(every_n_steps=2),
             ViewLogger(),
             SpeedMonitor(every_n_batches=2, skip=0),
+            EmbeddingMap(max_rows=10),
+            EmbeddingMap(split="bank", thumbnails=True),
+            NeighbourGrid(num_images=3, k=3),
+            AttentionMaps(num_images=3, feature_method="looking"),
+            PrototypeGallery(),
+            SupportAssignments(num_images=3, num_supports=3),
             RepresentationReport(shots=(1,), draws=2),
         ],
     )

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.distributed
 
@@ -29,7 +31,12 @@ def runs(tmp_path_factory):
         )
         assert done.returncode == 0, done.stderr[-4000:]
         report = json.loads((out.parent / "report.json").read_text(encoding="utf-8"))
-        found[devices] = {**json.loads(out.read_text()), "report": report}
+        pictures = {
+            path.relative_to(out.parent).as_posix(): np.asarray(Image.open(path)).astype(int)
+            for path in sorted(out.parent.rglob("*.png"))
+            if path.parent.name != "views"  # of the batches, which are divided
+        }
+        found[devices] = {**json.loads(out.read_text()), "report": report, "pictures": pictures}
     return found
 
 
@@ -47,6 +54,17 @@ def test_evaluators_agree_with_one_process(runs):
     names += ["val/soft_nn_acc1"]
     for name in names:
         assert runs[2]["metrics"][name] == pytest.approx(runs[1]["metrics"][name], abs=1e-6), name
+
+
+def test_pictures_agree_with_one_process(runs):
+    names = {name.rpartition("/")[2] for name in runs[1]["pictures"]}
+    assert names == {"step_00000008.png", "test.png"}
+    assert len(runs[1]["pictures"]) == 12
+    assert list(runs[1]["pictures"]) == list(runs[2]["pictures"])
+    for name, picture in runs[1]["pictures"].items():
+        # rounding may move a point or change a last digit
+        assert picture.shape == runs[2]["pictures"][name].shape
+        assert np.abs(picture - runs[2]["pictures"][name]).mean() < 0.5, name
 
 
 def test_recalibrated_batch_norm_is_that_of_all_images(runs):
