@@ -282,6 +282,9 @@ def split_loader(trainer: pl.Trainer, split: Split) -> tuple[Iterable[Any], int 
     Args:
         trainer: The running trainer.
         split: Which split.
+
+    Raises:
+        RuntimeError: If the trainer has no such loader at this point.
     """
     if split in ("bank", "support"):
         # A debugging run touches as few batches of these as of everything else.

@@ -64,7 +64,12 @@ class AttentionMaps(SplitPicture):
         return "attention_maps"
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask for a vision transformer before the first batch."""
+        """Ask for a vision transformer before the first batch.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The module.
+        """
         feature_function(pl_module, self.feature_method)
         find_vit(encoder_of(pl_module))
 

@@ -79,7 +79,12 @@ class SplitPicture(pl.Callback, ABC):
         """
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Complain before the first batch about what the picture cannot be drawn of."""
+        """Complain before the first batch about what the picture cannot be drawn of.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The module.
+        """
 
     @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -138,7 +143,11 @@ class SplitPicture(pl.Callback, ABC):
 
 
 def when(trainer: pl.Trainer) -> str:
-    """Of which weights a picture is, in words: the step of a fit, or the name of a checkpoint."""
+    """Of which weights a picture is, in words: the step of a fit, or the name of a checkpoint.
+
+    Args:
+        trainer: The running trainer.
+    """
     origin = origin_of(trainer)
     if origin["command"] == "fit":
         return f"step {trainer.global_step:,}"
@@ -148,7 +157,11 @@ def when(trainer: pl.Trainer) -> str:
 
 
 def class_names(trainer: pl.Trainer) -> list[str]:
-    """Names of the classes of the data, in the order of the labels; empty where it has none."""
+    """Names of the classes of the data, in the order of the labels; empty where it has none.
+
+    Args:
+        trainer: The running trainer.
+    """
     return [str(name) for name in getattr(data_source(trainer), "class_names", None) or ()]
 
 

@@ -81,7 +81,12 @@ class EmbeddingMap(SplitPicture):
         return "_".join(parts)
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask for the features, the training images and UMAP before the first batch."""
+        """Ask for the features, the training images and UMAP before the first batch.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The module.
+        """
         feature_function(pl_module, self.feature_method)
         if self.method == "umap":
             check_umap()

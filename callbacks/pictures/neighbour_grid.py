@@ -68,7 +68,12 @@ class NeighbourGrid(SplitPicture):
         return f"neighbour_grid{end}"
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask for the features and the training images before the first batch."""
+        """Ask for the features and the training images before the first batch.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The module.
+        """
         feature_function(pl_module, self.feature_method)
         check_bank(trainer)
 

@@ -65,7 +65,12 @@ class PrototypeGallery(SplitPicture):
         return "prototype_gallery"
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask for prototypes before the first batch."""
+        """Ask for prototypes before the first batch.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The module.
+        """
         prototypes_of(pl_module)
 
     def draw(

@@ -80,7 +80,12 @@ class SupportAssignments(SplitPicture):
         return "support_assignments"
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask for classes, the features and the supports before the first batch."""
+        """Ask for classes, the features and the supports before the first batch.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The module.
+        """
         num_classes_of(trainer, None)
         feature_function(pl_module, self.feature_method or embedding_method(pl_module))
         support_split(trainer)

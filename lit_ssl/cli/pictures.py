@@ -95,6 +95,9 @@ class PicturesCLI(LitSSLCLI):
         output: folder.
         words: ``validate`` or ``test``, and options.
         first_batch: told when the first batch is done.
+
+    Raises:
+        InputError: if the file names no data, and neither do the words.
     """
 
     def __init__(

@@ -113,7 +113,11 @@ def umap_map(features: Tensor, seed: int = 0, neighbours: int = _NEIGHBOURS) -> 
 
 
 def check_umap() -> None:
-    """Raise InputImportError if umap-learn, which draws UMAP's maps, is not installed."""
+    """Ask for umap-learn, which lays out UMAP's maps.
+
+    Raises:
+        InputImportError: If it is not installed.
+    """
     if find_spec("umap") is None:
         raise InputImportError("maps by UMAP need umap-learn: pip install 'lit-ssl[umap]'")
 
