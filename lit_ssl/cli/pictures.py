@@ -20,7 +20,7 @@ from lit_ssl.callbacks.pictures.base import SplitPicture
 from lit_ssl.checkpoints.classes import Names, class_paths
 from lit_ssl.checkpoints.files import read_checkpoint, read_file
 from lit_ssl.checkpoints.parsing import only_names
-from lit_ssl.cli.composing import read_entries
+from lit_ssl.cli.composing import plain_name, read_entries
 from lit_ssl.cli.mistakes.one_line import LineParser
 from lit_ssl.cli.objects import class_parser
 from lit_ssl.cli.output import FirstBatch, short, tell
@@ -115,20 +115,22 @@ class PicturesCLI(LitSSLCLI):
         self.is_of_run = isinstance(hparams, dict) and "_class_path" in hparams
         self.stored_data: dict[str, Any] = {}
         self.data_class: str | None = None
-        if self.is_of_run:
-            self.stored_data = _plain(read_checkpoint(checkpoint), "datamodule_hyper_parameters")
-            self.data_class = self.stored_data.pop("_class_path", None)
-        options = ["--trainer.devices=1"]
-        if not _names_data(words[1:]):
+        self.changed_data: dict[str, Any] = {}  # options of the run's data that a person gives
+        options = list(words[1:])
+        if not _names_data(options):
+            if self.is_of_run:
+                self.stored_data = _plain(
+                    read_checkpoint(checkpoint), "datamodule_hyper_parameters"
+                )
+                self.data_class = self.stored_data.pop("_class_path", None)
             if self.data_class is None:
                 raise InputError(
                     f"{checkpoint} does not say what data it is of: give --data CLASS and its "
                     "options, or --config eval/folder.yaml --data.root DIR"
                 )
-            # before anything is parsed, since it is going to be imported
-            Names(checkpoint).find(self.data_class, "data")
-            options.append(f"--data={self.data_class}")
-        super().__init__(args=[words[0], *options, *words[1:]], first_batch=first_batch)
+            self.changed_data, options = _without_data(options)
+        args = [words[0], "--trainer.devices=1", *options]
+        super().__init__(args=args, first_batch=first_batch)
 
     def _parse_ckpt_path(self) -> None:
         """Fill in the checkpoint, what it knows, and what pictures need."""
@@ -149,29 +151,22 @@ class PicturesCLI(LitSSLCLI):
             )
         else:
             config["ckpt_path"] = self.checkpoint
-        self._merge_data(command)
+        if self.data_class is not None:
+            self._merge_data(self.data_class)
         super()._parse_ckpt_path()
 
-    def _merge_data(self, command: str) -> None:
-        """Take from the file what nobody has given of the data, if they are of its class."""
-        config = self.config[command]
-        data = config.get("data")
-        if data is None or self.data_class is None:
-            return
-        names = Names(self.checkpoint, class_paths(config.as_dict()))
-        asked = names.find(data.class_path, "data")
-        try:
-            is_same = names.find(self.data_class, "data") is asked
-        except InputError:  # the file names another class, which it must not
-            is_same = False
-        if not is_same:
-            return
-        given = self.given.get("data.init_args") or {}
-        accepted = option_types(class_parser(asked))
-        kept = {n: v for n, v in self.stored_data.items() if n not in given and n in accepted}
+    def _merge_data(self, class_path: str) -> None:
+        """Take the data from the file, with the options that a person has changed."""
+        named = class_paths(self.config[self.config["subcommand"]].as_dict())
+        names = Names(self.checkpoint, named)
+        accepted = option_types(class_parser(names.find(class_path, "data")))
+        kept = {name: value for name, value in self.stored_data.items() if name in accepted}
         names.check(kept, "data")
+        for name, value in self.changed_data.items():
+            _put(kept, name.split("."), value)
         with only_names(names):
-            self._merge({"data": {"class_path": data.class_path, "init_args": kept}})
+            self._merge({"data": {"class_path": class_path, "init_args": kept}})
+        self.names = names  # where they are built, too
 
     def _merge(self, entries: dict[str, Any]) -> None:
         whole = {self.config["subcommand"]: entries}
@@ -179,7 +174,8 @@ class PicturesCLI(LitSSLCLI):
             self.config = self.parser.parse_object(whole, self.config)
         except ParseError as error:
             line = self._explain(error, whole)
-            raise InputError(f"hyper-parameters of {self.checkpoint}: {line}") from error
+            where = "" if self.changed_data else f"hyper-parameters of {self.checkpoint}: "
+            raise InputError(f"{where}{line}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with the pictures alone."""
@@ -221,6 +217,35 @@ def _names_data(words: Sequence[str]) -> bool:
         for entry in entries
         for name, value in entry.leaves()
     )
+
+
+def _without_data(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Options of data whose class nobody names, by their name in it, and all other words."""
+    changed: dict[str, Any] = {}
+    left = ["validate", *words]
+    for entry in reversed(read_entries(left)):
+        name = plain_name(entry.name)
+        if name.startswith("data."):
+            changed.setdefault(name.removeprefix("data."), entry.value)
+            count = 1 if "=" in left[entry.position] else 2
+            del left[entry.position : entry.position + count]
+    return changed, left[1:]
+
+
+def _put(options: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set an option, perhaps of an object among the options."""
+    first, *rest = path
+    if not rest:
+        options[first] = value
+        return
+    inner = options.get(first)
+    inner = dict(inner) if isinstance(inner, dict) else {}
+    if "class_path" in inner:
+        inner["init_args"] = dict(inner.get("init_args") or {})
+        _put(inner["init_args"], rest, value)
+    else:
+        _put(inner, rest, value)
+    options[first] = inner
 
 
 def _is_frozen(model: Any) -> bool:
