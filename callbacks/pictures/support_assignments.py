@@ -132,13 +132,13 @@ class SupportAssignments(SplitPicture):
             for share, support in zip(weight[number].tolist(), found[number].tolist(), strict=True):
                 theirs = int(supports.labels[support])
                 frame = None if label < 0 else (RIGHT if theirs == label else WRONG)
-                caption = f"{class_name(theirs, names)}\n{100 * share:.2g} %"
+                caption = f"{class_name(theirs, names)}\n{100 * share:.3g} %"
                 tiles.append(Tile(picture_of[support], caption, frame))
             frame = None if label < 0 else (RIGHT if is_right else WRONG)
             lines = [
                 f"predicted: {class_name(int(predicted), names)}",
                 f"{100 * probability.item():.1f} %",
-                f"these {k}: {100 * weight[number].sum().item():.2g} %",
+                f"these {k}: {100 * weight[number].sum().item():.3g} %",
             ]
             rows.append(Row(tiles, Tile(picture, class_name(label, names), frame), lines))
         title = (

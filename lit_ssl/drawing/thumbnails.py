@@ -8,12 +8,13 @@ from PIL import Image
 __all__ = ["GROUND", "fitted", "shown_as_rgb"]
 
 GROUND = (236, 236, 236)  # behind what does not fill its place
+_TINY = 48  # pixels up to which single ones are to be seen
 
 
 def fitted(image: Image.Image, edge: int) -> Image.Image:
     """Bring an image to a size and keep its aspect.
 
-    Small images are enlarged by a whole factor, without smoothing.
+    Very small images (below 48 pixels) are enlarged by a whole factor, without smoothing.
 
     Args:
         image: of any mode.
@@ -24,7 +25,7 @@ def fitted(image: Image.Image, edge: int) -> Image.Image:
     """
     width, height = image.size
     longest = max(width, height)
-    if longest <= edge:
+    if longest <= min(_TINY, edge):
         factor = edge // longest
         size = width * factor, height * factor
         return shown_as_rgb(image).resize(size, Image.Resampling.NEAREST)

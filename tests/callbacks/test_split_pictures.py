@@ -235,7 +235,7 @@ def test_supports_weigh_as_in_soft_nearest_neighbours(
         assert same_pixels(row.head.image, data.val.images[query])
         for tile, share, other in zip(row.tiles, shares, others, strict=True):
             assert same_pixels(tile.image, data.bank.images[known[other]])
-            assert tile.caption.endswith(f"{100 * share:.2g} %")
+            assert tile.caption.endswith(f"{100 * share:.3g} %")
 
 
 def test_little_data_is_drawn(module_class, toys, make_trainer, tmp_path):

@@ -58,6 +58,7 @@ def test_wide_greys_are_stretched():
 
 def test_sizes_of_thumbnails():
     assert fitted(Image.new("L", (28, 28)), 128).size == (112, 112)
+    assert fitted(Image.new("L", (96, 48)), 128).size == (128, 64)
     assert fitted(Image.new("L", (5000, 1)), 128).size == (128, 1)
     assert fitted(Image.new("L", (1, 1)), 16).size == (16, 16)
 
