@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lit_ssl.callbacks.pictures.text_block import Colour, TextBlock
+from lit_ssl.callbacks.pictures.text_block import TextBlock
+from lit_ssl.drawing.lettering import Colour
 
 __all__ = ["CaptionPicture", "Guess", "WordMap", "draw_captions", "fitted", "tinted"]
 

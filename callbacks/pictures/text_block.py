@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-__all__ = ["Colour", "TextBlock"]
+from lit_ssl.drawing.lettering import Colour, cut_to, put_text, text_width
 
-Colour = tuple[int, int, int]
+__all__ = ["TextBlock"]
+
 _BOX, _EDGE = (228, 232, 240), (120, 130, 160)
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class TextBlock:
@@ -46,7 +43,7 @@ class TextBlock:
         left, line = 0, _line(size)
         for word, has_box in zip(words, boxed or [False] * len(words), strict=True):
             shown = _shortened(word, size, self.width - 8)
-            length = _length(shown, size) + (8 if has_box else 0)
+            length = text_width(shown, size) + (8 if has_box else 0)
             if left and left + length > self.width:
                 left, self._top = 0, self._top + line
             self._words.append((left + (4 if has_box else 0), self._top, shown, colour, size,
@@ -80,7 +77,7 @@ class TextBlock:
         for word, colour in words:
             shown = _shortened(word, size, end - left)
             self._words.append((left, self._top, shown, colour, size, False))
-            left += _length(shown, size) + 6
+            left += text_width(shown, size) + 6
 
     def drawn(self) -> Image.Image:
         """Return the picture, as high as its lines."""
@@ -88,9 +85,9 @@ class TextBlock:
         pen = ImageDraw.Draw(canvas)
         for left, top, word, colour, size, has_box in self._words:
             if has_box:
-                corners = (left - 3, top, left + _length(word, size) + 3, top + _line(size) - 4)
+                corners = (left - 3, top, left + text_width(word, size) + 3, top + _line(size) - 4)
                 pen.rectangle(corners, fill=_BOX, outline=_EDGE)
-            pen.text((left, top + 1), word, fill=colour, font=_font(size))
+            put_text(pen, (left, top + 1), word, size, colour)
         return canvas
 
 
@@ -100,24 +97,4 @@ def _line(size: int) -> int:
 
 def _shortened(word: str, size: int, width: int) -> str:
     """One line of a word that is not wider than so many pixels."""
-    word = " ".join(word.encode(errors="replace").decode().split()) or "–"
-    if _length(word, size) <= width:
-        return word
-    while word and _length(word + "…", size) > width:
-        word = word[:-1]
-    return word + "…"
-
-
-def _length(word: str, size: int) -> int:
-    return int(-(-_font(size).getlength(word) // 1))
-
-
-@cache
-def _font(size: int) -> _Font:
-    """The font of matplotlib, if it is there: it has Greek and Cyrillic letters, Pillow's not."""
-    found = find_spec("matplotlib")
-    if found is not None and found.origin is not None:
-        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)
+    return cut_to(word, width, size) or "–"
