@@ -151,9 +151,9 @@ def when(trainer: pl.Trainer) -> str:
     origin = origin_of(trainer)
     if origin["command"] == "fit":
         return f"step {trainer.global_step:,}"
-    return (
-        "the module as given" if origin["checkpoint"] is None else Path(origin["checkpoint"]).name
-    )
+    if origin["checkpoint"] is not None:
+        return Path(origin["checkpoint"]).name
+    return f"step {origin['steps']:,}" if origin["steps"] else "the module as given"
 
 
 def class_names(trainer: pl.Trainer) -> list[str]:

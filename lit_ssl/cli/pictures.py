@@ -141,6 +141,7 @@ class PicturesCLI(LitSSLCLI):
         for name in _OF_THE_RUN:
             config["trainer"][name] = None
         config["trainer"]["logger"] = False
+        config["trainer"]["strategy"] = "auto"
         config["trainer"]["default_root_dir"] = self.output
         if config["trainer"].get("fast_dev_run"):
             raise InputError("trainer.fast_dev_run leaves no files, and so no pictures")
