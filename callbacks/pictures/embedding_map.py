@@ -34,8 +34,8 @@ class EmbeddingMap(SplitPicture):
     ``lit_ssl.callbacks.pictures.base.SplitPicture``).
 
     Args:
-        method: ``pca``, or ``umap`` (extra ``umap``: it takes half a minute, and distances between
-            groups mean little in it).
+        method: ``pca``, or ``umap`` (extra ``umap``: slower by far, see ``docs/pictures.md``, and
+            distances between groups mean little in it).
         split: ``evaluated`` (the validation or test images), or ``bank`` (the training images,
             evaluation transform).
         max_rows: Images on the map, >= 1.
