@@ -114,6 +114,10 @@ def next_steps(survey: FolderSurvey, layout: str = "auto") -> list[Step]:
     }
     pretrain = f"msn/{recipe}.yaml"
     shared = "folder" if recipe == "folder_large" else recipe  # one network, one evaluation
+    shown = _CHECKPOINT
+    images = len(survey.splits["train"].names)
+    if "val" not in survey.splits and not held_out:  # pictures are of validation images
+        shown += f" --data.val_size {min(500, max(1, images // 5))}"
     steps = [
         Step(
             "pretrain, without labels",
@@ -121,6 +125,7 @@ def next_steps(survey: FolderSurvey, layout: str = "auto") -> list[Step]:
         ),
         Step("write the features of the images", _command("predict", pretrain, data, {}, "last")),
         Step("look at nearest neighbours", "lit-ssl neighbours RUN/predictions.safetensors"),
+        Step("draw maps, neighbours, attention, prototypes", f"lit-ssl pictures {shown}"),
     ]
     if names > 1:
         weights = {"model.weights": _CHECKPOINT}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,8 +23,7 @@ _TABLE, _GALLERY = "neighbours.csv", "neighbours.png"
 _PAIRS, _PAIR_GALLERY = "near_duplicates.csv", "near_duplicates.png"
 _DRAWN = 8  # queries where none are given
 _SHOWN = 50  # rows of a gallery
-_MOST_PAIRS = 1_000
-_QUERY, _SAME, _OTHER = (70, 70, 70), (0, 114, 178), (213, 94, 0)  # grey, blue, vermilion
+_MOST_PAIRS, _SHOWN_PAIRS = 1_000, 24
 _SPLITS = ("", "test", "val", "valid", "validation", "train", "training", "testing")
 
 
@@ -229,22 +229,24 @@ def _columns(known: PredictedFeatures, place: int, prefix: str = "") -> dict[str
 def _write_gallery(output: Path, found: list[_Found], asking: _Gallery, gallery: _Gallery) -> None:
     if not _have_images(asking, gallery):
         return
+    from lit_ssl.drawing.palette import RIGHT, WRONG
+    from lit_ssl.drawing.rows import Row, draw_rows
     from lit_ssl.drawing.sheet import Tile
 
     ours, theirs = asking.known, gallery.known
     by_label = bool((ours.labels >= 0).any())
-    tiles = []
-    width = max(len(one.places) for one in found)
+    rows = []
     for one in found[:_SHOWN]:
-        tiles.append(Tile(asking.picture(one.query), f"{ours.name(one.query)}\n", _QUERY))
+        tiles = []
         for place, value in zip(one.places, one.similarities, strict=True):
-            frame = _frame(ours.classes[one.query], theirs.classes[place]) if by_label else None
+            same = RIGHT if ours.classes[one.query] == theirs.classes[place] else WRONG
             text = f"{value:.3f}\n{theirs.name(place)}"
-            tiles.append(Tile(gallery.picture(place), text, frame))
-    more = f" (the first {_SHOWN} of {len(found):,})" if len(found) > _SHOWN else ""
-    frames = "; blue: the same class, orange: another" if by_label else ""
-    title = f"First column: queries{more}; then their neighbours by cosine similarity{frames}"
-    _save(output / _GALLERY, tiles, width + 1, title)
+            tiles.append(Tile(gallery.picture(place), text, same if by_label else None))
+        rows.append(Row(tiles, Tile(asking.picture(one.query), ours.name(one.query))))
+    more = f", the first {_SHOWN} of {len(found):,}" if len(found) > _SHOWN else ""
+    frames = "; green: of the same class, orange: of another" if by_label else ""
+    title = f"Images{more}, and their nearest neighbours by the cosine of features{frames}"
+    _save(output / _GALLERY, draw_rows(rows, title=title))
 
 
 def _write_pairs(output: Path, gallery: _Gallery, threshold: float) -> None:
@@ -272,14 +274,16 @@ def _write_pairs(output: Path, gallery: _Gallery, threshold: float) -> None:
     )
     if gallery.folder is None:
         return
-    from lit_ssl.drawing.sheet import Tile
+    from lit_ssl.drawing.sheet import Tile, draw_sheet
 
     tiles = []
-    for value, (one, other) in list(zip(similarity.tolist(), pairs.tolist(), strict=True))[:_SHOWN]:
-        tiles.append(Tile(gallery.picture(one), f"{value:.4f}\n{known.name(one)}", _QUERY))
-        tiles.append(Tile(gallery.picture(other), f"\n{known.name(other)}", _QUERY))
-    more = f"the {len(tiles) // 2} most similar of {count:,} pairs, two pairs in a row"
-    _save(output / _PAIR_GALLERY, tiles, 4, f"Almost the same: {more}")
+    best = zip(similarity.tolist(), pairs.tolist(), strict=True)
+    for value, (one, other) in islice(best, _SHOWN_PAIRS):
+        tiles.append(Tile(gallery.picture(one), f"{value:.4f}\n{known.name(one)}"))
+        tiles.append(Tile(gallery.picture(other), f"and\n{known.name(other)}"))
+    shown = f"the {len(tiles) // 2:,} most similar of {count:,} pairs, four in a row"
+    sheet = draw_sheet(tiles, 8, title=f"Almost the same: {shown}")
+    _save(output / _PAIR_GALLERY, sheet)
 
 
 def _have_images(*galleries: _Gallery) -> bool:
@@ -291,14 +295,8 @@ def _have_images(*galleries: _Gallery) -> bool:
     return True
 
 
-def _frame(mine: str, other: str) -> tuple[int, int, int]:
-    return _SAME if mine == other else _OTHER
-
-
-def _save(path: Path, tiles: list[Any], columns: int, title: str) -> None:
-    from lit_ssl.drawing.sheet import draw_sheet
+def _save(path: Path, picture: Image.Image) -> None:
     from lit_ssl.files import write_file
 
-    sheet = draw_sheet(tiles, columns, title=title)
-    write_file(path, lambda file: sheet.save(file, "png"), binary=True)
+    write_file(path, lambda file: picture.save(file, "png"), binary=True)
     say(f"gallery: {path}")

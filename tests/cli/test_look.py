@@ -58,7 +58,7 @@ def test_plain_class_folders(look, images, workdir):
     assert "6 with a shorter side below the 96 pixels" in out
     for name in ("unreadable", "not_taken", "in_no_split", "duplicates", "notes"):
         assert not found[name], name
-    assert len(found["next"]) == 6
+    assert len(found["next"]) == 7
 
 
 def test_same_images_as_the_data_module(look, images):
@@ -139,7 +139,7 @@ def test_images_without_labels(look, images, workdir):
     assert found["splits"]["train"]["classes"] == {}
     assert "3 images without labels" in out
     assert [step["command"].split()[1] for step in found["next"]] == [
-        "fit", "predict", "neighbours"
+        "fit", "predict", "neighbours", "pictures"
     ]  # fmt: skip
 
 
