@@ -18,6 +18,8 @@ from pathlib import Path
 from packaging.metadata import Metadata
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "package"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "site"))
+from links import relative
 from wheel_files import wheel_files
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +72,17 @@ def check_metadata(content, version, what):
     text = message_from_bytes(content)
     if found.description_content_type != "text/markdown" or len(str(text.get_payload())) < 1000:
         raise Fault(f"{what} has no README as its description")
+    return found
+
+
+def check_address(metadata, what):
+    """The description leads on where only it is shown."""
+    if links := relative(metadata.description):
+        raise Fault(
+            f"{what}: {len(links)} links of the README, such as {links[0]}, lead nowhere on "
+            "package indexes: write the repository's public address into pyproject.toml, "
+            "[project.urls] Source. All else was checked and is right."
+        )
 
 
 def check_wheel(path, tree, version):
@@ -82,7 +95,7 @@ def check_wheel(path, tree, version):
             path.name,
         )
         archive.getinfo(f"{info}/licenses/LICENSE")
-        check_metadata(archive.read(f"{info}/METADATA"), version, path.name)
+        return check_metadata(archive.read(f"{info}/METADATA"), version, path.name)
 
 
 def check_sdist(path, names, version):
@@ -129,11 +142,12 @@ def main(whole):
     version = scope["__version__"]
     run(sys.executable, "-m", "build", "--outdir", out, tree)
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
-    check_wheel(wheel, tree, version)
+    metadata = check_wheel(wheel, tree, version)
     check_sdist(sdist, names, version)
     recipes = sum(name.startswith("cli_configs/") and name.endswith(".yaml") for name in names)
     for archive in (wheel, sdist):
         try_it(archive, version, recipes, [] if whole else CUT)
+    check_address(metadata, wheel.name)
     print(f"ready: {wheel.name}, {sdist.name} in {out.relative_to(ROOT)}")
 
 

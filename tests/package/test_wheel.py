@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,27 +10,14 @@ import pytest
 import lit_ssl
 
 sys.path.insert(0, str(Path(__file__).parent))
-from wheel_files import MAPPED, wheel_files
+from wheel_files import built_wheel, wheel_files
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel built from a copy of the tree, so that an old `build/` adds nothing."""
-    copy = tmp_path_factory.mktemp("tree") / "tree"
-    skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for folder in ("lit_ssl", *MAPPED):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=skip)
-    for path in (ROOT / "pyproject.toml", ROOT / "LICENSE", *ROOT.glob("README.md")):
-        shutil.copy(path, copy)
-    out = tmp_path_factory.mktemp("wheel")
-    code = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (path,) = out.glob("*.whl")
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+    return built_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 def test_same_files_as_the_tree(wheel):
