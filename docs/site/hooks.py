@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -30,6 +31,7 @@ BESIDE = {
 _MARKER = re.compile(r"^ *<!-- run:.*-->\n(?= *```\w)", re.MULTILINE)
 
 
+@event_priority(100)  # mkdocstrings leaves out paths that are not there when it is configured
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Lay out the package as it is installed, where mkdocstrings looks for it."""
     source_tree.lay_out(ROOT / "build" / "site_source")

@@ -118,3 +118,14 @@ def test_links_that_lead_nowhere_are_found(tmp_path):
         "a.html: in/b.html#no: there is no such place",
         "a.html: in/no.png: there is no such file",
     ]
+
+
+def test_the_source_is_laid_out_before_mkdocstrings_looks_for_it():
+    # it would leave out a folder that is not there yet, and not find modules that lie elsewhere
+    pytest.importorskip("mkdocstrings")
+    from mkdocs.config import load_config
+
+    config = load_config(str(ROOT / "mkdocs.yml"))
+    first, *others = config.plugins.events["config"]
+    assert first.__code__.co_filename == str(ROOT / "docs" / "site" / "hooks.py")
+    assert len(others) > 1
