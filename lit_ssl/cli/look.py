@@ -122,7 +122,7 @@ def _split_lines(survey: FolderSurvey) -> list[str]:
     missing = {"val": "none: hold some out by val_size", "test": "none"}
     lines = []
     for split in ("train", "val", "test"):
-        used = survey.splits.get(split)  # type: ignore[call-overload]
+        used = survey.splits.get(split)
         text = missing.get(split, "none") if used is None else used.text
         lines.append(f"  {split + ':':<7}{text}{_stands_in(survey, split)}")
     return lines
@@ -150,7 +150,7 @@ def _class_lines(survey: FolderSurvey) -> list[str]:
     order = (-train).argsort(kind="stable")
     shown = order if len(order) <= _CLASSES else [*order[: _CLASSES - 3], *order[-3:]]
     width = max(len(shortened(survey.class_names[label], 40)) for label in shown)
-    columns = {split: survey.per_class(split) for split in survey.splits}  # type: ignore[arg-type]
+    columns = {split: survey.per_class(split) for split in survey.splits}
     lines.append(f"  {'':<{width}}" + "".join(f"{split:>8}" for split in columns))
     for place, label in enumerate(shown):
         if len(order) > _CLASSES and place == _CLASSES - 3:
