@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from lit_ssl.callbacks.reports.representation import (
         RepresentationReport as RepresentationReport,
     )
+    from lit_ssl.callbacks.reports.run_page import RunPage as RunPage
     from lit_ssl.callbacks.reports.vqa_results import VQAResults as VQAResults
     from lit_ssl.callbacks.seed import StepSeeder as StepSeeder
     from lit_ssl.trainer.requeue import SlurmRequeue as SlurmRequeue

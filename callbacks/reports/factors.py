@@ -17,11 +17,17 @@ from lit_ssl.imagenet_x.annotations import FactorAnnotations
 from lit_ssl.imagenet_x.metric import ImageNetXMetric
 from lit_ssl.imagenet_x.output import FILES, write_report
 from lit_ssl.imagenet_x.predictions import Predictions, read_predictions, write_predictions
-from lit_ssl.imagenet_x.report import FactorReportData, build_report, check_names
+from lit_ssl.imagenet_x.report import (
+    FactorReportData,
+    build_report,
+    check_names,
+    protocol_lines,
+)
 from lit_ssl.imagenet_x.scores import ErrorType, FactorScores, RealEmpty
-from lit_ssl.imagenet_x.text import print_report
+from lit_ssl.imagenet_x.text import print_report, report_tables
 from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.pictures import log_picture
+from lit_ssl.trainer.report_page import PAGE, Report, add_report, finish_page
 from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
 
 
@@ -30,9 +36,9 @@ class FactorReport(pl.Callback):
 
     After ``trainer.validate`` and ``trainer.test`` it prints accuracy and error ratio by factor
     with their intervals, and writes ``factors.csv``, ``.md``, ``.json``, ``.png``,
-    ``metaclasses.csv`` and the predictions themselves (``predictions.csv``, ImageNet-X's official
-    format) into the run's folder; loggers that take images (TensorBoard, Weights & Biases) show
-    the plot.
+    ``metaclasses.csv``, the predictions themselves (``predictions.csv``, ImageNet-X's official
+    format) and a page of it all (``index.html``) into the run's folder; loggers that take images
+    (TensorBoard, Weights & Biases) show the plot.
 
     The data module has ``annotations`` (``lit_ssl.imagenet_x.annotations
     .FactorAnnotations`) and batches ``(images, labels, image_number)``, as
@@ -73,7 +79,7 @@ class FactorReport(pl.Callback):
         self.plot = plot
         self._metric: ImageNetXMetric | None = None
         self._others: list[Predictions] = []
-        self._finished: tuple[FactorReportData, dict[str, Path]] | None = None
+        self._finished: tuple[FactorReportData, dict[str, Path], Path | None] | None = None
 
     @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -148,7 +154,9 @@ class FactorReport(pl.Callback):
         """Print the report, after Lightning's own table of metrics."""
         if self._finished is None:
             return
-        (report, files), self._finished = self._finished, None
+        (report, files, folder), self._finished = self._finished, None
+        if folder is not None and (page := finish_page(trainer, folder)) is not None:
+            files = {**files, "page": page}
         if trainer.progress_bar_callback is not None:  # else it is drawn again, below the report
             trainer.progress_bar_callback.teardown(trainer, pl_module, stage)
         print_report(report)
@@ -160,7 +168,7 @@ class FactorReport(pl.Callback):
         predictions = self._metric.predictions()
         folder = None
         if trainer.state.fn != "fit":
-            folder = run_folder(trainer, [*FILES, "predictions.csv"], self.output)
+            folder = run_folder(trainer, [*FILES, "predictions.csv", PAGE], self.output)
         if folder is not None and trainer.is_global_zero:  # before they are judged
             with may_be_lost(trainer, "the predictions of FactorReport"):
                 write_predictions(folder / "predictions.csv", predictions, self._metric.annotations)
@@ -212,7 +220,13 @@ class FactorReport(pl.Callback):
                 files = write_report(report, folder, self.plot)
                 files["predictions"] = folder / "predictions.csv"
             self._show(trainer, report)
-        self._finished = report, files
+            drawn = [files["plot"]] if "plot" in files else []
+            shown = Report(
+                f"Errors by factor ({', '.join(report.names)})",
+                report_tables(report), protocol_lines(report), list(files.values()), drawn,
+            )  # fmt: skip
+            add_report(trainer, folder, type(self).__name__, shown)
+        self._finished = report, files, folder
 
     def _show(self, trainer: pl.Trainer, report: FactorReportData) -> None:
         """The plot in loggers that take images."""

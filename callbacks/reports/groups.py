@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lit_ssl.contracts.data import data_source
@@ -19,9 +19,12 @@ from lit_ssl.files import write_csv, write_json
 from lit_ssl.groups.cells import group_counts
 from lit_ssl.metrics import GroupScores
 from lit_ssl.trainer.lost_files import may_be_lost
+from lit_ssl.trainer.report_page import PAGE, Report, add_report, finish_page
 from lit_ssl.trainer.run import check_output, origin_of, run_folder
 
 __all__ = ["GroupReport"]
+
+_FILES = ("group_report.json", "group_report.csv")
 
 
 class _Row(NamedTuple):
@@ -40,14 +43,16 @@ class GroupReport(pl.Callback):
     [`GroupRobustClassifier`][lit_ssl.methods.GroupRobustClassifier]. Under the table stands what it
     took: the training rows whose attribute the method used, and the validation rows whose group
     selected the checkpoint; both count, and a method that used few of the former may owe its result
-    to the latter.
+    to the latter. A page beside the files, ``index.html``, shows both, and the curves and pictures
+    of the training.
 
     Args:
-        output: folder of the two files; None takes the run's.
+        output: folder of the three files; None takes the run's.
     """
 
     def __init__(self, output: str | None = None) -> None:
         self.output = output
+        self._folder: Path | None = None
 
     @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -63,7 +68,7 @@ class GroupReport(pl.Callback):
                 f"GroupReport: {type(pl_module).__name__} has no group_scores['test']; use it with "
                 "GroupRobustClassifier, BARACK or JTT, or remove the callback"
             )
-        folder = run_folder(trainer, ["group_report.json", "group_report.csv"], self.output)
+        folder = run_folder(trainer, [*_FILES, PAGE], self.output)
         data = data_source(trainer)
         rows = group_rows(data, scores)
         used = getattr(pl_module, "uses_groups", True) or any(
@@ -71,36 +76,56 @@ class GroupReport(pl.Callback):
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         )
         summary = summarise(data, scores, used)
-        self._show(rows, summary, type(pl_module).__name__)
+        if not trainer.is_global_zero:
+            return
+        title = f"{type(pl_module).__name__}: accuracy by group, %"
+        table, lines = group_table(rows, summary["worst_group"], title), summary_lines(summary)
+        console = Console(highlight=False)
+        console.print(table)
+        for line in lines:
+            console.print(line, markup=False, soft_wrap=True)
         if folder is not None:
             with may_be_lost(trainer, "the group report"):
                 self._write(folder, rows, {**origin_of(trainer), **summary})
+            files = [folder / name for name in _FILES]
+            add_report(trainer, folder, type(self).__name__, Report(title, [table], lines, files))
+            self._folder = folder
 
-    @rank_zero_only
-    def _show(self, rows: Sequence[_Row], summary: dict[str, Any], method: str) -> None:
-        table = Table(title=f"{method}: accuracy by group, %", title_justify="left")
-        table.add_column("group")
-        for header in ("training rows", "known", "test rows", "accuracy"):
-            table.add_column(header, justify="right")
-        worst = summary["worst_group"]
-        for row in rows:
-            numbers = (row.training_rows, row.known_in_training, row.test_rows)
-            cells = ["" if n is None else f"{n:,}" for n in numbers]
-            shown = "–" if row.accuracy is None else f"{100 * row.accuracy:.1f}"
-            table.add_row(
-                row.group, *cells, f"[bold]{shown}[/bold]" if row.group == worst else shown
-            )
-        console = Console(highlight=False)
-        console.print(table)
-        for line in summary_lines(summary):
-            console.print(line, markup=False, soft_wrap=True)
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the page, with what other callbacks have added to it."""
+        folder, self._folder = self._folder, None
+        page = None if folder is None else finish_page(trainer, folder)
+        if page is not None:
+            print(f"page: {page}", flush=True)
 
-    @rank_zero_only
     def _write(self, folder: Path, rows: Sequence[_Row], summary: dict[str, Any]) -> None:
         groups = [row._asdict() for row in rows]
         write_json(folder / "group_report.json", {**summary, "groups": groups})
         write_csv(folder / "group_report.csv", groups)
         print(f"group report: {folder / 'group_report.json'}", flush=True)
+
+
+def group_table(rows: Sequence[_Row], worst: str | None, title: str) -> Table:
+    """Table of accuracies by group.
+
+    Args:
+        rows: one for each group.
+        worst: name of the group whose accuracy is in bold.
+        title: of the table.
+    """
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("group")
+    for header in ("training rows", "known", "test rows", "accuracy"):
+        table.add_column(header, justify="right")
+    for row in rows:
+        numbers = (row.training_rows, row.known_in_training, row.test_rows)
+        cells = ["" if n is None else f"{n:,}" for n in numbers]
+        shown = "–" if row.accuracy is None else f"{100 * row.accuracy:.1f}"
+        # names of groups come from files, and may look like marks of style
+        table.add_row(
+            escape(row.group), *cells, f"[bold]{shown}[/bold]" if row.group == worst else shown
+        )
+    return table
 
 
 def group_rows(data: Any, scores: GroupScores) -> list[_Row]:

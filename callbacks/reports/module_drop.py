@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,9 +21,12 @@ from lit_ssl.callbacks.reports.module_drop_networks import (
 )
 from lit_ssl.callbacks.reports.module_drop_output import (
     FILES,
+    TITLE,
     draw_sweep,
+    module_table,
     need_matplotlib,
     print_sweep,
+    sweep_lines,
     write_sweep,
 )
 from lit_ssl.callbacks.reports.timing import device_name, median_times, rows_of
@@ -36,6 +40,7 @@ from lit_ssl.models.nac.ranking import RANKINGS, usual_ranking
 from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.passes import evaluate_batches, on_rank_zero
 from lit_ssl.trainer.pictures import log_picture
+from lit_ssl.trainer.report_page import PAGE, Report, add_report, finish_page
 from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
 
 __all__ = ["ModuleDropSweep"]
@@ -48,8 +53,9 @@ class ModuleDropSweep(pl.Callback):
     """Accuracy and wall-clock time of a circuit with fewer and fewer of its modules.
 
     After ``trainer.validate`` and ``trainer.test`` it prints a table and writes
-    ``module_drop.csv``, ``.json`` and ``.png`` into the run's folder; loggers that take images
-    (TensorBoard, Weights & Biases) show the curve. During ``fit`` it does nothing.
+    ``module_drop.csv``, ``.json``, ``.png`` and a page, ``index.html``, into the run's folder;
+    loggers that take images (TensorBoard, Weights & Biases) show the curve. During ``fit`` it does
+    nothing.
 
     Every level is a smaller network (``net.prune``), with all that does not depend on the input
     computed beforehand (``fold``), and so is the full one. Accuracies are over all sets, batches
@@ -120,6 +126,7 @@ class ModuleDropSweep(pl.Callback):
         self.plot = plot
         self._sweep: Sweep | None = None
         self._finished: tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None = None
+        self._folder: Path | None = None
 
     # hooks
 
@@ -180,10 +187,13 @@ class ModuleDropSweep(pl.Callback):
         self._sweep = None
         if self._finished is None:
             return
-        finished, self._finished = self._finished, None
+        (rows, summary, files), self._finished = self._finished, None
+        folder, self._folder = self._folder, None
+        if folder is not None and (page := finish_page(trainer, folder)) is not None:
+            files = {**files, "page": str(page)}
         if trainer.progress_bar_callback is not None:  # else it is drawn again, below the report
             trainer.progress_bar_callback.teardown(trainer, pl_module, stage)
-        print_sweep(*finished)
+        print_sweep(rows, summary, files)
 
     # parts
 
@@ -239,7 +249,7 @@ class ModuleDropSweep(pl.Callback):
         name = next(name for name in rows[0] if name.endswith("acc1"))
         for row in rows:
             pl_module.log(f"{split}/modules_{row['modules']}_{name}", row[name], sync_dist=True)
-        folder = run_folder(trainer, FILES, self.output)
+        folder = run_folder(trainer, [*FILES, PAGE], self.output)
         if not trainer.is_global_zero:
             return
         gap = rows[0][name] - accuracies[None][name]
@@ -266,6 +276,13 @@ class ModuleDropSweep(pl.Callback):
             if figure is not None:
                 pixels = torch.from_numpy(figure_pixels(figure)).permute(2, 0, 1)
                 log_picture(trainer, "module_drop", pixels)
+            drawn = [Path(files["curve"])] if "curve" in files else []
+            report = Report(
+                TITLE, [module_table(rows)], sweep_lines(summary), [*map(Path, files.values())],
+                drawn,
+            )  # fmt: skip
+            add_report(trainer, folder, type(self).__name__, report)
+            self._folder = folder
         self._finished = rows, summary, files
 
     def _times(

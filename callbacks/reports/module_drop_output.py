@@ -12,9 +12,19 @@ from lit_ssl.errors import InputImportError
 from lit_ssl.files import write_csv, write_json
 from lit_ssl.imagenet_x.plot import save_figure
 
-__all__ = ["FILES", "draw_sweep", "need_matplotlib", "print_sweep", "write_sweep"]
+__all__ = [
+    "FILES",
+    "draw_sweep",
+    "module_table",
+    "need_matplotlib",
+    "print_sweep",
+    "sweep_lines",
+    "write_sweep",
+]
 
 FILES = ("module_drop.csv", "module_drop.json", "module_drop.png")
+
+TITLE = "Circuit with fewer modules"
 
 Row = dict[str, Any]
 
@@ -51,20 +61,35 @@ def print_sweep(rows: Sequence[Row], summary: dict[str, Any], files: dict[str, s
         files: paths by kind, printed below.
     """
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title="Circuit with fewer modules", title_justify="left")
-    names = [name for name in rows[0] if name != "share"]
-    for name in names:
-        table.add_column(_title(name), justify="right")
-    for row in rows:
-        table.add_row(*(_cell(name, row[name]) for name in names))
-    console = Console(highlight=False, width=None if len(names) < 9 else 24 + 11 * len(names))
+    table = module_table(rows)
+    columns = len(table.columns)
+    console = Console(highlight=False, width=None if columns < 9 else 24 + 11 * columns)
     console.print(table)
     for line in sweep_lines(summary):
         console.print(line, markup=False, soft_wrap=True)
     for kind, path in files.items():
         console.print(f"{kind + ':':<7}{path}", markup=False, soft_wrap=True)
+
+
+def module_table(rows: Sequence[Row]) -> Any:
+    """Table of the levels for the terminal.
+
+    Args:
+        rows: of the sweep.
+
+    Returns:
+        A ``rich`` table.
+    """
+    from rich.table import Table
+
+    table = Table(title=TITLE, title_justify="left")
+    names = [name for name in rows[0] if name != "share"]
+    for name in names:
+        table.add_column(_title(name), justify="right")
+    for row in rows:
+        table.add_row(*(_cell(name, row[name]) for name in names))
+    return table
 
 
 def sweep_lines(summary: dict[str, Any]) -> list[str]:

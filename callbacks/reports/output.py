@@ -13,6 +13,8 @@ from rich.table import Table
 from lit_ssl.files import write_csv, write_json
 from lit_ssl.runs.reports import protocol_label
 
+FILES = ("report.json", "report.csv")
+
 
 def report_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     """Table of accuracies in percent, one column for each kind of features.

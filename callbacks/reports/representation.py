@@ -30,6 +30,7 @@ from lit_ssl.callbacks.reports.kinds import (
 from lit_ssl.callbacks.reports.labelled_sets import LabelledSet, check_names, find_positions
 from lit_ssl.callbacks.reports.measurements import PROTOCOLS, Measurements
 from lit_ssl.callbacks.reports.output import (
+    FILES,
     find_run_files,
     print_report,
     protocol_text,
@@ -41,6 +42,7 @@ from lit_ssl.contracts.modules import embedding_method, feature_function
 from lit_ssl.errors import InputError, by_name
 from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.passes import on_rank_zero
+from lit_ssl.trainer.report_page import PAGE, Report, add_report, finish_page
 from lit_ssl.trainer.run import check_output, is_fast_dev_run, origin_of, run_folder
 
 
@@ -49,7 +51,8 @@ class RepresentationReport(pl.Callback):
 
     After ``trainer.test`` and ``trainer.validate`` it prints the accuracy of each kind of features
     under each protocol, and where the run's files lie, and writes ``report.json`` and
-    ``report.csv`` (accuracies in [0, 1]). All kinds share the data and the labelled draws. Nothing
+    ``report.csv`` (accuracies in [0, 1]), and ``index.html``, which also shows the curves and
+    pictures of the training. All kinds share the data and the labelled draws. Nothing
     is chosen on the images that are reported.
 
     The protocols: ``knn``; ``linear`` (logistic regression on the bank, its L2 chosen inside the
@@ -74,7 +77,7 @@ class RepresentationReport(pl.Callback):
             when those of the bank would take more than 2 GiB.
         feature_method: Method of the module that maps images ``[B, C, H, W]`` to ``[B, D]``.
         num_classes: Number of classes; None takes the data module's.
-        output: Folder of the two files; None takes the run's.
+        output: Folder of the three files; None takes the run's.
         protocols: Which of the above to measure; those left out cost nothing.
         label_sets: Further choices of labelled images by name, such as official lists
             ([`LabelledSet`][lit_ssl.callbacks.LabelledSet]); over several lists the mean and the
@@ -138,7 +141,7 @@ class RepresentationReport(pl.Callback):
         self.recalibrate_bn = recalibrate_bn
         self._untrained: pl.LightningModule | None = None
         self._notes: list[str] = []
-        self._finished: tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None = None
+        self._finished: tuple[Report, dict[str, str], Path | None] | None = None
 
     @by_name
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -190,13 +193,12 @@ class RepresentationReport(pl.Callback):
         """Print the report, after Lightning's own table of metrics."""
         if self._finished is None:
             return
-        rows, protocol, files = self._finished
-        self._finished = None
+        (report, files, folder), self._finished = self._finished, None
         if trainer.progress_bar_callback is not None:  # else it is drawn again, below the report
             trainer.progress_bar_callback.teardown(trainer, pl_module, stage)
-        title = f"What the frozen features are worth ({type(pl_module).__name__})"
-        lines = [protocol_text(protocol), *protocol["notes"]]
-        print_report(report_table(rows, title), lines, files)
+        page = None if folder is None else finish_page(trainer, folder)
+        pages = {} if page is None else {"page": str(page)}
+        print_report(report.tables[0], report.lines, {**pages, **files})
 
     @by_name
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> None:
@@ -328,17 +330,22 @@ class RepresentationReport(pl.Callback):
     def _finish(
         self, trainer: pl.Trainer, rows: list[dict[str, Any]], protocol: dict[str, Any]
     ) -> None:
-        folder = run_folder(trainer, ["report.json", "report.csv"], self.output)
+        folder = run_folder(trainer, [*FILES, PAGE], self.output)
         if not trainer.is_global_zero:
             return
         logs = [getattr(logger, "log_dir", None) for logger in trainer.loggers]
         folders = [Path(place) for place in (*logs, trainer.default_root_dir) if place]
         files = find_run_files(protocol["checkpoint"], folders)
+        title = f"What the frozen features are worth ({type(trainer.lightning_module).__name__})"
+        lines = [protocol_text(protocol), *protocol["notes"]]
+        written = [] if folder is None else [folder / name for name in FILES]
+        report = Report(title, [report_table(rows, title)], lines, written)
         if folder is not None:
             with may_be_lost(trainer, "the representation report"):
                 write_report(folder, rows, protocol)
                 files = {"report": str(folder / "report.json"), **files}
-        self._finished = rows, protocol, files
+            add_report(trainer, folder, type(self).__name__, report)
+        self._finished = report, files, folder
 
 
 def _data_name(trainer: pl.Trainer) -> str | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lit_ssl.imagenet_x.report import SMALL, FactorReportData, protocol_lines, summary
 
-__all__ = ["markdown", "print_report"]
+__all__ = ["markdown", "print_report", "report_tables"]
 
 
 class _Grid(NamedTuple):
@@ -36,18 +37,33 @@ def print_report(
     console = console or Console(highlight=False)
     if not console.is_terminal:  # a file or a pipe has no width that lines would have to fit
         console.width = max(console.width, 60 + 22 * len(report.names))
-    for grid in _grids(report)[: None if changes else 2]:
-        table = Table(title=grid.title, title_justify="left")
-        for column, header in enumerate(grid.headers):
-            table.add_column(header, justify="right" if column else "left", no_wrap=column < 2)
-        for number, row in enumerate(grid.rows, start=1):
-            table.add_row(*row, end_section=number == len(grid.rows))
-        for row in grid.foot:
-            table.add_row(*row)
+    for table in report_tables(report, changes):
         console.print()
         console.print(table)
     for line in protocol_lines(report):
         console.print(line, markup=False, style="dim")
+
+
+def report_tables(report: FactorReportData, changes: bool = True) -> list[Table]:
+    """The tables of a report, for the terminal.
+
+    Args:
+        report: what to show.
+        changes: whether to show the comparisons with the first model.
+    """
+    return [_table(grid) for grid in _grids(report)[: None if changes else 2]]
+
+
+def _table(grid: _Grid) -> Table:
+    table = Table(title=escape(grid.title), title_justify="left")
+    for column, header in enumerate(grid.headers):  # models are called as their files are
+        justify: Any = "right" if column else "left"
+        table.add_column(escape(header), justify=justify, no_wrap=column < 2)
+    for number, row in enumerate(grid.rows, start=1):
+        table.add_row(*map(escape, row), end_section=number == len(grid.rows))
+    for row in grid.foot:
+        table.add_row(*map(escape, row))
+    return table
 
 
 def markdown(report: FactorReportData) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import CometLogger, MLFlowLogger
 from PIL import Image
 from torch import Tensor
 
@@ -89,10 +90,14 @@ def _log_picture(trainer: pl.Trainer, name: str, picture: Tensor) -> None:
     for board in tensorboards(trainer):
         board.add_image(name, picture, step)
     loggers: list[Any] = trainer.loggers
+    image = Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
     for logger in loggers:
         if callable(log_image := getattr(logger, "log_image", None)):  # as of WandbLogger
-            image = Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
             log_image(key=name, images=[image], step=step)
+        elif isinstance(logger, MLFlowLogger):  # these have no call of Lightning's for it
+            logger.experiment.log_image(logger.run_id, image, key=name, step=step)
+        elif isinstance(logger, CometLogger):
+            logger.experiment.log_image(image, name=name, step=step)
 
 
 def log_clip(trainer: pl.Trainer, name: str, clip: Tensor, fps: float) -> None:

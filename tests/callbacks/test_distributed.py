@@ -36,7 +36,13 @@ def runs(tmp_path_factory):
             for path in sorted(out.parent.rglob("*.png"))
             if path.parent.name != "views"  # of the batches, which are divided
         }
-        found[devices] = {**json.loads(out.read_text()), "report": report, "pictures": pictures}
+        page = (out.parent / "index.html").read_text(encoding="utf-8")
+        found[devices] = {
+            **json.loads(out.read_text()),
+            "report": report,
+            "pictures": pictures,
+            "page": page,
+        }
     return found
 
 
@@ -47,6 +53,12 @@ def test_splits_come_whole_in_order_and_without_duplicates(runs):
         assert labels == alone
         # kernels may round in another way for batches of another size
         assert sums == pytest.approx(sums_alone, rel=1e-5)
+
+
+def test_two_processes_write_one_page(runs):
+    assert "2 processes" in runs[2]["page"]
+    assert "2 processes" not in runs[1]["page"]
+    assert runs[2]["page"].count("<h2") == runs[1]["page"].count("<h2")
 
 
 def test_evaluators_agree_with_one_process(runs):
@@ -98,4 +110,6 @@ def test_report_is_the_same(runs):
     for a, b in zip(alone["rows"], together["rows"], strict=True):
         assert a.pop("features") == b.pop("features")
         assert a == pytest.approx(b, abs=1e-6)
+    made = [one["protocol"].pop("made_with")["processes"] for one in (alone, together)]
+    assert made == [1, 2]
     assert alone["protocol"] == together["protocol"]

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": ("models", "text"),
     # what the others agree upon
     "contracts": (),
-    "trainer": ("checkpoints", "contracts"),
+    "trainer": ("checkpoints", "contracts", "pages", "runs"),
     "checkpoints": ("models",),
     # siblings, never each other
     "callbacks": ("contracts", "drawing", "groups", "imagenet_x", "metrics", "models", "pages",

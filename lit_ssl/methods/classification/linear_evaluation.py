@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -36,6 +37,7 @@ from lit_ssl.trainer.hparams import not_plain
 from lit_ssl.trainer.length import total_steps
 from lit_ssl.trainer.lost_files import may_be_lost
 from lit_ssl.trainer.private import validate_the_end
+from lit_ssl.trainer.report_page import PAGE, Report, add_report, finish_page
 from lit_ssl.trainer.run import origin_of, run_folder, tensorboards
 from lit_ssl.trainer.selection import check_selection, check_tested, data_sets
 from lit_ssl.trainer.step_logs import log_loss
@@ -56,7 +58,8 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
     Batches are ``(images, labels)``; labels of −1 do not count. The best head on the validation
     images is tested; the others never see a test image. Heads, their validation accuracies and the
     backbone are in the checkpoint. ``val/linear_best_acc1`` and ``test/linear_acc1`` are logged;
-    the whole sweep is printed, and written to ``linear_sweep.json`` and ``.csv`` beside the run.
+    the whole sweep is printed, and written to ``linear_sweep.json``, ``.csv`` and a page,
+    ``index.html``, beside the run.
 
     Args:
         backbone: as in [`ImageClassifier`][lit_ssl.methods.ImageClassifier].
@@ -128,6 +131,7 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         self._tested: tuple[int, ProbeHead] | None = None
         self._validated: list[Any] = []  # data sets of the last validation, which chose the head
         self._scaler: Any = None
+        self._folder: Path | None = None
         self.train()  # the backbone is in eval mode from the start
 
     # features
@@ -381,13 +385,37 @@ class LinearEvaluation(FromCheckpoint, WeightsOnce, pl.LightningModule):
         ]
 
     def _write(self, **summary: float) -> None:
-        folder = run_folder(self.trainer, SWEEP_FILES)
+        folder = run_folder(self.trainer, [*SWEEP_FILES, PAGE])
         if folder is not None and self.trainer.is_global_zero:
             best = self.best_head
             chosen = {"chosen": best, **self.points[best]._asdict()}
             chosen["val_acc1"] = self.rows()[best]["val_acc1"]
             with may_be_lost(self.trainer, "the report of the sweep"):
                 write_sweep(folder, self.rows(), {**chosen, **summary, **origin_of(self.trainer)})
+            self._report(folder, **summary)
+
+    def _report(self, folder: Path, **summary: float) -> None:
+        """Add the sweep to the page that the end of the run writes."""
+        best = self.best_head
+        title = f"{len(self.points)} heads, best on the validation images first"
+        point = self.points[best]
+        lines = [
+            f"Chosen on the validation images: features {point.features}, lr {point.lr:g}, weight "
+            f"decay {point.weight_decay:g}."
+        ]
+        if "test_acc1" in summary:
+            lines.append(f"The chosen head on the test images: {100 * summary['test_acc1']:.2f} %.")
+        tables = [sweep_table(self.rows(), best, title)]
+        files = [folder / name for name in SWEEP_FILES]
+        add_report(self.trainer, folder, "sweep", Report("Linear heads", tables, lines, files))
+        self._folder = folder
+
+    def teardown(self, stage: str) -> None:
+        """Write the page of the sweep."""
+        folder, self._folder = self._folder, None
+        page = None if folder is None else finish_page(self.trainer, folder)
+        if page is not None:
+            print(f"page: {page}", flush=True)
 
     @rank_zero_only
     def _show(self) -> None:
