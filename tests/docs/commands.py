@@ -136,10 +136,14 @@ def _lit_ssl(words: list[str], check: bool) -> str:
             redirect_stderr(err),
         ):
             main()
+        if check and len(words) > 1:
+            raise Failed("it ended without reading its options, so that they were not checked")
     except _Parsed as parsed:
         rest = parsed.rest
     except SystemExit as stop:
         code = stop.code
+    except Failed:
+        raise
     except Exception as error:
         raise Failed(f"{err.getvalue()[-3000:]}\n{type(error).__name__}: {error}") from error
     finally:

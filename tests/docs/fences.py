@@ -28,6 +28,14 @@ LANGUAGES = ("bash", "python", "yaml", "text")
 
 _FENCE = re.compile(r"(?P<indent> *)(?P<sign>```+|~~~+)(?P<language>.*)")
 _MARKER = re.compile(r" *<!-- run:(?P<parts>.*)-->")
+# what readers see as code, or mean as a marker, and would be passed over
+_UNSEEN = (
+    (re.compile(r"<!--\s*run\b"), "a marker is a line `<!-- run: … -->`"),
+    (re.compile(r"^[\s>]*(?:(?:[-*+>]|\d+[.)])\s+)*(?:```+[^`]*$|~~~)"),
+     "a block starts on a line of its own, behind spaces only"),
+    (re.compile(r"^\s*<pre\b", re.IGNORECASE), "a block stands between fences, not in <pre>"),
+)  # fmt: skip
+_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s|!!!|\?\?\?")
 _PART = re.compile(r'\s*((?:"[^"]*"|[^";])+)\s*(?:;|$)')
 
 
@@ -62,9 +70,11 @@ def blocks(page: str, text: str) -> list[Block]:
     """All blocks of a page.
 
     Raises:
-        ValueError: For a block without a language, one without an end, or a wrong marker.
+        ValueError: For a block without a language, one without an end, one that is not between
+            fences at the start of lines, or a wrong marker.
     """
     found: list[Block] = []
+    in_item = False  # of a list, where indented lines are text
     lines = text.split("\n")
     number = 0
     marker: tuple[int, Marker] | None = None
@@ -83,8 +93,19 @@ def blocks(page: str, text: str) -> list[Block]:
             inside = [line.removeprefix(fence["indent"]) for line in lines[start + 1 : number]]
             found.append(_block(page, start + 1, fence["language"], inside, marker))
             marker = None
-        elif "<!-- run" in line:
-            raise ValueError(f"{page}:{number + 1}: a marker is a line `<!-- run: … -->`")
+        else:
+            for unseen, message in _UNSEEN:
+                if unseen.search(line):
+                    raise ValueError(f"{page}:{number + 1}: {message}")
+            if line.strip() and not line.startswith((" ", "\t")):
+                in_item = _ITEM.match(line) is not None
+            elif (
+                re.match(r"(?: {4}|\t)\s*\S", line)
+                and not in_item
+                and not lines[number - 1].strip()
+            ):
+                message = "a block stands between fences, not behind four spaces"
+                raise ValueError(f"{page}:{number + 1}: {message}")
         if marker and number > marker[0]:
             raise ValueError(f"{page}:{marker[0] + 1}: no block in the line below the marker")
         number += 1

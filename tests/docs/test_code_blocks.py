@@ -147,6 +147,13 @@ def test_slow_blocks_run(page, folder):
         ("<!-- run: chek -->\n```python\nx\n```", "no part 'chek'"),
         ("<!-- run: check -->\n\n```python\nx\n```", "no block in the line below"),
         ("text <!-- run: check -->", "a marker is a line"),
+        ("<!--run: check -->\n```python\nx\n```", "a marker is a line"),
+        ("> ```python\n> x\n> ```", "on a line of its own"),
+        ("\t```python\n\tx\n\t```", "on a line of its own"),
+        ("- ~~~python\n  x\n  ~~~", "on a line of its own"),
+        ("<pre>x</pre>", "between fences"),
+        ("Text:\n\n    lit-ssl fit", "not behind four spaces"),
+        ("Text:\n\n\tlit-ssl fit", "not behind four spaces"),
         ('<!-- run: cut "a -> b" -->\n```python\nx\n```', "there is no 'a'"),
         ("<!-- run: skip -->\n```python\nx\n```", "no part 'skip'"),
     ],
@@ -154,6 +161,11 @@ def test_slow_blocks_run(page, folder):
 def test_wrong_blocks_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         blocks("page.md", text)
+
+
+def test_indented_text_of_lists_is_no_block():
+    text = "- item\n\n    its second paragraph\n\n    ```python\n    x\n    ```\n"
+    assert [block.text for block in blocks("page.md", text)] == ["x\n"]
 
 
 def test_markers_are_read():
