@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def test_batches_are_those_of_transformers(reference, captions, tokenizer):
 def test_transformers_collator_itself(captions, tokenizer):
     from transformers import DataCollatorForLanguageModeling
 
+    if "seed" not in signature(DataCollatorForLanguageModeling).parameters:
+        pytest.skip("the collator of this transformers takes no seed")
     examples = [tokenizer(c, return_special_tokens_mask=True) for c in captions]
     theirs = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.4, seed=3)
     expected = theirs([dict(example) for example in examples])

@@ -7,7 +7,7 @@ work on the device of the batch without a loop over texts, and move nothing to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -342,7 +342,7 @@ class ContentWordMasker(NounVerbMasker):
     def __init__(
         self,
         rate: float = 0.15,
-        stop_words: Collection[str] | None = None,
+        stop_words: Sequence[str] | None = None,
         fallback: Literal["rest", "none"] = "rest",
         sampling: Sampling = "budget",
         min_masked: int = 0,
