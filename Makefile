@@ -6,8 +6,7 @@ RUN_DIR ?= runs/demo
 # Processes that run tests, each a file at a time; many tests start two or three more of their own.
 JOBS ?= 2
 
-.PHONY: demo demo-barack test test-slow lint typecheck docs docs-serve bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu bench-streaming soak clean
-.PHONY: demo demo-barack test test-slow test-floors test-newest test-bolts release-check lint typecheck bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu bench-streaming soak clean
+.PHONY: demo demo-barack test test-slow lint typecheck docs docs-serve bench bench-linear bench-msn bench-nac bench-paws bench-slow-link bench-imagenet-x bench-vl bench-video bench-views bench-device-views bench-gpu bench-streaming soak clean test-floors test-newest test-bolts release-check
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
