@@ -13,6 +13,7 @@ import yaml
 __all__ = ["YAMLError", "load_yaml"]
 
 _MOST = 100_000  # values, where aliases repeat some of them
+_BITS = 14_000  # of a whole number: Python prints at most 4,300 digits
 
 
 class YAMLError(Exception):
@@ -83,6 +84,13 @@ class _OnceLoader(yaml.SafeLoader):
 
     has_aliases = False
 
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        """Read a number as Python would print it: hexadecimal ones may be too long for that."""
+        value = self.construct_yaml_int(node)
+        if value.bit_length() > _BITS:
+            raise ValueError("a number of thousands of digits")
+        return value
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Read a node, and note whether it is an alias."""
         if self.check_event(yaml.AliasEvent):
@@ -106,3 +114,6 @@ class _OnceLoader(yaml.SafeLoader):
                 )
             lines[name] = line
         return node
+
+
+_OnceLoader.add_constructor("tag:yaml.org,2002:int", _OnceLoader.construct_whole_number)

@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = [
     "code_block", "last_word", "markdown_text", "page_without_places", "table", "without_places",
+    "writable",
 ]  # fmt: skip
 
 _SIGNS = re.compile(r"([\\`*_{}\[\]()#+!|~$^-])")
@@ -20,8 +21,16 @@ _PLACE = re.compile(r"(?<![\w./:~\\-])(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)[^\s'\"
 _WHOLE = re.compile(r"\s*(?:file://)?(?:~[\w.-]*/|/|[A-Za-z]:[\\/]|\\\\)[^\n]*")
 _USER = re.compile(r"(?<=://)[^/\s@]+@")
 _SECRET = re.compile(
-    r"(?i)(.*[_.-])?(tokens?|secrets?|pass(word|wd)?|credentials?|(api|access|private|secret)_?key)"
+    r"(?i)(.*[_.-])?(tokens?|secrets?|pass(word|wd|phrase)?|pwd|credentials?|auth(orization)?|cookies?"
+    r"|bearer|(api|access|private|secret)[_-]?key)"
 )
+# in a text: an option or a part of a URL with such a name, and what the hubs' tokens look like
+_GIVEN = re.compile(
+    r"(?i)([\w.-]*(?:token|secret|passw(?:or)?d|credential|signature|(?:api|access|private|secret)"
+    r"[_-]?key(?:_?id)?)|\bsig)=[^\s&'\",;]+"
+)
+_LOOKS = re.compile(r"\b(?:hf_|gh[pousr]_|github_pat_|sk-|glpat-)[\w-]{16,}|\bAKIA[A-Z0-9]{16}\b")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, as names that are no UTF-8 have
 
 
 def markdown_text(text: object) -> str:
@@ -73,15 +82,16 @@ def without_places(value: Any) -> Any:
     """Values of a configuration without places on a machine, users in URLs, and secrets.
 
     A path from the root or from a home becomes ``…/`` and its last part; relative ones, and those
-    in stores (``s3://``), stay. What is called a token, password or key becomes ``removed``.
+    in stores (``s3://``), stay. Texts that are called a token, a password, an API key or the like
+    become ``removed``, and so do those given by such a name (``?token=…``) or that look like one.
 
     Args:
         value: as a file of YAML or JSON has it.
     """
     if isinstance(value, Mapping):
         return {
-            without_places(str(key)): "removed"
-            if _SECRET.fullmatch(str(key)) and isinstance(item, str)
+            without_places(str(key)): _without_texts(item)
+            if _SECRET.fullmatch(str(key))
             else without_places(item)
             for key, item in value.items()
         }
@@ -89,10 +99,28 @@ def without_places(value: Any) -> Any:
         return [without_places(item) for item in value]
     if not isinstance(value, str):
         return value
-    value = _USER.sub("", value)
+    value = _LOOKS.sub("removed", _GIVEN.sub(r"\1=removed", _USER.sub("", value)))
     if _WHOLE.fullmatch(value):
         return _cut(value)
     return _PLACE.sub(lambda found: _cut(found[0]), value)
+
+
+def _without_texts(value: Any) -> Any:
+    """A secret; numbers are settings, such as how many tokens there are."""
+    if isinstance(value, Mapping):
+        return {without_places(str(key)): _without_texts(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_texts(item) for item in value]
+    return "removed" if isinstance(value, str | bytes) else value
+
+
+def writable(text: str) -> str:
+    """A text that UTF-8 can have: halves of characters, as JSON may hold, become ``�``.
+
+    Args:
+        text: of a file.
+    """
+    return _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _cut(path: str) -> str:

@@ -17,11 +17,19 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.classes import ForeignClassError, Names
-from lit_ssl.checkpoints.files import described_network, located, read_file
+from lit_ssl.checkpoints.files import (
+    described_network,
+    described_training,
+    located,
+    read_file,
+)
 from lit_ssl.checkpoints.modules import find_class, load_module
 from lit_ssl.checkpoints.origins import weights_of
 from lit_ssl.checkpoints.prefixes import StateDict
 from lit_ssl.errors import InputError, listed
+from lit_ssl.files import read_bytes
+from lit_ssl.json_text import JSONError, parse_json
+from lit_ssl.models.backbones.hub_files import fetch
 from lit_ssl.models.backbones.vit import ClassTokenViT
 from lit_ssl.models.exported import build_network, example_inputs, input_size, is_of_timm
 from lit_ssl.models.nac.circuit import CircuitOutput
@@ -39,13 +47,17 @@ __all__ = [
 ]
 
 # Arguments of timm.create_model that choose weights or a classifier, not the network.
-_NOT_ARCHITECTURE = ("pretrained", "checkpoint_path", "num_classes", "drop_path_rate", "drop_rate")
+_NOT_ARCHITECTURE = (
+    "pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir",
+    "num_classes", "drop_path_rate", "drop_rate",
+)  # fmt: skip
 # Networks over images and texts → what else can be done with them.
 _WITH_TEXTS = {
     "CoAttentionBackbone": "",
     "ViltBackbone": ", or load the module in Python, whose backbone.model.save_pretrained(FOLDER) "
     "writes a folder of transformers",
 }
+_CONFIG = "config.json"
 _ROUNDING = 1e-3  # of the largest feature, at least 1
 
 
@@ -149,6 +161,8 @@ def find_exportable(
     if name is None and not hparams:
         name, args = described_network(file)
     name, args = model_name or name, args if model_args is None else model_args
+    if name is not None:
+        name, args = _of_repository(name, args)
     if name is None:
         raise InputError(
             f"the backbone of {checkpoint} is no timm name: give it, --model-name NAME."
@@ -169,6 +183,16 @@ def find_exportable(
     names = Names(checkpoint, [] if class_path is None else [class_path], how)
     mean, std, resizing = _preparation(data, names)
     method = class_path or hparams.get("_class_path", "")
+    if not hparams and not data:
+        method, own_mean, own_std = described_training(file)
+        if own_mean:
+            mean, std = own_mean, own_std
+        else:
+            warnings.warn(
+                f"{checkpoint} does not say how images were normalised: of colour images "
+                "ImageNet's mean and std are noted",
+                stacklevel=2,
+            )
     exportable = match_exportable(encoder, name, args, mean, std, str(method), by_class_token)
     recipe = {"model": hparams, "data": data}
     recipe |= {key: content[key] for key in ("epoch", "global_step") if key in content}
@@ -252,6 +276,29 @@ def _network_of(hparams: Mapping[str, Any]) -> tuple[str | None, Mapping[str, An
     return backbone if isinstance(backbone, str) else None, args if isinstance(
         args, Mapping
     ) else {}
+
+
+def _of_repository(name: str, args: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Of a network that was taken from a repository or folder in timm's form, timm's own name.
+
+    Others would else have to have that repository, and read where the folder lies here.
+    """
+    scheme, _, place = name.partition(":")
+    if scheme == "hf-hub":
+        file = fetch(name, [_CONFIG]).path
+    elif scheme == "local-dir":
+        file = Path(place) / _CONFIG
+    else:
+        return name, args
+    try:
+        found = parse_json(read_bytes(file))
+    except JSONError as error:
+        raise InputError(f"{file} is no JSON: {error}") from error
+    own = found.get("model_args") if isinstance(found, dict) else None
+    known = found.get("architecture") if isinstance(found, dict) else None
+    if not isinstance(known, str) or ":" in known:
+        raise InputError(f"{file} names no architecture of timm: give it, --model-name NAME")
+    return known, {**(own if isinstance(own, dict) else {}), **args}
 
 
 def _architecture(name: str, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lit_ssl.checkpoints.encoder_to_export import (
     other_features,
 )
 from lit_ssl.checkpoints.prefixes import StateDict
+from lit_ssl.checkpoints.whole_folder import check_new_file
 from lit_ssl.errors import InputError
 from lit_ssl.files import write_file
 from lit_ssl.models.exported import load_exported
@@ -127,6 +128,7 @@ def write_safetensors(encoder: Exportable, out: str | Path) -> str:
         )
         if distance:
             raise InputError(other_features(encoder.name, distance))
+        check_new_file(out)  # of another process, meanwhile
 
     write_file(out, write, binary=True)
     if not encoder.is_of_timm:
@@ -142,5 +144,4 @@ def _check_name(out: Path) -> None:
         raise InputError(
             f"{out}: the name must end in .safetensors, by which timm knows the format."
         )
-    if out.exists():
-        raise InputError(f"{out} exists: give another name, or remove it first")
+    check_new_file(out)

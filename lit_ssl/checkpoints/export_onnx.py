@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_ssl.checkpoints.encoder_to_export import Exportable, difference, other_features
+from lit_ssl.checkpoints.whole_folder import check_new_file
 from lit_ssl.errors import InputError, InputImportError
 from lit_ssl.files import write_file
 from lit_ssl.models.nac.circuit import CircuitOutput
@@ -36,7 +37,7 @@ def check_onnx(out: Path) -> None:
         out: the file to write.
 
     Raises:
-        InputError: if the packages are missing, or the file is there.
+        InputError: if the packages are missing, the file is there, or none can be.
     """
     try:
         import onnx  # noqa: F401
@@ -47,8 +48,7 @@ def check_onnx(out: Path) -> None:
             f"ONNX needs the packages onnx, onnxruntime and onnxscript ({error}): pip install "
             "'lit-ssl[onnx]'"
         ) from error
-    if out.exists():
-        raise InputError(f"{out} exists: give another name, or remove it first")
+    check_new_file(out)
 
 
 def write_onnx(encoder: Exportable, out: str | Path) -> float:
@@ -94,6 +94,7 @@ def write_onnx(encoder: Exportable, out: str | Path) -> float:
         file.write(content)
         file.flush()
         found[0] = _checked(encoder, file.name)
+        check_new_file(out)  # of another process, meanwhile
 
     write_file(out, write, binary=True)
     return found[0]

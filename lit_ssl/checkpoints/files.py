@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -16,7 +17,9 @@ from lit_ssl.checkpoints.newest import refuse_damaged
 from lit_ssl.errors import InputError, InputFileNotFoundError, did_you_mean
 from lit_ssl.models.backbones.hub_files import fetch, is_hub_name
 
-__all__ = ["described_network", "located", "read_checkpoint", "read_file"]
+__all__ = [
+    "described_network", "described_training", "located", "read_checkpoint", "read_file",
+]  # fmt: skip
 
 _SINGLE = {"weights": "file of weights", "checkpoint": "checkpoint"}
 # in folders of timm and transformers, and in repositories of the hub
@@ -50,18 +53,49 @@ def described_network(file: Path) -> tuple[str | None, Mapping[str, Any]]:
     Returns:
         None and nothing where the file does not say it.
     """
+    about = _about(file)
+    try:
+        args = dict(json.loads(about.get("model_args", "{}")))
+    except (ValueError, TypeError, RecursionError):
+        return None, {}
+    name = about.get("timm_model") or about.get("lit_ssl_model")
+    return (None, {}) if name is None or ":" in name else (name, args)  # of no other place
+
+
+def described_training(file: Path) -> tuple[str, Sequence[float], Sequence[float]]:
+    """Method, mean and standard deviation that a file of ``lit-ssl export`` has, or its folder.
+
+    Args:
+        file: any file or folder.
+
+    Returns:
+        Nothing of what the file does not say.
+    """
+    about = _about(file)
+    try:
+        mean, std = (json.loads(about.get(name, "[]")) for name in ("mean", "std"))
+        values = [float(value) for value in [*mean, *std]]
+    except (ValueError, TypeError, RecursionError, OverflowError):
+        return about.get("method", ""), (), ()
+    half = len(mean)
+    are_sound = len(std) == half and all(map(math.isfinite, values))
+    are_sound = are_sound and min(values[half:], default=0.0) > 0
+    method = about.get("method", "")
+    return (method, values[:half], values[half:]) if are_sound else (method, (), ())
+
+
+def _about(file: Path) -> dict[str, str]:
+    """The metadata of a file of safetensors, or of that in a folder; nothing of other files."""
     from safetensors import SafetensorError, safe_open
 
     file = file / _IN_FOLDERS[0] if file.is_dir() else file
     if file.suffix != ".safetensors" or not file.is_file():
-        return None, {}
+        return {}
     try:
         with safe_open(file, "pt") as content:
-            about = content.metadata() or {}
-        args = dict(json.loads(about.get("model_args", "{}")))
-    except (SafetensorError, ValueError, TypeError, RecursionError):
-        return None, {}
-    return about.get("timm_model") or about.get("lit_ssl_model"), args
+            return content.metadata() or {}
+    except (SafetensorError, ValueError):
+        return {}
 
 
 def read_file(

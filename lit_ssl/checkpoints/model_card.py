@@ -225,7 +225,7 @@ def _results(report: Report | None, files: Sequence[str]) -> list[str]:
     for field in fields:
         cells = [_cell(row, field) for row in report.rows]
         rows.append((markdown_text(_label(field)), *cells))
-    on = f" on {report.split} images" if report.split else ""
+    on = f" on {markdown_text(report.split)} images" if report.split else ""
     of = f" of `{report.data}`" if report.data and "`" not in report.data else ""
     parts = [f"Accuracy in % of the frozen features{on}{of}:"]
     parts.append(table(("protocol", *map(markdown_text, names)), rows))

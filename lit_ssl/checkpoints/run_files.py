@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from lit_ssl.checkpoints.extent import check_extent
 from lit_ssl.errors import InputError, InputFileNotFoundError
 from lit_ssl.files import read_bytes, read_text
 from lit_ssl.json_text import JSONError, parse_json
+from lit_ssl.yaml_text import YAMLError, load_yaml
 
 __all__ = ["Report", "is_report_of", "read_report", "read_run_config", "run_folder_of"]
 
@@ -64,10 +66,8 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / _CONFIG
     try:
-        found = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+        found = load_yaml(read_text(path))
+    except (yaml.YAMLError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as YAML: {reason:.200}") from error
     check_extent(found, path)
@@ -99,12 +99,18 @@ def read_report(path: Path) -> Report:
         raise InputError(f"{file} is no report of RepresentationReport: it has no rows")
     places = found.get("protocol")
     places = places if isinstance(places, dict) else {}
+    check_extent(places, file)
     protocol = without_places(places)
     beside = file.resolve().parent
     data = last_word(str(protocol.get("data") or ""))
     if not data and (beside / _CONFIG).is_file():
         data = _data_class(read_run_config(beside))
     page = file.parent / _PAGE
+    if page.is_symlink():  # to whatever on this machine, which would be shared
+        raise InputError(
+            f"{page} is a link, and only a page itself is shared with its report: copy the page "
+            "there, or remove the link"
+        )
     split = str(protocol.get("split") or "")
     return Report(file, rows, protocol, places, split, data, page if page.is_file() else None)
 
@@ -117,11 +123,15 @@ def is_report_of(report: Report, checkpoint: Path, step: object) -> bool:
         checkpoint: the file.
         step: how many steps its training had made.
     """
-    named = report.places.get("checkpoint")
-    if isinstance(named, str):
-        return Path(named).name == checkpoint.name
     steps = report.places.get("steps")
-    return steps is not None and steps == step
+    if steps is not None:  # of a fit that went on from a checkpoint, too
+        return steps == step
+    named = report.places.get("checkpoint")
+    if not isinstance(named, str) or Path(named).name != checkpoint.name:
+        return False
+    with suppress(OSError, ValueError):  # a file of another machine, or that was moved
+        return Path(named).samefile(checkpoint)
+    return True
 
 
 def _data_class(config: Mapping[str, Any]) -> str:

@@ -8,12 +8,18 @@ from typing import Any, Literal
 
 import yaml
 
-from lit_ssl.checkpoints.card_texts import last_word, page_without_places, without_places
+from lit_ssl.checkpoints.card_texts import (
+    last_word,
+    page_without_places,
+    without_places,
+    writable,
+)
 from lit_ssl.checkpoints.encoder_to_export import Exportable
 from lit_ssl.checkpoints.export_folder import fill_timm_folder
 from lit_ssl.checkpoints.export_transformers import fill_transformers_folder
 from lit_ssl.checkpoints.model_card import CONFIG_NAME, model_card
 from lit_ssl.checkpoints.run_files import Report, read_run_config
+from lit_ssl.checkpoints.transformers_names import Counterpart
 from lit_ssl.checkpoints.whole_folder import new_folder
 from lit_ssl.files import read_text, write_file
 
@@ -54,31 +60,49 @@ def write_shared_folder(
     with new_folder(out) as folder:
         if kind == "transformers":
             found = fill_transformers_folder(encoder, folder)
-            place = repr(repository or str(out))
-            code = (
-                f"from transformers import AutoImageProcessor, {found.kind}\n\n"
-                f"processor = AutoImageProcessor.from_pretrained({place})\n"
-                f"model = {found.kind}.from_pretrained({place}).eval()\n"
-                f'inputs = processor(images, return_tensors="pt")\n'
-                f"features = model(**inputs){found.features}"
-            )
-            loading, library = [("transformers", code)], "transformers"
+            library = "transformers"
+
+            def loading(place: Path) -> list[tuple[str, str]]:
+                return _of_transformers(found, place, repository)
         else:
             fill_timm_folder(encoder, folder)
-            loading, library = _of_timm(encoder, out, repository), "timm"
-            library = library if encoder.is_of_timm else "lit_ssl"
+            library = "timm" if encoder.is_of_timm else "lit_ssl"
+
+            def loading(place: Path) -> list[tuple[str, str]]:
+                return _of_timm(encoder, place, repository)
+
         config = _config(encoder, run)
         if config is not None:
             text = _CUT + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-            write_file(folder / CONFIG_NAME, lambda file: file.write(text))
+            _write(folder / CONFIG_NAME, text)
         if report is not None and report.page is not None:
             known = (report.places, {} if run is None else read_run_config(run), encoder.recipe)
             page = page_without_places(read_text(report.page), *known)
-            write_file(folder / _PAGE, lambda file: file.write(page))
+            _write(folder / _PAGE, page)
         files = [path.name for path in folder.iterdir()]
-        card = model_card(encoder, loading, library, licence, report, files)
-        write_file(folder / "README.md", lambda file: file.write(card))
-    return loading
+        # others have the folder, and not the places above it
+        own = loading(Path(out.name or "."))
+        _write(folder / "README.md", model_card(encoder, own, library, licence, report, files))
+    return loading(out)
+
+
+def _write(path: Path, text: str) -> None:
+    text = writable(text)
+    write_file(path, lambda file: file.write(text))
+
+
+def _of_transformers(
+    found: Counterpart, out: Path, repository: str | None
+) -> list[tuple[str, str]]:
+    place = repr(repository or str(out))
+    code = (
+        f"from transformers import AutoImageProcessor, {found.kind}\n\n"
+        f"processor = AutoImageProcessor.from_pretrained({place})\n"
+        f"model = {found.kind}.from_pretrained({place}).eval()\n"
+        f'inputs = processor(images, return_tensors="pt")\n'
+        f"features = model(**inputs){found.features}"
+    )
+    return [("transformers", code)]
 
 
 def _of_timm(encoder: Exportable, out: Path, repository: str | None) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from lit_ssl.errors import InputError
 from lit_ssl.files import describe_folder
 from lit_ssl.opening import writing
 
-__all__ = ["check_new_folder", "new_folder"]
+__all__ = ["check_new_file", "check_new_folder", "new_folder"]
 
 
 def check_new_folder(out: Path) -> None:
@@ -23,13 +23,38 @@ def check_new_folder(out: Path) -> None:
         out: the place.
 
     Raises:
-        InputError: if something is there.
+        InputError: if something is there, or nothing can be written there.
     """
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists():
+    if not out.name:
+        raise InputError(f"{out} is the folder you are in: give the name of a new one")
+    if out.is_symlink():
+        raise InputError(f"{out} is a link: give another name, or remove it first")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         what = describe_folder(out) if out.is_dir() else f"{out} exists"
         raise InputError(f"{what}: give another name, or remove it first")
+    _check_above(out)
+
+
+def check_new_file(out: Path) -> None:
+    """Refuse a place where something is, be it a link to nothing, or where no file can be.
+
+    Args:
+        out: the place.
+
+    Raises:
+        InputError: if something is there, or nothing can be written there.
+    """
+    if os.path.lexists(out):
+        raise InputError(f"{out} exists: give another name, or remove it first")
+    _check_above(out)
+
+
+def _check_above(out: Path) -> None:
+    there = next(place for place in out.absolute().parents if os.path.lexists(place))
+    if not there.is_dir():
+        raise InputError(f"{out} cannot be written: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{out} cannot be written: {there} is closed or read-only")
 
 
 @contextmanager

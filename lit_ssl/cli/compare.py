@@ -16,6 +16,7 @@ __all__ = ["run"]
 
 _FILES = ("comparison.md", "comparison.tex", "comparison.csv")
 _PLOT = "comparison.png"
+_LINE = 600  # characters of a notice
 
 
 def run(words: Sequence[str]) -> None:
@@ -34,6 +35,7 @@ def run(words: Sequence[str]) -> None:
         raise InputError("--no-plot goes with --output DIR, which the plot is written into")
     from lit_ssl.runs.comparison import compare_runs
     from lit_ssl.runs.formats import as_csv, as_latex, as_markdown, print_comparison
+    from lit_ssl.runs.reports import plain
 
     notices: list[str] = []
     comparison = compare_runs(args.runs, args.metric, args.ignore, notices.append)
@@ -44,23 +46,25 @@ def run(words: Sequence[str]) -> None:
         print(formats[args.format](comparison), end="")
     aside = sys.stdout if args.format == "text" else sys.stderr  # out of tables in a pipe
     for line in notices:
-        print(line, file=aside)
+        print(plain(line, _LINE), file=aside)
     if args.output is None:
         return
     from lit_ssl.files import write_file
 
+    figure = None
+    if not args.no_plot:
+        from lit_ssl.runs.plot import draw_comparison, left_out_of_plot
+
+        figure = draw_comparison(comparison)
     texts = (as_markdown(comparison), as_latex(comparison), as_csv(comparison))
     for name, text in zip(_FILES, texts, strict=True):
         write_file(args.output / name, partial(_put, text))
-    if not args.no_plot:
-        from lit_ssl.runs.plot import draw_comparison
-
-        figure = draw_comparison(comparison)
-        write_file(
-            args.output / _PLOT,
-            lambda file: figure.savefig(file, format="png", dpi=130),
-            binary=True,
-        )
+    if figure is not None:
+        save = partial(figure.savefig, format="png", dpi=130)
+        write_file(args.output / _PLOT, save, binary=True)
+        if left := left_out_of_plot(comparison):
+            more = f"{left} more panels: choose with --metric, or name fewer runs"
+            print(f"the plot has no room for {more}", file=aside)
     names = [*_FILES, *([] if args.no_plot else [_PLOT])]
     print(f"wrote {', '.join(names)} into {args.output}", file=aside)
 

@@ -125,6 +125,8 @@ def _kind(args: argparse.Namespace, out: Path) -> str:
 
 def _check(args: argparse.Namespace, kind: str, out: Path) -> None:
     """What would end the export, before anything is read."""
+    if args.out.startswith("hf-hub:"):
+        raise InputError(f"{args.out}: OUT is a folder here, which --push USER/NAME pushes")
     if kind not in _FOLDERS:
         for option, what in _OF_FOLDERS.items():
             if getattr(args, option) is not None:
@@ -137,8 +139,9 @@ def _check(args: argparse.Namespace, kind: str, out: Path) -> None:
 
         check_onnx(out)
     elif kind == "timm":
-        if out.exists():
-            raise InputError(f"{out} exists: give another name, or remove it first")
+        from lit_ssl.checkpoints.whole_folder import check_new_file
+
+        check_new_file(out)
     else:
         from lit_ssl.checkpoints.whole_folder import check_new_folder
 

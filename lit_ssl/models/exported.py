@@ -106,6 +106,11 @@ def load_exported(path: str | Path) -> nn.Module:
         args = dict(json.loads(about.get("model_args", "{}")))
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged: its model_args are no JSON object") from error
+    if ":" in name:
+        raise InputError(
+            f"{path} asks for the network of another place, {quoted(name)}, which `lit-ssl export` "
+            "never writes: build the network yourself, and load its weights with safetensors"
+        )
     if reading := [key for key in _READING if args.get(key)]:
         raise InputError(
             f"{path} asks for another file, by {reading[0]}, which `lit-ssl export` never writes: "

@@ -156,10 +156,11 @@ def compare_runs(
         The tables; ``rows`` has all numbers as plain rows.
 
     Raises:
-        InputError: a place or a file is missing or damaged, or no run has such a metric.
+        InputError: a place or a file is missing or damaged, or no run has such a metric or key.
     """
     found = find_runs(places, say)
     chosen = _chosen_columns(found, metrics)
+    _check_ignored(found, ignored)
     titles = list(dict.fromkeys(one.measurement.title for one in found))
     tables = []
     for title in titles:
@@ -194,6 +195,15 @@ def _chosen_columns(found: Sequence[Found], metrics: Sequence[str]) -> set[str] 
             raise InputError(f"no run has a metric {plain(metric)!r}.{hint}")
         chosen |= set(names[metric.casefold()])
     return chosen
+
+
+def _check_ignored(found: Sequence[Found], ignored: Sequence[str]) -> None:
+    """Refuse a key that no config has, by which nothing would be ignored."""
+    keys = list(dict.fromkeys(key for one in found for key in one.config or {}))
+    for name in ignored:
+        if not any(key == name or key.startswith(f"{name}.") for key in keys):
+            hint = did_you_mean(name, keys)
+            raise InputError(f"no config has a key {plain(name)!r} to ignore.{hint}")
 
 
 def _table(

@@ -48,6 +48,8 @@ _WATCHING = re.compile(
     r"|ProgressBar|Report|Results|Sheet|Summary|Sweep|Validation|Predictions|Writer|Pictures|Page)(_\d+)?(\.|$)"
 )
 _CLASS = "class_path"
+# What a table of all numbers calls its own columns.
+_TAKEN = ("table", "baseline", "metric", "options", "mean", "sd", "n", "seeds")
 
 
 def read_config(path: Path) -> Flat:
@@ -220,10 +222,13 @@ def short_names(keys: Sequence[str], among: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for key in keys:
         parts = key.split(".")
+        if len(parts) == 1 and key in _TAKEN:
+            names[key] = f"config.{key}"
+            continue
         others = [other.split(".") for other in {*among, *keys} if other != key]
         for count in range(1, len(parts) + 1):
             end = parts[-count:]
-            if all(other[-count:] != end for other in others):
+            if ".".join(end) not in _TAKEN and all(other[-count:] != end for other in others):
                 break
         names[key] = ".".join(end)
     return names

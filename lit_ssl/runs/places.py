@@ -82,7 +82,7 @@ def _is_below(file: Path, place: str | Path) -> bool:
 
 def _below(place: Path, configs: dict[Path, Flat], say: Say) -> Iterator[Found]:
     if place.is_dir():
-        folders = dict(_folders(place))
+        folders = dict(_folders(place, say))
         reports = [
             folder / name for folder in folders for name in REPORTS if name in folders[folder]
         ]
@@ -112,12 +112,17 @@ def _below(place: Path, configs: dict[Path, Flat], say: Say) -> Iterator[Found]:
             yield _found(measurement, home, configs)
 
 
-def _folders(place: Path) -> Iterator[tuple[Path, set[str]]]:
+def _folders(place: Path, say: Say) -> Iterator[tuple[Path, set[str]]]:
     """Folders and the names of their files; those of weights and pictures are not entered."""
     for count, (folder, names, files) in enumerate(os.walk(place, onerror=_closed)):
         depth = len(Path(folder).relative_to(place).parts)
         names[:] = sorted(name for name in names if name[0] != "." and name not in _NOT_ENTERED)
-        if depth >= _DEEPEST:
+        for name in names:
+            link = Path(folder, name)
+            if link.is_symlink() and not link.resolve().is_relative_to(place.resolve()):
+                say(f"{link} is a link to a folder elsewhere, and is left out: name it")
+        if depth >= _DEEPEST and names:
+            say(f"{folder} has folders that lie too deep, and are left out: name those of the runs")
             names.clear()
         if count >= _MOST:
             raise InputError(f"{place} has more than {_MOST:,} folders: name those of the runs")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from lit_ssl.errors import InputImportError
+from lit_ssl.errors import InputError, InputImportError
 from lit_ssl.runs.comparison import ComparedRow, ComparedTable, Comparison, Score
 from lit_ssl.runs.formats import row_name
 from lit_ssl.runs.reports import Column
 
-__all__ = ["draw_comparison", "need_matplotlib"]
+__all__ = ["draw_comparison", "left_out_of_plot", "need_matplotlib"]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 _MARKERS = "osD^vP*"
 _MOST = 12  # panels
+_LARGEST = 1e15  # on an axis
 
 
 def need_matplotlib() -> None:
@@ -43,15 +44,15 @@ def draw_comparison(comparison: Comparison) -> Any:
 
     Returns:
         A ``matplotlib.figure.Figure``, which no window or global state knows of.
+
+    Raises:
+        InputError: none of the columns has a number.
     """
     from matplotlib.figure import Figure
 
-    panels = [
-        (table, columns)
-        for table in comparison.tables
-        for is_share in (True, False)
-        for columns in _of_unit(table, is_share)
-    ][:_MOST]
+    panels = _panels(comparison)[:_MOST]
+    if not panels:
+        raise InputError("there is nothing to plot: no column has a number; say --no-plot")
     widths = [_width(table, columns) for table, columns in panels]
     figure = Figure(figsize=(max(widths), 3.9 * len(panels)), layout="constrained")
     all_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
@@ -69,6 +70,24 @@ def draw_comparison(comparison: Comparison) -> Any:
         if columns[0].is_share or len(columns) > 1:
             axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def left_out_of_plot(comparison: Comparison) -> int:
+    """How many panels a plot has no room for.
+
+    Args:
+        comparison: to draw.
+    """
+    return max(0, len(_panels(comparison)) - _MOST)
+
+
+def _panels(comparison: Comparison) -> list[tuple[ComparedTable, list[Column]]]:
+    return [
+        (table, columns)
+        for table in comparison.tables
+        for is_share in (True, False)
+        for columns in _of_unit(table, is_share)
+    ]
 
 
 def _of_unit(table: ComparedTable, is_share: bool) -> list[list[Column]]:
@@ -89,8 +108,10 @@ def _axis(table: ComparedTable) -> list[float] | None:
     if len(table.keys) != 1 or len(own) < 2:
         return None
     values = [row.setting[table.keys[0]] for row in own]
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        return None
+    for value in values:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) < _LARGEST:  # nor NaN
+            return None
     return [float(value) for value in values]
 
 

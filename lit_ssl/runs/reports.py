@@ -20,7 +20,9 @@ REPORTS = (
     "report.json", "group_report.json", "factors.json", "linear_sweep.json", "module_drop.json"
 )  # fmt: skip
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, as names that are no UTF-8 have
 _LARGEST = 1e300
+_ROUNDING = 1e-6
 _LONGEST = 60  # characters of a name out of a file
 _PROTOCOL = re.compile(r"(knn|linear|lowshot|soft_nn)(?:_(\w+))?_acc(\d)", re.ASCII)
 _LESS_IS_MORE = re.compile(r"loss|error|perplexity|fvd|distance|seconds", re.IGNORECASE)
@@ -102,6 +104,14 @@ def read_measurement(path: Path) -> Measurement:
         content = reader(found)
     except _WrongError as error:
         raise InputError(f"{path} is no whole report: {error}") from error
+    for name, numbers in {"": content.numbers, **content.baselines}.items():
+        for column, value in numbers.items():
+            if column.is_share and value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING:
+                of = f" of {name}" if name else ""
+                raise InputError(
+                    f"{path} is no whole report: {plain(column.name)}{of} should be a share in "
+                    f"[0, 1], not {value:g}"
+                )
     if not any(value is not None for value in content.numbers.values()):
         raise InputError(f"{path} has no numbers to compare")
     checkpoint = content.origin.get("checkpoint")
@@ -135,7 +145,8 @@ def plain(text: object, longest: int = _LONGEST) -> str:
         text: whatever stands there.
         longest: characters to keep.
     """
-    line = " ".join(_CONTROL.sub(" ", str(text)[: 10 * longest]).split())
+    line = _HALF.sub("\N{REPLACEMENT CHARACTER}", str(text)[: 10 * longest])
+    line = " ".join(_CONTROL.sub(" ", line).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 import yaml
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN
 
 import lit_ssl
 from lit_ssl.checkpoints.card_texts import code_block, markdown_text, without_places
@@ -26,8 +29,9 @@ from lit_ssl.checkpoints.export_folder import fill_timm_folder
 from lit_ssl.checkpoints.export_onnx import write_onnx
 from lit_ssl.checkpoints.export_transformers import fill_transformers_folder
 from lit_ssl.checkpoints.origins import read_weights
-from lit_ssl.checkpoints.run_files import read_report
+from lit_ssl.checkpoints.run_files import is_report_of, read_report
 from lit_ssl.checkpoints.shared_folder import write_shared_folder
+from lit_ssl.checkpoints.whole_folder import check_new_file, check_new_folder
 from lit_ssl.errors import InputError
 from lit_ssl.models import SmallCNN
 from lit_ssl.models.nac.described import described_circuit
@@ -387,3 +391,151 @@ def test_nothing_is_written_over(tmp_path):
     with pytest.raises(InputError, match="register tokens"):
         write_shared_folder(odd, tmp_path / "out", "transformers")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_split_of_a_report_is_no_sign_either(tmp_path):
+    odd = {**REPORT, "protocol": {"split": "val\n\n# <script>x</script> \ud800"}}
+    (tmp_path / "report.json").write_text(json.dumps(odd))
+    write_shared_folder(
+        exportable(**SMALL), tmp_path / "out", "folder", report=read_report(tmp_path)
+    )
+    card = (tmp_path / "out/README.md").read_text()
+    assert r"features on val \# &lt;script&gt;" in card
+    assert "\n# <script>" not in card
+
+
+@pytest.mark.parametrize("kind", ["folder", "transformers"])
+def test_the_card_does_not_say_where_the_folder_was_written(tmp_path, kind):
+    loading = write_shared_folder(exportable(**SMALL), tmp_path / "out", kind)
+    assert all(str(tmp_path / "out") in code for _, code in loading)
+    card = (tmp_path / "out/README.md").read_text()
+    assert str(tmp_path) not in card
+    assert "'out'" in card
+
+
+def test_reports_with_more_than_a_report_has(tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "index.html").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=r"index\.html is a link"):
+        read_report(tmp_path)
+    (tmp_path / "index.html").unlink()
+    deep: list = []
+    for _ in range(300):
+        deep = [deep]
+    (tmp_path / "report.json").write_text(json.dumps({**REPORT, "protocol": {"a": deep}}))
+    with pytest.raises(InputError, match="nested too deeply"):
+        read_report(tmp_path)
+
+
+def test_of_which_weights_a_report_is(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "last.ckpt").write_text(name)
+    own = tmp_path / "a/last.ckpt"
+    for protocol, expected in (
+        ({"checkpoint": str(own)}, True),
+        ({"checkpoint": str(tmp_path / "b/last.ckpt")}, False),
+        ({"checkpoint": "/moved/last.ckpt"}, True),
+        ({"checkpoint": "/moved/epoch=1.ckpt"}, False),
+        ({"checkpoint": str(own), "steps": 7}, True),  # of a fit that went on from there
+        ({"checkpoint": str(own), "steps": 9}, False),
+    ):
+        content = {**REPORT, "protocol": protocol}
+        (tmp_path / "report.json").write_text(json.dumps(content))
+        assert is_report_of(read_report(tmp_path), own, 7) == expected
+
+
+def _checkpoint(path, **hparams):
+    network = exportable(**SMALL).network
+    state = {f"target_backbone.vit.{k}": v for k, v in network.state_dict().items()}
+    content = {"state_dict": state, "pytorch-lightning_version": "2.4.0", "hyper_parameters": {
+        "_class_path": "lit_ssl.MSN", "backbone": NAME, "backbone_kwargs": SMALL, **hparams,
+    }}  # fmt: skip
+    torch.save(content, path)
+    return path
+
+
+def test_where_weights_came_from_is_no_part_of_a_network(tmp_path):
+    kwargs = {**SMALL, "pretrained": True, "pretrained_cfg_overlay": {"file": "/home/eve/x.bin"}}
+    found = find_exportable(_checkpoint(tmp_path / "a.ckpt", backbone_kwargs=kwargs))
+    write_shared_folder(found, tmp_path / "out", "folder")
+    assert found.args == {**SMALL, "global_pool": "token"} or found.args == SMALL
+    assert "eve" not in (tmp_path / "out/config.json").read_text()
+
+
+def test_a_network_out_of_a_folder_is_called_by_its_own_name(tmp_path):
+    write_shared_folder(exportable(**SMALL), tmp_path / "first", "folder")
+    name = f"local-dir:{tmp_path / 'first'}"
+    found = find_exportable(_checkpoint(tmp_path / "a.ckpt", backbone=name, backbone_kwargs={}))
+    assert found.name == NAME
+    write_shared_folder(found, tmp_path / "again", "folder")
+    for file in ("README.md", "config.json"):
+        assert str(tmp_path) not in (tmp_path / "again" / file).read_text()
+
+
+@pytest.mark.parametrize("name", ["hf-hub:eve/x", "local-dir:/home/eve/x"])
+def test_a_file_names_no_network_of_another_place(tmp_path, name):
+    content = safetensors.torch.save(exportable(**SMALL).state(), {"timm_model": name})
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match="asks for the network of another place"):
+        lit_ssl.models.load_exported(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="--model-name"):
+        find_exportable(tmp_path / "x.safetensors")
+
+
+def test_an_export_of_an_export_keeps_its_normalisation(tmp_path):
+    first = exportable(**SMALL)._replace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+    write_safetensors(first._replace(method="lit_ssl.MSN"), tmp_path / "x.safetensors")
+    again = find_exportable(tmp_path / "x.safetensors")
+    assert (tuple(again.mean), tuple(again.std)) == (first.mean, first.std)
+    assert again.method == "lit_ssl.MSN"
+    odd = {"timm_model": NAME, "model_args": json.dumps(SMALL), "mean": "[0.5, 0.5, 0.5]"}
+    for std in ("[0, 1, 1]", "[1, 1]", "[NaN, 1, 1]", "{"):
+        content = safetensors.torch.save(first.state(), {**odd, "std": std})
+        (tmp_path / "odd.safetensors").write_bytes(content)
+        with pytest.warns(UserWarning, match="does not say how images were normalised"):
+            assert find_exportable(tmp_path / "odd.safetensors").mean == IMAGENET_DEFAULT_MEAN
+
+
+def test_secrets_in_texts_and_lists_are_taken_out():
+    token = "hf_" + "a" * 20
+    assert without_places({"key_of_api": f"x {token}", "password": ["a", {"b": "c"}], "n": {
+        "url": "https://host/x?token=abc&n=1", "headers": {"Authorization": "Bearer q"},
+    }}) == {"key_of_api": "x removed", "password": ["removed", {"b": "removed"}], "n": {
+        "url": "https://host/x?token=removed&n=1", "headers": {"Authorization": "removed"},
+    }}  # fmt: skip
+
+
+def test_places_where_nothing_can_be_written_are_said_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "link.onnx").symlink_to("nowhere")
+    for check, name, message in (
+        (check_new_folder, "link", "is a link"),
+        (check_new_folder, ".", "is the folder you are in"),
+        (check_new_folder, "file/out", "file is no folder"),
+        (check_new_file, "link.onnx", "exists: give another name"),
+        (check_new_file, "file/a/x.onnx", "file is no folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check(Path(name))
+    monkeypatch.setattr("os.access", lambda place, mode: False)
+    with pytest.raises(InputError, match="is closed or read-only"):
+        check_new_file(Path("new/x.onnx"))
+
+
+def test_a_file_that_comes_into_being_meanwhile_stays(tmp_path, monkeypatch):
+    encoder, out = exportable(**SMALL), tmp_path / "x.safetensors"
+    load = lit_ssl.models.load_exported
+
+    def meanwhile(path):
+        out.write_text("of another process")
+        return load(path)
+
+    monkeypatch.setattr("lit_ssl.checkpoints.export.load_exported", meanwhile)
+    with pytest.raises(InputError, match="exists: give another name"):
+        write_safetensors(encoder, out)
+    assert out.read_text() == "of another process"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runs"))
-from written import write_run
+from written import write_metrics, write_run
 
 from lit_ssl.cli.compare import run
 from lit_ssl.errors import InputError
@@ -71,3 +71,11 @@ def test_it_starts_without_torch(runs):
         "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_what_is_left_out_is_no_line_of_a_table(runs, capsys):
+    write_metrics(runs / "odd\x1b[31m", "epoch,train/loss\n0,1\n")
+    run([str(runs), "--format", "csv"])
+    said = capsys.readouterr()
+    assert "left out" not in said.out
+    assert "odd [31m/metrics.csv has no metrics" in said.err

@@ -342,3 +342,54 @@ def test_odd_values_of_configs(tmp_path):
     write_run(tmp_path / "b", 0.6)
     (table,) = compared(tmp_path).tables
     assert len(own_rows(table)) == 2
+
+
+def test_a_key_that_no_config_has_is_not_ignored_in_silence(tmp_path):
+    write_run(tmp_path / "a", 0.8, 0)
+    with pytest.raises(InputError, match=r"no config has a key 'model\.lrr' to ignore\. Did you"):
+        compare_runs([tmp_path], ignored=["model.lrr"])
+
+
+@pytest.mark.parametrize("value", [1.7, -0.5])
+def test_an_accuracy_that_is_no_share_is_no_result(tmp_path, value):
+    write_run(tmp_path / "a", value, 0)
+    with pytest.raises(InputError, match=r"knn_acc1 should be a share in \[0, 1\]"):
+        compare_runs([tmp_path])
+
+
+def test_logged_percents_are_no_shares_and_what_ended_as_nan_is_said(tmp_path):
+    text = "epoch,step,val/acc1,val/loss\n0,1,87.5,nan\n"
+    write_config(write_metrics(tmp_path / "a", text), config(0))
+    (table,) = compared(tmp_path).tables
+    assert [(one.name, one.is_share) for one in table.columns] == [
+        ("val/acc1", False), ("val/loss", False)
+    ]  # fmt: skip
+    assert "a: val/loss ended as nan" in table.notes
+
+
+def test_folders_that_are_not_entered_are_said(tmp_path):
+    write_run(tmp_path / "runs/a", 0.8, 0)
+    write_run(tmp_path / "other", 0.7, 1)
+    (tmp_path / "runs/link").symlink_to(tmp_path / "other")
+    (tmp_path / "runs/loop").symlink_to(tmp_path / "runs")
+    write_run(tmp_path / "runs/1/2/3/4/5/6/7/8/9", 0.6, 2)
+    said: list[str] = []
+    compare_runs([tmp_path / "runs"], say=said.append)
+    assert [line.removeprefix(f"{tmp_path}/") for line in said] == [
+        "runs/link is a link to a folder elsewhere, and is left out: name it",
+        "runs/1/2/3/4/5/6/7/8 has folders that lie too deep, and are left out: name those of the "
+        "runs",
+    ]
+
+
+def test_halves_of_characters_can_be_written(tmp_path):
+    write_report(tmp_path / "a", 0.8, split="te\ud800st")
+    (table,) = compared(tmp_path).tables
+    assert "te\N{REPLACEMENT CHARACTER}st images" in table.title
+
+
+def test_a_number_that_python_does_not_print(tmp_path):
+    write_run(tmp_path / "a", 0.8, 0)
+    (tmp_path / "a/config.yaml").write_text(f"model: {{lr: 0x{'f' * 5000}}}")
+    with pytest.raises(InputError, match="thousands of digits"):
+        compare_runs([tmp_path])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from written import write_run
+from written import config, write_config, write_metrics, write_report, write_run
 
+from lit_ssl.errors import InputError
 from lit_ssl.runs import compare_runs
 from lit_ssl.runs.formats import as_csv, as_latex, as_markdown, print_comparison
 
@@ -91,3 +92,35 @@ def test_plot(tmp_path, keys):
     assert np.asarray(canvas.buffer_rgba()).std() > 1
     (axes,) = figure.axes
     assert bool(axes.patches) == (len(keys) != 1)
+
+
+def test_keys_that_are_called_as_columns_of_numbers(tmp_path):
+    write_run(tmp_path / "a", 0.8, mean=0.1, n=5)
+    write_run(tmp_path / "b", 0.9, mean=0.2, n=4, lr=1)
+    found = compare_runs([tmp_path])
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    knn = [row for row in rows if row["metric"] == "knn_acc1" and not row["baseline"]]
+    assert [(row["mean"], row["n"], row["model.mean"]) for row in knn] == [
+        ("0.8", "1", "0.1"), ("0.9", "1", "0.2")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), float("inf")])
+def test_values_that_no_axis_has(tmp_path, value):
+    from lit_ssl.runs.plot import draw_comparison
+
+    write_run(tmp_path / "a", 0.8, lr=value)
+    write_run(tmp_path / "b", 0.9, lr=2)
+    (axes,) = draw_comparison(compare_runs([tmp_path])).axes
+    assert axes.patches
+
+
+def test_what_a_plot_leaves_out(tmp_path):
+    from lit_ssl.runs.plot import draw_comparison, left_out_of_plot
+
+    for number in range(14):
+        write_config(write_report(tmp_path / f"{number}", 0.5, data=f"D{number}"), config(0))
+    assert left_out_of_plot(compare_runs([tmp_path])) == 2
+    write_config(write_metrics(tmp_path / "nan", "epoch,val/loss\n0,nan\n"), config(0))
+    with pytest.raises(InputError, match="nothing to plot: no column has a number"):
+        draw_comparison(compare_runs([tmp_path / "nan"]))
