@@ -19,6 +19,7 @@ _PLOT = _WIDTH - _LEFT - _RIGHT
 _MOST_LINES = 7  # as many as there are colours
 _HOVERED = 40  # points of a line that tell their value
 _LOG_FROM = 100.0  # largest value / smallest one
+_LARGEST, _SMALLEST = 1e300, 1e-300  # beyond them an axis cannot be computed
 _PERCENT = re.compile(r"(^|_)(acc\d*|accuracy)$|_acc\d*(_|$)")
 _STAGE = re.compile(r"^(train|val|valid|validation|test)[/_]")
 _UNSEEN = ("epoch", "hp_metric")
@@ -105,11 +106,11 @@ def draw_chart(lines: Mapping[str, Line]) -> Markup:
     """
     percent = all(_PERCENT.search(name) for name in lines)
     factor = 100.0 if percent else 1.0
-    scaled = {n: Line(line.steps, factor * line.values) for n, line in lines.items()}
+    scaled = {n: Line(line.steps, _drawable(factor, line.values)) for n, line in lines.items()}
     finite = np.concatenate([line.values[np.isfinite(line.values)] for line in scaled.values()])
     steps = np.concatenate([line.steps for line in scaled.values()])
     is_log = not percent and len(finite) > 1 and finite.min() > 0
-    is_log = bool(is_log and finite.max() / finite.min() >= _LOG_FROM)
+    is_log = bool(is_log and finite.max() / _LOG_FROM >= finite.min())
     x = _Axis.over(steps.astype(float), _LEFT, _WIDTH - _RIGHT, False, whole=True)
     y = _Axis.over(finite, _HEIGHT - _BOTTOM, _TOP, is_log)
     drawn: list[Markup] = [*_frame(x, y)]
@@ -132,6 +133,13 @@ def draw_chart(lines: Mapping[str, Line]) -> Markup:
     return element("figure", element("figcaption", *keys), drawing, class_="chart")
 
 
+def _drawable(factor: float, values: np.ndarray) -> np.ndarray:
+    """Values times a factor; those that no axis can hold as infinities and zeros."""
+    scaled = np.where(np.abs(values) > _LARGEST, np.copysign(np.inf, values), values)
+    scaled = np.where(np.isnan(values), values, factor * scaled)
+    return np.where(np.abs(scaled) < _SMALLEST, 0.0, scaled)
+
+
 class _Axis(NamedTuple):
     """From values to places."""
 
@@ -152,6 +160,8 @@ class _Axis(NamedTuple):
         if not high > low:  # one value: in the middle
             pad = 1.0 if whole else max(abs(low) * 0.1, 1e-6)
             low, high = low - (0.0 if whole else pad), high + pad
+            if not high > low:  # a step so large that the next one is the same number
+                high = low + abs(low)
         if is_log:
             first, last = math.floor(low), math.ceil(high)
             every = max(1, -(-(last - first) // 5))

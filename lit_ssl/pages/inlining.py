@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lit_ssl.errors import InputError
 from lit_ssl.files import read_bytes
@@ -18,6 +18,7 @@ __all__ = ["Inlined", "inline_pictures"]
 
 _LIMIT = 20_000_000  # bytes of all pictures of a page, as they stand in it
 _KINDS = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp"}
+_TURNED = ("BMP", "PPM", "TIFF")  # into PNG
 _SMALLEST = 64  # pixels, of the longer edge
 
 
@@ -70,12 +71,15 @@ def _inline(content: bytes, share: int) -> tuple[Inlined, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(content))
+            # no other formats, whatever a file is called: for some of them other programs are run
+            image = Image.open(BytesIO(content), formats=[*_KINDS, *_TURNED])
             kind = _KINDS.get(image.format or "")
             if kind is not None and len(content) <= share:
                 image.load()  # cut short, it would be shown in part
                 return Inlined(_uri(kind, content), *image.size, note=""), len(content)
             return _smaller(image, share)
+    except UnidentifiedImageError:  # its text is about an object in memory
+        return Inlined("", 0, 0, "cannot be shown: it is no picture of a known kind"), 0
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
         return Inlined("", 0, 0, f"cannot be shown: {error}"), 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +86,8 @@ def _names(titles: Sequence[str]) -> list[str]:
     names: list[str] = []
     for title in titles:
         name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "part"
-        names.append(name if name not in names else f"{name}-{len(names)}")
+        free = (f"{name}-{n}" for n in count(2))
+        names.append(name if name not in names else next(n for n in free if n not in names))
     return names
 
 

@@ -144,7 +144,8 @@ def _event_points(path: Path, say: Say) -> Iterator[tuple[str, int, float]]:
                 number = _scalar(value)
                 if number is not None:
                     yield value.tag, event.step, number
-    except DecodeError as error:
+        # the last ones are TensorBoard's for tensors that are not what they say
+    except (DecodeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds a record that is none of TensorBoard's") from error
 
 
@@ -153,10 +154,12 @@ def _scalar(value: Any) -> float | None:
     if value.HasField("simple_value"):
         return float(value.simple_value)
     if value.HasField("tensor") and value.metadata.plugin_data.plugin_name == "scalars":
+        if value.tensor.tensor_shape.dim:  # of any size that a foreign file says
+            return None
         from tensorboard.util.tensor_util import make_ndarray
 
         array = make_ndarray(value.tensor)
-        return float(array) if array.ndim == 0 and array.dtype.kind in "fiu" else None
+        return float(array) if array.dtype.kind in "fiu" else None
     return None
 
 

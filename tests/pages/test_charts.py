@@ -91,3 +91,19 @@ def test_names_are_text():
     assert "<script" not in str(figure)
     assert "&lt;script&gt;" in str(figure)
     parsed(figure)
+
+
+@pytest.mark.parametrize(
+    "values", [[-1e308, 1e308], [1e308, 1.7e308], [5e-324, 1e-323], [1e-300, 1e300], [1.79e308] * 3]
+)
+@pytest.mark.filterwarnings("error")
+def test_values_at_the_ends_of_what_numbers_hold(values):
+    figure = str(draw_chart({"loss": line(values)}))
+    assert not re.search(r"(points|[xy][12]?|c[xy])=\"[^\"]*(nan|inf)", figure)
+    parsed(draw_chart({"loss": line(values)}))
+
+
+@pytest.mark.parametrize("steps", [[2**62], [2**62, 2**62 + 1], [-(2**63), 2**63 - 1]])
+@pytest.mark.filterwarnings("error")
+def test_steps_at_the_ends_of_what_numbers_hold(steps):
+    parsed(draw_chart({"loss": Line(np.array(steps), np.arange(len(steps), dtype=float))}))

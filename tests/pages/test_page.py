@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -125,3 +126,20 @@ def test_a_picture_of_another_format_is_turned_into_png(tmp_path):
     (found,) = inline_pictures([tmp_path / "a.bmp"])
     assert found.uri.startswith("data:image/png")
     assert found.width == 50
+
+
+def test_pictures_of_formats_that_other_programs_read_are_not_opened(tmp_path):
+    path = tmp_path / "views.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with patch("PIL.EpsImagePlugin.Ghostscript") as program:
+        (shown,) = inline_pictures([path])
+    assert not program.called
+    assert not shown.uri
+    assert shown.note == "cannot be shown: it is no picture of a known kind"
+
+
+def test_no_two_parts_have_one_name():
+    parts = [Section(title, [element("p", "x")]) for title in ("A", "A 2", "A", "A", "é")]
+    tags = Tags(page("Title", "lead", parts, "end")).tags
+    names = [given["id"] for tag, given in tags if tag == "h2"]
+    assert names == ["a", "a-2", "a-3", "a-4", "part"]

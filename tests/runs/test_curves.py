@@ -7,6 +7,10 @@ import time
 import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_ssl.runs.curves import has_curves, read_curves
@@ -141,3 +145,30 @@ def test_twenty_thousand_points_take_no_time_to_speak_of(tmp_path):
     start = time.process_time()
     assert len(read_curves(tmp_path, quiet)["loss"].steps) == 20_000
     assert time.process_time() - start < 8
+
+
+@pytest.mark.parametrize(
+    "fault", [{"dtype": 77}, {"dtype": 7}, {"dtype": 20}, {"tensor_content": b"ab"}, {}]
+)
+def test_tensors_of_events_that_are_not_what_they_say(tmp_path, fault):
+    written(tmp_path, {"dtype": 1, "float_val": [2.0]}, {"dtype": 1, **fault})
+    said = []
+    assert list(read_curves(tmp_path, said.append)["x"].values) == [2.0]
+    assert len(said) == 1
+    assert "none of TensorBoard's" in said[0]
+
+
+def test_tensors_of_any_size_are_no_numbers(tmp_path):
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=10**12)])
+    written(tmp_path, {"dtype": 1, "tensor_shape": shape, "float_val": [1.0]})
+    assert read_curves(tmp_path, quiet) == {}
+
+
+def written(folder, *tensors):
+    """A file of TensorBoard with a value `x` for each tensor."""
+    with (folder / "events.out.tfevents.1").open("wb") as file:
+        for step, tensor in enumerate(tensors):
+            event = Event(step=step)
+            value = event.summary.value.add(tag="x", tensor=TensorProto(**tensor))
+            value.metadata.plugin_data.plugin_name = "scalars"
+            RecordWriter(file).write(event.SerializeToString())
