@@ -117,6 +117,8 @@ def decode_image(
 def _decoded(file: BinaryIO, name: str, max_side: int | None, decoding: Decoding) -> Tensor:
     try:
         with Image.open(file) as image:
+            if image.format == "EPS":  # PostScript, for which Pillow starts another program
+                raise UnidentifiedImageError
             if max_side is not None and max(image.size) > max_side:
                 return _shrunk(image, file, max_side, decoding)
             return _whole(image, file, decoding)

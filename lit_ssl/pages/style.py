@@ -44,7 +44,8 @@ figure{margin:0;min-width:0}
 grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}
 .chart{background:var(--card);border-radius:8px;padding:.75rem .75rem .25rem}
 .chart svg:not(.swatch){width:100%;height:auto;display:block;margin-top:.25rem}
-.key{display:inline-flex;align-items:center;gap:.4rem;margin-right:.9rem;color:var(--ink)}
+.key{display:inline-flex;align-items:center;gap:.4rem;margin-right:.9rem;color:var(--ink);
+overflow-wrap:anywhere}
 .swatch{width:18px;height:8px;flex:none}
 .tick,.unit{font-size:11px;fill:var(--soft)}
 .tick.y{text-anchor:end}

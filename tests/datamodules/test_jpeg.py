@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -226,3 +227,13 @@ def test_a_torchvision_without_libjpeg_is_told_once(monkeypatch, by_pillow):
             decode_image(content, "a.jpg")
     finally:
         jpeg._has_decoder.cache_clear()
+
+
+def test_images_that_are_programs_are_not_run():
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    with (
+        patch("PIL.EpsImagePlugin.Ghostscript") as program,
+        pytest.raises(CorruptImageError, match="cannot identify image file"),
+    ):
+        decode_image(content, "a.jpg")
+    assert not program.called

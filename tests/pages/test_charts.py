@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lit_ssl.pages.charts import Line, charts, count_charts, draw_chart, thinned
+from lit_ssl.pages.style import STYLE
 
 
 def line(values):
@@ -107,3 +108,8 @@ def test_values_at_the_ends_of_what_numbers_hold(values):
 @pytest.mark.filterwarnings("error")
 def test_steps_at_the_ends_of_what_numbers_hold(steps):
     parsed(draw_chart({"loss": Line(np.array(steps), np.arange(len(steps), dtype=float))}))
+
+
+def test_long_names_break_within_their_drawing():
+    rule = re.search(r"\.key\{([^}]*)\}", STYLE)[1]  # a flex item grows with its longest word, else
+    assert "overflow-wrap:anywhere" in rule
