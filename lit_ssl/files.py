@@ -200,7 +200,7 @@ def describe_folder(folder: Path) -> str:
     Args:
         folder: The path, of a folder that may not be there.
     """
-    if folder.is_dir():
+    if os.path.isdir(folder):
         try:
             with os.scandir(folder) as found:
                 entries = sorted(entry.name + "/" * _is_folder(entry) for entry in found)
@@ -210,9 +210,9 @@ def describe_folder(folder: Path) -> str:
             return f"{folder} is empty"
         more = f" ({len(entries)} entries)" if len(entries) > _SHOWN else ""
         return f"{folder} holds {listed(entries, _SHOWN)}{more}"
-    if folder.exists():
+    if os.path.exists(folder):
         return f"{folder} is not a folder"
-    parent = next((path for path in folder.absolute().parents if path.is_dir()), Path("/"))
+    parent = next((path for path in folder.absolute().parents if os.path.isdir(path)), Path("/"))
     return f"{folder} does not exist; {describe_folder(parent)}"
 
 

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 
 from lit_ssl.callbacks.evaluators.features import Split, clear_features
 from lit_ssl.contracts.data import data_source
+from lit_ssl.distributed import gather_rows
+from lit_ssl.drawing.lettering import in_one_line
 from lit_ssl.errors import InputError, by_name
+from lit_ssl.metrics.sharded import ShardedFeatures
 from lit_ssl.trainer.pictures import keep_picture
 from lit_ssl.trainer.private import ends_now, validate_now, validate_the_end
 from lit_ssl.trainer.run import origin_of, run_folder
 from lit_ssl.trainer.validation import tell_schedule
 
-__all__ = ["SPLIT_WORDS", "SplitPicture", "class_name", "class_names", "when"]
+__all__ = [
+    "SPLIT_WORDS",
+    "FiniteRows",
+    "SplitPicture",
+    "class_name",
+    "class_names",
+    "finite_rows",
+    "when",
+]
+
+_CHUNK = 4096  # rows that are looked through at once
 
 SPLIT_WORDS: dict[str, str] = {
     "val": "validation images",
@@ -142,6 +156,46 @@ class SplitPicture(pl.Callback, ABC):
         keep_picture(trainer, folder / self.name / f"{file}.png", self.name, pixels)
 
 
+class FiniteRows(NamedTuple):
+    """Rows whose features are numbers.
+
+    Attributes:
+        rows: Their numbers in the split, int64 ``[K]``, ascending.
+        features: Theirs.
+        note: For a title: how many are left out; empty where none is.
+    """
+
+    rows: torch.Tensor
+    features: ShardedFeatures
+    note: str
+
+
+def finite_rows(picture: SplitPicture, found: ShardedFeatures, split: str) -> FiniteRows | None:
+    """Leave out rows with NaN or infinite features, which are near to nothing. A collective.
+
+    Args:
+        picture: Which asks, for a message.
+        found: Features of a split.
+        split: Which split.
+
+    Returns:
+        The same rows on every process; None, and a warning, where none is left.
+    """
+    lost = [torch.empty(0, dtype=torch.int64)]
+    for start in range(0, found.held, _CHUNK):
+        good = found.read(start, start + _CHUNK).isfinite().all(dim=1).cpu()
+        lost.append(found.numbers[start : start + _CHUNK][~good])
+    is_finite = torch.ones(len(found), dtype=torch.bool)
+    is_finite[torch.cat(gather_rows(torch.cat(lost).to(found.device)))] = False
+    rows = is_finite.nonzero().flatten()
+    count = len(found) - len(rows)
+    words = f"{count:,} {SPLIT_WORDS[split]} with NaN or infinite features"
+    if not len(rows):
+        rank_zero_warn(f"{type(picture).__name__} draws nothing: all are {words}")
+        return None
+    return FiniteRows(rows, found.pick(rows), f"; {words} are left out" if count else "")
+
+
 def when(trainer: pl.Trainer) -> str:
     """Of which weights a picture is, in words: the step of a fit, or the name of a checkpoint.
 
@@ -174,4 +228,4 @@ def class_name(label: int, names: list[str]) -> str:
     """
     if label < 0:
         return ""
-    return names[label] if label < len(names) else str(label)
+    return in_one_line(names[label]) if label < len(names) else str(label)

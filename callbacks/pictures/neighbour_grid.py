@@ -12,6 +12,7 @@ from lit_ssl.callbacks.pictures.base import (
     SplitPicture,
     class_name,
     class_names,
+    finite_rows,
     when,
 )
 from lit_ssl.callbacks.pictures.split_images import SplitImages, spread_rows
@@ -82,8 +83,15 @@ class NeighbourGrid(SplitPicture):
     ) -> Image.Image | None:
         """Draw the grid."""
         of_queries, of_bank = SplitImages(trainer, split), SplitImages(trainer, "bank")
-        bank = shard_features(trainer, pl_module, "bank", self.feature_method)
-        queries = shard_features(trainer, pl_module, split, self.feature_method)
+        kept = finite_rows(
+            self, shard_features(trainer, pl_module, "bank", self.feature_method), "bank"
+        )
+        asked = finite_rows(
+            self, shard_features(trainer, pl_module, split, self.feature_method), split
+        )
+        if kept is None or asked is None:
+            return None
+        bank, queries = kept.features, asked.features
         chosen = spread_rows(queries.labels, self.num_images, self.seed)
         part = torch.tensor(sorted(chosen))
         k = min(self.k, len(bank))
@@ -95,9 +103,10 @@ class NeighbourGrid(SplitPicture):
             return None
         order = [part.tolist().index(row) for row in chosen]
         similarity, found = similarity[order], found[order]
-        pictures = of_queries.pictures(pl_module, chosen)
+        pictures = of_queries.pictures(pl_module, asked.rows[chosen].tolist())
         distinct = found.unique().tolist()
-        neighbours = dict(zip(distinct, of_bank.pictures(pl_module, distinct), strict=True))
+        shown = of_bank.pictures(pl_module, kept.rows[distinct].tolist())
+        neighbours = dict(zip(distinct, shown, strict=True))
         names = class_names(trainer)
         rows, same, known = [], 0, 0
         for number, row in enumerate(chosen):
@@ -119,4 +128,5 @@ class NeighbourGrid(SplitPicture):
         )
         if known:
             title += f"; of the same class: {same} of {known}"
+        title += asked.note + kept.note
         return draw_rows(rows, title=title, columns=["image", "nearest"])

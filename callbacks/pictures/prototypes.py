@@ -13,6 +13,7 @@ from lit_ssl.callbacks.pictures.base import (
     SplitPicture,
     class_name,
     class_names,
+    finite_rows,
     when,
 )
 from lit_ssl.callbacks.pictures.split_images import SplitImages
@@ -78,7 +79,10 @@ class PrototypeGallery(SplitPicture):
     ) -> Image.Image | None:
         """Draw the gallery."""
         images = SplitImages(trainer, split)
-        found = shard_features(trainer, pl_module, split, "project")
+        kept = finite_rows(self, shard_features(trainer, pl_module, split, "project"), split)
+        if kept is None:
+            return None
+        found = kept.features
         projections = found.on_rank_zero()
         if projections is None:  # on another process
             return None
@@ -100,7 +104,9 @@ class PrototypeGallery(SplitPicture):
         shown = [
             row for own in members.values() for row in own[: self.images_per_prototype].tolist()
         ]
-        pictures = dict(zip(shown, images.pictures(pl_module, shown), strict=True))
+        pictures = dict(
+            zip(shown, images.pictures(pl_module, kept.rows[shown].tolist()), strict=True)
+        )
         names = class_names(trainer)
         rows_drawn = []
         for number, own in members.items():
@@ -128,6 +134,6 @@ class PrototypeGallery(SplitPicture):
         title = (
             f"{len(members)} of {len(prototypes):,} prototypes, those with most of {len(found):,} "
             f"{SPLIT_WORDS[split]}, and their nearest images by cosine, {when(trainer)}; "
-            f"{used:,} prototypes have an image"
+            f"{used:,} prototypes have an image{kept.note}"
         )
         return draw_rows(rows_drawn, title=title)

@@ -13,6 +13,7 @@ from lit_ssl.callbacks.pictures.base import (
     SplitPicture,
     class_name,
     class_names,
+    finite_rows,
     when,
 )
 from lit_ssl.callbacks.pictures.split_images import SplitImages, spread_rows
@@ -98,10 +99,13 @@ class SupportAssignments(SplitPicture):
         classes = num_classes_of(trainer, None)
         source = support_split(trainer)
         of_queries, of_supports = SplitImages(trainer, split), SplitImages(trainer, source)
-        every = shard_features(trainer, pl_module, source, method)
-        known = (every.labels >= 0).nonzero().flatten()  # their rows in the split
-        supports = labelled_only(every, classes, source)
-        queries = shard_features(trainer, pl_module, split, method)
+        kept = finite_rows(self, shard_features(trainer, pl_module, source, method), source)
+        asked = finite_rows(self, shard_features(trainer, pl_module, split, method), split)
+        if kept is None or asked is None:
+            return None
+        known = kept.rows[kept.features.labels >= 0]  # rows in the split
+        supports = labelled_only(kept.features, classes, source)
+        queries = asked.features
         chosen = spread_rows(queries.labels, self.num_images, self.seed)
         part = torch.tensor(sorted(chosen))
         k = min(self.num_supports, len(supports))
@@ -116,7 +120,7 @@ class SupportAssignments(SplitPicture):
             weight[totals.queries] = (weight[totals.queries] - totals.log_total.cpu()).exp()
         if not trainer.is_global_zero:
             return None
-        pictures = of_queries.pictures(pl_module, chosen)
+        pictures = of_queries.pictures(pl_module, asked.rows[chosen].tolist())
         distinct = found.unique()
         shown = of_supports.pictures(pl_module, known[distinct].tolist())
         picture_of = dict(zip(distinct.tolist(), shown, strict=True))
@@ -148,4 +152,5 @@ class SupportAssignments(SplitPicture):
         )
         if labelled:
             title += f"; right: {right} of {labelled}"
+        title += asked.note + kept.note
         return draw_rows(rows, title=title)

@@ -168,7 +168,7 @@ def survey_folder(
     Raises:
         InputError: There is no such folder, it has no image files, or it cannot be listed.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise layout_error(_NAME, root, f"a folder with images at {root}")
     left_out = LeftOut(root)
     names = find_images(root, left_out)

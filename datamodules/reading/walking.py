@@ -32,6 +32,11 @@ __all__ = [
 _NOT_OF_A_PERSON = (
     "__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information",
 )  # fmt: skip
+# What runs and commands of this package write into the folder in which they are started.
+_OF_RUNS = (
+    "lightning_logs", "lit_ssl_runs", "lit_ssl_look", "lit_ssl_neighbours", "lit_ssl_compare",
+    "wandb", "mlruns",
+)  # fmt: skip
 _NO_PICTURES = ("MPEG", "EPS")  # Pillow knows a film when it sees it; PostScript is a program
 _ARCHIVES = (".tar", ".zip", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 _SHOWN = 3
@@ -40,6 +45,7 @@ INDEX_FOLDER = ".lit_ssl_index"  # what this package keeps beside data
 
 _ARCHIVE = "archives, which have to be unpacked if they belong to the data"
 _HIDDEN = "what is hidden or put there by the operating system"
+_WRITTEN = "folders that runs have written"
 _LOST = "links that lead nowhere"
 _PIPE = "pipes, sockets and devices"
 _LOOP = "links back to a folder above"
@@ -193,7 +199,8 @@ def visible_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
 
     Args:
         folder: Folder to look in.
-        left_out: Takes those that nobody means: hidden ones and links back to a folder above.
+        left_out: Takes those that nobody means: hidden ones, those that runs have written, and
+            links back to a folder above.
     """
     if not folder.is_dir():
         return []
@@ -205,6 +212,8 @@ def visible_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
             continue
         if _is_hidden(entry.name):
             left_out.add(_HIDDEN, entry.path)
+        elif entry.name in _OF_RUNS:
+            left_out.add(_WRITTEN, entry.path)
         elif entry.is_symlink() and _contains(os.path.realpath(entry.path), here):
             left_out.add(_LOOP, entry.path)
         else:
@@ -302,6 +311,9 @@ def _walk(
                 left_out.add(_HIDDEN, entry.path)
         elif _is_folder(entry):
             if not deep:
+                continue
+            if name in _OF_RUNS:
+                left_out.add(_WRITTEN, entry.path)
                 continue
             try:
                 inside = os.stat(entry.path)

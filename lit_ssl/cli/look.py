@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lit_ssl.cli.mistakes.one_line import LineParser
-from lit_ssl.cli.new_folder import new_folder
+from lit_ssl.cli.new_folder import made_folder, new_folder
 from lit_ssl.cli.printing import say
 from lit_ssl.errors import InputError, listed, shortened
 
@@ -58,8 +58,8 @@ def run(words: Sequence[str]) -> None:
     args = parser.parse_args(words)
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers must be at least 1, not {args.workers}")
-    folder = Path(args.folder).expanduser()
-    output = new_folder(args.output, "lit_ssl_look", images=folder)
+    folder = Path(os.path.expanduser(args.folder))
+    new_folder(args.output, "lit_ssl_look", images=folder)
     from lit_ssl.cli.look_advice import next_steps
     from lit_ssl.datamodules.images.folder_survey import survey_folder
 
@@ -68,7 +68,7 @@ def run(words: Sequence[str]) -> None:
     steps = next_steps(survey, args.layout)
     for line in _lines(survey, steps):
         say(line)
-    _write(survey, steps, output)
+    _write(survey, steps, made_folder(args.output, "lit_ssl_look", images=folder))
 
 
 def _cpus() -> int:
@@ -106,6 +106,8 @@ def _lines(survey: FolderSurvey, steps: list[Step]) -> list[str]:
     lines += _class_lines(survey)
     lines += _picture_lines(survey)
     lines += _trouble_lines(survey)
+    if not steps and not survey.problem:
+        lines += ["", "no commands to run next: a training needs at least two images"]
     if steps:
         why = "sizes by the number of images: rules of thumb, docs/getting_started.md"
         lines += ["", f"next ({why}):"]
@@ -272,7 +274,8 @@ def _write(survey: FolderSurvey, steps: list[Step], output: Path) -> None:
     from lit_ssl.files import write_file, write_json
 
     found = write_json(output / _FOUND, _content(survey, steps))
-    say(f"\nwrote {found}")
+    say("")
+    say(f"wrote {found}")
     if (sheet := _sheet(survey)) is not None:
         path = write_file(output / _SHEET, lambda file: sheet.save(file, "png"), binary=True)
         say(f"wrote {path}")
@@ -324,6 +327,7 @@ def _sheet(survey: FolderSurvey) -> Any:
     from PIL import Image
 
     from lit_ssl.datamodules.reading.decoding import read_image
+    from lit_ssl.drawing.lettering import in_one_line
     from lit_ssl.drawing.sheet import Tile, draw_sheet
 
     tiles = []
@@ -331,7 +335,7 @@ def _sheet(survey: FolderSurvey) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said above, by numbers
             pixels = read_image(str(survey.root / name), max_side=256)
-        tiles.append(Tile(Image.fromarray(pixels.permute(1, 2, 0).numpy()), name))
+        tiles.append(Tile(Image.fromarray(pixels.permute(1, 2, 0).numpy()), in_one_line(name)))
     if not tiles:
         return None
     title = f"{len(tiles):,} of {len(survey.names):,} images in {survey.root}"

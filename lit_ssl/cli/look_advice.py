@@ -86,7 +86,7 @@ def choose_sizes(images: int, num_classes: int = 0, has_validation: bool = False
 
 
 def next_steps(survey: FolderSurvey, layout: str = "auto") -> list[Step]:
-    """Return the commands to run next on a folder; none where the data module refuses it.
+    """Return the commands to run next on a folder; none where it is refused or holds too little.
 
     Args:
         survey: What is in the folder.
@@ -94,6 +94,9 @@ def next_steps(survey: FolderSurvey, layout: str = "auto") -> list[Step]:
     """
     if survey.problem or "train" not in survey.splits:
         return []
+    train = survey.splits["train"].names
+    if len(train) - sum(name in survey.unreadable for name in train) < 2:
+        return []  # look says so
     names = len(survey.class_names)
     sizes = choose_sizes(len(survey.splits["train"].names), names, "val" in survey.splits)
     data = {"root": str(survey.root)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_ssl.cli.mistakes.one_line import LineParser
-from lit_ssl.cli.new_folder import new_folder
+from lit_ssl.cli.new_folder import made_folder, new_folder
 from lit_ssl.cli.printing import say
 from lit_ssl.errors import InputError
 
@@ -21,8 +22,9 @@ __all__ = ["run"]
 
 _TABLE, _GALLERY = "neighbours.csv", "neighbours.png"
 _PAIRS, _PAIR_GALLERY = "near_duplicates.csv", "near_duplicates.png"
+_OUTPUT = "lit_ssl_neighbours"
 _DRAWN = 8  # queries where none are given
-_SHOWN = 50  # rows of a gallery
+_SHOWN, _WIDEST = 50, 24  # rows of a gallery, neighbours in a row
 _MOST_PAIRS, _SHOWN_PAIRS = 1_000, 24
 _SPLITS = ("", "test", "val", "valid", "validation", "train", "training", "testing")
 
@@ -45,7 +47,7 @@ def run(words: Sequence[str]) -> None:
         InputError: For wrong words, files or values, or images that are not there.
     """
     args = _parse(words)
-    output = new_folder(args.output, "lit_ssl_neighbours")
+    new_folder(args.output, _OUTPUT)
     from lit_ssl.cli.predicted_features import read_features
 
     bank = read_features(args.features)
@@ -70,7 +72,9 @@ def run(words: Sequence[str]) -> None:
         places = _drawn(len(bank.files))
     gallery = _Gallery(bank, args.images)
     asking = gallery if not others else _Gallery(queries, None)
+    new_folder(args.output, _OUTPUT, images=gallery.folder)
     found = _nearest(queries, places, bank, args.k, alone=not others)
+    output = made_folder(args.output, _OUTPUT, images=gallery.folder)
     _write_table(output, found, queries, bank)
     _write_gallery(output, found, asking, gallery)
     if not args.query:
@@ -159,16 +163,21 @@ class _Gallery:
 
     def __init__(self, known: PredictedFeatures, root: str | None) -> None:
         self.known = known
+        self.lost: set[str] = set()  # files that could not be shown
         self.folder: Path | None = known.folder
         named = [file for file in known.files if file]
         if root is not None:
-            base = Path(root).expanduser()
-            folders = [base / split for split in _SPLITS if not split or (base / split).is_dir()]
-            self.folder = next((f for f in folders if named and (f / named[0]).is_file()), None)
+            base = Path(os.path.expanduser(root))
+            # the split they were of, before others in which files have the same names
+            own = [known.folder.name] if known.folder is not None else []
+            folders = [base / split for split in [*own, *_SPLITS]]
+            held = (f for f in folders if named and all(os.path.isfile(f / n) for n in named))
+            some = (f for f in folders if named and os.path.isfile(f / named[0]))
+            self.folder = next(held, None) or next(some, None)
             if self.folder is None:
                 first = named[0] if named else "images with names"
                 raise InputError(f"--images {root} does not hold {first}, which the features name")
-        elif self.folder is not None and not (named and (self.folder / named[0]).is_file()):
+        elif self.folder is not None and not (named and os.path.isfile(self.folder / named[0])):
             self.folder = None
 
     def picture(self, place: int) -> Image.Image:
@@ -189,6 +198,7 @@ class _Gallery:
                 warnings.simplefilter("ignore")  # of transparent pixels
                 pixels = read_image(str(self.folder / self.known.files[place]), max_side=256)
         except CorruptImageError:
+            self.lost.add(self.known.name(place))
             return Image.new("RGB", (64, 64), (200, 200, 200))
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
@@ -229,24 +239,27 @@ def _columns(known: PredictedFeatures, place: int, prefix: str = "") -> dict[str
 def _write_gallery(output: Path, found: list[_Found], asking: _Gallery, gallery: _Gallery) -> None:
     if not _have_images(asking, gallery):
         return
-    from lit_ssl.drawing.palette import RIGHT, WRONG
+    from lit_ssl.drawing.lettering import in_one_line
     from lit_ssl.drawing.rows import Row, draw_rows
     from lit_ssl.drawing.sheet import Tile
 
     ours, theirs = asking.known, gallery.known
-    by_label = bool((ours.labels >= 0).any())
     rows = []
     for one in found[:_SHOWN]:
         tiles = []
-        for place, value in zip(one.places, one.similarities, strict=True):
-            same = RIGHT if ours.classes[one.query] == theirs.classes[place] else WRONG
-            text = f"{value:.3f}\n{theirs.name(place)}"
-            tiles.append(Tile(gallery.picture(place), text, same if by_label else None))
-        rows.append(Row(tiles, Tile(asking.picture(one.query), ours.name(one.query))))
+        for place, value in islice(zip(one.places, one.similarities, strict=True), _WIDEST):
+            text = f"{value:.3f}\n{in_one_line(theirs.name(place))}"
+            frame = _frame(asking, one.query, gallery, place)
+            tiles.append(Tile(gallery.picture(place), text, frame))
+        rows.append(Row(tiles, Tile(asking.picture(one.query), in_one_line(ours.name(one.query)))))
+    framed = any(tile.frame is not None for row in rows for tile in row.tiles)
+    width = max(len(one.places) for one in found)
     more = f", the first {_SHOWN} of {len(found):,}" if len(found) > _SHOWN else ""
-    frames = "; green: of the same class, orange: of another" if by_label else ""
-    title = f"Images{more}, and their nearest neighbours by the cosine of features{frames}"
-    _save(output / _GALLERY, draw_rows(rows, title=title))
+    nearest = f"the {_WIDEST} nearest of their {width:,} neighbours"
+    nearest = nearest if width > _WIDEST else "their nearest neighbours"
+    frames = "; green: of the same class, orange: of another" if framed else ""
+    title = f"Images{more}, and {nearest} by the cosine of features{frames}"
+    _save(output / _GALLERY, draw_rows(rows, title=title), asking, gallery)
 
 
 def _write_pairs(output: Path, gallery: _Gallery, threshold: float) -> None:
@@ -274,16 +287,17 @@ def _write_pairs(output: Path, gallery: _Gallery, threshold: float) -> None:
     )
     if gallery.folder is None:
         return
+    from lit_ssl.drawing.lettering import in_one_line
     from lit_ssl.drawing.sheet import Tile, draw_sheet
 
     tiles = []
     best = zip(similarity.tolist(), pairs.tolist(), strict=True)
     for value, (one, other) in islice(best, _SHOWN_PAIRS):
-        tiles.append(Tile(gallery.picture(one), f"{value:.4f}\n{known.name(one)}"))
-        tiles.append(Tile(gallery.picture(other), f"and\n{known.name(other)}"))
+        tiles.append(Tile(gallery.picture(one), f"{value:.4f}\n{in_one_line(known.name(one))}"))
+        tiles.append(Tile(gallery.picture(other), f"and\n{in_one_line(known.name(other))}"))
     shown = f"the {len(tiles) // 2:,} most similar of {count:,} pairs, four in a row"
     sheet = draw_sheet(tiles, 8, title=f"Almost the same: {shown}")
-    _save(output / _PAIR_GALLERY, sheet)
+    _save(output / _PAIR_GALLERY, sheet, gallery)
 
 
 def _have_images(*galleries: _Gallery) -> bool:
@@ -295,8 +309,26 @@ def _have_images(*galleries: _Gallery) -> bool:
     return True
 
 
-def _save(path: Path, picture: Image.Image) -> None:
+def _frame(asking: _Gallery, query: int, gallery: _Gallery, place: int) -> Any:
+    """Colour of the frame of a neighbour; None where a class is not known."""
+    from lit_ssl.drawing.palette import RIGHT, WRONG
+
+    ours, theirs = asking.known, gallery.known
+    if ours.labels[query] < 0 or theirs.labels[place] < 0:
+        return None
+    mine, other = ours.classes[query], theirs.classes[place]
+    if mine and other:  # names, as labels of two data sets need not mean the same
+        return RIGHT if mine == other else WRONG
+    if ours is not theirs:
+        return None
+    return RIGHT if ours.labels[query] == theirs.labels[place] else WRONG
+
+
+def _save(path: Path, picture: Image.Image, *galleries: _Gallery) -> None:
+    from lit_ssl.errors import listed
     from lit_ssl.files import write_file
 
     write_file(path, lambda file: picture.save(file, "png"), binary=True)
     say(f"gallery: {path}")
+    if lost := sorted(set().union(*(gallery.lost for gallery in galleries))):
+        say(f"grey there, as they cannot be read: {len(lost):,} images: {listed(lost)}")

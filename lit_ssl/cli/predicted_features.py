@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -70,8 +71,8 @@ class PredictedFeatures(NamedTuple):
             return int(found[0])
         if asked in self.files:
             return self.files.index(asked)
-        path = Path(asked).expanduser()
-        if path.exists() and self.folder is not None:
+        path = Path(os.path.expanduser(asked))
+        if os.path.exists(path) and self.folder is not None:
             real, folder = path.resolve(), self.folder.resolve()
             if real.is_relative_to(folder) and real.relative_to(folder).as_posix() in self.files:
                 return self.files.index(real.relative_to(folder).as_posix())
@@ -81,7 +82,7 @@ class PredictedFeatures(NamedTuple):
             for place, file in enumerate(self.files)
             if parts and PurePosixPath(file).parts[-len(parts) :] == parts
         ]
-        if len(ends) == 1 and not path.exists():
+        if len(ends) == 1 and not os.path.exists(path):
             return ends[0]
         if len(ends) > 1:
             names = listed([self.files[place] for place in ends])
@@ -104,13 +105,19 @@ def read_features(paths: Sequence[str]) -> PredictedFeatures:
         InputError: One is not there, cannot be read, holds no features or such that are NaN or
             infinite, does not fit its table, or they are not of one run.
     """
-    files = [file for path in paths for file in _files(Path(path).expanduser())]
+    files = [file for path in paths for file in _files(Path(os.path.expanduser(path)))]
     parts = [_read(file) for file in {file.resolve(): file for file in files}.values()]
     widths = {part.features.shape[1] for part in parts}
     if len(widths) > 1:
         raise InputError(
             f"the features have {' and '.join(map(str, sorted(widths)))} dimensions: give files of"
             " one network"
+        )
+    folders = {part.folder for part in parts}
+    if len(folders) > 1:
+        where = [str(folder or "no folder") for folder in folders]
+        raise InputError(
+            f"the files are of images in {listed(sorted(where))}: give the files of one run"
         )
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows, kind="stable")
@@ -134,14 +141,14 @@ def read_features(paths: Sequence[str]) -> PredictedFeatures:
 
 def _files(path: Path) -> list[Path]:
     """The file, or those in a folder."""
-    if path.is_dir():
+    if os.path.isdir(path):
         if found := sorted(path.glob("predictions*.safetensors")):
             return found
         raise InputFileNotFoundError(
             f"{path} has no predictions.safetensors, which `lit-ssl predict` writes; found:"
             f" {describe_folder(path)}"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputFileNotFoundError(
             f"there is no file {path}: give the predictions.safetensors that `lit-ssl predict`"
             f" writes, or its folder; {describe_folder(path.parent)}"

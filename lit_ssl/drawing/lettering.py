@@ -10,7 +10,9 @@ from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
-__all__ = ["Colour", "cut_to", "line_height", "put_text", "text_width", "wrapped"]
+__all__ = [
+    "Colour", "cut_to", "in_one_line", "line_height", "put_text", "text_width", "wrapped",
+]  # fmt: skip
 
 Colour = tuple[int, int, int]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -34,6 +36,7 @@ def put_text(
     colour: Colour = (20, 20, 20),
     width: int | None = None,
     halo: Colour | None = None,
+    keep_end: bool = False,
 ) -> None:
     """Write one line.
 
@@ -45,30 +48,32 @@ def put_text(
         colour: of the letters.
         width: pixels at most, beyond which the text is cut; None: as wide as it is.
         halo: colour of a rim around the letters, which stand out from any ground so.
+        keep_end: cut it in the middle, as names of files that differ at their end.
     """
-    line = _one_line(text) if width is None else cut_to(text, width, size)
+    line = in_one_line(text) if width is None else cut_to(text, width, size, keep_end)
     font, shown = _lettered(line, size)
     rim = 0 if halo is None else 2
     pen.text(place, shown, fill=colour, font=font, stroke_width=rim, stroke_fill=halo)
 
 
-def cut_to(text: str, width: float, size: int = 13) -> str:
+def cut_to(text: str, width: float, size: int = 13, keep_end: bool = False) -> str:
     """One line that is not wider than so many pixels, with an ellipsis where it was cut.
 
     Args:
         text: any Unicode.
         width: pixels, at least those of the ellipsis.
         size: of the letters, pixels.
+        keep_end: cut it in the middle.
     """
-    line = _one_line(text)
+    line = in_one_line(text)
     if text_width(line, size) <= width:
         return line
     low, high = 0, len(line)  # how many letters fit
     while low < high:
         middle = (low + high + 1) // 2
-        fits = text_width(line[:middle].rstrip() + "…", size) <= width
+        fits = text_width(_shortened(line, middle, keep_end), size) <= width
         low, high = (middle, high) if fits else (low, middle - 1)
-    return line[:low].rstrip() + "…"
+    return _shortened(line, low, keep_end)
 
 
 def wrapped(text: str, width: float, size: int = 13) -> list[str]:
@@ -100,7 +105,7 @@ def text_width(text: str, size: int = 13) -> int:
         text: any Unicode.
         size: of the letters, pixels.
     """
-    font, shown = _lettered(_one_line(text), size)
+    font, shown = _lettered(in_one_line(text), size)
     return int(-(-font.getlength(shown) // 1))
 
 
@@ -113,8 +118,18 @@ def line_height(size: int = 13) -> int:
     return round(size * 1.4)
 
 
-def _one_line(text: str) -> str:
-    """Without line breaks, control characters and halves of characters (undecodable names)."""
+def _shortened(line: str, count: int, keep_end: bool) -> str:
+    """So many letters of a line, and an ellipsis for the others."""
+    end = count // 2 if keep_end else 0
+    return line[: count - end].rstrip() + "…" + line[len(line) - end :].lstrip()
+
+
+def in_one_line(text: str) -> str:
+    """A text without line breaks, and without halves of characters (undecodable names).
+
+    Args:
+        text: any Unicode.
+    """
     return " ".join(text.encode(errors="replace").decode().split())
 
 

@@ -25,7 +25,8 @@ class Tile(NamedTuple):
 
     Attributes:
         image: of any mode and size.
-        caption: below it; each of its lines is cut to the width of the image's place.
+        caption: below it; each of its lines is cut in its middle to the width of the image's
+            place.
         frame: colour of a frame around it, RGB in 0 … 255; None: no frame.
     """
 
@@ -120,4 +121,4 @@ def put_tile(
     below = top + edge + TILE_FRAME + 1
     for number, line in enumerate(tile.caption.splitlines()):
         place = left, below + number * line_height(_TEXT)
-        put_text(pen, place, line, _TEXT, _BLACK, edge)
+        put_text(pen, place, line, _TEXT, _BLACK, edge, keep_end=True)

@@ -263,6 +263,40 @@ def test_features_that_are_not_finite_are_left_out(module_class, toys, make_trai
     assert not picture.exists()
 
 
+def test_rows_of_features_that_are_not_finite_are_left_out(
+    module_class, toys, make_trainer, tmp_path, monkeypatch
+):
+    class Broken(module_class):
+        rows = slice(1, 3)
+
+        def forward(self, images):
+            found = super().forward(images).clone()
+            found[self.rows] = torch.nan
+            return found
+
+    drawn = []
+    for module in (neighbour_grid, prototypes, support_assignments):
+        monkeypatch.setattr(
+            module,
+            "draw_rows",
+            lambda rows, **words: drawn.append((rows, words)) or Image.new("RGB", (9, 9)),
+        )
+    callbacks = [NeighbourGrid(50, 50), PrototypeGallery(50, 50), SupportAssignments(50, 50)]
+    make_trainer(callbacks=callbacks).validate(Broken(), toys.ToyData(), verbose=False)
+    assert len(drawn) == 3
+    for rows, words in drawn:
+        assert "with NaN or infinite features are left out" in words["title"]
+        text = [line for row in rows for line in row.lines]
+        text += [tile.caption for row in rows for tile in (row.head, *row.tiles) if tile]
+        assert rows
+        assert not [line for line in text if "nan" in line]
+    Broken.rows = slice(None)
+    for callback in callbacks:
+        with pytest.warns(UserWarning, match="draws nothing: all are"):
+            make_trainer(callbacks=[callback]).validate(Broken(), toys.ToyData(), verbose=False)
+    assert len(drawn) == 3
+
+
 def test_umap_without_enough_images_warns(module_class, toys, make_trainer):
     pytest.importorskip("umap")
     with pytest.warns(UserWarning, match="umap needs 5 images with finite features, and of 4"):

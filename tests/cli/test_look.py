@@ -236,3 +236,68 @@ def test_table_of_the_page():
         assert recipe == f"`msn/{sizes.recipe}`"
         found = [int(number.split()[0].replace(",", "")) for number in numbers]
         assert found == [*sizes[5:], *sizes[1:5], choose_sizes(count).num_prototypes], images
+
+
+def test_what_runs_have_written_is_no_class(look, images):
+    for place in ("lightning_logs/version_0/views", "lit_ssl_runs/version_0", "a/lit_ssl_look"):
+        write(images / place / "0.png")
+    out, found = look()
+    assert "train: 6 images of 2 classes in images" in out
+    assert found["not_taken"] == {
+        "folders that runs have written": ["a/lit_ssl_look", "lightning_logs", "lit_ssl_runs"]
+    }
+
+
+@pytest.mark.parametrize("seen", [1, 2])
+def test_two_at_once_write_two_folders(lit_ssl, images, workdir, monkeypatch, seen):
+    """Another command makes the folder while this one still reads."""
+    from lit_ssl.cli import look_advice
+
+    def beside(*args):
+        for number in range(seen):
+            (workdir / f"lit_ssl_look/version_{number}").mkdir(parents=True)
+        return []
+
+    monkeypatch.setattr(look_advice, "next_steps", beside)
+    assert lit_ssl("look", "images", "--workers", "1").code == 0
+    assert not any((workdir / "lit_ssl_look/version_0").iterdir())
+    assert (workdir / f"lit_ssl_look/version_{seen}/look.json").is_file()
+
+
+def test_a_given_folder_that_another_command_takes(lit_ssl, images, workdir, monkeypatch):
+    from lit_ssl.cli import look_advice
+
+    def beside(*args):
+        (workdir / "found").mkdir()
+        (workdir / "found/theirs").touch()
+        return []
+
+    monkeypatch.setattr(look_advice, "next_steps", beside)
+    result = lit_ssl("look", "images", "--workers", "1", "--output", "found")
+    assert result.code == 2
+    assert "--output found is there already" in result.err
+    assert os.listdir(workdir / "found") == ["theirs"]
+
+
+@pytest.mark.parametrize("folder", ["~nobody_of_this_name/x", "a" * 5000])
+def test_folders_that_no_system_can_name(lit_ssl, workdir, folder):
+    for words in ((folder,), (".", "--output", folder)):
+        result = lit_ssl("look", *words)
+        assert result.code == 2, result.err
+        assert "error: " in result.err
+        assert "Traceback" not in result.err
+
+
+def test_line_breaks_in_names_start_no_line(look, images):
+    write(images / "a" / "x\nnext:\n  rm -r y\u202e.png").write_bytes(b"")
+    out, _ = look()
+    assert "a/x\\nnext:\\n  rm -r y\\u202e.png" in out
+
+
+def test_too_few_images_to_learn_from(look, images):
+    shutil.rmtree(images / "b")
+    for number in range(2):
+        (images / f"a/{number}.png").write_bytes(b"")
+    out, found = look()
+    assert "no commands to run next: a training needs at least two images" in out
+    assert found["next"] == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +216,79 @@ def test_closest_pairs_are_those_of_all_comparisons(rows):
     torch.testing.assert_close(found, best.clamp(max=1), atol=1e-5, rtol=0)
     if rows > 2:
         assert [1, 3] in pairs.tolist()
+
+
+def test_images_of_the_same_split_elsewhere(lit_ssl, workdir, photos, monkeypatch):
+    """Of splits in which files have the same names, that of the features is shown."""
+    from lit_ssl.cli.neighbours import _Gallery
+    from lit_ssl.cli.predicted_features import read_features
+
+    for split in ("train", "test"):
+        shutil.copytree(photos, workdir / "moved" / split)
+    write(workdir / "run", features(), images="images/train")
+    known = read_features([str(workdir / "run")])
+    assert _Gallery(known, "moved").folder == Path("moved/train")
+    (workdir / "moved/train/b/5.png").unlink()  # a split that holds all comes first
+    assert _Gallery(known, "moved").folder == Path("moved/test")
+
+
+def test_images_that_cannot_be_shown_are_named(lit_ssl, workdir, photos):
+    write(workdir / "run", features())
+    (photos / "a/1.png").write_bytes(b"no image")
+    result = lit_ssl("neighbours", "run", "--query", "a/2.png")
+    assert result.code == 0, result.err
+    assert "cannot be read: 1 images: a/1.png" in result.out
+
+
+def test_gallery_is_not_written_among_the_images(lit_ssl, workdir, photos, monkeypatch):
+    write(workdir / "run", features())
+    monkeypatch.chdir(photos)
+    result = lit_ssl("neighbours", "../run")
+    assert result.code == 2
+    assert "count as images" in result.err
+    assert sorted(os.listdir(photos)) == ["a", "b"]
+
+
+def test_no_frame_where_a_class_is_not_known(lit_ssl, workdir, photos):
+    from lit_ssl.cli.neighbours import _frame, _Gallery
+    from lit_ssl.cli.predicted_features import read_features
+    from lit_ssl.drawing.palette import RIGHT, WRONG
+
+    write(workdir / "run", features())
+    known = read_features([str(workdir / "run")])
+    known.labels[1] = -1
+    known.classes[1] = ""
+    gallery = _Gallery(known, None)
+    frames = [_frame(gallery, 0, gallery, place) for place in (1, 2, 6)]
+    assert frames == [None, RIGHT, WRONG]
+    assert _frame(gallery, 1, gallery, 1) is None
+    nameless = _Gallery(known._replace(classes=[""] * 12), None)
+    assert [_frame(nameless, 0, nameless, place) for place in (2, 6)] == [RIGHT, WRONG]
+    assert _frame(nameless, 0, gallery, 2) is None  # labels of other data
+
+
+def test_the_gallery_has_so_many_columns_at_most(lit_ssl, workdir, photos, monkeypatch):
+    monkeypatch.setattr("lit_ssl.cli.neighbours._WIDEST", 3)
+    write(workdir / "run", features())
+    result = lit_ssl("neighbours", "run", "--query", "3", "--k", 11)
+    assert result.code == 0, result.err
+    assert len(table(workdir)) == 11
+    with Image.open(workdir / "lit_ssl_neighbours/version_0/neighbours.png") as gallery:
+        assert gallery.width < 5 * 140
+
+
+def test_files_of_two_runs(lit_ssl, workdir, photos):
+    first = write(workdir / "one", features(6), rows=range(6))
+    other = write(workdir / "two", features(6), rows=range(6, 12), images="elsewhere")
+    result = lit_ssl("neighbours", first, other)
+    assert result.code == 2
+    assert "give the files of one run" in result.err
+
+
+@pytest.mark.parametrize("name", ["~nobody_of_this_name/x", "a" * 5000])
+def test_names_that_no_system_has(lit_ssl, workdir, photos, name):
+    write(workdir / "run", features())
+    for words in (("run", "--query", name), (name,), ("run", "--images", name)):
+        result = lit_ssl("neighbours", *words)
+        assert result.code == 2, result.err
+        assert "Traceback" not in result.err

@@ -100,3 +100,14 @@ def test_any_text_is_written(text):
 def test_wrong_numbers_are_refused(columns, edge, count):
     with pytest.raises(InputError, match="a sheet needs"):
         draw_sheet([Tile(Image.new("L", (8, 8)))] * count, columns, edge)
+
+
+def test_names_that_differ_at_their_end_still_do():
+    name = "a folder with a long name/a photograph of it 1.jpg"
+    cut = cut_to(name, 120, keep_end=True)
+    assert text_width(cut) <= 120
+    assert cut.startswith("a fol")
+    assert cut.endswith("1.jpg")
+    image = Image.new("RGB", (64, 64), RED)
+    sheets = [draw_sheet([Tile(image, name.replace("1", end))], 1) for end in "17"]
+    assert sheets[0].tobytes() != sheets[1].tobytes()
