@@ -127,6 +127,6 @@ class NeighbourGrid(SplitPicture):
             f"and the nearest of {len(bank):,} training images by cosine, {when(trainer)}"
         )
         if known:
-            title += f"; of the same class: {same} of {known}"
+            title += f"; of the same class (green): {same} of {known}"
         title += asked.note + kept.note
         return draw_rows(rows, title=title, columns=["image", "nearest"])

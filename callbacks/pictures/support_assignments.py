@@ -151,6 +151,6 @@ class SupportAssignments(SplitPicture):
             f"predict, τ {self.temperature:g}, {when(trainer)}"
         )
         if labelled:
-            title += f"; right: {right} of {labelled}"
+            title += f"; right (green): {right} of {labelled}"
         title += asked.note + kept.note
         return draw_rows(rows, title=title)

@@ -116,6 +116,7 @@ def next_steps(survey: FolderSurvey, layout: str = "auto") -> list[Step]:
         "trainer.check_val_every_n_epoch": max(1, sizes.max_epochs // 10),
     }
     pretrain = f"msn/{recipe}.yaml"
+    shapes = {"model.num_prototypes": sizes.num_prototypes}  # else the weights do not fit
     shared = "folder" if recipe == "folder_large" else recipe  # one network, one evaluation
     shown = _CHECKPOINT
     images = len(survey.splits["train"].names)
@@ -126,7 +127,10 @@ def next_steps(survey: FolderSurvey, layout: str = "auto") -> list[Step]:
             "pretrain, without labels",
             _command("fit", pretrain, data | held_out, _changed(pretrain, own)),
         ),
-        Step("write the features of the images", _command("predict", pretrain, data, {}, "last")),
+        Step(
+            "write the features of the images",
+            _command("predict", pretrain, data, _changed(pretrain, shapes), "last"),
+        ),
         Step("look at nearest neighbours", "lit-ssl neighbours RUN/predictions.safetensors"),
         Step("draw maps, neighbours, attention, prototypes", f"lit-ssl pictures {shown}"),
     ]

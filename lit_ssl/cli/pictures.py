@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -30,6 +31,7 @@ from lit_ssl.cli.training import LitSSLCLI, run_cli
 from lit_ssl.contracts.modules import prototypes_of
 from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.models.attention_maps import find_vit
+from lit_ssl.trainer.claims import in_the_way
 from lit_ssl.trainer.pictures import kept_pictures
 from lit_ssl.trainer.private import option_types
 
@@ -83,6 +85,8 @@ def run(words: Sequence[str]) -> None:
     command = {"val": "validate", "test": "test"}[args.split]
     path = os.path.expanduser(args.checkpoint)
     output = os.path.expanduser(args.output)
+    if (what := in_the_way(Path(output))) is not None:
+        raise InputError(f"--output {args.output} cannot be a folder: {what} is none")
     run_cli(lambda first_batch: PicturesCLI(path, kinds, output, [command, *rest], first_batch))
 
 

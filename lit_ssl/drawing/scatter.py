@@ -195,7 +195,10 @@ def _put_names(
     classes: _Classes,
     box: tuple[int, int, int, int],
 ) -> None:
-    """Write the name of each class in its middle, or a little off, where it covers no other."""
+    """Write the name of each class at the point in its middle, where it covers no other name.
+
+    It stands a little off where it then covers no point; in clouds, where it always would, on it.
+    """
     taken: list[tuple[float, float, float, float]] = []
     for number, text in classes.legend:
         own = places[classes.numbers == number]
@@ -203,16 +206,26 @@ def _put_names(
             continue
         name = text.rpartition(" (")[0]
         wide, high = min(text_width(name, _NAMES), 140), line_height(_NAMES)
-        x, y = np.median(own, axis=0)
+        x, y = own[np.abs(own - np.median(own, axis=0)).sum(axis=1).argmin()]
+        free = []
         for away in range(0, 9):
             step = (away + 1) // 2 * (1 if away % 2 else -1) * high
             left = min(max(x - wide / 2, box[0] + 4), box[2] - wide - 4)
             top = min(max(y - high / 2 + step, box[1] + 2), box[3] - high - 2)
             area = left - 3, top, left + wide + 3, top + high
             if not any(_cross(area, other) for other in taken):
-                taken.append(area)
-                put_text(pen, (left, top), name, _NAMES, _BLACK, 140, halo=(255, 255, 255))
-                break
+                free.append(area)
+        area = next((area for area in free if not _covers(area, places)), free[0] if free else None)
+        if area is not None:
+            taken.append(area)
+            place = area[0] + 3, area[1]
+            put_text(pen, place, name, _NAMES, _BLACK, 140, halo=(255, 255, 255))
+
+
+def _covers(area: tuple[float, ...], places: np.ndarray) -> bool:
+    """Whether a point, of a few pixels, lies below a text."""
+    low, high = np.array(area[:2]) - 6, np.array(area[2:]) + 6
+    return bool(((places > low) & (places < high)).all(axis=1).any())
 
 
 def _cross(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -186,7 +186,7 @@ def test_neighbours_are_those_of_the_features(module_class, toys, make_trainer, 
             is_same = data.bank.labels[other] == data.val.labels[query]
             assert (tile.frame == neighbour_grid.RIGHT) == is_same
             same += int(is_same)
-    assert seen["title"].endswith(f"of the same class: {same} of 12")
+    assert seen["title"].endswith(f"of the same class (green): {same} of 12")
 
 
 def test_prototypes_have_their_nearest_images(module_class, toys, make_trainer, monkeypatch):

@@ -301,3 +301,11 @@ def test_too_few_images_to_learn_from(look, images):
     out, found = look()
     assert "no commands to run next: a training needs at least two images" in out
     assert found["next"] == []
+
+
+def test_features_are_predicted_with_the_network_that_was_trained(look, images):
+    _, found = look()
+    commands = {step["purpose"]: step["command"] for step in found["next"]}
+    shape = "--model.num_prototypes 16"
+    assert shape in commands["pretrain, without labels"]
+    assert shape in commands["write the features of the images"]

@@ -136,6 +136,8 @@ def test_of_a_file_of_weights(lit_ssl, workdir):
         (["nothing.ckpt"], "no weights at nothing.ckpt"),
         (["CKPT", "--ckpt_path=x"], "leave out --ckpt_path"),
         (["CKPT", "--split=train"], "invalid choice"),
+        (["CKPT", "--output=CKPT"], "cannot be a folder"),
+        (["CKPT", "--output=CKPT/inside"], "cannot be a folder"),
         (["CKPT", "--data.rot=x"], "rot"),
         (["CKPT", "--trainer.fast_dev_run=true"], "leaves no files"),
         (["CKPT", "--data.val_size=0"], "no images for the val split"),
@@ -143,7 +145,7 @@ def test_of_a_file_of_weights(lit_ssl, workdir):
     ],
 )
 def test_mistakes_are_one_line(lit_ssl, workdir, checkpoint, words, message):
-    words = [str(checkpoint) if word == "CKPT" else word for word in words]
+    words = [word.replace("CKPT", str(checkpoint)) for word in words]
     result = lit_ssl("pictures", *words)
     assert result.code == 2
     assert result.err.count("error: ") == 1

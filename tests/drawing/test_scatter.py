@@ -76,3 +76,14 @@ def test_heat_grows_lighter():
     colours = heat_colours(np.linspace(0, 1, 50))
     light = colours @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(light) > 0).all()
+
+
+def test_names_of_classes_cover_no_lone_point():
+    points = np.array([[0, 0], [1, 0], [0.5, 1], [0.2, 0.7]])
+    names = ["a long name of a class"] * 4
+    with_names = np.asarray(draw_map(points, np.arange(4), names)).astype(int)
+    without = np.asarray(draw_map(points, np.arange(4), [""] * 4)).astype(int)
+    # What is coloured, on the map alone: the legend stands to the right.
+    coloured = [np.ptp(image[:, :872], axis=2) > 20 for image in (with_names, without)]
+    assert coloured[0].sum() > 200
+    assert (coloured[0] == coloured[1]).all()
