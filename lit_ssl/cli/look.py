@@ -114,7 +114,10 @@ def _lines(survey: FolderSurvey, steps: list[Step]) -> list[str]:
         for step in steps:
             lines += [f"  # {step.purpose}", f"  {step.command}"]
         if any("RUN/" in step.command for step in steps):
-            lines.append("  (RUN: the folder that the command before names, lightning_logs/…)")
+            lines.append(
+                "  (RUN: of checkpoints the folder that fit names, of predictions the one that"
+                " predict names: lightning_logs/…)"
+            )
     return lines
 
 
