@@ -51,6 +51,6 @@ if __name__ == "__main__":
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=1500)
+    parser.add_argument("--height", type=int, default=2340)
     given = parser.parse_args()
     draw(given.page, given.picture, given.width, given.height)
