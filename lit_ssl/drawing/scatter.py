@@ -215,10 +215,10 @@ def _put_names(
             area = left - 3, top, left + wide + 3, top + high
             if not any(_cross(area, other) for other in taken):
                 free.append(area)
-        area = next((area for area in free if not _covers(area, places)), free[0] if free else None)
-        if area is not None:
-            taken.append(area)
-            place = area[0] + 3, area[1]
+        if free:
+            best = next((area for area in free if not _covers(area, places)), free[0])
+            taken.append(best)
+            place = best[0] + 3, best[1]
             put_text(pen, place, name, _NAMES, _BLACK, 140, halo=(255, 255, 255))
 
 
