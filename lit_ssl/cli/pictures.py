@@ -16,6 +16,7 @@ from lit_ssl.callbacks import (
     PrototypeGallery,
     SupportAssignments,
 )
+from lit_ssl.callbacks.evaluators.features import Split
 from lit_ssl.callbacks.pictures.attention import encoder_of
 from lit_ssl.callbacks.pictures.base import SplitPicture
 from lit_ssl.checkpoints.classes import Names, class_paths
@@ -192,16 +193,42 @@ class PicturesCLI(LitSSLCLI):
                 if problem is not None and KINDS[name].by_default:
                     tell(f"without {name}: {problem}")
             chosen = [name for name, kind in KINDS.items() if kind.by_default and not fits[name]]
-        return super().instantiate_trainer(
-            **{**kwargs, "callbacks": [KINDS[name].make() for name in chosen]}
-        )
+        pictures = {name: KINDS[name].make() for name in chosen}
+        if self.kinds is None:
+            for name, picture in pictures.items():
+                _say_what_cannot_be(name, picture)
+        return super().instantiate_trainer(**{**kwargs, "callbacks": [*pictures.values()]})
 
     def after_validate(self) -> None:
-        """Say where the pictures are."""
-        for picture in kept_pictures(self.trainer):
+        """Say where the pictures are.
+
+        Raises:
+            InputError: if there is none.
+        """
+        kept = kept_pictures(self.trainer)
+        for picture in kept:
             tell(short(picture.path))
+        if not kept:
+            raise InputError(f"no picture of {self.checkpoint} was drawn, for the reasons above")
 
     after_test = after_validate
+
+
+def _say_what_cannot_be(name: str, picture: SplitPicture) -> None:
+    """Of a kind that nobody asked for, let a line say why there is none, and draw the others.
+
+    What batches hold shows only where they are read: texts, clips, points.
+    """
+    draw = picture.draw
+
+    def draw_or_say(trainer: pl.Trainer, pl_module: pl.LightningModule, split: Split) -> Any:
+        try:
+            return draw(trainer, pl_module, split)
+        except InputError as error:
+            tell(f"without {name}: {error}")
+            return None
+
+    picture.draw = draw_or_say  # type: ignore[method-assign]
 
 
 def _chosen(text: str) -> list[str]:

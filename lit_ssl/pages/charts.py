@@ -158,7 +158,7 @@ class _Axis(NamedTuple):
         if is_log:
             low, high = math.log10(low), math.log10(high)
         if not high > low:  # one value: in the middle
-            pad = 1.0 if whole else max(abs(low) * 0.1, 1e-6)
+            pad = 1.0 if whole or not low else max(abs(low) * 0.1, 1e-6)
             low, high = low - (0.0 if whole else pad), high + pad
             if not high > low:  # a step so large that the next one is the same number
                 high = low + abs(low)

@@ -228,12 +228,16 @@ def _write(
 
 def _what(origin: dict[str, Any]) -> str:
     if origin["command"] == "fit":
-        return f"{origin['steps'] or 0:,} steps"
+        return _steps(origin["steps"] or 0)
     if origin["checkpoint"]:
         return Path(origin["checkpoint"]).name
     if origin["steps"]:
-        return f"the weights after {origin['steps']:,} steps"
+        return f"the weights after {_steps(origin['steps'])}"
     return "the module as it was given"
+
+
+def _steps(count: int) -> str:
+    return f"{count:,} step{'s' if count != 1 else ''}"
 
 
 def _run_folders(trainer: pl.Trainer, origin: dict[str, Any]) -> list[Path]:

@@ -184,3 +184,36 @@ def test_a_checkpoint_of_a_stranger_runs_no_code(lit_ssl, workdir, monkeypatch, 
     assert result.err.count("error: ") == 1
     assert "Traceback" not in result.err
     assert "planted" not in sys.modules
+
+
+CLIPS = [
+    "--config=video/moving_digits_supervised.yaml", "--model.backbone=resnet10t",
+    "--model.backbone_kwargs={stem_width: 8, channels: [8, 8, 8, 8]}", "--data.sizes=[8, 6, 4]",
+    "--data.batch_size=4", "--data.num_frames=2", "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0", "--trainer.logger=false",
+    "--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.dirpath=run",
+    "--trainer.callbacks.save_last=true", QUIET,
+]  # fmt: skip
+
+
+def test_of_clips_there_is_a_map_and_a_line_for_each_other_kind(lit_ssl, workdir):
+    pytest.importorskip("mlxtend")
+    assert lit_ssl("fit", *CLIPS).code == 0
+    result = lit_ssl("pictures", "run/last.ckpt", QUIET)
+    assert result.code == 0, result.err
+    assert drawn(workdir / "pictures") == ["embedding_map_pca/validate.png"]
+    said = [line for line in result.out.splitlines() if line.startswith("without ")]
+    assert [line.split(":")[0] for line in said] == [
+        "without attention", "without prototypes", "without supports", "without neighbours"
+    ]  # fmt: skip
+    assert "needs images [B, C, H, W], got " in said[-1]
+    # a kind that was asked for is an error
+    result = lit_ssl("pictures", "run/last.ckpt", "--kinds=neighbours", "--output=other", QUIET)
+    assert result.code == 2
+    assert "error: NeighbourGrid needs images [B, C, H, W], got" in result.err
+    # and so is no picture at all
+    result = lit_ssl("pictures", "run/last.ckpt", "--data.clips_per_video=2", "--output=two", QUIET)
+    assert result.code == 2
+    assert "without map: " in result.out
+    assert "no picture of run/last.ckpt was drawn, for the reasons above" in result.err
+    assert drawn(workdir / "two") == []

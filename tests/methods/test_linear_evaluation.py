@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lit_ssl.methods.classification.linear_evaluation import LinearEvaluation
+from lit_ssl.methods.classification.sweep_output import sweep_table
 from lit_ssl.metrics import ProbeHead
 from lit_ssl.optim import Schedule
 from lit_ssl.strategies import LocalSGDStrategy
@@ -165,6 +166,15 @@ def test_the_head_that_validates_best_is_tested_and_files_say_so(tiny, tmp_path,
     assert [float(r["val_acc1"]) for r in rows] == pytest.approx(module.val_acc1.tolist())
     probs = torch.cat(trainer.predict(module, loaders()[1]))
     torch.testing.assert_close(probs.argmax(1) == test.labels, hits)
+
+
+def test_of_heads_that_are_equal_the_chosen_one_comes_first():
+    rows = [
+        {"head": n, "features": "pooled", "lr": lr, "weight_decay": 0.0, "val_acc1": accuracy}
+        for n, (lr, accuracy) in enumerate([(1.0, None), (2.0, 0.5), (4.0, 0.5), (8.0, 0.75)])
+    ]
+    shown = list(sweep_table(rows, 3, "heads").columns[1].cells)
+    assert shown == ["8", "2", "4", "1"]
 
 
 def test_a_choice_is_not_tested_on_the_images_on_which_it_was_made(tiny):

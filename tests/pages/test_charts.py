@@ -113,3 +113,8 @@ def test_steps_at_the_ends_of_what_numbers_hold(steps):
 def test_long_names_break_within_their_drawing():
     rule = re.search(r"\.key\{([^}]*)\}", STYLE)[1]  # a flex item grows with its longest word, else
     assert "overflow-wrap:anywhere" in rule
+
+
+def test_a_curve_of_zeros_has_an_axis_that_can_be_read():
+    texts = [text.text for text in parsed(draw_chart({"val/acc1": line([0.0])})).iter("text")]
+    assert not any("e-" in text for text in texts if text)

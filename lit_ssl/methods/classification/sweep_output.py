@@ -74,7 +74,8 @@ def write_sweep(folder: Path, rows: Sequence[dict[str, Any]], summary: dict[str,
 
 
 def _ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: -1.0 if row["val_acc1"] is None else row["val_acc1"])[::-1]
+    # of equals the first, which is the one that is chosen
+    return sorted(rows, key=lambda row: 1.0 if row["val_acc1"] is None else -row["val_acc1"])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
