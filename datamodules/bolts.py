@@ -112,6 +112,8 @@ class BoltsDataModule(ImageDataModule):
         self.default_size = sizes[-1]
         usual_mean, usual_std = _normalization(self.bolts, channels)
         super().__init__(mean=mean or usual_mean, std=std or usual_std, **kwargs)
+        # what the class does not say, for exports
+        self.hparams.update(mean=list(self.mean), std=list(self.std))
 
     def _class(self, path: str) -> type:
         """The class of a name, once it is clear that its package may be imported."""

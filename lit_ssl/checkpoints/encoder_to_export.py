@@ -26,7 +26,7 @@ from lit_ssl.checkpoints.files import (
 from lit_ssl.checkpoints.modules import find_class, load_module
 from lit_ssl.checkpoints.origins import weights_of
 from lit_ssl.checkpoints.prefixes import StateDict
-from lit_ssl.errors import InputError, listed
+from lit_ssl.errors import InputError, listed, quoted
 from lit_ssl.files import read_bytes
 from lit_ssl.json_text import JSONError, parse_json
 from lit_ssl.models.backbones.hub_files import fetch
@@ -59,6 +59,8 @@ _WITH_TEXTS = {
 }
 _CONFIG = "config.json"
 _ROUNDING = 1e-3  # of the largest feature, at least 1
+_MOST_PIXELS = 2048  # per side of evaluated images
+_LARGEST = 1e6  # of a mean or standard deviation of images
 
 
 class Resizing(NamedTuple):
@@ -181,7 +183,11 @@ def find_exportable(
     data: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
     how = "export_encoder takes mean and std in Python"
     names = Names(checkpoint, [] if class_path is None else [class_path], how)
-    mean, std, resizing = _preparation(data, names)
+    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
+    std: Sequence[float] = IMAGENET_DEFAULT_STD
+    evaluation: _Evaluation | None = None
+    if hparams or data:
+        mean, std, evaluation = _preparation(data, names)
     method = class_path or hparams.get("_class_path", "")
     if not hparams and not data:
         method, own_mean, own_std = described_training(file)
@@ -196,7 +202,8 @@ def find_exportable(
     exportable = match_exportable(encoder, name, args, mean, std, str(method), by_class_token)
     recipe = {"model": hparams, "data": data}
     recipe |= {key: content[key] for key in ("epoch", "global_step") if key in content}
-    return exportable._replace(resizing=resizing, recipe=recipe if hparams else {})
+    exportable = exportable._replace(recipe=recipe if hparams else {})
+    return exportable if evaluation is None else _with_evaluation(exportable, evaluation)
 
 
 def match_exportable(
@@ -227,6 +234,8 @@ def match_exportable(
     args = _architecture(model_name, model_args or {})
     network, args, features = _matching_network(encoder, states, model_name, args, by_class_token)
     size = input_size(network)
+    if size and len(mean) == len(std) == 1:  # one for all channels
+        mean, std = [*mean] * size[0], [*std] * size[0]
     if len(mean) != (size or [0])[0]:  # ImageNet's three values, but grey images
         mean, std = (), ()
     return Exportable(
@@ -426,22 +435,49 @@ def other_features(name: str, distance: float) -> str:
     )
 
 
+class _Evaluation(NamedTuple):
+    """How the data module makes images ready for evaluation: ``crop`` pixels per side are left."""
+
+    resizing: Resizing
+    crop: int
+
+
+def _with_evaluation(encoder: Exportable, evaluation: _Evaluation) -> Exportable:
+    """The encoder with the size of images that it was evaluated with, where it takes that size.
+
+    A convolutional network says nothing of its images: timm has those of its own weights.
+    """
+    size = [*encoder.size[:1], evaluation.crop, evaluation.crop]
+    if not encoder.size or encoder.size == size:
+        return encoder._replace(resizing=evaluation.resizing if encoder.size else None)
+    takes_it = False
+    with suppress(Exception), torch.no_grad():  # networks refuse other sizes each in its own way
+        found = encoder.network(torch.zeros(1, *size))
+        takes_it = found.shape[1:] == encoder.features.shape[1:]
+    if takes_it:
+        return encoder._replace(size=size, resizing=evaluation.resizing)
+    return encoder
+
+
 def _preparation(
     hparams: Mapping[str, Any], names: Names
-) -> tuple[Sequence[float], Sequence[float], Resizing | None]:
+) -> tuple[Sequence[float], Sequence[float], _Evaluation | None]:
     """Mean, std and resizing of the data module: as given, else its class's; else ImageNet's."""
     inner = hparams.get("dataset")
     if isinstance(inner, Mapping) and "class_path" in inner:  # composed of another data module
-        found = {"_class_path": inner["class_path"], **inner.get("init_args", {})}
-        return _preparation(found, names)
+        args = inner.get("init_args")
+        args = args if isinstance(args, Mapping) else {}
+        return _preparation({"_class_path": inner["class_path"], **args}, names)
     mean, std = hparams.get("mean"), hparams.get("std")
     resizing = _resizing(hparams.get("eval_transform"))
     class_path = hparams.get("_class_path")
+    is_told = False
     if class_path and not (mean and std and resizing):
         try:
             data_class = names.find(class_path, "data")
         except ForeignClassError as error:
             if not (mean and std):
+                is_told = True
                 warnings.warn(
                     f"{error}; ImageNet's mean and std are noted instead of those it has",
                     stacklevel=2,
@@ -449,12 +485,41 @@ def _preparation(
         else:
             mean = mean or getattr(data_class, "default_mean", None)
             std = std or getattr(data_class, "default_std", None)
-            if not hparams.get("eval_transform"):
-                resizing = _usual_resizing(data_class)
-    return mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD, resizing
+            # one that was made in Python is not among them
+            if hparams.get("eval_transform", 0) is None:
+                resizing = _usual_resizing(data_class, hparams)
+    if not (mean and std) and not is_told:
+        warnings.warn(
+            "the checkpoint does not say how images were normalised: of colour images ImageNet's "
+            "mean and std are noted",
+            stacklevel=2,
+        )
+    mean, std = mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD
+    if not _are_of_channels(mean, std):
+        warnings.warn(
+            f"of the data of the checkpoint, mean {quoted(mean)} and std {quoted(std)} are no "
+            "numbers for each channel: none are noted",
+            stacklevel=2,
+        )
+        mean, std = (), ()
+    return mean, std, resizing
 
 
-def _resizing(transform: object) -> Resizing | None:
+def _are_of_channels(mean: object, std: object) -> bool:
+    """Whether they are as many finite numbers, the second ones positive."""
+    if not isinstance(mean, list | tuple) or not isinstance(std, list | tuple):
+        return False
+    values = [*mean, *std]
+    are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return (
+        are_numbers
+        and len(mean) == len(std)
+        and all(abs(value) < _LARGEST for value in values)
+        and min(std, default=0.0) > 0
+    )
+
+
+def _resizing(transform: object) -> _Evaluation | None:
     """That of an ``EvalTransform`` in hyper-parameters; None for others."""
     if not isinstance(transform, Mapping):
         return None
@@ -462,16 +527,30 @@ def _resizing(transform: object) -> Resizing | None:
     path = str(transform.get("class_path"))
     if not isinstance(options, Mapping) or path.rpartition(".")[2] != "EvalTransform":
         return None
-    size = options.get("resize") or options.get("size")
+    crop = options.get("size")
+    size = options.get("resize") or crop
     how = options.get("interpolation") or "bilinear"
-    known = isinstance(size, int) and size > 0 and how in ("bilinear", "bicubic")
-    return Resizing(int(size), str(how)) if known else None  # type: ignore[arg-type]
+    if not _is_size(crop) or not _is_size(size) or how not in ("bilinear", "bicubic"):
+        return None
+    return _Evaluation(Resizing(int(size), str(how)), int(crop))  # type: ignore[arg-type]
 
 
-def _usual_resizing(data_class: Any) -> Resizing | None:
-    """What a data module of images does where no transform is given."""
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST_PIXELS
+
+
+def _usual_resizing(data_class: Any, hparams: Mapping[str, Any]) -> _Evaluation | None:
+    """What a data module of images does where no transform is given.
+
+    Args:
+        data_class: of the data module.
+        hparams: its hyper-parameters, which may say another size than that of its class.
+    """
     kinds = data_class.__mro__ if isinstance(data_class, type) else ()
     owner = next((kind for kind in kinds if "default_eval_transform" in vars(kind)), None)
     if owner is None or "default_margin" not in vars(owner):  # it has a transform of its own
         return None
-    return Resizing(round(data_class.default_size * data_class.default_margin), "bilinear")
+    crop = hparams.get("image_size") or data_class.default_size
+    if not _is_size(crop):
+        return None
+    return _Evaluation(Resizing(round(crop * data_class.default_margin), "bilinear"), crop)

@@ -55,9 +55,12 @@ def run(words: Sequence[str]) -> None:
         distance = write_onnx(encoder, out)
         channels, height, width = encoder.size
         print(f"wrote {args.out}; load it with\n  onnxruntime.InferenceSession({str(out)!r})")
+        how = "normalised (mean and std are in its metadata)"
+        if not encoder.mean:
+            how = "normalised as in its training (mean and std are not known)"
         print(
-            f"opset {OPSET}, float32; images [batch, {channels}, {height}, {width}], normalised "
-            f"(mean and std are in its metadata) -> features [batch, {encoder.features.shape[-1]}]"
+            f"opset {OPSET}, float32; images [batch, {channels}, {height}, {width}], {how} -> "
+            f"features [batch, {encoder.features.shape[-1]}]"
         )
         print(
             f"onnxruntime gives the features of the network up to {distance:.1g}, for batches of 1,"

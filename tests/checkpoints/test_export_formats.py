@@ -539,3 +539,85 @@ def test_a_file_that_comes_into_being_meanwhile_stays(tmp_path, monkeypatch):
         write_safetensors(encoder, out)
     assert out.read_text() == "of another process"
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+NORMALISATIONS = {
+    "a number": {"mean": 0.5, "std": 0.5},
+    "texts": {"mean": "abc", "std": "abc"},
+    "NaN": {"mean": [float("nan")] * 3, "std": [1.0] * 3},
+    "zero": {"mean": [0.5] * 3, "std": [1.0, 0.0, 1.0]},
+    "of other lengths": {"mean": [0.5] * 3, "std": [0.5]},
+    "lists of lists": {"mean": [[0.5]] * 3, "std": [[0.5]] * 3},
+}
+
+
+@pytest.mark.parametrize("kind", NORMALISATIONS)
+def test_odd_normalisations_are_not_noted(tmp_path, kind):
+    network = timm.create_model(NAME, num_classes=0, **SMALL)
+    hparams = {"_class_path": "lit_ssl.methods.ImageClassifier", "backbone": NAME,
+               "backbone_kwargs": SMALL, "num_classes": 2}  # fmt: skip
+    state = {f"backbone.{key}": value for key, value in network.state_dict().items()}
+    content = {"pytorch-lightning_version": "2.6.0", "state_dict": state,
+               "hyper_parameters": hparams}  # fmt: skip
+    file = tmp_path / "x.ckpt"
+    torch.save({**content, "datamodule_hyper_parameters": NORMALISATIONS[kind]}, file)
+    with pytest.warns(UserWarning, match="are no numbers for each channel: none are noted"):
+        found = find_exportable(file)
+    assert (found.mean, found.std) == ((), ())
+    inner = {"class_path": "lit_ssl.datamodules.ImageFolderDataModule", "init_args": None}
+    composed = {"_class_path": "lit_ssl.datamodules.SemiSupervisedDataModule", "dataset": inner}
+    torch.save({**content, "datamodule_hyper_parameters": composed}, file)
+    assert tuple(find_exportable(file).mean) == IMAGENET_DEFAULT_MEAN
+
+
+# network, its arguments, size of the evaluated images -> size, resizing that are noted
+NARROW = {"stem_width": 8, "channels": [8] * 4}
+EVALUATED = {
+    "convolutional": ("resnet10t", NARROW, 48, 48, Resizing(55, "bilinear")),
+    "vit": (NAME, SMALL, 32, 32, Resizing(37, "bilinear")),
+    "vit of other images": (NAME, SMALL, 48, 32, None),
+    "no size": ("resnet10t", NARROW, "x", 176, None),
+}
+
+
+@pytest.mark.parametrize("kind", EVALUATED)
+def test_images_are_those_of_the_evaluation(tmp_path, kind):
+    name, args, pixels, size, resizing = EVALUATED[kind]
+    network = timm.create_model(name, num_classes=0, **args)
+    hparams = {"_class_path": "lit_ssl.methods.ImageClassifier", "backbone": name,
+               "backbone_kwargs": args, "num_classes": 2}  # fmt: skip
+    content = {
+        "pytorch-lightning_version": "2.6.0",
+        "state_dict": {f"backbone.{key}": value for key, value in network.state_dict().items()},
+        "hyper_parameters": hparams,
+        "datamodule_hyper_parameters": {
+            "_class_path": "lit_ssl.datamodules.ImageFolderDataModule", "image_size": pixels,
+            "eval_transform": None,
+        },
+    }  # fmt: skip
+    torch.save(content, tmp_path / "x.ckpt")
+    found = find_exportable(tmp_path / "x.ckpt")
+    assert (found.size, found.resizing) == ([3, size, size], resizing)
+    fill_timm_folder(found, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+    assert config["input_size"] == [3, size, size]
+    # as timm's own transform does it
+    assert timm.data.create_transform(**timm.data.resolve_data_config(config)).transforms[
+        0
+    ].size == (size if resizing is None else resizing.resize)
+    # another transform, made in Python, is not in the file
+    del content["datamodule_hyper_parameters"]["eval_transform"]
+    torch.save(content, tmp_path / "y.ckpt")
+    assert find_exportable(tmp_path / "y.ckpt").resizing is None
+    # and neither are data that no module served
+    del content["datamodule_hyper_parameters"]
+    torch.save(content, tmp_path / "z.ckpt")
+    with pytest.warns(UserWarning, match="does not say how images were normalised"):
+        assert find_exportable(tmp_path / "z.ckpt").mean == IMAGENET_DEFAULT_MEAN
+
+
+def test_one_mean_is_that_of_all_channels():
+    args = {"in_chans": 2, "img_size": 13, "width": 2}
+    network = SmallCNN(**args)
+    found = match_exportable(network, "SmallCNN", args, mean=(0.25,), std=(0.5,))
+    assert (found.mean, found.std) == ([0.25] * 2, [0.5] * 2)

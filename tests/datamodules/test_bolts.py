@@ -163,6 +163,7 @@ def test_attributes_before_setup(digits):
     data = digits()
     assert (data.num_classes, data.image_size, data.in_channels) == (10, 28, 1)
     assert (data.mean, data.std) == ((0.25,), (0.75,))  # of its own normalisation
+    assert (data.hparams["mean"], data.hparams["std"]) == ([0.25], [0.75])  # for exports
     assert data.bolts.normalize is False
     assert data.class_names[3] == "3 - three"
     assert digits(mean=[0.1], std=[0.2]).mean == (0.1,)
