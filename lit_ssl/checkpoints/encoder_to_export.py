@@ -60,6 +60,9 @@ _WITH_TEXTS = {
 _CONFIG = "config.json"
 _ROUNDING = 1e-3  # of the largest feature, at least 1
 _MOST_PIXELS = 2048  # per side of evaluated images
+_UNKNOWN = (
+    "{} does not say how images were normalised: of colour images ImageNet's mean and std are noted"
+)
 _LARGEST = 1e6  # of a mean or standard deviation of images
 
 
@@ -186,20 +189,19 @@ def find_exportable(
     mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
     std: Sequence[float] = IMAGENET_DEFAULT_STD
     evaluation: _Evaluation | None = None
+    doubts: list[str] = []  # about images
     if hparams or data:
-        mean, std, evaluation = _preparation(data, names)
+        mean, std, evaluation = _preparation(data, names, doubts)
     method = class_path or hparams.get("_class_path", "")
     if not hparams and not data:
         method, own_mean, own_std = described_training(file)
         if own_mean:
             mean, std = own_mean, own_std
         else:
-            warnings.warn(
-                f"{checkpoint} does not say how images were normalised: of colour images "
-                "ImageNet's mean and std are noted",
-                stacklevel=2,
-            )
+            doubts.append(_UNKNOWN.format(checkpoint))
     exportable = match_exportable(encoder, name, args, mean, std, str(method), by_class_token)
+    for doubt in doubts if exportable.size else ():
+        warnings.warn(doubt, stacklevel=2)
     recipe = {"model": hparams, "data": data}
     recipe |= {key: content[key] for key in ("epoch", "global_step") if key in content}
     exportable = exportable._replace(recipe=recipe if hparams else {})
@@ -460,14 +462,17 @@ def _with_evaluation(encoder: Exportable, evaluation: _Evaluation) -> Exportable
 
 
 def _preparation(
-    hparams: Mapping[str, Any], names: Names
+    hparams: Mapping[str, Any], names: Names, doubts: list[str]
 ) -> tuple[Sequence[float], Sequence[float], _Evaluation | None]:
-    """Mean, std and resizing of the data module: as given, else its class's; else ImageNet's."""
+    """Mean, std and resizing of the data module: as given, else its class's; else ImageNet's.
+
+    What is not known is added to ``doubts``.
+    """
     inner = hparams.get("dataset")
     if isinstance(inner, Mapping) and "class_path" in inner:  # composed of another data module
         args = inner.get("init_args")
         args = args if isinstance(args, Mapping) else {}
-        return _preparation({"_class_path": inner["class_path"], **args}, names)
+        return _preparation({"_class_path": inner["class_path"], **args}, names, doubts)
     mean, std = hparams.get("mean"), hparams.get("std")
     resizing = _resizing(hparams.get("eval_transform"))
     class_path = hparams.get("_class_path")
@@ -478,10 +483,7 @@ def _preparation(
         except ForeignClassError as error:
             if not (mean and std):
                 is_told = True
-                warnings.warn(
-                    f"{error}; ImageNet's mean and std are noted instead of those it has",
-                    stacklevel=2,
-                )
+                doubts.append(f"{error}; ImageNet's mean and std are noted instead of those it has")
         else:
             mean = mean or getattr(data_class, "default_mean", None)
             std = std or getattr(data_class, "default_std", None)
@@ -489,17 +491,12 @@ def _preparation(
             if hparams.get("eval_transform", 0) is None:
                 resizing = _usual_resizing(data_class, hparams)
     if not (mean and std) and not is_told:
-        warnings.warn(
-            "the checkpoint does not say how images were normalised: of colour images ImageNet's "
-            "mean and std are noted",
-            stacklevel=2,
-        )
+        doubts.append(_UNKNOWN.format(names.path))
     mean, std = mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD
     if not _are_of_channels(mean, std):
-        warnings.warn(
-            f"of the data of the checkpoint, mean {quoted(mean)} and std {quoted(std)} are no "
-            "numbers for each channel: none are noted",
-            stacklevel=2,
+        doubts.append(
+            f"{names.path}: mean {quoted(mean)} and std {quoted(std)} of its data are no numbers "
+            "for each channel: none are noted"
         )
         mean, std = (), ()
     return mean, std, resizing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -32,9 +31,9 @@ from lit_ssl.cli.training import LitSSLCLI, run_cli
 from lit_ssl.contracts.modules import prototypes_of
 from lit_ssl.errors import InputError, did_you_mean
 from lit_ssl.models.attention_maps import find_vit
-from lit_ssl.trainer.claims import in_the_way
 from lit_ssl.trainer.pictures import kept_pictures
 from lit_ssl.trainer.private import option_types
+from lit_ssl.trainer.run import refuse_closed
 
 __all__ = ["KINDS", "run"]
 
@@ -86,8 +85,7 @@ def run(words: Sequence[str]) -> None:
     command = {"val": "validate", "test": "test"}[args.split]
     path = os.path.expanduser(args.checkpoint)
     output = os.path.expanduser(args.output)
-    if (what := in_the_way(Path(output))) is not None:
-        raise InputError(f"--output {args.output} cannot be a folder: {what} is none")
+    refuse_closed(output, "--output")
     run_cli(lambda first_batch: PicturesCLI(path, kinds, output, [command, *rest], first_batch))
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "logging_interval",
     "new_folders",
     "origin_of",
+    "refuse_closed",
     "root_is_chosen",
     "run_folder",
     "tensorboards",
@@ -171,12 +172,25 @@ def check_output(trainer: pl.Trainer, output: str | Path | None) -> None:
     """
     if output is None or not trainer.is_global_zero or is_fast_dev_run(trainer):
         return
+    refuse_closed(output, "output")
+
+
+def refuse_closed(output: str | Path, option: str) -> None:
+    """Refuse a folder into which nothing could be written. It is not made yet.
+
+    Args:
+        output: The folder.
+        option: What it is called.
+
+    Raises:
+        InputError: If it, or a folder above it, is a file or cannot be written.
+    """
     path = Path(output).absolute()
     if (what := in_the_way(path)) is not None:
-        raise InputError(f"output {output}: {what} is no folder; give a folder, new or old")
+        raise InputError(f"{option} {output}: {what} is no folder; give a folder, new or old")
     there = next(folder for folder in (path, *path.parents) if folder.is_dir())
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"output {output}: {there} cannot be written; give another folder")
+        raise InputError(f"{option} {output}: {there} cannot be written; give another folder")
 
 
 def origin_of(trainer: pl.Trainer) -> dict[str, Any]:

@@ -561,7 +561,7 @@ def test_odd_normalisations_are_not_noted(tmp_path, kind):
                "hyper_parameters": hparams}  # fmt: skip
     file = tmp_path / "x.ckpt"
     torch.save({**content, "datamodule_hyper_parameters": NORMALISATIONS[kind]}, file)
-    with pytest.warns(UserWarning, match="are no numbers for each channel: none are noted"):
+    with pytest.warns(UserWarning, match="of its data are no numbers for each channel"):
         found = find_exportable(file)
     assert (found.mean, found.std) == ((), ())
     inner = {"class_path": "lit_ssl.datamodules.ImageFolderDataModule", "init_args": None}

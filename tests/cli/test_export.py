@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import lit_ssl as package
+from lit_ssl.checkpoints.encoder_to_export import find_exportable
 from lit_ssl.checkpoints.export import export_checkpoint, export_encoder
 from lit_ssl.checkpoints.newest import newest_checkpoint
 from lit_ssl.errors import InputError
@@ -276,6 +278,9 @@ def test_text_encoders(tmp_path):
     tokens = {"input_ids": torch.tensor([[1, 2, 3]]), "attention_mask": torch.ones(1, 3).long()}
     loaded = eval(how, {"lit_ssl": package})
     torch.testing.assert_close(loaded(tokens), module(tokens))
+    with warnings.catch_warnings():  # of images nothing is said
+        warnings.simplefilter("error")
+        assert find_exportable(path, "TextBackbone", model_args=args).size == []
 
 
 def test_a_network_that_computes_something_else_is_not_exported(tmp_path):

@@ -136,8 +136,8 @@ def test_of_a_file_of_weights(lit_ssl, workdir):
         (["nothing.ckpt"], "no weights at nothing.ckpt"),
         (["CKPT", "--ckpt_path=x"], "leave out --ckpt_path"),
         (["CKPT", "--split=train"], "invalid choice"),
-        (["CKPT", "--output=CKPT"], "cannot be a folder"),
-        (["CKPT", "--output=CKPT/inside"], "cannot be a folder"),
+        (["CKPT", "--output=CKPT"], "is no folder"),
+        (["CKPT", "--output=CKPT/inside"], "is no folder"),
         (["CKPT", "--data.rot=x"], "rot"),
         (["CKPT", "--trainer.fast_dev_run=true"], "leaves no files"),
         (["CKPT", "--data.val_size=0"], "no images for the val split"),
@@ -217,3 +217,10 @@ def test_of_clips_there_is_a_map_and_a_line_for_each_other_kind(lit_ssl, workdir
     assert "without map: " in result.out
     assert "no picture of run/last.ckpt was drawn, for the reasons above" in result.err
     assert drawn(workdir / "two") == []
+
+
+def test_a_closed_folder_is_refused_first(lit_ssl, workdir, checkpoint, monkeypatch):
+    monkeypatch.setattr("lit_ssl.trainer.run.os.access", lambda *_: False)
+    result = lit_ssl("pictures", checkpoint, "--output=mine/out")
+    assert result.code == 2
+    assert f"error: --output mine/out: {workdir} cannot be written; give another" in result.err

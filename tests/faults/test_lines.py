@@ -39,3 +39,12 @@ def test_names_that_no_terminal_can_show_are_printed(tmp_path, encoding):
     )
     assert (found.returncode, found.stderr) == (0, b"")
     assert found.stdout.startswith(rb"caf\udce9 ")
+
+
+def test_who_is_not_logged_in_is_told_in_one_line():
+    kind = type("UsageError", (Exception,), {})
+    names = {"__name__": "wandb.sdk.wandb_login", "UsageError": kind}
+    with pytest.raises(kind) as caught:
+        exec("def login():\n raise UsageError('No API key configured.')\nlogin()", names)
+    assert one_line(caught.value).startswith("No API key configured. (LIT_SSL_DEBUG=1 shows where)")
+    assert one_line(ValueError("No API key configured.")) is None

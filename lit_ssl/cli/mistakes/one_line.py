@@ -20,6 +20,7 @@ _DELIBERATE: dict[str, type[Exception] | tuple[type[Exception], ...]] = {
     "torch.optim": ValueError,
     "torch.utils.data": ValueError,
 }
+_OF_WANDB = ("AuthenticationError", "UsageError")  # which are none of Python's kinds
 _FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LONGEST = 4000  # characters of a line, whatever a file holds
@@ -45,7 +46,8 @@ def one_line(error: BaseException) -> str | None:
 
     These are: ``lit_ssl.errors.InputError``, at any time; before training also errors of
     values that Lightning, timm or torch's optimisers and loaders raise themselves, files that one
-    of our modules could not open, and Lightning's ``MisconfigurationException``.
+    of our modules could not open, what W&B says of its use, and Lightning's
+    ``MisconfigurationException``.
 
     Args:
         error: the exception, with its traceback.
@@ -67,7 +69,9 @@ def one_line(error: BaseException) -> str | None:
     )
     ours = [n for n in modules if n.startswith("lit_ssl.") and not n.startswith(_PROGRAM)]
     our_file = isinstance(error, _FILES) and ours
-    if foreign or our_file or type(error).__name__ == "MisconfigurationException":
+    # somebody is not logged in, say
+    of_logger = module.startswith("wandb.") and type(error).__name__ in _OF_WANDB
+    if foreign or our_file or of_logger or type(error).__name__ == "MisconfigurationException":
         return f"{message} (LIT_SSL_DEBUG=1 shows where)"
     return None
 
