@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the files beside this one
 
 import links
 import pages
-import reference
+import reference_pages as reference
 import source_tree
 
 ROOT = Path(__file__).parents[2]

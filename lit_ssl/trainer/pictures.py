@@ -69,7 +69,9 @@ def keep_picture(trainer: pl.Trainer, path: Path, name: str, picture: Tensor) ->
     with may_be_lost(trainer, f"pictures in {path.parent}"):
         write_file(path, lambda file: image.save(file, "PNG"), binary=True)
         made = _kept.setdefault(trainer, [])
-        made.append((ref(trainer.lightning_module), KeptPicture(name, path)))
+        module = trainer.lightning_module
+        if module is not None:  # else no run would show it
+            made.append((ref(module), KeptPicture(name, path)))
     log_picture(trainer, name, picture)
 
 

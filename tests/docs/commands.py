@@ -116,6 +116,7 @@ def run(command: Command, options: str, check: bool) -> None:
 
 def _lit_ssl(words: list[str], check: bool) -> str:
     """What `lit-ssl` prints."""
+    check = check and words[:1] not in (["configs"], ["methods"])  # these only print
     if check and words[:1] and words[0] in TRAINING:
         parts = [patch.object(LitSSLCLI, "_parse_ckpt_path", _stop)]
     elif check:
@@ -150,7 +151,7 @@ def _lit_ssl(words: list[str], check: bool) -> str:
         for part in parts:
             part.stop()
         if "wandb" in sys.modules:  # as the end of a process does
-            sys.modules["wandb"].teardown()
+            sys.modules["wandb"].finish()
     if code:
         raise Failed(f"status {code}: {err.getvalue()[-3000:]}")
     if rest:

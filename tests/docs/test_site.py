@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "site"))
 import check_links
 import links
 import pages
-import reference
+import reference_pages as reference
 import source_tree
 
 ROOT = Path(__file__).parents[2]

@@ -134,7 +134,11 @@ def test_report(trained, lit_ssl, recipe, tmp_path, warned):
     knn = [f"{100 * rows[name]['knn_acc1']:.1f}" for name in ("trained", "untrained", "pixels")]
     assert re.search(rf"k-NN +│ +{' +│ +'.join(knn)} ", result.out)
     assert f"checkpoint   {checkpoint(trained)}" in result.out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.csv", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "index.html",
+        "report.csv",
+        "report.json",
+    ]
     assert warned() == []
 
 

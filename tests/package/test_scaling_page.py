@@ -14,7 +14,7 @@ from lit_ssl.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE, re.M | re.S)
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)
 # width, blocks, million parameters
 SIZES = {"vit_small": (384, 12, 22), "vit_base": (768, 12, 86), "vit_large": (1024, 24, 304)}
 
