@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from commands import Command, run
 
 LOGGERS = """\
 trainer:
@@ -34,11 +30,13 @@ SCALARS = ("train/loss", "val/knn_acc1", "monitor/rankme")
 def folder(tmp_path_factory):
     pytest.importorskip("wandb")
     folder = tmp_path_factory.mktemp("loggers")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        Path("loggers.yaml").write_text(LOGGERS)
-        words = f"lit-ssl fit --config msn/mnist5k.yaml --config loggers.yaml {CUT}"
-        run(Command(words.split()), "", check=False)
+    (folder / "loggers.yaml").write_text(LOGGERS)
+    words = f"fit --config msn/mnist5k.yaml --config loggers.yaml {CUT}".split()
+    # a process of its own: W&B goes on with the folder in which it was first used
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_ssl", *words], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
